@@ -1,0 +1,45 @@
+"""Files that are never seen half-written."""
+
+import json
+import os
+import tempfile
+from typing import Any, Optional
+
+
+def write_atomically(path: str, data: bytes, mode: int = 0o644) -> None:
+    """Write `data` beside `path`, fsync, rename over it. Readers see the old file or the new one, nothing between."""
+    folder = os.path.dirname(path)
+    fd, temporary = tempfile.mkstemp(dir=folder, prefix=".new-")
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            os.fsync(file.fileno())
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    sync_folder(folder)
+
+
+def sync_folder(folder: str) -> None:
+    """Make the names in `folder` last over a power cut."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_json(path: str, value: Any, mode: int = 0o644) -> None:
+    write_atomically(path, (json.dumps(value, sort_keys=True) + "\n").encode(), mode)
+
+
+def read_json(path: str) -> Optional[Any]:
+    """The document in `path`, or None when there is no such file or it is no JSON."""
+    try:
+        with open(path, "rb") as file:
+            return json.loads(file.read())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None

@@ -1,0 +1,148 @@
+"""Every path of gpurun on a host. No other module joins names."""
+
+import os
+from dataclasses import dataclass
+from typing import Iterator, Optional
+
+from . import vocabulary as words
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """One run's directory. What lies in it, and who writes it, is in docs/design.md."""
+
+    root: str  # absolute, .../runs/<run-id>
+
+    @property
+    def id(self) -> str:
+        return os.path.basename(self.root)
+
+    def _in(self, *names: str) -> str:
+        return os.path.join(self.root, *names)
+
+    @property
+    def job(self) -> str:
+        return self._in("job.json")
+
+    @property
+    def events(self) -> str:
+        return self._in("events.jsonl")
+
+    @property
+    def exit(self) -> str:
+        return self._in("exit.json")
+
+    @property
+    def snapshot(self) -> str:
+        return self._in("snapshot")
+
+    @property
+    def ro(self) -> str:
+        return self._in("ro")
+
+    @property
+    def env(self) -> str:
+        return self._in("ro", "env")
+
+    @property
+    def out(self) -> str:
+        return self._in("out")
+
+    @property
+    def log(self) -> str:
+        return self._in("out", words.LOG_FILE)
+
+    @property
+    def stop_file(self) -> str:
+        return self._in("out", words.STOP_FILE)
+
+    @property
+    def workspace(self) -> str:
+        return self._in("workspace")
+
+    @property
+    def tmp(self) -> str:
+        return self._in("workspace", words.TMP_IN_WORKSPACE)
+
+    @property
+    def prepare_log(self) -> str:
+        return self._in("prepare.log")
+
+    @property
+    def log_times(self) -> str:
+        return self._in("log.times")
+
+    @property
+    def usage(self) -> str:
+        return self._in("usage.json")
+
+    @property
+    def outside(self) -> str:
+        return self._in("outside")
+
+    @property
+    def keeper(self) -> str:
+        return self._in("keeper.json")
+
+    @property
+    def keeper_control(self) -> str:
+        return self._in("keeper.ctl")
+
+    @property
+    def fetched(self) -> str:
+        return self._in("fetched.json")
+
+    @property
+    def supervisor_log(self) -> str:
+        return self._in("supervisor.log")
+
+
+@dataclass(frozen=True)
+class HostPaths:
+    """`~/.gpurun`, or the roomy disk that the host's profile names."""
+
+    root: str  # absolute
+
+    @classmethod
+    def of(cls, root: Optional[str]) -> "HostPaths":
+        return cls(os.path.abspath(os.path.expanduser(root or "~/.gpurun")))
+
+    @property
+    def runs(self) -> str:
+        return os.path.join(self.root, "runs")
+
+    @property
+    def cache(self) -> str:
+        return os.path.join(self.root, "cache")
+
+    @property
+    def facts(self) -> str:
+        return os.path.join(self.root, "cache", "facts.json")
+
+    @property
+    def environments(self) -> str:
+        return os.path.join(self.root, "cache", "environments")
+
+    @property
+    def agents(self) -> str:
+        return os.path.join(self.root, "agent")
+
+    @property
+    def host_id(self) -> str:
+        return os.path.join(self.root, "host-id")
+
+    def data(self, project: str) -> str:
+        return os.path.join(self.root, "data", project)
+
+    def run(self, run_id: str) -> RunPaths:
+        return RunPaths(os.path.join(self.runs, run_id))
+
+    def all_runs(self) -> Iterator[RunPaths]:
+        """Every run directory, in no order."""
+        try:
+            names = os.listdir(self.runs)
+        except FileNotFoundError:
+            return
+        for name in names:
+            if not name.startswith("."):
+                yield self.run(name)

@@ -1,0 +1,71 @@
+"""The words that laptop and host share: states, reasons, file names of a run, exit codes.
+
+Both floors import this module; it imports nothing.
+"""
+
+PROTOCOL = 1
+JOB_SCHEMA = 1
+
+# States, in the order in which a run goes through them.
+CREATED = "created"
+SYNCING = "syncing"
+QUEUED = "queued"
+PREPARING = "preparing"
+RUNNING = "running"
+SUCCEEDED = "succeeded"
+FAILED = "failed"
+STOPPED = "stopped"
+TIMED_OUT = "timed_out"
+LOST = "lost"
+# On the laptop alone: the host did not answer, which changes nothing about its runs.
+UNKNOWN = "unknown"
+
+ENDS = (SUCCEEDED, FAILED, STOPPED, TIMED_OUT, LOST)
+STATES = (CREATED, SYNCING, QUEUED, PREPARING, RUNNING, *ENDS)
+
+# Why a run ended, in a word: (reason, what it means).
+REASONS = {
+    "exit": "the job's command ended by itself",
+    "signal": "the job was ended by a signal that gpurun did not send",
+    "oom": "the job ran out of the memory it was given",
+    "stop": "a stop was asked for",
+    "duration": "its --max-duration was over",
+    "sync": "the project never arrived whole",
+    "image": "the image could not be built or pulled",
+    "dependencies": "the project's dependencies could not be installed",
+    "start": "the container or process could not be started",
+    "disk": "the host's disk is full",
+    "gpus": "the host no longer has the GPUs that were asked for",
+    "reboot": "the host was restarted while the job ran",
+    "removed": "the job's container was removed by somebody else",
+    "keeper": "the process that watched the job was killed, and the job is gone",
+    "internal": "gpurun itself failed on the host",
+}
+
+# Exit codes of the laptop command. With `submit -f`, `wait` and `status --exit-code` the job's own comes first.
+EXIT_USAGE = 2
+EXIT_FAILED = 125
+EXIT_UNREACHABLE = 255
+EXIT_INTERRUPTED = 130
+
+# A run's id: it is a directory, a container's name (behind `gpurun-`) and typed by people.
+RUN_ID = r"[a-z0-9](?:[a-z0-9-]{0,46}[a-z0-9])?-[0-9a-z]{4}"
+
+CONTAINER_PREFIX = "gpurun-"
+LABEL_RUN = "gpurun.run"
+LABEL_GPUS = "gpurun.gpus"
+LABEL_OWNER = "gpurun.owner"
+
+# Where a job finds its things inside a container.
+WORKSPACE_MOUNT = "/workspace"
+OUT_MOUNT = "/gpurun/out"
+RO_MOUNT = "/gpurun/ro"
+CACHE_MOUNT = "/gpurun/cache"
+DATA_MOUNT = "/gpurun/data"
+
+# gpurun's own folder in a workspace: it is never fetched.
+WORKSPACE_PRIVATE = ".gpurun"
+TMP_IN_WORKSPACE = WORKSPACE_PRIVATE + "/tmp"
+
+STOP_FILE = "stop"
+LOG_FILE = "log"
