@@ -17,8 +17,9 @@ def validation_accuracy(checkpoint: Path) -> tuple[float, int]:
     model = DigitsClassifier.load_from_checkpoint(checkpoint, map_location="cpu").eval()
     data = DigitsDataModule.load_from_checkpoint(checkpoint, map_location="cpu")
     data.setup("validate")
-    right = sum(int((model(images).argmax(dim=1) == labels).sum()) for images, labels in data.val_dataloader())
-    return right / len(data.val_set), len(data.val_set)
+    images, labels = data.val_set.tensors
+    hits = model(images).argmax(dim=1) == labels
+    return hits.float().mean().item(), len(labels)
 
 
 def main() -> None:

@@ -14,8 +14,8 @@ Batches = DataLoader[tuple[torch.Tensor, ...]]
 class DigitsDataModule(LightningDataModule):
     """Images (batch, 1, 8, 8) as float32 in [0, 1], labels (batch,) as int64 in 0..9.
 
-    The split is stratified and hangs on `split_seed` alone, so that a checkpoint meets the same validation images
-    again whatever seed it was trained with.
+    The split is stratified and hangs on `split_seed` alone, so that a checkpoint meets the same validation
+    images again whatever seed it was trained with.
 
     Args:
         batch_size: images a step, for each process.

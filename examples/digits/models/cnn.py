@@ -21,7 +21,7 @@ def block(channels_in: int, channels_out: int) -> nn.Sequential:
 class DigitsClassifier(LightningModule):
     """Classifies images of shape (batch, 1, 8, 8) with values in [0, 1].
 
-    Logs `train_loss`, `val_loss` (mean cross-entropy in nats) and `val_acc` (share of right answers in [0, 1]).
+    Logs `train_loss` and `val_loss` (mean cross-entropy, in nats) and `val_acc` (share of right answers).
 
     Args:
         lr: the highest learning rate of the one-cycle schedule.
