@@ -1,0 +1,75 @@
+"""How one verb's function becomes a command, and how its help looks: plain text, one section for each group of options."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+CONTEXT = {"help_option_names": ["-h", "--help"]}
+
+
+def as_command(module: ModuleType, name: str) -> Any:
+    """The command of a verb's module: its `app` when it is a noun with verbs of its own, else its function `name`."""
+    if hasattr(module, "app"):
+        return typer.main.get_command(module.app)
+    single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    kind = getattr(module, "COMMAND", VerbCommand)
+    examples = getattr(module, "EXAMPLES", None)
+    single.command(name, cls=kind, epilog=examples, context_settings=CONTEXT)(
+        getattr(module, name.replace("-", "_"))
+    )
+    return typer.main.get_command(single)
+
+
+def noun(name: str, help: str) -> typer.Typer:
+    """A verb with verbs of its own, such as `host`."""
+    return typer.Typer(
+        name=name,
+        help=help,
+        cls=NounGroup,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        no_args_is_help=True,
+        context_settings=CONTEXT,
+    )
+
+
+class VerbCommand(TyperCommand):
+    """A verb: options may stand anywhere; its examples stand at the foot of its help."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is None:
+                continue
+            panel = getattr(param, "rich_help_panel", None)
+            section = panel or ("Arguments" if param.param_type_name == "argument" else "Options")
+            sections.setdefault(section, []).append(record)
+        # The general ones last: what is special about a verb is what its reader looks for.
+        if "Options" in sections:
+            sections["Options"] = sections.pop("Options")
+        print_sections(formatter, sections)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        if self.epilog:
+            lines = "".join(f"  {line}\n" for line in self.epilog.strip().splitlines())
+            formatter.write(f"\nExamples:\n{lines}")
+
+
+class NounGroup(TyperGroup):
+    """`gpurun host ...`: its verbs get the same help as the others."""
+
+    command_class = VerbCommand
+
+
+def print_sections(formatter: Any, sections: dict[str, list[tuple[str, str]]]) -> None:
+    """Sections of names and their meaning, the second column of all of them at one place."""
+    first = max((len(name) for rows in sections.values() for name, _ in rows), default=0)
+    for heading, rows in sections.items():
+        with formatter.section(heading):
+            formatter.write_dl([(name.ljust(min(first, 26)), text) for name, text in rows], col_max=26)
