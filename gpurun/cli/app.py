@@ -107,7 +107,7 @@ class Verbs(TyperGroup):
         return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: Any, incomplete: str) -> Any:
-        from typer.core import CompletionItem
+        from typer.core import CompletionItem  # type: ignore[attr-defined]
 
         names = [CompletionItem(v.name, help=v.help) for v in VERBS.values() if v.name.startswith(incomplete)]
         return names + ([] if names else super().shell_complete(ctx, incomplete))
@@ -117,12 +117,9 @@ class Verbs(TyperGroup):
         sections: dict[str, list[tuple[str, str]]] = {}
         for verb in VERBS.values():
             sections.setdefault(verb.section, []).append((verb.name, verb.help))
-        sections["Options"] = [
-            (names, text)
-            for names, text in (p.get_help_record(ctx) or ("", "") for p in self.get_params(ctx))
-            if names
-        ]
         print_sections(formatter, sections)
+        options = [record for param in self.get_params(ctx) if (record := param.get_help_record(ctx))]
+        print_sections(formatter, {"Options": options})
         formatter.write(f"\n{EPILOG}\n")
 
 
@@ -175,11 +172,8 @@ def main(args: Sequence[str]) -> int:
         return EXIT_CLOSED_PIPE
     except Exception as error:  # noqa: BLE001 - a bug: one line and a log that can be pasted
         log = output.write_bug_log(args, error)
-        output.print_error(
-            f"gpurun has a bug: {type(error).__name__}: {error}",
-            f"The whole story is in {log}",
-            "report it with that file",
-        )
+        what = f"gpurun has a bug: {type(error).__name__}: {error}"
+        output.print_error(what, f"The whole story is in {log}", "report it with that file")
         if debug:
             output.print_traceback(error)
         return words.EXIT_FAILED

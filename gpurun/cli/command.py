@@ -1,4 +1,4 @@
-"""How one verb's function becomes a command, and how its help looks: plain text, one section for each group of options."""
+"""How a verb's function becomes a command, and how its help looks: plain text, a section for each panel."""
 
 from __future__ import annotations
 
@@ -12,15 +12,13 @@ CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 
 def as_command(module: ModuleType, name: str) -> Any:
-    """The command of a verb's module: its `app` when it is a noun with verbs of its own, else its function `name`."""
+    """The command in a verb's module: its `app` when it has verbs of its own, else its function `name`."""
     if hasattr(module, "app"):
         return typer.main.get_command(module.app)
     single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     kind = getattr(module, "COMMAND", VerbCommand)
     examples = getattr(module, "EXAMPLES", None)
-    single.command(name, cls=kind, epilog=examples, context_settings=CONTEXT)(
-        getattr(module, name.replace("-", "_"))
-    )
+    single.command(name, cls=kind, epilog=examples, context_settings=CONTEXT)(getattr(module, name))
     return typer.main.get_command(single)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 def runs(incomplete: str) -> list[tuple[str, str]]:
     """Run ids, newest first, with what they are."""
@@ -21,12 +23,13 @@ def hosts(incomplete: str) -> list[tuple[str, str]]:
 
 
 def scripts(incomplete: str) -> list[str]:
-    """Scripts and job files: the shell's own file names do."""
-    from glob import escape, glob
-
-    found = [
-        *glob(escape(incomplete) + "*.py"),
-        *glob(escape(incomplete) + "*.sh"),
-        *glob(escape(incomplete) + "*.toml"),
-    ]
-    return sorted(found + [name for name in glob(escape(incomplete) + "*/") if not name.startswith(".")])
+    """Scripts, job files and the folders on the way to them."""
+    folder, _, beginning = incomplete.rpartition("/")
+    before = f"{folder}/" if folder else ""
+    try:
+        found = sorted(Path(before or ".").iterdir())
+    except OSError:
+        return []
+    names = [path.name + "/" * path.is_dir() for path in found if not path.name.startswith(".")]
+    wanted = (".py", ".sh", ".toml", "/")
+    return [before + name for name in names if name.startswith(beginning) and name.endswith(wanted)]

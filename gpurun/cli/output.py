@@ -1,7 +1,7 @@
 """Everything that gpurun shows: results on stdout, talk on stderr.
 
-On a terminal there are colours and lines that change; in a pipe, with NO_COLOR or TERM=dumb, plain text. Rich is loaded when
-there is a bar to draw, and not before.
+On a terminal there are colours and lines that change; in a pipe, with NO_COLOR or TERM=dumb, plain text.
+Rich is loaded when there is a bar to draw, and not before.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def next_step(command: str, why: str = "") -> None:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], shrink: int | None = None) -> None:
-    """Aligned columns on stdout. On a terminal, cells of column `shrink` are cut so that a row fits on a line."""
+    """Aligned columns on stdout. On a terminal cells of column `shrink` are cut until a row fits."""
     widths = [max(visible(cell) for cell in column) for column in zip(header, *rows, strict=True)]
     if shrink is not None and sys.stdout.isatty():
         over = sum(widths) + 2 * (len(widths) - 1) - width()
@@ -150,7 +150,7 @@ def cut(text: str, room: int) -> str:
 
 
 def confirm(question: str, *, yes: bool, otherwise: str) -> None:
-    """Go on only with a yes: `-y`, or an answer on a terminal. `otherwise`: what to type where nobody can be asked."""
+    """Go on only with a yes: `-y`, or an answer on a terminal. `otherwise`: what to type elsewhere."""
     if yes:
         return
     if not interactive():
@@ -249,24 +249,17 @@ class _Transfer:
 
 
 def _bar() -> Any:
+    from rich import progress
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
 
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(compact=True),
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(bar_width=None),
+        progress.DownloadColumn(),
+        progress.TransferSpeedColumn(),
+        progress.TimeRemainingColumn(compact=True),
     )
-    return Progress(*columns, console=Console(stderr=True), transient=True, expand=True)
+    return progress.Progress(*columns, console=Console(stderr=True), transient=True, expand=True)
 
 
 @contextlib.contextmanager
