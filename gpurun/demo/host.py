@@ -3,8 +3,7 @@
     with EmbeddedHost(workdir) as host:
         subprocess.run([*host.ssh_command, host.alias, "uname -n"])
 
-It listens on loopback, lets in one throw-away key, and runs commands as the current user, with a home of their
-own.
+It listens on loopback, lets in one throw-away key, and runs commands as the current user in a private home.
 """
 
 from __future__ import annotations

@@ -1,0 +1,73 @@
+"""Train on MNIST: `python train.py --epochs 5 --precision auto`.
+
+Writes `checkpoints/best.ckpt`, `checkpoints/last.ckpt`, and TensorBoard and CSV logs under `logs/`.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+from data.mnist import MNISTDataModule
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_info
+from models.cnn import MNISTClassifier
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--epochs", type=int, default=5, help="passes over the training images, at most")
+    parser.add_argument("--lr", type=float, default=3e-3, help="highest learning rate of the schedule")
+    parser.add_argument("--batch-size", type=int, default=128, help="images a step, for each process")
+    parser.add_argument(
+        "--workers", type=int, default=2, help="loader processes, for each process that trains"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and order")
+    parser.add_argument("--accelerator", default="auto", help="auto, cpu, gpu, ...")
+    parser.add_argument("--devices", default="auto", help="auto, a number, or ids as in 0,2")
+    parser.add_argument("--precision", default="auto", help="auto, 32-true, bf16-mixed, 16-mixed, ...")
+    parser.add_argument("--fake-data", action="store_true", help="made-up images, nothing is downloaded")
+    return parser.parse_args(argv)
+
+
+def best_precision(accelerator: str) -> str:
+    """bf16 where the GPU computes in it, else full precision."""
+    on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    seed_everything(args.seed, workers=True)
+    best = ModelCheckpoint(
+        "checkpoints",
+        filename="best",
+        monitor="val_acc",
+        mode="max",
+        save_last=True,
+        enable_version_counter=False,
+    )
+    trainer = Trainer(
+        accelerator=args.accelerator,
+        devices=args.devices,
+        precision=best_precision(args.accelerator) if args.precision == "auto" else args.precision,
+        max_epochs=args.epochs,
+        callbacks=[
+            best,
+            EarlyStopping(monitor="val_acc", mode="max", patience=5),
+            LearningRateMonitor(logging_interval="step"),
+        ],
+        logger=[TensorBoardLogger("logs", name="tensorboard"), CSVLogger("logs", name="csv")],
+        log_every_n_steps=20,
+    )
+    data = MNISTDataModule(batch_size=args.batch_size, workers=args.workers, fake=args.fake_data)
+    trainer.fit(MNISTClassifier(lr=args.lr), datamodule=data)
+    rank_zero_info(f"best val_acc {best.best_model_score:.4f}  {best.best_model_path}")
+
+
+if __name__ == "__main__":
+    main()
