@@ -21,6 +21,10 @@ class RunPaths:
         return os.path.join(self.root, *names)
 
     @property
+    def host(self) -> "HostPaths":
+        return HostPaths(os.path.dirname(os.path.dirname(self.root)))
+
+    @property
     def job(self) -> str:
         return self._in("job.json")
 
@@ -43,6 +47,30 @@ class RunPaths:
     @property
     def env(self) -> str:
         return self._in("ro", "env")
+
+    @property
+    def wrapper(self) -> str:
+        return self._in("ro", words.WRAPPER)
+
+    @property
+    def settings(self) -> str:
+        return self._in("ro", words.SETTINGS)
+
+    @property
+    def passwd(self) -> str:
+        return self._in("ro", "passwd")
+
+    @property
+    def group(self) -> str:
+        return self._in("ro", "group")
+
+    @property
+    def prepared(self) -> str:
+        return self._in("prepared.json")
+
+    @property
+    def layer(self) -> str:
+        return self._in("layer.json")
 
     @property
     def out(self) -> str:
@@ -122,6 +150,18 @@ class HostPaths:
     @property
     def environments(self) -> str:
         return os.path.join(self.root, "cache", "environments")
+
+    @property
+    def home(self) -> str:
+        return os.path.join(self.root, "cache", "home")
+
+    def environment(self, key: str) -> str:
+        """A Python environment of the `bare` runtime, by the hash of what is in it."""
+        return os.path.join(self.environments, key)
+
+    def layer(self, key: str) -> str:
+        """What is known of an image with a project's dependencies, by the hash of both."""
+        return os.path.join(self.root, "cache", "layers", key + ".json")
 
     @property
     def agents(self) -> str:

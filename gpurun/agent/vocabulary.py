@@ -69,3 +69,6 @@ TMP_IN_WORKSPACE = WORKSPACE_PRIVATE + "/tmp"
 
 STOP_FILE = "stop"
 LOG_FILE = "log"
+# In ro/: what starts the job, and the environment that it sets first.
+WRAPPER = "wrapper"
+SETTINGS = "settings"

@@ -1,0 +1,127 @@
+"""Other programs of the host: asked with a deadline, or watched while they speak."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import time
+from dataclasses import dataclass
+from typing import Callable, List, Mapping, Optional, Sequence
+
+Say = Callable[[bytes], None]
+
+# A killed program that is stuck in the kernel (a driver that hangs) never goes: it is left behind after this.
+PATIENCE_WITH_THE_DEAD = 1.0  # seconds
+TICK = 0.5  # seconds between two calls of `say` while a program is silent
+TAIL = 1 << 16  # bytes that are kept of what a watched program said
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a program ended. `code` is negative for a signal; `timed_out` when it was killed at its deadline."""
+
+    code: int
+    out: bytes
+    err: bytes
+    timed_out: bool = False
+
+    @property
+    def ok(self) -> bool:
+        return self.code == 0
+
+    @property
+    def text(self) -> str:
+        return self.out.decode("utf-8", "replace")
+
+    @property
+    def complaint(self) -> str:
+        """What it said on stderr, or else on stdout."""
+        return (self.err.strip() or self.out.strip()).decode("utf-8", "replace")
+
+
+def ask(
+    argv: Sequence[str],
+    *,
+    timeout: float,
+    stdin: bytes = b"",
+    env: Optional[Mapping[str, str]] = None,
+) -> Answer:
+    """Run `argv` and wait at most `timeout` seconds for its answer. Raises FileNotFoundError when there is no such program.
+
+    Unlike `subprocess.run`, never waits for a process that a kill does not end.
+    """
+    child = subprocess.Popen(
+        list(argv), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
+    )
+    try:
+        out, err = child.communicate(stdin, timeout=timeout)
+        return Answer(child.returncode, out, err)
+    except subprocess.TimeoutExpired:
+        return Answer(-9, b"", b"", timed_out=True)
+    finally:
+        kill(child)
+
+
+def kill(child: subprocess.Popen[bytes]) -> None:
+    """End it if it still runs, and reap it if that can be had."""
+    if child.poll() is None:
+        child.kill()
+        try:
+            child.wait(PATIENCE_WITH_THE_DEAD)
+        except subprocess.TimeoutExpired:
+            pass
+    for pipe in (child.stdin, child.stdout, child.stderr):
+        if pipe is not None:
+            try:
+                pipe.close()
+            except OSError:  # it held bytes that nobody read
+                pass
+
+
+def watch(
+    argv: Sequence[str],
+    say: Say,
+    *,
+    stdin: bytes = b"",
+    env: Optional[Mapping[str, str]] = None,
+    cwd: Optional[str] = None,
+) -> Answer:
+    """Run `argv` to its end, and pass on what it says (stdout and stderr together) as it comes, raw.
+
+    `say(b"")` is called while it is silent, so that `say` may raise to give up: the program is killed then. The answer
+    holds the last bytes in `out`.
+    """
+    child = subprocess.Popen(
+        list(argv),
+        stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=env,
+        cwd=cwd,
+    )
+    assert child.stdout is not None
+    tail = b""
+    try:
+        if child.stdin is not None:
+            child.stdin.write(stdin)
+            child.stdin.close()
+        while True:
+            ready, _, _ = select.select([child.stdout], [], [], TICK)
+            piece = os.read(child.stdout.fileno(), 1 << 16) if ready else None
+            if piece == b"":
+                break
+            say(piece or b"")
+            tail = (tail + (piece or b""))[-TAIL:]
+        while child.poll() is None:  # it closed its output and lives on
+            say(b"")
+            time.sleep(TICK / 10)
+        return Answer(child.returncode, tail, b"")
+    finally:
+        kill(child)
+
+
+def last_lines(said: bytes, count: int = 3) -> List[str]:
+    """The last lines of what a program said, without empty ones; a `\\r` ends a line too."""
+    lines = said.decode("utf-8", "replace").replace("\r", "\n").split("\n")
+    return [line.strip() for line in lines if line.strip()][-count:]

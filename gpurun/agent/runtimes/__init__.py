@@ -1,0 +1,79 @@
+"""What runs a job. A runtime builds argv and parses answers; it opens no connection. One file each, loaded when named."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, List, Optional, Protocol, Sequence, Tuple
+
+from ..gpus import Gpu
+from ..paths import RunPaths
+
+Job = Dict[str, Any]
+Say = Callable[[bytes], None]
+
+
+@dataclass(frozen=True)
+class Presence:
+    """What is there of a job: `absent`, `created`, `running`, `exited`; or `no_answer`, which says nothing about it."""
+
+    kind: str
+    exit_code: Optional[int] = None
+    oom: bool = False
+    started_at: Optional[float] = None  # unix seconds
+    finished_at: Optional[float] = None
+
+
+class Runtime(Protocol):
+    """What a supervisor asks for. Every method may be called again after a crash at any point."""
+
+    name: str
+
+    def prepare(self, run: RunPaths, job: Job, say: Say) -> Dict[str, Any]:
+        """Make image and dependencies ready: {"image", "digest", "image_id", "environment"}, each a string or None.
+
+        `say` gets what the engine and pip print, raw, and b"" at least every second meanwhile; it may raise to give up.
+        Raises RunFailed.
+        """
+
+    def create_and_start(
+        self, run: RunPaths, job: Job, prepared: Dict[str, Any], gpus: List[Gpu], locks: List[int]
+    ) -> None:
+        """Start the job, once: one that exists is adopted. A job without an engine inherits the descriptors `locks`.
+
+        Raises RunFailed.
+        """
+
+    def presence(self, run: RunPaths, job: Job) -> Presence:
+        """Never raises: what cannot be told is `no_answer`."""
+
+    def wait(self, run: RunPaths, job: Job, seconds: float) -> None:
+        """Return when the job has ended, at the latest after `seconds`; earlier when it cannot be waited for."""
+
+    def signal(self, run: RunPaths, job: Job, name: str) -> None:
+        """`TERM` goes to the main process alone, `KILL` to everything of the job. One that has ended is no error.
+
+        Raises AgentError when the engine does not answer.
+        """
+
+    def remove(self, run: RunPaths, job: Job) -> None:
+        """Take away the container and what belongs to it. Nothing there is no error; AgentError otherwise."""
+
+    def notes(self, job: Job) -> List[str]:
+        """What was asked for and cannot be held here, a sentence each."""
+
+    def shell(self, run: RunPaths, job: Job, command: Sequence[str], tty: bool) -> List[str]:
+        """argv of a shell (or of `command`) beside the live job, or in a fresh place like its own. Raises AgentError."""
+
+
+RUNTIMES: Dict[str, Tuple[str, str]] = {
+    "docker": ("docker", "Docker"),
+    "bare": ("bare", "Bare"),
+}
+
+
+def load(name: str, engine: Optional[Sequence[str]] = None) -> Runtime:
+    """The runtime of this name. `engine` is the argv of the engine's program. KeyError for a name that is none."""
+    module, kind = RUNTIMES[name]
+    made: Runtime = getattr(importlib.import_module("." + module, __name__), kind)(list(engine or ["docker"]))
+    return made

@@ -1,0 +1,129 @@
+"""What lies in a run's ro/ and starts the job: the wrapper, the environment it sets, the user's secrets.
+
+Values go through a file that the wrapper reads, never through argv or the engine's own `--env`: both can be read by others
+(`ps`, `docker inspect`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from dataclasses import dataclass
+from typing import Any, Dict, List, Mapping, Sequence
+
+from .. import vocabulary as words
+from ..errors import AgentError
+from ..files import write_atomically
+from ..paths import RunPaths
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+SOURCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "wrapper.sh")
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a job finds its things: other paths inside a container than on the host."""
+
+    workspace: str
+    out: str
+    ro: str
+    cache: str
+    data: str
+
+    @property
+    def wrapper(self) -> str:
+        return self.ro + "/" + words.WRAPPER
+
+    @property
+    def log(self) -> str:
+        return self.out + "/" + words.LOG_FILE
+
+
+IN_CONTAINER = Places(
+    words.WORKSPACE_MOUNT, words.OUT_MOUNT, words.RO_MOUNT, words.CACHE_MOUNT, words.DATA_MOUNT
+)
+
+
+def on_host(run: RunPaths, project: str) -> Places:
+    return Places(run.workspace, run.out, run.ro, run.host.cache, run.host.data(project))
+
+
+def settings(places: Places, user: str) -> Dict[str, str]:
+    """What a job finds set unless the user sets it otherwise. Caches lie outside the workspace, which is fetched."""
+    return {
+        "HOME": places.cache + "/home",
+        "USER": user,
+        "LOGNAME": user,
+        "PYTHONUNBUFFERED": "1",
+        "XDG_CACHE_HOME": places.cache + "/xdg",
+        "TORCH_HOME": places.cache + "/torch",
+        "HF_HOME": places.cache + "/huggingface",
+        "PIP_CACHE_DIR": places.cache + "/pip",
+        "PYTHONPYCACHEPREFIX": places.cache + "/bytecode",
+        # The file system of the checkpoints: Lightning saves through TMPDIR, and copies when a rename cannot do it.
+        "TMPDIR": places.workspace + "/" + words.TMP_IN_WORKSPACE,
+    }
+
+
+def last_settings(places: Places, job: Mapping[str, Any]) -> Dict[str, str]:
+    """What is set after the user's own variables. The wrapper itself goes to GPURUN_WORKSPACE and unsets it."""
+    return {
+        "GPURUN_RUN_ID": job["id"],
+        "GPURUN_RUN_NAME": job["name"],
+        "GPURUN_ATTEMPT": str(job.get("attempt", 1)),
+        "GPURUN_DATA": places.data,
+        "GPURUN_WORKSPACE": places.workspace,
+    }
+
+
+def exports(values: Mapping[str, str]) -> bytes:
+    """Shell text that sets these; values are any text, with surrogate escapes for bytes that are no UTF-8.
+
+    Raises AgentError `env` for a name that no shell can set, or a value with a NUL.
+    """
+    lines = []
+    for name, value in values.items():
+        if not _NAME.match(name) or "\0" in value:
+            raise AgentError(
+                "env",
+                "%r cannot be a variable of the job's environment" % name,
+                "names are letters, digits and _, and values hold no NUL",
+            )
+        lines.append("export %s=%s\n" % (name, shlex.quote(value)))
+    return "".join(lines).encode("utf-8", "surrogateescape")
+
+
+def write_env(run: RunPaths, values: Mapping[str, str]) -> None:
+    """The user's own variables, readable by the job alone; whoever records the run's end deletes the file."""
+    os.makedirs(run.ro, exist_ok=True)
+    write_atomically(run.env, exports(values), 0o600)
+
+
+def write(run: RunPaths, first: Mapping[str, str], last: Mapping[str, str]) -> None:
+    """The wrapper and its settings, in the run's ro/."""
+    os.makedirs(run.ro, exist_ok=True)
+    with open(SOURCE, "rb") as file:
+        write_atomically(run.wrapper, file.read(), 0o755)
+    write_atomically(run.settings, exports(first))
+    write_atomically(run.settings + ".last", exports(last))
+
+
+def start(places: Places, command: Sequence[str]) -> List[str]:
+    """argv of the job itself."""
+    return ["/bin/sh", places.wrapper, places.log, *command]
+
+
+# bash where there is one: an image made from Alpine or a slim Debian may have sh alone.
+_ANY_SHELL = "if command -v bash >/dev/null 2>&1; then exec bash; fi; exec sh"
+
+
+def shell(places: Places, command: Sequence[str]) -> List[str]:
+    """argv of a shell, or of `command`, in the job's environment and workspace."""
+    return ["/bin/sh", places.wrapper, "-", *(command or ["/bin/sh", "-c", _ANY_SHELL])]
+
+
+def make_folders(run: RunPaths, project: str) -> None:
+    """What is mounted must be there first, and be ours: an engine would make it as root."""
+    for folder in (run.ro, run.out, run.workspace, run.tmp, run.host.home, run.host.data(project)):
+        os.makedirs(folder, exist_ok=True)
