@@ -1,0 +1,92 @@
+"""One question in, one answer out. The wire is described in docs/design.md."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import time
+import traceback
+from typing import Any, Dict
+
+from . import vocabulary as words
+from .errors import AgentError
+from .paths import HostPaths
+
+VERBS = (
+    "prepare", "start", "ps", "status", "logs", "wait", "stop", "rm", "shell",
+    "outputs", "hash", "fetched", "data", "facts", "check", "leave", "warm",
+)  # fmt: skip
+
+
+class Frames:
+    """What a streaming verb sends after its answer. A client that went away raises BrokenPipeError at the next write."""
+
+    BEAT_EVERY = 5.0
+
+    def __init__(self) -> None:
+        self.spoke = time.monotonic()
+
+    def bytes(self, stream: str, offset: int, data: bytes) -> None:
+        """`data`, which begins at byte `offset` of the `stream` (`log` or `prepare`)."""
+        self._send({"stream": stream, "offset": offset, "size": len(data)}, data)
+
+    def state(self, record: Dict[str, Any]) -> None:
+        self._send({"state": record})
+
+    def end(self, record: Dict[str, Any]) -> None:
+        self._send({"end": record})
+
+    def beat(self) -> None:
+        """A sign of life, when nothing was said for a while; by this a follower of a dead connection ends."""
+        if time.monotonic() > self.spoke + self.BEAT_EVERY:
+            self._send({"beat": time.time()})
+
+    def _send(self, head: Dict[str, Any], data: bytes = b"") -> None:
+        sys.stdout.buffer.write(json.dumps(head).encode() + b"\n" + data)
+        sys.stdout.buffer.flush()
+        self.spoke = time.monotonic()
+
+
+def main() -> None:
+    request = json.loads(sys.stdin.buffer.readline())
+    verb = sys.argv[1]
+    try:
+        module = _load(verb, request)
+        host = HostPaths.of(request.get("root"))
+        answer = module.answer(request, host)
+    except AgentError as error:
+        _reply(request["nonce"], {"ok": False, "error": error.as_json()})
+        return
+    except Exception as error:
+        _reply(request["nonce"], {"ok": False, "error": _internal(verb, error)})
+        return
+    _reply(request["nonce"], {"ok": True, "answer": answer})
+    if hasattr(module, "stream") and request.get("stream", True):
+        try:
+            module.stream(request, host, Frames())
+        except BrokenPipeError:
+            # The client went away, which is nobody's failure. Keep Python from complaining at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _load(verb: str, request: Dict[str, Any]) -> Any:
+    if request.get("protocol") != words.PROTOCOL or verb not in VERBS:
+        raise AgentError("protocol", "the laptop asked '%s', which this agent does not know" % verb, "update gpurun")
+    return importlib.import_module("gpurun.agent.verbs." + verb)
+
+
+def _reply(nonce: str, document: Dict[str, Any]) -> None:
+    sys.stdout.buffer.write(("\n%s\n%s\n" % (nonce, json.dumps(document))).encode())
+    sys.stdout.buffer.flush()
+
+
+def _internal(verb: str, error: Exception) -> Dict[str, Any]:
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return AgentError(
+        "internal",
+        "gpurun's agent failed in '%s': %s: %s" % (verb, type(error).__name__, error),
+        "this is a bug of gpurun; run the command again with --debug and report it",
+        where="%s:%s" % (last.filename, last.lineno),
+    ).as_json()

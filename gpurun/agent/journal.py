@@ -1,0 +1,151 @@
+"""A run's journal: one event a line, fsynced; the run's state is a fold over it. All state changes go through `record`.
+
+An event is `{"t": unix seconds, "event": name, ...}`. Names that change the state are the states themselves and `ended`;
+the others (`stop`, `waiting`, `leased`, `prepared`, `note`) carry facts.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Dict, Iterator, List, Optional
+
+from . import vocabulary as words
+from .files import read_json, write_json
+from .paths import RunPaths
+
+Event = Dict[str, Any]
+
+
+@dataclass
+class Run:
+    """What the journal says of a run, and how it ended. Times are unix seconds on the host's clock."""
+
+    state: str = words.CREATED
+    since: Optional[float] = None
+    started: Optional[float] = None
+    ended: Optional[float] = None
+    reason: Optional[str] = None
+    message: Optional[str] = None
+    next_step: Optional[str] = None
+    exit_code: Optional[int] = None
+    waiting: Optional[str] = None
+    ticket: Optional[int] = None
+    boot_id: Optional[str] = None
+    attempt: int = 1
+    gpus: List[Dict[str, Any]] = field(default_factory=list)
+    prepared: Dict[str, Any] = field(default_factory=dict)
+    stop: Optional[Event] = None
+    notes: List[str] = field(default_factory=list)
+
+    @property
+    def live(self) -> bool:
+        return self.state not in words.ENDS
+
+
+def record(run: RunPaths, event: str, **facts: Any) -> Event:
+    """Append one event and make it last. After the run's end nothing but notes is written."""
+    with _opened(run) as file:
+        return _append(file, event, facts)
+
+
+def record_end(run: RunPaths, state: str, reason: str, **facts: Any) -> bool:
+    """Write how the run ended: `exit.json`, then the event. The first end wins; False when there was one already."""
+    with _opened(run) as file:
+        if os.path.exists(run.exit):
+            return False
+        ended = {"state": state, "reason": reason, "t": time.time(), **facts}
+        write_json(run.exit, ended)
+        _append(file, "ended", {"state": state, "reason": reason, **facts})
+    return True
+
+
+def read(run: RunPaths) -> List[Event]:
+    """All whole events; a torn last line is left out."""
+    try:
+        with open(run.events, "rb") as file:
+            lines = file.read().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return []
+    return [event for event in map(_parse, lines) if event is not None]
+
+
+def fold(run: RunPaths) -> Run:
+    """The run as its journal and its exit record say."""
+    state = replay(read(run))
+    ended = read_json(run.exit)
+    if ended is not None and state.live:  # killed between exit.json and the event
+        _apply(state, {**ended, "event": "ended"})
+    return state
+
+
+def replay(events: List[Event]) -> Run:
+    """The pure fold."""
+    state = Run()
+    for event in events:
+        if state.live or event["event"] == "note":
+            _apply(state, event)
+    return state
+
+
+def _apply(run: Run, event: Event) -> None:
+    name = event["event"]
+    if name in words.STATES:
+        run.state, run.since, run.waiting = name, event["t"], event.get("waiting")
+        run.ticket = event.get("ticket", run.ticket)
+        if name == words.RUNNING:
+            run.started, run.boot_id = event["t"], event.get("boot_id")
+    elif name == "ended":
+        run.state, run.since, run.ended = event["state"], event["t"], event["t"]
+        run.reason, run.exit_code = event["reason"], event.get("exit_code")
+        run.message, run.next_step, run.waiting = event.get("message"), event.get("next"), None
+    elif name == "stop":
+        run.stop = event
+    elif name == "waiting":
+        run.waiting = event["waiting"]
+    elif name == "leased":
+        run.gpus, run.waiting = event["gpus"], None
+    elif name == "prepared":
+        run.prepared = event["record"]
+    elif name == "note":
+        run.notes.append(event["message"])
+
+
+def _parse(line: bytes) -> Optional[Event]:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "event" in event and "t" in event else None
+
+
+@contextmanager
+def _opened(run: RunPaths) -> Iterator[int]:
+    """The journal, open for appending, alone (the stop verb and the supervisor both write), its torn line cut off."""
+    fd = os.open(run.events, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        _heal(fd)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _heal(fd: int) -> None:
+    """Cut off what a crash left of a line: it was never acknowledged to anybody."""
+    size = os.fstat(fd).st_size
+    if size == 0 or os.pread(fd, 1, size - 1) == b"\n":
+        return
+    content = os.pread(fd, size, 0)
+    os.ftruncate(fd, content.rfind(b"\n") + 1)
+
+
+def _append(fd: int, event: str, facts: Dict[str, Any]) -> Event:
+    entry = {"t": time.time(), "event": event, **facts}
+    os.write(fd, (json.dumps(entry) + "\n").encode())
+    os.fsync(fd)
+    return entry

@@ -1,0 +1,59 @@
+"""What stands before the job: its workspace, and its image or environment."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from typing import Any, Callable, Dict
+
+from .errors import RunFailed
+from .paths import RunPaths
+from .runtimes import Runtime
+
+LITTLE = 64 << 20  # bytes: a disk with less than this free is why a copy failed
+
+Job = Dict[str, Any]
+
+
+def prepare(run: RunPaths, job: Job, runtime: Runtime, check: Callable[[], None]) -> Dict[str, Any]:
+    """Make everything ready that the job needs before its GPUs. Idempotent.
+
+    Returns what the runtime made (image, digest, environment). Raises RunFailed, and what `check` raises: it is called at
+    least every second, so that a stop ends a build.
+    """
+    try:
+        make_workspace(run)
+        with open(run.prepare_log, "ab", buffering=0) as log:
+
+            def say(text: bytes) -> None:
+                log.write(text)
+                check()
+
+            return runtime.prepare(run, job, say)
+    except OSError as error:
+        raise _failed(run, str(error)) from error
+
+
+def make_workspace(run: RunPaths) -> None:
+    """The job's working directory: a copy of the snapshot, whole or not there."""
+    os.makedirs(run.out, exist_ok=True)
+    if not os.path.isdir(run.workspace):
+        half = run.workspace + ".new"
+        shutil.rmtree(half, ignore_errors=True)
+        argv = ["cp", "-a", "--reflink=auto", run.snapshot, half]
+        copy = subprocess.run(argv, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
+        if copy.returncode != 0:
+            raise _failed(
+                run, "the workspace could not be made: " + copy.stderr.decode(errors="replace").strip()[-300:]
+            )
+        os.rename(half, run.workspace)
+    os.makedirs(run.tmp, exist_ok=True)
+
+
+def _failed(run: RunPaths, what: str) -> RunFailed:
+    if shutil.disk_usage(run.root).free < LITTLE:
+        return RunFailed(
+            "disk", "the host's disk is full", "gpurun prune --fetched, or name a roomier root for the host"
+        )
+    return RunFailed("internal", what)

@@ -1,0 +1,74 @@
+"""The RunRecord: what the laptop is told of a run. A fold over job.json, events.jsonl and exit.json, nothing of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any, Dict, List, Optional
+
+from . import journal
+from . import vocabulary as words
+from .errors import AgentError
+from .files import read_json
+from .paths import HostPaths, RunPaths
+
+
+def record_of(run: RunPaths) -> Dict[str, Any]:
+    """The record of one run; times are unix seconds of the host's clock, sizes bytes."""
+    job = read_json(run.job) or {}
+    state = journal.fold(run)
+    host = job.get("host", {})
+    return {
+        "id": run.id,
+        "name": job.get("name", run.id),
+        "project": job.get("project", {}).get("name"),
+        "owner": job.get("owner"),
+        "script": job.get("script"),
+        "args": job.get("args", []),
+        "state": state.state,
+        "reason": state.reason,
+        "message": state.message,
+        "next": state.next_step,
+        "exit_code": state.exit_code,
+        "attempt": state.attempt,
+        "created": job.get("created"),
+        "since": state.since,
+        "started": state.started,
+        "ended": state.ended,
+        "gpus": state.gpus,
+        "gpus_asked": job.get("resources", {}).get("gpus"),
+        "waiting": state.waiting,
+        "runtime": host.get("runtime"),
+        "image": state.prepared.get("image") or job.get("image"),
+        "digest": state.prepared.get("digest"),
+        "disk": (read_json(run.usage) or {}).get("bytes"),
+        "log_bytes": _size(run.log),
+        "live": state.live,
+        "stop_requested": state.stop is not None,
+        "kill_at": state.stop["t"] + float(state.stop["grace"]) if state.stop else None,
+        "fetched": (read_json(run.fetched) or {}).get("t"),
+        "notes": state.notes,
+        "host_id": host.get("id"),
+        "boot_id": host.get("boot_id"),
+    }
+
+
+def find(host: HostPaths, run_id: str) -> RunPaths:
+    """The run of that id. Raises AgentError `no_run`."""
+    run = host.run(run_id)
+    if not re.fullmatch(words.RUN_ID, run_id) or not os.path.exists(run.job):
+        raise AgentError(
+            "no_run", "there is no run %s on this host" % run_id, "gpurun ps -a", exit_code=words.EXIT_USAGE
+        )
+    return run
+
+
+def find_all(host: HostPaths, run_ids: List[str]) -> List[RunPaths]:
+    return [find(host, run_id) for run_id in run_ids]
+
+
+def _size(path: str) -> Optional[int]:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,176 @@
+"""What is done with a run whose supervisor may be dead. Every verb tends first; a question never changes a job.
+
+`TABLE` is the design's, as data: the first line that fits says what is done.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from typing import Callable, Dict, Optional, Tuple
+
+from . import facts, journal, locks, runtimes, supervisor
+from . import vocabulary as words
+from .files import read_json
+from .paths import HostPaths, RunPaths
+from .runtimes import Presence
+
+UPLOAD_PATIENCE = 3600.0  # seconds without a byte of an upload, after which nobody comes back for it
+
+NOTHING = "nothing"
+FAIL_SYNC = "failed(sync)"
+SUPERVISE = "supervise"
+RECORD_EXIT = "record exit"
+LOST_REBOOT = "lost(reboot)"
+LOST_REMOVED = "lost(removed)"
+
+WAITING = (words.QUEUED, words.PREPARING)
+SUPERVISED = (*WAITING, words.RUNNING)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of a run whose lock is free."""
+
+    state: str
+    presence: str  # of its container or process: see Presence.kind
+    exit_code: Optional[int] = None
+    same_boot: bool = True
+    ended_before_boot: bool = False  # the exit is older than this boot: the reboot did not cause it
+    upload_idle: float = 0.0  # seconds
+
+
+@dataclass(frozen=True)
+class Line:
+    states: Tuple[str, ...]
+    presences: Tuple[str, ...]
+    then: str
+    only_if: Callable[[Evidence], bool] = lambda _: True
+
+
+ANY = ("absent", "created", "running", "exited", "no_answer")
+TABLE = (
+    Line((words.CREATED, words.SYNCING), ANY, FAIL_SYNC, lambda seen: seen.upload_idle > UPLOAD_PATIENCE),
+    Line((words.CREATED, words.SYNCING), ANY, NOTHING),
+    Line(SUPERVISED, ("no_answer",), NOTHING),
+    Line(WAITING, ("absent", "created"), SUPERVISE),
+    Line(SUPERVISED, ("running",), SUPERVISE),
+    Line(
+        SUPERVISED,
+        ("exited",),
+        LOST_REBOOT,
+        lambda seen: seen.exit_code == 255 and not seen.same_boot and not seen.ended_before_boot,
+    ),
+    Line(SUPERVISED, ("exited",), RECORD_EXIT),
+    Line((words.RUNNING,), ("created",), SUPERVISE),
+    Line((words.RUNNING,), ("absent",), LOST_REBOOT, lambda seen: not seen.same_boot),
+    Line((words.RUNNING,), ("absent",), LOST_REMOVED),
+    Line(words.ENDS, ANY, NOTHING),
+)
+
+
+def decide(seen: Evidence) -> str:
+    return next(
+        line.then
+        for line in TABLE
+        if seen.state in line.states and seen.presence in line.presences and line.only_if(seen)
+    )
+
+
+def tend(host: HostPaths) -> None:
+    """Look after every run of this host whose lock is free."""
+    for run in host.all_runs():
+        tend_run(host, run)
+
+
+def tend_run(host: HostPaths, run: RunPaths) -> None:
+    if os.path.exists(run.exit) or not is_of_this_host(run):
+        return
+    held = locks.acquire(locks.run_lock(run.id))
+    if held is None:
+        return  # its supervisor will
+    try:
+        action = _act(run)
+    finally:
+        held.release()
+    if action == SUPERVISE:
+        supervisor.launch(host, run)
+
+
+def is_of_this_host(run: RunPaths) -> bool:
+    """False for the run of another machine that shares this home, and for what is no run at all."""
+    job = read_json(run.job)
+    return job is not None and job["host"]["machine_id"] == facts.machine_id()
+
+
+def _act(run: RunPaths) -> str:
+    """Under the run's lock: weigh the evidence and record what is proven."""
+    state = journal.fold(run)
+    job = read_json(run.job)
+    if not state.live or job is None:
+        return NOTHING
+    runtime = runtimes.load(job["host"]["runtime"], job["host"]["engine"])
+    syncing = state.state in (words.CREATED, words.SYNCING)
+    presence = Presence("absent") if syncing else runtime.presence(run, job)
+    action = decide(
+        Evidence(
+            state=state.state,
+            presence=presence.kind,
+            exit_code=presence.exit_code,
+            same_boot=state.boot_id in (None, facts.boot_id()),
+            ended_before_boot=presence.finished_at is not None and presence.finished_at < facts.booted_at(),
+            upload_idle=_idle(run) if syncing else 0.0,
+        )
+    )
+    ENDINGS.get(action, _no_ending)(run, state, presence)
+    return action
+
+
+def _idle(run: RunPaths) -> float:
+    """Seconds since the last sign of an upload. Arrival is told by ctime: rsync sets a file's mtime to the laptop's."""
+    last = max(os.stat(run.events).st_ctime if os.path.exists(run.events) else 0.0, os.stat(run.root).st_ctime)
+    if time.time() - last <= UPLOAD_PATIENCE:
+        return 0.0
+    for folder, _, names in os.walk(run.snapshot):
+        for name in [".", *names]:
+            last = max(last, os.lstat(os.path.join(folder, name)).st_ctime)
+    return time.time() - last
+
+
+def _fail_sync(run: RunPaths, state: journal.Run, presence: Presence) -> None:
+    supervisor.end(
+        run,
+        words.FAILED,
+        "sync",
+        message="the upload of the project broke off an hour ago or more",
+        next="submit again",
+    )
+
+
+def _record_exit(run: RunPaths, state: journal.Run, presence: Presence) -> None:
+    supervisor.end_by_presence(run, state, presence)
+
+
+def _lost_reboot(run: RunPaths, state: journal.Run, presence: Presence) -> None:
+    supervisor.end(run, words.LOST, "reboot", message="the host was restarted while the job ran")
+
+
+def _lost_removed(run: RunPaths, state: journal.Run, presence: Presence) -> None:
+    job = read_json(run.job) or {}
+    if job.get("host", {}).get("runtime") == "bare":
+        supervisor.end(run, words.LOST, "keeper", message="the job and what watched it were killed from outside")
+    else:
+        supervisor.end(run, words.LOST, "removed", message="the job's container was removed from outside")
+
+
+def _no_ending(run: RunPaths, state: journal.Run, presence: Presence) -> None:
+    pass
+
+
+ENDINGS: Dict[str, Callable[[RunPaths, journal.Run, Presence], None]] = {
+    FAIL_SYNC: _fail_sync,
+    RECORD_EXIT: _record_exit,
+    LOST_REBOOT: _lost_reboot,
+    LOST_REMOVED: _lost_removed,
+}

@@ -1,0 +1,125 @@
+"""`prepare`: make room for a run, before its project is sent."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from typing import Any, Dict, List, Tuple
+
+from .. import facts, journal, records, runtimes, snapshots, tend
+from .. import vocabulary as words
+from ..errors import AgentError
+from ..files import read_json, sync_folder, write_json
+from ..paths import HostPaths, RunPaths
+
+MARGIN = 1 << 30  # bytes that stay free on the host's disk
+
+
+def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
+    """Make the run's directory: that rename is the idempotency key, so that the same submit sent twice is one run."""
+    job = request["job"]
+    tend.tend(host)
+    known = facts.host_facts(host, request.get("engine"))
+    run = host.run(job["id"])
+    if not os.path.isdir(run.root):
+        _check_gpus(job, known)
+        _check_disk(request["total_bytes"], known)
+    runtime, notes = _choose_runtime(job, known)
+    job["host"] = {
+        "id": known["host_id"],
+        "machine_id": known["machine_id"],
+        "hostname": known["hostname"],
+        "boot_id": known["boot_id"],
+        "runtime": runtime,
+        "engine": known["engine"]["argv"] if known["engine"] and runtime == "docker" else None,
+        "facts": {"engine": known["engine"], "memory": known["memory"]},
+    }
+    created = _make(host, run, job, notes)
+    return {
+        "created": created,
+        "run": records.record_of(run),
+        "snapshot": run.snapshot,
+        "link_dest": snapshots.newest(host, job["project"]["name"], run),
+        "facts": known,
+    }
+
+
+def _make(host: HostPaths, run: RunPaths, job: Dict[str, Any], notes: List[str]) -> bool:
+    """True when this call made the run, False when an earlier one of the same submit did."""
+    os.makedirs(host.runs, mode=0o700, exist_ok=True)
+    half = RunPaths(os.path.join(host.runs, ".new-" + secrets.token_hex(8)))
+    for folder in (half.root, half.snapshot, half.ro, half.out):
+        os.mkdir(folder)
+    write_json(half.job, job)
+    journal.record(half, words.CREATED)
+    for note in notes:
+        journal.record(half, "note", message=note)
+    journal.record(half, words.SYNCING)
+    try:
+        os.rename(half.root, run.root)
+    except OSError:  # a directory of that name, with something in it
+        shutil.rmtree(half.root)
+        if (read_json(run.job) or {}).get("token") != job["token"]:
+            raise AgentError("id_taken", "another run on this host has the id " + run.id, "submit again") from None
+        return False
+    sync_folder(host.runs)
+    snapshots.note_partial(host, job["project"]["name"], run)
+    return True
+
+
+def _check_gpus(job: Dict[str, Any], known: Dict[str, Any]) -> None:
+    asked, has = job["resources"]["gpus"], known["gpus"]
+    if asked != 0 and not has:
+        raise AgentError(
+            "too_many_gpus",
+            "the job asks for %s GPU(s), but this host has none (nvidia-smi lists none)" % asked,
+            "--gpus 0 runs it on the CPU",
+            exit_code=words.EXIT_USAGE,
+        )
+    if asked != "all" and int(asked) > len(has):
+        names = ", ".join("%d: %s" % (gpu["index"], gpu["name"]) for gpu in has)
+        raise AgentError(
+            "too_many_gpus",
+            "the job asks for %s GPUs, but this host has %d (%s)" % (asked, len(has), names),
+            "--gpus %d, or --gpus all" % len(has),
+            exit_code=words.EXIT_USAGE,
+        )
+
+
+def _check_disk(total: int, known: Dict[str, Any]) -> None:
+    # Unchanged files cost nothing in the snapshot, but everything is copied into the workspace.
+    free = known["disk"]["free"]
+    if total + MARGIN > free:
+        raise AgentError(
+            "disk_full",
+            "the project has %d MiB, the host's disk %d MiB free" % (total >> 20, free >> 20),
+            "gpurun prune --fetched, or name a roomier root for the host",
+            where=known["root"],
+        )
+
+
+def _choose_runtime(job: Dict[str, Any], known: Dict[str, Any]) -> Tuple[str, List[str]]:
+    """The runtime that was asked for, or the one that follows from the host's facts, and what it cannot hold."""
+    asked, error = job["runtime"], known["engine_error"]
+    if asked == "docker" or asked is None:
+        if known["engine"]:
+            return _with_notes("docker", job, known)
+        if asked == "docker" or error:
+            error = error or {"what": "there is no Docker engine on this host", "next": "--runtime bare"}
+            raise AgentError(
+                "no_runtime", error["what"], error["next"] + ", or --runtime bare to run without a container"
+            )
+    if job["image"]:
+        raise AgentError(
+            "no_runtime",
+            "this host has no Docker engine, so the job cannot run in the image " + job["image"],
+            "leave the image out to run in the host's own Python",
+            exit_code=words.EXIT_USAGE,
+        )
+    return _with_notes("bare", job, known)
+
+
+def _with_notes(name: str, job: Dict[str, Any], known: Dict[str, Any]) -> Tuple[str, List[str]]:
+    engine = known["engine"]["argv"] if known["engine"] else None
+    return name, runtimes.load(name, engine).notes(job)

@@ -1,0 +1,44 @@
+"""`start`: the project has arrived; a supervisor takes the run from here."""
+
+from __future__ import annotations
+
+from typing import Any, Dict
+
+from .. import journal, locks, logs, manifest, records, snapshots, supervisor, tickets
+from .. import vocabulary as words
+from ..errors import AgentError
+from ..files import read_json
+from ..paths import HostPaths, RunPaths
+from ..runtimes import wrapper
+
+
+def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
+    """Check the snapshot against the laptop's manifest, draw the ticket, start the supervisor. Safe to repeat."""
+    run = records.find(host, request["run"])
+    job = read_json(run.job)
+    assert job is not None
+    if job["token"] != request["token"]:
+        raise AgentError("id_taken", "the run %s on this host is another one" % run.id, "submit again")
+    with locks.host_lock("start-" + run.id):
+        state = journal.fold(run)
+        if state.state in (words.CREATED, words.SYNCING):
+            _check_snapshot(run, request["manifest"])
+            wrapper.write_env(run, request["env"])
+            snapshots.note_whole(host, job["project"]["name"], run)
+            number = None if job["resources"]["gpus"] == 0 else tickets.draw(run.id).number
+            journal.record(run, words.QUEUED, ticket=number)
+        if journal.fold(run).live:
+            supervisor.launch(host, run)
+    return {"run": records.record_of(run)}
+
+
+def stream(request: Dict[str, Any], host: HostPaths, out: Any) -> None:
+    """With `follow`, the log goes on the same channel, from its first byte."""
+    if request.get("follow"):
+        logs.follow(host.run(request["run"]), out, offset=0, prepare_offset=0)
+
+
+def _check_snapshot(run: RunPaths, expected: Dict[str, Any]) -> None:
+    difference = manifest.difference(run.snapshot, expected)
+    if difference is not None:
+        raise AgentError("snapshot_differs", "the project changed while it was sent: " + difference, "submit again")

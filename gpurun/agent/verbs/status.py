@@ -1,0 +1,27 @@
+"""`status`: everything about one run."""
+
+from __future__ import annotations
+
+from typing import Any, Dict
+
+from .. import journal, logs, records, tend
+from ..files import read_json
+from ..paths import HostPaths
+
+TAIL = 1 << 13  # bytes
+
+
+def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
+    run = records.find(host, request["run"])
+    tend.tend_run(host, run)
+    record = records.record_of(run)
+    return {
+        "run": record,
+        "job": read_json(run.job),
+        "events": journal.read(run),
+        "prepare_tail": logs.tail_text(run.prepare_log, TAIL),
+        "log_tail": logs.tail_text(run.log, TAIL),
+        "traceback": logs.last_traceback(run) or None,
+        "path": run.workspace,
+        "prepared": journal.fold(run).prepared,
+    }

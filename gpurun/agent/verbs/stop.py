@@ -1,0 +1,35 @@
+"""`stop`: write down that a stop is wanted. The supervisor acts on it, now or when it stands again."""
+
+from __future__ import annotations
+
+from typing import Any, Dict
+
+from .. import journal, records, supervisor, tend
+from .. import vocabulary as words
+from ..files import read_json
+from ..paths import HostPaths, RunPaths
+
+
+def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
+    runs = records.find_all(host, request["runs"])
+    for run in runs:
+        _stop(run, request)
+        tend.tend_run(host, run)
+    return {"runs": [records.record_of(run) for run in runs]}
+
+
+def _stop(run: RunPaths, request: Dict[str, Any]) -> None:
+    state = journal.fold(run)
+    if not state.live:
+        return
+    force = bool(request.get("force"))
+    if state.stop is None or (force and not state.stop["force"]):
+        grace = request.get("grace")
+        if grace is None:
+            grace = (read_json(run.job) or {}).get("grace", 60.0)
+        journal.record(run, "stop", reason="stop", grace=grace, force=force, by=request.get("owner"))
+    if state.state in (
+        words.CREATED,
+        words.SYNCING,
+    ):  # nobody supervises it yet, and `start` reads the journal first
+        supervisor.end(run, words.STOPPED, "stop", message="stopped before the job was started")

@@ -1,0 +1,26 @@
+"""`wait`: answer as soon as all these runs have ended, or when the time is over."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Dict
+
+from .. import journal, records, tend
+from ..paths import HostPaths
+
+TICK = 0.1
+TEND_EVERY = 5.0
+
+
+def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
+    runs = records.find_all(host, request["runs"])
+    until = time.monotonic() + float(request["seconds"])
+    tended = -TEND_EVERY
+    while True:
+        if time.monotonic() > tended + TEND_EVERY:
+            tended = time.monotonic()
+            for run in runs:
+                tend.tend_run(host, run)
+        if time.monotonic() >= until or not any(journal.fold(run).live for run in runs):
+            return {"runs": [records.record_of(run) for run in runs]}
+        time.sleep(TICK)
