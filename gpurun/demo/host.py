@@ -64,7 +64,9 @@ class EmbeddedHost:
         self.port = 0
         self.forwarding = forwarding
         variables = _environment(self.home, Path(python), shell)
-        self.shell = Shell(self.home, {**variables, **(environment or {}), MARK: str(self.workdir)}, shell)
+        # gpurun's locks belong to a machine; this host plays one of its own.
+        variables |= {"GPURUN_LOCKS": str(self.workdir / "locks"), MARK: str(self.workdir)}
+        self.shell = Shell(self.home, {**variables, **(environment or {})}, shell)
         self.connections: set[asyncssh.SSHServerConnection] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="embedded ssh host", daemon=True)
@@ -78,7 +80,7 @@ class EmbeddedHost:
     def start(self) -> Self:
         """Make keys and configuration, and listen."""
         keys = self.ssh_config.parent
-        for directory in (self.workdir, self.home, keys):
+        for directory in (self.workdir, self.home, keys, self.workdir / "locks"):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         public = {name: _make_key(keys / name) for name in ("host_key", "user_key")}
         self._thread.start()

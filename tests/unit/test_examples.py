@@ -1,0 +1,105 @@
+"""The examples and job files as text: what must hold before anything trains (tests/demo trains them)."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from gpurun.config.schema import JOB_FILE_ONLY, JobConfig
+
+CHECKOUT = Path(__file__).parents[2]
+EXAMPLES = sorted(path.parent for path in (CHECKOUT / "examples").glob("*/train.py"))
+JOBS = sorted((CHECKOUT / "jobs").glob("*.toml"))
+
+
+def by_name(path: Path) -> str:
+    return path.name
+
+
+def requirements(example: Path) -> dict[str, Requirement]:
+    lines = (example / "requirements.txt").read_text().splitlines()
+    parsed = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return {requirement.name: requirement for requirement in parsed}
+
+
+def test_both_examples_are_seen() -> None:
+    assert [path.name for path in EXAMPLES] == ["digits", "mnist"]
+    assert len(JOBS) >= 5
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=by_name)
+def test_the_shape(example: Path) -> None:
+    for name in ("train.py", "models/__init__.py", "data/__init__.py", "requirements.txt", "gpurun.toml", "README.md"):
+        assert (example / name).is_file()
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=by_name)
+def test_data_and_models_are_code_that_git_does_not_ignore(example: Path) -> None:
+    code = [str(path.relative_to(example)) for path in example.glob("*/*.py")]
+    assert {"data/__init__.py", "models/__init__.py"} < set(code)
+    ignored = subprocess.run(["git", "check-ignore", *code], cwd=example, capture_output=True, check=False)
+    assert ignored.stdout == b""
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=by_name)
+def test_every_package_that_is_imported_is_required(example: Path) -> None:
+    named = {"sklearn": "scikit-learn"}
+    imported = set()
+    for path in example.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported.add(node.module.split(".")[0])
+    ours = {"data", "models"}
+    stdlib = {"__future__", "argparse", "json", "os", "pathlib", "sys", "warnings"}
+    wanted = {named.get(name, name) for name in imported - ours - stdlib} | {"tensorboard"}
+    assert wanted == set(requirements(example))
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=by_name)
+def test_the_versions_of_the_pinned_image_and_newer_ones_fit_and_the_bad_ones_do_not(example: Path) -> None:
+    wanted = requirements(example)
+    assert all(version in wanted["torch"].specifier for version in ("2.8.0", "2.13.0", "2.13.0+cpu"))
+    assert "2.6.6" in wanted["lightning"].specifier
+    assert not {"2.6.2", "2.6.3"} & set(wanted["lightning"].specifier.filter(["2.6.2", "2.6.3", "2.6.6"]))
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=by_name)
+def test_a_projects_file_holds_keys_of_the_schema(example: Path) -> None:
+    config = JobConfig(**tomllib.loads((example / "gpurun.toml").read_text()))
+    assert config.name == example.name
+    assert not config.model_fields_set & set(JOB_FILE_ONLY)
+
+
+@pytest.mark.parametrize("job", JOBS, ids=by_name)
+def test_a_job_file_names_what_there_is(job: Path) -> None:
+    config = JobConfig(**tomllib.loads(job.read_text()))
+    assert config.project is not None
+    assert config.script is not None
+    project = (job.parent / config.project).resolve()
+    assert project in EXAMPLES
+    assert (project / config.script).is_file()
+    assert job.read_text().startswith(f"# gpurun submit jobs/{job.name}\n")
+
+
+@pytest.mark.parametrize("job", JOBS, ids=by_name)
+def test_a_job_file_gives_options_that_the_script_knows(job: Path) -> None:
+    config = JobConfig(**tomllib.loads(job.read_text()))
+    assert config.project is not None
+    assert config.script is not None
+    script = ast.parse((job.parent / config.project / config.script).read_text())
+    known = {
+        node.args[0].value
+        for node in ast.walk(script)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "add_argument"
+        and isinstance(node.args[0], ast.Constant)
+    }
+    assert {argument for argument in config.args if argument.startswith("--")} <= known
