@@ -1,0 +1,1 @@
+"""What users write: job files, the project's defaults, and hosts.toml."""

@@ -1,0 +1,202 @@
+"""What a submit means: flags > job file > project's file > the host's profile, with the source of every value kept.
+
+`env`, `mounts` and `data` of all layers add up, the higher layer wins by name; every other value replaces the
+one below.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpurun.config import hosts, problems, toml
+from gpurun.config.envfile import read_env_file
+from gpurun.config.hosts import Host
+from gpurun.config.schema import JOB_FILE_ONLY, JobConfig, MountConfig
+from gpurun.errors import UsageError
+from gpurun.project import Project, find_project, project_at
+from gpurun.secret import Secret
+
+# How a key is typed, where that is not `--key`.
+_OPTIONS = {"script": "SCRIPT", "module": "-m", "args": "ARGS", "env": "-e/--env", "mounts": "--mount"}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A job as it was meant. `sources` names the option or file that each value came from; defaults have none."""
+
+    spec: JobConfig
+    project: Project
+    host: Host | None
+    env: Mapping[str, Secret]
+    sources: Mapping[str, str]
+    job_file: Path | None
+    env_files: tuple[Path, ...]  # they never travel with the project's files
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One place where values stand. `folder` is what its relative paths start from."""
+
+    values: JobConfig
+    folder: Path
+    names: Mapping[str, str]  # key -> how its place is called
+
+    @property
+    def told(self) -> set[str]:
+        return self.values.model_fields_set
+
+
+def load(flags: Mapping[str, Any], target: str | None, cwd: Path | None = None, *, need_host: bool = True) -> Loaded:
+    """Read every layer for `target` (a script, a job file ending in .toml, or None with `module` among `flags`).
+
+    `flags` has keys of JobConfig as typed; None means not said. Raises UsageError that lists everything that is wrong.
+    """
+    here = cwd or Path.cwd()
+    wrong: list[str] = []
+    job_file = here / target if target and target.endswith(".toml") else None
+    job = _job_layer(job_file, wrong) if job_file else None
+    project = _project(job, target, here)
+    told = {key: value for key, value in flags.items() if value is not None}
+    if target and not job_file:
+        told["script"] = script_in(project, target, here)
+    layers = [_project_layer(project, wrong), job, _flag_layer(told, here, wrong)]
+    problems.refuse(wrong)
+    return _merge([layer for layer in layers if layer], project, job_file, need_host)
+
+
+def project_host(project: Project) -> str | None:
+    """`host` of the project's file, without checking the rest of it."""
+    host = project.settings().get("host")
+    return host if isinstance(host, str) else None
+
+
+def script_in(project: Project, target: str, here: Path) -> str:
+    """`target`, typed in the folder `here`, relative to the project's root. Raises UsageError when it is not there."""
+    found = next((base / target for base in (here, project.root) if (base / target).is_file()), None)
+    if found is None:
+        raise UsageError(f"there is no script {target} in {here}" + _near(target, here), "Name a file of the project.")
+    # A script may be a link: the link itself is meant. Only a root that was reached through links needs resolving.
+    for path, root in (
+        (os.path.abspath(found), project.root),
+        (os.path.realpath(found), os.path.realpath(project.root)),
+    ):
+        relative = os.path.relpath(path, root)
+        if relative.split(os.sep)[0] != os.pardir:
+            return relative
+    raise UsageError(
+        f"{target} lies outside the project {project.root}",
+        "Run the command inside the script's project, or move the script.",
+    )
+
+
+def _near(target: str, here: Path) -> str:
+    try:
+        names = [entry.name for entry in (here / target).parent.iterdir() if entry.is_file()]
+    except OSError:
+        return ""
+    close = problems.nearest(Path(target).name, names)
+    return close if close.startswith(";") else ""
+
+
+def _project(job: _Layer | None, target: str | None, here: Path) -> Project:
+    if job is not None:
+        if not job.values.project:
+            return find_project(job.folder)
+        root = job.folder / Path(job.values.project).expanduser()
+        if not root.is_dir():
+            raise UsageError(f"{job.names['project']}: project: there is no folder {root}")
+        return project_at(root)
+    script = here / target if target else None
+    return find_project(script if script is not None and script.exists() else here)
+
+
+def _job_layer(file: Path, wrong: list[str]) -> _Layer:
+    if not file.is_file():
+        raise UsageError(f"there is no job file {file}" + _near(str(file), file.parent))
+    return _file_layer(file, toml.read(file), wrong)
+
+
+def _project_layer(project: Project, wrong: list[str]) -> _Layer:
+    told, file = dict(project.settings()), project.settings_file
+    for key in JOB_FILE_ONLY:
+        if key in told:
+            wrong.append(f"{file}: {key}: belongs in a job file, not in the project's defaults")
+    layer = _file_layer(file, told, wrong)
+    # In this file `name` is the project's, not that of a run.
+    return _Layer(_without(layer.values, {"name", *JOB_FILE_ONLY}), layer.folder, layer.names)
+
+
+def _file_layer(file: Path, told: Mapping[str, Any], wrong: list[str]) -> _Layer:
+    values, lines = problems.validate(JobConfig, told, str(file))
+    wrong += lines
+    return _Layer(values or JobConfig(), file.parent, dict.fromkeys(JobConfig.model_fields, str(file)))
+
+
+def _flag_layer(told: Mapping[str, Any], here: Path, wrong: list[str]) -> _Layer:
+    names = {key: _OPTIONS.get(key, "--" + key.replace("_", "-")) for key in JobConfig.model_fields}
+    taken: dict[str, Any] = {}
+    for key, value in told.items():
+        checked, lines = problems.validate(JobConfig, {key: value}, names[key], option=True)
+        wrong += lines
+        taken[key] = getattr(checked, key, None)
+    return _Layer(JobConfig().model_copy(update=taken), here, names)
+
+
+def _without(values: JobConfig, keys: set[str]) -> JobConfig:
+    return JobConfig().model_copy(update={key: getattr(values, key) for key in values.model_fields_set - keys})
+
+
+def _merge(layers: Sequence[_Layer], project: Project, job_file: Path | None, need_host: bool) -> Loaded:
+    taken: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    mounts: dict[str, MountConfig] = {}
+    data: dict[str, None] = {}
+    for layer in layers:
+        told = {key: getattr(layer.values, key) for key in layer.told}
+        if told.keys() & {"script", "module"}:
+            taken.update(script=None, module=None)
+        taken.update(told)
+        sources.update({key: layer.names[key] for key in told})
+        mounts.update({mount.target: mount for mount in layer.values.mounts})
+        data.update(dict.fromkeys(layer.values.data))
+    taken.update(mounts=tuple(mounts.values()), data=tuple(data))
+    if not taken.get("script") and not taken.get("module"):
+        raise UsageError(
+            f"{job_file}: neither script nor module says what to run" if job_file else "no script was named",
+            'Write `script = "train.py"` there.' if job_file else "gpurun submit train.py",
+        )
+    host = _host(layers) if need_host else None
+    env, files = _environment(layers, host)
+    spec = JobConfig().model_copy(update=taken | {"env": dict(env)})
+    return Loaded(spec, project, host, env, sources, job_file, files)
+
+
+def _host(layers: Sequence[_Layer]) -> Host:
+    project, *middle, flags = [layer.values.host for layer in layers]
+    return hosts.choose(flags, job=middle[0] if middle else None, project=project)
+
+
+def _environment(layers: Sequence[_Layer], host: Host | None) -> tuple[dict[str, Secret], tuple[Path, ...]]:
+    """Every variable of the job and the files they were read from. Raises UsageError for all that are unset here."""
+    wanted: dict[str, tuple[Secret | None, str]] = {}
+    files: list[Path] = []
+    if host is not None:
+        profile = f"[hosts.{host.name}] of hosts.toml"
+        wanted.update({k: (None if text is None else Secret(text), profile) for k, text in host.env.items()})
+    for layer in layers:
+        if layer.values.env_file:
+            file = layer.folder / Path(layer.values.env_file).expanduser()
+            files.append(file)
+            wanted.update({k: (value, str(file)) for k, value in read_env_file(file).items()})
+        wanted.update({k: (value, layer.names["env"]) for k, value in layer.values.env.items()})
+    missing = {name: where for name, (value, where) in wanted.items() if value is None and name not in os.environ}
+    if missing:
+        lines = [
+            f"{where}: {name} takes its value from this shell, where it is not set" for name, where in missing.items()
+        ]
+        raise UsageError("\n".join(lines), "Set it first: export " + " ".join(f"{name}=..." for name in missing))
+    return {k: Secret(os.environ[k]) if value is None else value for k, (value, _) in wanted.items()}, tuple(files)
