@@ -1,0 +1,315 @@
+"""Questions to a host's agent: one JSON document on stdin, one answer behind a nonce line, then frames.
+
+A host that has no agent of this version gets it on the way: the second question carries the archive and goes on
+in the same exec. The wire is described in docs/design.md.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import secrets
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from gpurun import bundle
+from gpurun.agent import vocabulary as words
+from gpurun.errors import ContactLost, GpurunError, HostError, HostUnreachable
+from gpurun.ssh import process
+from gpurun.ssh.openssh import CONNECT_TIMEOUT, CONNECTION_FAILED, Address, Connection, has_terminal, quote
+from gpurun.ssh.pipe import Patience, Pipe
+from gpurun.ssh.process import Process, TimedOut
+
+ANSWER_IN = 15.0  # seconds that a question may take, once we are connected
+SILENCE = 20.0  # seconds; a stream says something at least every 5
+NO_AGENT = 90  # our own word, when this version's agent is not on the host
+NOT_FOUND = 127  # the shell's word for a missing command
+
+Request = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
+
+
+class Profile(Protocol):
+    """What this module needs of a host's entry in hosts.toml (`gpurun.config.hosts.Host`)."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def address(self) -> Any: ...
+    @property
+    def root(self) -> str | None: ...
+    @property
+    def python(self) -> str | None: ...
+    @property
+    def engine(self) -> Sequence[str] | None: ...
+
+
+def connect(
+    host: Profile,
+    *,
+    interactive: bool | None = None,
+    connect_timeout: int = CONNECT_TIMEOUT,
+    forward_agent: bool = False,
+) -> Wire:
+    """A wire to a host; nothing is opened before the first question. `interactive=False`: never ask a person."""
+    told = host.address
+    connection = Connection(
+        host.name,
+        Address(host.name) if told is None else Address(told.host, told.user, told.port, told.identity_file),
+        interactive=has_terminal() if interactive is None else interactive,
+        forward_agent=forward_agent,
+        connect_timeout=connect_timeout,
+    )
+    return Wire(connection, root=host.root, python=host.python, engine=host.engine)
+
+
+def question_command(python: str | None, root: str | None, digest: str, verb: str) -> str:
+    """The line for the host's shell that asks the agent. Any login shell hands it to `sh` as it stands."""
+    place = quote(f"{root or '~/.gpurun'}/agent/{digest}")
+    script = f"[ -f {place}/__main__.py ] || exit {NO_AGENT}; exec {quote(python or 'python3')} -I -S {place} {verb}"
+    return "exec sh -c " + shlex.quote(script)
+
+
+def bootstrap_command(python: str | None, root: str | None, digest: str, verb: str, size: int) -> str:
+    """The line that unpacks an archive of `size` bytes from stdin and then asks the agent."""
+    place = quote(f"{root or '~/.gpurun'}/agent/{digest}")
+    read_loader = shlex.quote("import sys; exec(eval(sys.stdin.buffer.raw.readline()))")
+    script = f"exec {quote(python or 'python3')} -I -S -c {read_loader} {place} {verb} {size}"
+    return "exec sh -c " + shlex.quote(script)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A piece of a stream: `data` of `stream` at `offset`, or a new `state`, or the `end` (RunRecords)."""
+
+    stream: str = ""  # "log" or "prepare"
+    offset: int = 0  # of the first byte of `data`
+    data: bytes = b""
+    state: dict[str, Any] | None = None
+    end: dict[str, Any] | None = None
+
+
+class Stream:
+    """A streaming verb's first answer, and the frames that follow. Close it, or use it in a `with`."""
+
+    def __init__(self, answer: dict[str, Any], exchange: _Exchange, name: str) -> None:
+        self.answer = answer
+        self._exchange = exchange
+        self._name = name
+
+    def __iter__(self) -> Iterator[Frame]:
+        """The frames; the last one has `end`. Raises ContactLost when they stop or fall silent before it."""
+        while True:
+            frame = self._next()
+            if frame is not None:
+                yield frame
+                if frame.end is not None:
+                    return
+
+    def _next(self) -> Frame | None:
+        patience = Patience(SILENCE)
+        try:
+            line = self._exchange.pipe.until(b"\n", patience)
+            head = None if line is None else json.loads(line)
+            data = self._exchange.pipe.exactly(head.get("size", 0), patience) if head is not None else None
+        except (TimedOut, ValueError):
+            head = data = None
+        if head is None or data is None:
+            raise lost(self._name, "the connection broke off")
+        if "beat" in head:
+            return None
+        return Frame(head.get("stream", ""), head.get("offset", 0), data, head.get("state"), head.get("end"))
+
+    def close(self) -> None:
+        process.kill(self._exchange.process)
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class Wire:
+    """The agent of one host. `root`, `python` and `engine` are the profile's, None where it is silent."""
+
+    connection: Connection
+    root: str | None = None
+    python: str | None = None
+    engine: Sequence[str] | None = None
+    owner: str = field(default_factory=getpass.getuser)
+
+    @property
+    def host(self) -> str:
+        return self.connection.name
+
+    def ask(
+        self,
+        verb: str,
+        request: Request,
+        *,
+        timeout: float = ANSWER_IN,
+        within: float | None = None,
+        idempotent: bool = True,
+    ) -> dict[str, Any]:
+        """Ask `verb` and return its answer. Raises HostError (the agent's own no) and HostUnreachable (255).
+
+        `request` may be a callable: it is called once, while ssh is on its way. The host may think for `timeout`
+        seconds once it let us in; a warm connection that stays silent is dropped and an idempotent question asked once
+        more. With `within`, that many seconds bound everything: no second try and no diagnosis.
+        """
+        question = _Question(self, verb, request)
+        exchange = question.put(timeout, within, again=idempotent)
+        try:
+            exchange.process.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            pass  # the answer is here; whatever holds the channel does not matter
+        finally:
+            process.kill(exchange.process)
+        return question.read(exchange.answer)
+
+    def stream(self, verb: str, request: Request, *, timeout: float = ANSWER_IN) -> Stream:
+        """Ask a streaming `verb`. Raises as `ask`; see `Stream` for what iterating raises."""
+        question = _Question(self, verb, request)
+        exchange = question.put(timeout, None, again=True)
+        try:
+            return Stream(question.read(exchange.answer), exchange, self.host)
+        except BaseException:
+            process.kill(exchange.process)
+            raise
+
+
+def lost(name: str, what: str) -> ContactLost:
+    return ContactLost(what, f"try again; `gpurun host check {name}` looks closer", where=name)
+
+
+@dataclass(frozen=True)
+class _Exchange:
+    process: Process
+    pipe: Pipe
+    answer: bytes
+
+
+class _Silence(Exception):
+    """The remote command ended and no agent had answered."""
+
+    def __init__(self, code: int, said: str, noise: bytes) -> None:
+        super().__init__(code)
+        self.code, self.said, self.noise = code, said, noise
+
+
+class _Question:
+    """One question, asked once or more under the same nonce."""
+
+    def __init__(self, wire: Wire, verb: str, request: Request) -> None:
+        self.wire, self.verb, self.request = wire, verb, request
+        self.nonce = secrets.token_hex(16)
+        self.bundle = bundle.current()
+        self.command = question_command(wire.python, wire.root, self.bundle.hash, verb)
+        self.archive: bytes | None = None
+        self.document: bytes | None = None
+
+    def put(self, timeout: float, within: float | None, *, again: bool) -> _Exchange:
+        """Ask until there is an answer, or a reason to give up."""
+        connection = self.wire.connection
+        patience = None if within is None else Patience(within)
+        warm = connection.is_warm
+        try:
+            return self._put(timeout, patience)
+        except TimedOut:
+            connection.drop()
+            failure: GpurunError = lost(connection.name, f"no answer within {within or timeout:.0f} s")
+        except _Silence as silence:
+            failure = self._explain(silence, warm=warm, bounded=within is not None)
+        if within is None and warm and again and isinstance(failure, ContactLost):
+            return self.put(timeout, None, again=False)
+        raise failure
+
+    def _put(self, timeout: float, patience: Patience | None) -> _Exchange:
+        """Ask; when the agent is not there, once more with the agent."""
+        try:
+            return self._once(patience or self.wire.connection.patience(timeout))
+        except _Silence as silence:
+            if silence.code in (CONNECTION_FAILED, NOT_FOUND) or silence.code < 0 or self.archive is not None:
+                raise
+        self.archive = self.bundle.read()
+        wire = self.wire
+        self.command = bootstrap_command(wire.python, wire.root, self.bundle.hash, self.verb, len(self.archive))
+        return self._once(patience or self.wire.connection.patience(timeout))
+
+    def _once(self, patience: Patience) -> _Exchange:
+        connection = self.wire.connection
+        with tempfile.TemporaryFile() as errors:
+            # A person who is to touch a key, or reads a banner, must see what ssh says.
+            running = connection.popen(self.command, stderr=errors if patience.running else None)
+            try:
+                pipe = Pipe(running)
+                pipe.feed(self._stdin())
+                noise = pipe.until(self.nonce.encode() + b"\n", patience)
+                answer = None if noise is None else pipe.until(b"\n", patience)
+                if answer is not None:
+                    return _Exchange(running, pipe, answer)
+                code = running.wait()
+            except BaseException:
+                process.kill(running)
+                raise
+            process.kill(running)
+            errors.seek(0)
+            raise _Silence(code, process.last_line(errors.read()), noise or pipe.unread)
+
+    def _stdin(self) -> bytes:
+        if self.document is None:
+            asked = self.request() if callable(self.request) else self.request
+            ours = {
+                "nonce": self.nonce,
+                "protocol": words.PROTOCOL,
+                "root": self.wire.root,
+                "owner": self.wire.owner,
+                "engine": None if self.wire.engine is None else list(self.wire.engine),
+            }
+            self.document = json.dumps({**asked, **ours}).encode() + b"\n"
+        if self.archive is None:
+            return self.document
+        return repr(bundle.loader()).encode() + b"\n" + self.archive + self.document
+
+    def read(self, answer: bytes) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(answer)
+        if document["ok"]:
+            found: dict[str, Any] = document["answer"]
+            return found
+        error = document["error"]
+        where = ": ".join(part for part in (self.wire.host, error["where"]) if part)
+        raise HostError(error["what"], error["next"], where=where, exit_code=error["exit"], code=error["code"])
+
+    def _explain(self, silence: _Silence, *, warm: bool, bounded: bool) -> GpurunError:
+        connection, python = self.wire.connection, self.wire.python or "python3"
+        name = connection.name
+        if silence.code == CONNECTION_FAILED or silence.code < 0:
+            if warm or connection.is_up():
+                return lost(name, silence.said or "the connection broke off")
+            if bounded:
+                return HostUnreachable(silence.said or "no connection", f"gpurun host check {name}", where=name)
+            from gpurun.ssh import diagnose  # Paramiko is slow to load
+
+            return diagnose.explain(connection, silence.said)
+        if silence.code == NOT_FOUND:
+            return HostError(
+                f"there is no `{python}` on {name}",
+                "install Python 3.8 or later there, or name one that is there: "
+                f'python = "/path/to/python3" under [hosts.{name}] in hosts.toml',
+                where=name,
+                code="no_python",
+            )
+        heard = silence.said or process.last_line(silence.noise)
+        return HostError(
+            f"`{python}` on {name} ended with code {silence.code} and without an answer"
+            + (f": {heard}" if heard else ""),
+            f"try `ssh {connection.address.host} {python} --version`; a start-up file of the shell there (~/.bashrc) "
+            "that ends the shell or reads its input would do this too",
+            where=name,
+            code="no_answer",
+        )
