@@ -80,13 +80,11 @@ def script_in(project: Project, target: str, here: Path) -> str:
     if found is None:
         raise UsageError(f"there is no script {target} in {here}" + _near(target, here), "Name a file of the project.")
     # A script may be a link: the link itself is meant. Only a root that was reached through links needs resolving.
-    for path, root in (
-        (os.path.abspath(found), project.root),
-        (os.path.realpath(found), os.path.realpath(project.root)),
-    ):
-        relative = os.path.relpath(path, root)
-        if relative.split(os.sep)[0] != os.pardir:
-            return relative
+    plain = (os.path.abspath(found), project.root)  # noqa: PTH100
+    for path, root in (plain, (os.path.realpath(found), os.path.realpath(project.root))):
+        relative = Path(os.path.relpath(path, root))
+        if relative.parts[0] != os.pardir:
+            return relative.as_posix()
     raise UsageError(
         f"{target} lies outside the project {project.root}",
         "Run the command inside the script's project, or move the script.",

@@ -1,0 +1,209 @@
+"""The laptop's index: which run is on which host, and what its host last said of it.
+
+One file a run in the user's data directory, so that two gpurun processes never write the same one. It can be rebuilt
+from the hosts (`update`), holds nothing that is not there too, and loses nothing but convenience when it is deleted.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gpurun.agent import vocabulary as words
+from gpurun.agent.files import write_atomically
+from gpurun.errors import UsageError
+from gpurun.project import Project
+
+_SHOWN = 8  # how many candidates an error lists
+
+
+@dataclass(frozen=True)
+class RunEntry:
+    """What the laptop knows of one run. Times in seconds since 1970; `record` is the RunRecord last seen, at `seen`."""
+
+    id: str
+    name: str
+    project: str
+    project_root: str | None
+    host: str
+    host_id: str | None
+    created: float
+    job: dict[str, Any] | None = None
+    record: dict[str, Any] | None = None
+    seen: float | None = None
+    fetched: float | None = None
+    fetched_to: str | None = None
+
+    @property
+    def state(self) -> str:
+        """The state last seen; `created` when the host never spoke of it."""
+        return str(self.record["state"]) if self.record else words.CREATED
+
+    @property
+    def ended(self) -> bool:
+        return self.state in words.ENDS
+
+
+def folder() -> Path:
+    """Where the entries lie. It need not exist."""
+    import platformdirs
+
+    return platformdirs.user_data_path("gpurun") / "runs"
+
+
+def add(job: Mapping[str, Any], host: str) -> RunEntry:
+    """Remember a run before its host is first asked, so that a submit that is killed can be found again."""
+    project, git = job["project"], job.get("git")
+    kept = dict(job)
+    if git and git.get("patch"):
+        # A megabyte in every entry would make every look-up slow.
+        folder().mkdir(parents=True, exist_ok=True, mode=0o700)
+        patch = git["patch"].encode("utf-8", "surrogateescape")
+        write_atomically(str(folder() / f"{job['id']}.patch"), patch, 0o600)
+        kept["git"] = {**git, "patch": None}
+    entry = RunEntry(
+        job["id"], job["name"], project["name"], project["root"], host, None, float(job["created"]), job=kept
+    )
+    _write(entry)
+    return entry
+
+
+def patch(run_id: str) -> bytes | None:
+    """What the project's tracked files differed in from their commit when the run was submitted from here."""
+    try:
+        return (folder() / f"{run_id}.patch").read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def update(records: Iterable[Mapping[str, Any]], host: str, *, now: float | None = None) -> None:
+    """Take in RunRecords as `host` answered them. Runs that the laptop did not know get an entry."""
+    for record in records:
+        known = find(record["id"]) or RunEntry(
+            record["id"], record["name"], record["project"], None, host, None, float(record["created"])
+        )
+        if known.record == record and known.host == host and known.seen is not None and known.ended:
+            continue  # nothing changes about an end; `ps -a` over many runs should not write them all again
+        _write(
+            replace(
+                known,
+                host=host,
+                host_id=record.get("host_id") or known.host_id,
+                record=dict(record),
+                seen=time.time() if now is None else now,
+                fetched=known.fetched or record.get("fetched"),
+            )
+        )
+
+
+def find(run_id: str) -> RunEntry | None:
+    """The entry of exactly that id, read from its file alone."""
+    if not re.fullmatch(words.RUN_ID, run_id):
+        return None
+    return _read(folder() / f"{run_id}.json")
+
+
+def all_runs() -> list[RunEntry]:
+    """Every run, newest first. A damaged file is passed over: the host has what it said."""
+    entries = (_read(folder() / name) for name in _names())
+    return sorted((entry for entry in entries if entry), key=lambda entry: (entry.created, entry.id), reverse=True)
+
+
+def newest(project_root: str) -> RunEntry | None:
+    return next((entry for entry in all_runs() if entry.project_root == project_root), None)
+
+
+def live(project_root: str | None = None) -> list[RunEntry]:
+    """Runs last seen in no end state, of one project or of all, newest first."""
+    runs = (entry for entry in all_runs() if not entry.ended)
+    return [entry for entry in runs if project_root in (None, entry.project_root)]
+
+
+def resolve(word: str | None, project: Project | None = None) -> RunEntry:
+    """The run that `word` means: an id, a name, or the beginning of one; None: the project's newest.
+
+    A whole id, or a whole name that only one run has, means that run whatever else begins with it. Raises UsageError
+    for a word that means none or several.
+    """
+    if word is None:
+        return _newest_of(project)
+    exact = find(word)
+    if exact is not None:
+        return exact
+    by_id = [name.removesuffix(".json") for name in _names() if name.startswith(word)]
+    entries = [entry for entry in map(find, by_id) if entry] if len(by_id) == 1 else all_runs()
+    named = [entry for entry in entries if entry.name == word]
+    begun = [entry for entry in entries if entry.id.startswith(word) or entry.name.startswith(word)]
+    found = named if len(named) == 1 else begun
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise _ambiguous(word, found)
+    raise _unknown(word, entries)
+
+
+def remove(run_id: str) -> None:
+    """Forget a run; nothing when it is not known."""
+    for suffix in (".json", ".patch"):
+        (folder() / f"{run_id}{suffix}").unlink(missing_ok=True)
+
+
+def mark_fetched(run_id: str, to: str, *, now: float | None = None) -> None:
+    """Note that all that a run wrote has come to the folder `to`."""
+    entry = find(run_id)
+    if entry is not None:
+        _write(replace(entry, fetched=time.time() if now is None else now, fetched_to=to))
+
+
+def _newest_of(project: Project | None) -> RunEntry:
+    if project is None:
+        raise UsageError("no run was named", "Name one; `gpurun ps -a` lists them.")
+    entry = newest(str(project.root))
+    if entry is None:
+        raise UsageError(
+            f"no run of the project {project.name} is known here",
+            "Name a run (`gpurun ps -a` lists them), or start one: gpurun submit SCRIPT",
+            where=str(project.root),
+        )
+    return entry
+
+
+def _ambiguous(word: str, found: list[RunEntry]) -> UsageError:
+    lines = [f"  {entry.id}  {entry.state}  {entry.host}  {entry.project}" for entry in found[:_SHOWN]]
+    more = [f"  and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
+    return UsageError("\n".join([f"{word!r} may mean any of", *lines, *more]), "Type more of the id.")
+
+
+def _unknown(word: str, entries: list[RunEntry]) -> UsageError:
+    import difflib
+
+    known = [entry.id for entry in entries] + [entry.name for entry in entries]
+    close = list(dict.fromkeys(difflib.get_close_matches(word, known, n=3)))
+    hint = f"; did you mean {' or '.join(close)}?" if close else ""
+    return UsageError(f"no run {word!r} is known here{hint}", "`gpurun ps -a` asks the hosts and lists all runs.")
+
+
+def _names() -> list[str]:
+    try:
+        return [path.name for path in folder().iterdir() if path.suffix == ".json" and path.name[0] != "."]
+    except FileNotFoundError:
+        return []
+
+
+def _read(path: Path) -> RunEntry | None:
+    try:
+        told = json.loads(path.read_bytes())
+        known = {key: told[key] for key in RunEntry.__dataclass_fields__ if key in told}
+        return RunEntry(**known)
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _write(entry: RunEntry) -> None:
+    folder().mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_atomically(str(folder() / f"{entry.id}.json"), json.dumps(asdict(entry)).encode(), 0o600)
