@@ -1,0 +1,71 @@
+"""The demo's own steps, without the product that it drives."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from gpurun.demo import run
+from gpurun.demo.host import EmbeddedHost
+from gpurun.errors import GpurunError, UsageError
+
+
+@pytest.fixture
+def laptop(embedded_host: EmbeddedHost, tmp_path: Path) -> run.Laptop:
+    return run.new_laptop(tmp_path, embedded_host, lambda line: None)
+
+
+def test_a_missing_program_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(run, "NEEDED_PACKAGES", ())
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UsageError, match="ssh and rsync"):
+        run.check_needs()
+
+
+def test_missing_packages_are_named_with_the_command_that_brings_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "NEEDED_PACKAGES", ("json", "no_such_package", "nor_this"))
+    with pytest.raises(UsageError, match="needs no_such_package, nor_this") as caught:
+        run.check_needs()
+    assert caught.value.next_step == "pip install 'gpurun[demo]'"
+    assert caught.value.exit_code == 2
+
+
+def test_the_laptop_knows_nothing_of_the_user(
+    monkeypatch: pytest.MonkeyPatch, embedded_host: EmbeddedHost, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GPURUN_HOST", "mine")
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/mine")
+    environment = run.new_laptop(tmp_path, embedded_host, print).environment
+    assert "GPURUN_HOST" not in environment
+    assert "XDG_CONFIG_HOME" not in environment
+    assert Path(environment["HOME"]).is_relative_to(tmp_path)
+    assert shlex.split(environment["GPURUN_SSH"]) == embedded_host.ssh_command
+    assert Path(environment["XDG_RUNTIME_DIR"]).stat().st_mode & 0o777 == 0o700
+
+
+def test_a_command_is_shown_and_its_failure_told(embedded_host: EmbeddedHost, tmp_path: Path) -> None:
+    said: list[str] = []
+    laptop = run.new_laptop(tmp_path, embedded_host, said.append)
+    with pytest.raises(GpurunError, match="`gpurun no-such-verb 'a b'` ended with exit code"):
+        laptop.gpurun("no-such-verb", "a b")
+    assert said == ["\n$ gpurun no-such-verb 'a b'"]
+
+
+def test_one_checkpoint_must_have_come_back(laptop: run.Laptop) -> None:
+    with pytest.raises(GpurunError, match="0 are there"):
+        run.fetched_checkpoint(laptop.project)
+    best = laptop.project / "fetched" / "train-7f3k" / "checkpoints" / "best.ckpt"
+    best.parent.mkdir(parents=True)
+    best.touch()
+    assert run.fetched_checkpoint(laptop.project) == Path("fetched/train-7f3k/checkpoints/best.ckpt")
+
+
+def test_the_accuracy_is_what_predict_prints(laptop: run.Laptop) -> None:
+    (laptop.project / "predict.py").write_text(f"print({json.dumps(json.dumps({'val_acc': 0.98}))})\n")
+    assert run.measured(laptop, Path("best.ckpt")) == 0.98
+    (laptop.project / "predict.py").write_text("raise SystemExit(3)\n")
+    with pytest.raises(GpurunError, match="exit code 3"):
+        run.measured(laptop, Path("best.ckpt"))
