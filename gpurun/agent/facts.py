@@ -1,0 +1,210 @@
+"""What this host is and has, asked once in ten minutes: nvidia-smi and the engine may take seconds.
+
+GPURUN_MACHINE_ID_FILE and GPURUN_BOOT_ID_FILE name other files than the system's, for tests that reboot a host or
+make two of one machine; the boot is then as old as the second file.
+
+A home may be shared by several hosts, so the host's random id lies in a file that the machine's own id is part of the
+name of: `host-id-<hash of the machine id>`. Whoever finds two of them knows that the home is shared.
+"""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import os
+import platform
+import secrets
+import shutil
+import sys
+import time
+from typing import Any, Dict, List, Optional
+
+from . import gpus
+from .errors import AgentError
+from .files import read_json, write_json
+from .paths import HostPaths
+
+FRESH = 600.0  # seconds that cached facts are good for
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+_MACHINE_IDS = ("/etc/machine-id", "/var/lib/dbus/machine-id")
+_MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def hostname() -> str:
+    return os.uname().nodename
+
+
+def machine_id() -> str:
+    """Which machine this is. Containers of one image may have one machine id: their host name is part of it there."""
+    told = os.environ.get("GPURUN_MACHINE_ID_FILE")
+    found = [text for text in (_text(path) for path in ([told] if told else _MACHINE_IDS)) if text]
+    if found and (told or not in_container()):
+        return found[0]
+    return hashlib.sha256("\0".join([*found[:1], hostname()]).encode()).hexdigest()[:32]
+
+
+def boot_id() -> str:
+    """Another one after each boot of the machine; a container's is its machine's."""
+    return _text(os.environ.get("GPURUN_BOOT_ID_FILE", _BOOT_ID))
+
+
+def booted_at() -> float:
+    """When the machine was started (unix seconds)."""
+    told = os.environ.get("GPURUN_BOOT_ID_FILE")
+    if told:
+        return os.stat(told).st_mtime
+    for line in _text("/proc/stat").splitlines():
+        if line.startswith("btime "):
+            return float(line.split()[1])
+    return 0.0
+
+
+def in_container() -> bool:
+    return any(map(os.path.exists, ("/.dockerenv", "/run/.containerenv", "/run/systemd/container")))
+
+
+def host_id(host: HostPaths) -> str:
+    """This host's random id, made at the first call."""
+    path = host_id_file(host)
+    for _ in range(2):
+        found = _text(path)
+        if found:
+            return found
+        os.makedirs(host.root, mode=0o700, exist_ok=True)
+        beside = "%s.%s" % (path, secrets.token_hex(4))
+        with open(beside, "w", encoding="ascii") as file:
+            file.write(secrets.token_hex(8) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(beside, path)  # of two that come at once the first wins, and its file is whole
+        except FileExistsError:
+            pass
+        finally:
+            os.unlink(beside)
+    return _text(path)
+
+
+def host_id_file(host: HostPaths) -> str:
+    return "%s-%s" % (host.host_id, hashlib.sha256(machine_id().encode()).hexdigest()[:12])
+
+
+def machines_here(host: HostPaths) -> int:
+    """How many machines have used this root: more than one is a home that is shared."""
+    folder, name = os.path.split(host.host_id)
+    try:
+        return sum(1 for entry in os.listdir(folder) if entry.startswith(name + "-") and "." not in entry)
+    except FileNotFoundError:
+        return 0
+
+
+def host_facts(host: HostPaths, engine: Optional[List[str]] = None, *, refresh: bool = False) -> Dict[str, Any]:
+    """HostFacts as the wire has them (bytes, unix seconds); disk and clock are always of now."""
+    known = read_json(host.facts) or {}
+    stamp = {"boot_id": boot_id(), "machine_id": machine_id(), "engine_asked": engine}
+    fresh = (
+        not refresh
+        and all(known.get(key) == value for key, value in stamp.items())
+        and 0 <= time.time() - known["asked_at"] < FRESH
+    )
+    if not fresh:
+        known = {**_ask(host, engine), **stamp, "asked_at": time.time()}
+        # A failure may be mended in a moment: it is asked again.
+        if not known["engine_error"] and not known["gpus_error"]:
+            os.makedirs(host.cache, mode=0o700, exist_ok=True)
+            write_json(host.facts, known)
+    return {**known, "disk": disk(host.root), "clock": time.time()}
+
+
+def disk(path: str) -> Dict[str, int]:
+    """Bytes and inodes of the file system that `path` is on, or will be."""
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    found = os.statvfs(path)
+    return {
+        "free": found.f_bavail * found.f_frsize,
+        "total": found.f_blocks * found.f_frsize,
+        "inodes_free": found.f_favail,
+        "inodes": found.f_files,
+    }
+
+
+def _ask(host: HostPaths, engine: Optional[List[str]]) -> Dict[str, Any]:
+    found: Dict[str, Any] = {
+        "python": {"path": sys.executable, "version": platform.python_version()},
+        "home": os.path.expanduser("~"),
+        "user": getpass.getuser(),
+        "hostname": hostname(),
+        "host_id": host_id(host),
+        "root": host.root,
+        "container": in_container(),
+        "cpus": len(os.sched_getaffinity(0)),
+        "memory": memory(),
+    }
+    found.update(_gpus())
+    found.update(_engine(engine))
+    found["runtimes"] = ["docker", "bare"] if found["engine"] else ["bare"]
+    return found
+
+
+def _gpus() -> Dict[str, Any]:
+    try:
+        listed = gpus.list_gpus()
+        driver = gpus.driver_version() if listed else None
+    except AgentError as error:
+        return {"gpus": [], "driver": None, "gpus_error": error.as_json()}
+    fields = ("index", "uuid", "name", "memory")
+    return {
+        "gpus": [{key: getattr(gpu, key) for key in fields} for gpu in listed],
+        "driver": driver,
+        "gpus_error": None,
+    }
+
+
+def _engine(argv: Optional[List[str]]) -> Dict[str, Any]:
+    """The engine that the profile names, else Docker when it is there."""
+    from . import engine
+
+    named = argv or ["docker"]
+    if shutil.which(named[0]) is None:
+        if argv is None:
+            return {"engine": None, "engine_error": None}
+        missing = "there is no `%s` on this host" % named[0]
+        mend = "put right `engine` in the host's profile (hosts.toml)"
+        return {"engine": None, "engine_error": AgentError("engine_missing", missing, mend).as_json()}
+    try:
+        return {"engine": engine.Engine(named).facts(), "engine_error": None}
+    except AgentError as error:
+        return {"engine": None, "engine_error": {**error.as_json(), **_way_in(error, argv)}}
+
+
+def _way_in(error: AgentError, argv: Optional[List[str]]) -> Dict[str, str]:
+    """How to get the right to the engine, where that is what is missing."""
+    if error.code != "engine_no_right":
+        return {}
+    from . import engine
+
+    join = "sudo usermod -aG docker %s, then log out of the host" % getpass.getuser()
+    if argv is None:
+        try:
+            engine.Engine(["sudo", "-n", "docker"]).facts()
+        except (AgentError, FileNotFoundError):
+            return {"next": join}
+        profile = 'engine = "sudo -n docker" in the host\'s profile (hosts.toml) works here too'
+        return {"next": join + "; " + profile, "works": "sudo -n docker"}
+    return {"next": join}
+
+
+def memory() -> int:
+    """Bytes that processes here may use: the machine's, or the limit of the container that this host is."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limits = [int(text) for text in map(_text, _MEMORY_LIMITS) if text.isdigit()]
+    return min([total, *limits])
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
