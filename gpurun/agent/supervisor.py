@@ -13,7 +13,7 @@ import time
 import traceback
 from typing import Any, Dict, List, Optional
 
-from . import allocation, facts, journal, locks, preparing, runtimes
+from . import allocation, journal, locks, machine, preparing, runtimes
 from . import vocabulary as words
 from .errors import AgentError, RunFailed
 from .files import read_json, write_atomically, write_json
@@ -184,7 +184,7 @@ def check_stop(run: RunPaths) -> None:
 
 def _note_running(run: RunPaths) -> None:
     if journal.fold(run).state != words.RUNNING:
-        journal.record(run, words.RUNNING, boot_id=facts.boot_id())
+        journal.record(run, words.RUNNING, boot_id=machine.boot_id())
 
 
 # --- while the job runs ---------------------------------------------------------------------------------------------
