@@ -164,7 +164,7 @@ def _lines(data: bytes) -> List[bytes]:
     """Split at newlines alone: a carriage return belongs to its line."""
     parts = data.split(b"\n")
     lines = [part + b"\n" for part in parts[:-1]]
-    return lines + [parts[-1]] if parts[-1] else lines
+    return [*lines, parts[-1]] if parts[-1] else lines
 
 
 def last_traceback(run: RunPaths, within: int = 1 << 18) -> str:

@@ -13,7 +13,7 @@ import time
 import traceback
 from typing import Any, Dict, List, Optional
 
-from . import allocation, journal, locks, machine, preparing, runtimes
+from . import allocation, facts, journal, locks, preparing, runtimes
 from . import vocabulary as words
 from .errors import AgentError, RunFailed
 from .files import read_json, write_atomically, write_json
@@ -121,7 +121,7 @@ def _live(host: HostPaths, run: RunPaths, tell: int) -> None:
     os.close(tell)
     try:
         supervise(host, run, lock)
-    except Exception:
+    except Exception:  # noqa: BLE001
         # Not an end: the job may be running. The next verb starts a supervisor again; the cause is in this log.
         traceback.print_exc()
         _give_up_before_start(run)
@@ -184,7 +184,7 @@ def check_stop(run: RunPaths) -> None:
 
 def _note_running(run: RunPaths) -> None:
     if journal.fold(run).state != words.RUNNING:
-        journal.record(run, words.RUNNING, boot_id=machine.boot_id())
+        journal.record(run, words.RUNNING, boot_id=facts.boot_id())
 
 
 # --- while the job runs ---------------------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ def _watch(run: RunPaths, job: Job, runtime: Runtime, lock: locks.Held) -> None:
 def _wait(runtime: Runtime, run: RunPaths, job: Job) -> None:
     try:
         runtime.wait(run, job, 60.0)
-    except Exception:
+    except Exception:  # noqa: BLE001 (the next look at the job says what became of it)
         traceback.print_exc()
 
 
@@ -273,7 +273,7 @@ class _Stopping:
 
 
 class _LogTimes:
-    """When the log had which size: what `logs --since` and `--timestamps` are read from, a line `unixtime offset` a second."""
+    """When the log had which size, a line `unixtime offset` a second: for `logs --since` and `--timestamps`."""
 
     def __init__(self, run: RunPaths):
         self.run = run

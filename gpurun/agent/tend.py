@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import Callable, Dict, Optional, Tuple
 
-from . import journal, locks, machine, runtimes, supervisor
+from . import facts, journal, locks, runtimes, supervisor
 from . import vocabulary as words
 from .files import read_json
 from .paths import HostPaths, RunPaths
@@ -101,7 +101,7 @@ def tend_run(host: HostPaths, run: RunPaths) -> None:
 def is_of_this_host(run: RunPaths) -> bool:
     """False for the run of another machine that shares this home, and for what is no run at all."""
     job = read_json(run.job)
-    return job is not None and job["host"]["machine_id"] == machine.machine_id()
+    return job is not None and job["host"]["machine_id"] == facts.machine_id()
 
 
 def _act(run: RunPaths) -> str:
@@ -118,8 +118,8 @@ def _act(run: RunPaths) -> str:
             state=state.state,
             presence=presence.kind,
             exit_code=presence.exit_code,
-            same_boot=state.boot_id in (None, machine.boot_id()),
-            ended_before_boot=presence.finished_at is not None and presence.finished_at < machine.booted_at(),
+            same_boot=state.boot_id in (None, facts.boot_id()),
+            ended_before_boot=presence.finished_at is not None and presence.finished_at < facts.booted_at(),
             upload_idle=_idle(run) if syncing else 0.0,
         )
     )

@@ -1,1 +1,1 @@
-"""The questions that the laptop asks, one a module: `answer(request, host)`, and `stream(request, host, out)` where it goes on."""
+"""The questions that the laptop asks, one a module: `answer(request, host)`; `stream(request, host, out)` goes on."""

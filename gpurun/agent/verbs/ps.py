@@ -7,7 +7,7 @@ import shutil
 import time
 from typing import Any, Dict, List
 
-from .. import allocation, facts, leases, machine, records, tend, tickets
+from .. import allocation, facts, leases, records, tend, tickets
 from ..errors import AgentError
 from ..gpus import Gpu
 from ..paths import HostPaths
@@ -24,9 +24,9 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     ]
     return {
         "now": time.time(),
-        "host_id": machine.host_id(host),
-        "hostname": machine.hostname(),
-        "boot_id": machine.boot_id(),
+        "host_id": facts.host_id(host),
+        "hostname": facts.hostname(),
+        "boot_id": facts.boot_id(),
         "runs": sorted(runs, key=lambda record: record["created"] or 0.0),
         "queue": [ticket.run for ticket in tickets.in_line()],
         "disk": _disk(host),
