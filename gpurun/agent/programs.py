@@ -46,13 +46,23 @@ def ask(
     timeout: float,
     stdin: bytes = b"",
     env: Optional[Mapping[str, str]] = None,
+    cwd: Optional[str] = None,
+    pass_fds: Sequence[int] = (),
+    detached: bool = False,
 ) -> Answer:
     """Run `argv` and wait at most `timeout` seconds for its answer. Raises FileNotFoundError when there is no such program.
 
-    Unlike `subprocess.run`, never waits for a process that a kill does not end.
+    Unlike `subprocess.run`, never waits for a process that a kill does not end. `detached`: in a session of its own.
     """
     child = subprocess.Popen(
-        list(argv), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
+        list(argv),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=env,
+        cwd=cwd,
+        pass_fds=pass_fds,
+        start_new_session=detached,
     )
     try:
         out, err = child.communicate(stdin, timeout=timeout)

@@ -1,0 +1,219 @@
+"""The runtime for hosts without an engine, many rented boxes among them: processes of the host, in a Python environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import signal
+import sys
+import time
+from typing import Any, Dict, List, Mapping, Optional, Sequence
+
+from .. import environments, locks, programs
+from ..errors import AgentError, RunFailed
+from ..files import read_json, write_json
+from ..gpus import Gpu
+from ..paths import RunPaths
+from . import Job, Presence, Say, keeper, wrapper
+
+KEEPER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "keeper.py")
+KEEPER_MARK = "GPURUN_KEEPER"
+LOOK = 0.2  # seconds between two looks at whether the job has ended
+
+# What belongs to the connection that brought the agent here, and is dead or wrong for the job.
+_OF_THE_LOGIN = ("SSH_", "XDG_", "DBUS_", "PYTHONHOME", "VIRTUAL_ENV", "OLDPWD", "PWD", "SHLVL", "MAIL", "_")
+
+
+class Bare:
+    name = "bare"
+
+    def __init__(self, engine: Sequence[str]):
+        self.engine = engine  # not used: there is none
+
+    def prepare(self, run: RunPaths, job: Job, say: Say) -> Dict[str, Any]:
+        link_mounts(run, job)
+        environment = environments.ensure(run, job, say)
+        prepared = {
+            "image": None,
+            "digest": None,
+            "image_id": None,
+            "environment": environment.path,
+            "python": environment.python,
+            "path": environment.folders,
+        }
+        write_json(run.prepared, prepared)
+        return prepared
+
+    def create_and_start(
+        self, run: RunPaths, job: Job, prepared: Dict[str, Any], gpus: List[Gpu], leases: List[int]
+    ) -> None:
+        held = _take(locks.job_lock(run.id))
+        if held is None:
+            return  # it runs
+        try:
+            record = read_json(run.keeper)
+            if record is not None:
+                if "exit_code" in record:
+                    return
+                raise RunFailed("keeper", "the job was started before, and was killed with what watched it")
+            wrapper.make_folders(run, job["project"]["name"])
+            first, last = settings(run, job, prepared, gpus)
+            wrapper.write(run, first, last)
+            _start_keeper(order(run, job, [held.fd, *leases]))
+        finally:
+            held.release()  # keeper and job hold it now
+
+    def presence(self, run: RunPaths, job: Job) -> Presence:
+        for _ in range(2):  # the keeper writes the exit, then frees the lock: look again behind it
+            record = read_json(run.keeper) or {}
+            if "exit_code" in record:
+                return Presence(
+                    "exited",
+                    record["exit_code"],
+                    started_at=record["started"],
+                    finished_at=record["finished"],
+                )
+            if not locks.is_free(locks.job_lock(run.id)):
+                return Presence("running", started_at=record.get("started"))
+        return Presence("absent")
+
+    def wait(self, run: RunPaths, job: Job, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while self.presence(run, job).kind == "running":
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
+            time.sleep(min(LOOK, left))
+
+    def signal(self, run: RunPaths, job: Job, name: str) -> None:
+        record = read_json(run.keeper) or {}
+        if record.get("keeper") in keeper.carriers(run.id, KEEPER_MARK):
+            with open(run.keeper_control, "ab") as file:
+                file.write(name.encode() + b"\n")
+            return
+        # The keeper was killed. The pid of the main process may be another's by now: its environment tells.
+        alive = keeper.carriers(run.id)
+        for pid in alive if name == "KILL" else alive & {record.get("pid")}:
+            try:
+                os.kill(pid, signal.SIGKILL if name == "KILL" else signal.SIGTERM)
+            except (ProcessLookupError, PermissionError):
+                pass
+
+    def remove(self, run: RunPaths, job: Job) -> None:
+        lock = locks.job_lock(run.id)
+        deadline = time.monotonic() + keeper.PATIENCE
+        while not locks.is_free(lock):
+            self.signal(run, job, "KILL")
+            if time.monotonic() > deadline:
+                raise AgentError("job_lives", "processes of run %s do not die" % run.id, "look at `ps` there")
+            time.sleep(LOOK)
+        if os.path.exists(lock):
+            os.unlink(lock)
+
+    def notes(self, job: Job) -> List[str]:
+        asked = job["resources"]
+        limits = [
+            ("memory", "--memory is not held: without an engine a job may use all of the host's memory"),
+            ("cpus", "--cpus is not held: without an engine a job may use all of the host's CPUs"),
+            ("shm", "--shm-size is not held: the job shares the host's /dev/shm"),
+        ]
+        notes = [note for name, note in limits if asked.get(name) is not None]
+        if any(mount.get("readonly") for mount in job["mounts"]):
+            notes.append("read-only mounts are not held: without an engine the job sees the host's own paths")
+        return notes
+
+    def shell(self, run: RunPaths, job: Job, command: Sequence[str], tty: bool) -> List[str]:
+        if not os.path.exists(run.wrapper):
+            raise AgentError(
+                "not_started", "run %s has no environment yet" % run.id, "wait until it is running"
+            )
+        return wrapper.shell(wrapper.on_host(run, job["project"]["name"]), command)
+
+
+def order(run: RunPaths, job: Job, fds: List[int]) -> keeper.Order:
+    """What the keeper is told."""
+    places = wrapper.on_host(run, job["project"]["name"])
+    return {
+        "id": run.id,
+        "argv": wrapper.start(places, job["command"]),
+        "cwd": run.workspace,
+        "env": inherited(os.environ),
+        "log": run.log,
+        "record": run.keeper,
+        "control": run.keeper_control,
+        "fds": fds,
+    }
+
+
+def inherited(environ: Mapping[str, str]) -> Dict[str, str]:
+    """The host's own variables that a job keeps."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if not name.startswith(_OF_THE_LOGIN) and not name.startswith("GPURUN_RUN_")
+    }
+
+
+def settings(
+    run: RunPaths, job: Job, prepared: Mapping[str, Any], gpus: Sequence[Gpu]
+) -> "tuple[Dict[str, str], Dict[str, str]]":
+    """What the wrapper sets before the user's own variables, and after them."""
+    places = wrapper.on_host(run, job["project"]["name"])
+    user = pwd.getpwuid(os.getuid())
+    first = wrapper.settings(places, user.pw_name)
+    first["VIRTUAL_ENV"] = prepared["environment"]
+    first["PATH"] = os.pathsep.join([*prepared["path"], os.environ.get("PATH", os.defpath)])
+    # HOME is ours now; what was installed by `pip install --user` stays in reach.
+    first["PYTHONUSERBASE"] = os.environ.get("PYTHONUSERBASE", os.path.join(user.pw_dir, ".local"))
+    last = wrapper.last_settings(places, job)
+    last["CUDA_VISIBLE_DEVICES"] = ",".join(gpu.uuid for gpu in gpus)
+    return first, last
+
+
+def link_mounts(run: RunPaths, job: Job) -> None:
+    """Nothing can be mounted here: a mount is the host's own path, or becomes a link in the workspace.
+
+    Raises RunFailed for a target elsewhere.
+    """
+    for mount in job["mounts"]:
+        source = os.path.expanduser(mount["source"])
+        if not os.path.exists(source):
+            raise RunFailed("start", "the host has no %s to mount" % source, "look at --mount, or push the data first")
+        target = mount["target"]
+        if os.path.realpath(source) == os.path.realpath(target):
+            continue
+        inside = os.path.relpath(target, wrapper.IN_CONTAINER.workspace)
+        if inside == "." or inside.startswith(".."):
+            raise RunFailed(
+                "start",
+                "without an engine %s cannot be mounted at %s" % (source, target),
+                "mount it at %s itself, or below %s" % (source, wrapper.IN_CONTAINER.workspace),
+            )
+        link = os.path.join(run.workspace, inside)
+        os.makedirs(os.path.dirname(link), exist_ok=True)
+        if not os.path.lexists(link):
+            os.symlink(source, link)
+
+
+def _take(lock: str) -> Optional[locks.Held]:
+    """The lock, or None when a job holds it. One who only asks holds it for a moment too."""
+    for _ in range(5):
+        held = locks.acquire(lock)
+        if held is not None:
+            return held
+        time.sleep(LOOK / 4)
+    return None
+
+
+def _start_keeper(told: keeper.Order) -> None:
+    answer = programs.ask(
+        [sys.executable, "-I", "-S", KEEPER],
+        stdin=json.dumps(told).encode(),
+        env={**told["env"], KEEPER_MARK: told["id"]},
+        timeout=60.0,
+        pass_fds=told["fds"],
+        detached=True,
+    )
+    if not answer.ok:
+        raise RunFailed("start", "the job could not be started: " + (answer.complaint or "no answer in 60 s"))

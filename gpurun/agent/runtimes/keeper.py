@@ -1,0 +1,216 @@
+"""The parent of a job that has no engine: starts it, waits for it, writes how it ended.
+
+Run as a program of its own (`python -I -S keeper.py`, the order as JSON on stdin), so that it imports nothing of ours. It
+outlives the supervisor. Being the parent, it may signal by pid: the pid is not used again before the parent has reaped it.
+Keeper and job inherit the run's job lock; it is free only when both are gone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from typing import Any, Dict, List, Set
+
+TICK = 0.2  # seconds between two looks at the control file
+PATIENCE = 10.0  # seconds for killed processes to go; one that is stuck in the kernel is left behind
+PR_SET_CHILD_SUBREAPER = 36
+
+Order = Dict[str, Any]  # {"id", "argv", "cwd", "env", "log", "record", "control", "fds"}
+
+
+def main() -> int:
+    """Start a detached keeper; exit 0 once the job is started, else 1 and the reason on stdout."""
+    order = json.loads(sys.stdin.buffer.read())
+    told, tell = os.pipe()
+    if os.fork() == 0:
+        os.close(told)
+        keep(order, tell)
+        os._exit(0)
+    os.close(tell)
+    with os.fdopen(told, "rb") as pipe:
+        said = pipe.read()
+    if said != b"started":
+        sys.stdout.buffer.write(said or b"the keeper died")
+    return 0 if said == b"started" else 1
+
+
+def keep(order: Order, tell: int) -> None:
+    """The keeper's whole life."""
+    os.chdir("/")
+    for fd in (0, 1, 2):
+        os.dup2(os.open(os.devnull, os.O_RDWR), fd)
+    become_subreaper()
+    control = os.open(order["control"], os.O_RDONLY | os.O_CREAT, 0o600)
+    woken = wake_on_child()
+    try:
+        job = start(order)
+        record = {"pid": job.pid, "keeper": os.getpid(), "started": time.time()}
+        write_record(order["record"], record)
+    except OSError as error:
+        os.write(tell, str(error).encode("utf-8", "surrogateescape"))
+        return
+    os.write(tell, b"started")
+    os.close(tell)
+    while not has_exited(job.pid):
+        obey(os.read(control, 4096), job.pid, order["id"])
+        reap_orphans(job.pid)
+        select.select([woken], [], [], TICK)
+        drain(woken)
+    # As in a container: when the main process has gone, nothing of the job stays.
+    kill_all(job.pid, order["id"])
+    _, status = os.waitpid(job.pid, 0)
+    code = 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+    write_record(order["record"], {**record, "exit_code": code, "finished": time.time()})
+
+
+def start(order: Order) -> subprocess.Popen[bytes]:
+    log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        return subprocess.Popen(
+            order["argv"],
+            cwd=order["cwd"],
+            env=order["env"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            pass_fds=order["fds"],
+        )
+    finally:
+        os.close(log)
+
+
+def become_subreaper() -> None:
+    """Orphans of the job become our children, so that they are found however they hide. Linux, where there is ctypes."""
+    try:
+        import ctypes
+
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    except (ImportError, OSError, AttributeError):
+        pass
+
+
+def wake_on_child() -> int:
+    """A descriptor that becomes readable when a child ends."""
+    reads, writes = os.pipe()
+    os.set_blocking(reads, False)
+    os.set_blocking(writes, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(writes, warn_on_full_buffer=False)
+    return reads
+
+
+def drain(fd: int) -> None:
+    try:
+        os.read(fd, 4096)
+    except BlockingIOError:
+        pass
+
+
+def has_exited(pid: int) -> bool:
+    """Without reaping it: its pid and its process group stay ours until we do."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+
+
+def reap_orphans(job: int) -> None:
+    while True:
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        if ended is None or ended.si_pid == job:
+            return
+        os.waitpid(ended.si_pid, 0)
+
+
+def obey(requests: bytes, job: int, run_id: str) -> None:
+    for request in requests.split():
+        if request == b"TERM":
+            os.kill(job, signal.SIGTERM)
+        elif request == b"KILL":
+            kill_all(job, run_id)
+
+
+def kill_all(job: int, run_id: str) -> None:
+    """KILL every process of the job, until none is left: its group, our descendants, and all that carry its id."""
+    deadline = time.time() + PATIENCE
+    while time.time() < deadline:
+        try:
+            os.killpg(job, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            pass
+        left = (descendants(os.getpid()) | carriers(run_id)) - {job, os.getpid()}
+        for pid in left:
+            kill(pid)
+        reap_orphans(job)
+        if not left and has_exited(job):
+            return
+        time.sleep(0.02)
+
+
+def kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+def descendants(pid: int) -> Set[int]:
+    """All live processes below `pid`."""
+    children: Dict[int, List[int]] = {}
+    for process in processes():
+        parent = parent_of(process)
+        if parent is not None:
+            children.setdefault(parent, []).append(process)
+    found: Set[int] = set()
+    to_see = [pid]
+    while to_see:
+        for child in children.get(to_see.pop(), []):
+            if child not in found:
+                found.add(child)
+                to_see.append(child)
+    return found
+
+
+def parent_of(pid: int) -> Any:
+    """None for a process that is gone, or dead and not yet reaped."""
+    try:
+        with open("/proc/%d/stat" % pid, "rb") as file:
+            state, parent = file.read().rpartition(b")")[2].split()[:2]
+    except (OSError, ValueError):
+        return None
+    return None if state in (b"Z", b"X") else int(parent)
+
+
+def carriers(run_id: str, variable: str = "GPURUN_RUN_ID") -> Set[int]:
+    """All processes whose environment names this run, shells beside the job included."""
+    mark = ("%s=%s" % (variable, run_id)).encode()
+    found = set()
+    for pid in processes():
+        try:
+            with open("/proc/%d/environ" % pid, "rb") as file:
+                if mark in file.read().split(b"\0"):
+                    found.add(pid)
+        except OSError:
+            continue
+    return found
+
+
+def processes() -> List[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def write_record(path: str, record: Dict[str, Any]) -> None:
+    """Seen whole or not at all, and lasting."""
+    temporary = path + ".new"
+    with open(temporary, "w") as file:
+        json.dump(record, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(temporary, path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
