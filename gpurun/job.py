@@ -1,0 +1,137 @@
+"""The job as the host gets it: job.json, made of what was loaded and of the files that travel. It holds no secret."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import secrets
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from gpurun.agent import vocabulary as words
+from gpurun.errors import UsageError
+from gpurun.project import slug
+
+if TYPE_CHECKING:
+    from gpurun.config.hosts import Host
+    from gpurun.config.load import Loaded
+    from gpurun.config.schema import JobConfig
+    from gpurun.files import FileList
+
+# Without those that are taken for one another when an id is read aloud or typed from a screen: 0 and o, 1, i and l.
+ID_ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
+
+
+def new_id(name: str, choose: Any = secrets.choice) -> str:
+    """A new run id for a run called `name`: "train-7f3k"."""
+    stem = slug(name, 40) or "run"
+    return f"{stem}-{''.join(choose(ID_ALPHABET) for _ in range(4))}"
+
+
+def make_job(
+    loaded: Loaded,
+    files: FileList,
+    *,
+    now: float,
+    dependencies: dict[str, Any] | None,
+    git: dict[str, Any] | None = None,
+    run_id: str | None = None,
+) -> dict[str, Any]:
+    """job.json without the part that the host adds. `now` in seconds since 1970.
+
+    Raises UsageError when the script does not travel, cannot be started, or when the host lacks data that is asked for.
+    """
+    spec, project = loaded.spec, loaded.project
+    if spec.script:
+        _check_script(spec.script, files)
+    name = spec.name or _name_of(spec)
+    run = run_id or new_id(name)
+    return {
+        "schema": words.JOB_SCHEMA,
+        "id": run,
+        "token": secrets.token_hex(16),
+        "name": name,
+        "owner": getpass.getuser(),
+        "created": now,
+        "project": {"name": project.name, "root": str(project.root)},
+        "command": command(spec, files),
+        "script": spec.script or f"-m {spec.module}",
+        "args": list(spec.args),
+        "resources": {"gpus": spec.gpus, "memory": spec.memory, "cpus": spec.cpus, "shm": spec.shm_size},
+        "runtime": spec.runtime,
+        "image": spec.image,
+        "env": sorted(loaded.env),
+        "mounts": _mounts(spec, loaded.host, loaded.sources.get("data", "")),
+        "max_duration": spec.max_duration,
+        "grace": spec.grace,
+        "dependencies": dependencies,
+        "git": git,
+        "keep_caps": list(spec.keep_caps),
+        "user": spec.user,
+        "profile": _profile(loaded.host),
+        "fetch_hint": f"gpurun fetch {run}",
+    }
+
+
+def command(spec: JobConfig, files: FileList) -> list[str]:
+    """The argv that runs in the workspace; "python" stands for the runtime's Python."""
+    if spec.module:
+        return ["python", "-m", spec.module, *spec.args]
+    assert spec.script is not None
+    script = str(PurePosixPath(spec.script))
+    plain = f"./{script}" if script.startswith("-") else script
+    suffix = PurePosixPath(script).suffix
+    if suffix == ".py":
+        return ["python", plain, *spec.args]
+    if suffix == ".sh":
+        return ["bash", plain, *spec.args]
+    if os.access(files.root / script, os.X_OK):
+        return [f"./{script}", *spec.args]
+    if suffix == ".ipynb":
+        raise UsageError(f"{script} is a notebook", f"Make it a script: jupyter nbconvert --to script {script}")
+    raise UsageError(f"{script} is neither a .py nor a .sh, nor executable", f"chmod +x {script}")
+
+
+def _check_script(script: str, files: FileList) -> None:
+    plain = str(PurePosixPath(script))
+    if files.has(plain):
+        return
+    why = files.why_not(plain)
+    if not os.path.lexists(files.root / plain):
+        raise UsageError(f"there is no script {script} in the project {files.root}", "Name a file of the project.")
+    raise UsageError(
+        f"the script {script} stays on the laptop: {why}",
+        f"Bring it back with a line `!/{plain}` in .gpurunignore.",
+    )
+
+
+def _name_of(spec: JobConfig) -> str:
+    if spec.module:
+        return spec.module.removesuffix(".__main__").rpartition(".")[2]
+    return PurePosixPath(spec.script or "run").stem
+
+
+def _mounts(spec: JobConfig, host: Host | None, source: str) -> list[dict[str, Any]]:
+    mounts = [{"name": None, **mount.model_dump()} for mount in spec.mounts]
+    missing = [name for name in spec.data if host is not None and name not in host.data]
+    if host is not None and missing:
+        lines = "\n".join(f'  {name} = "/where/it/lies"' for name in missing)
+        raise UsageError(
+            f"{source}: the host {host.name} has no data called {', '.join(missing)}",
+            f"Say where it lies there, in hosts.toml:\n  [hosts.{host.name}.data]\n{lines}",
+        )
+    for name in spec.data if host is not None else ():
+        assert host is not None
+        mounts.append({"name": name, "source": host.data[name], "target": f"/data/{name}", "readonly": True})
+    return mounts
+
+
+def _profile(host: Host | None) -> dict[str, Any]:
+    """What of the host's profile the agent needs for this job."""
+    return {
+        "python": host.python if host else None,
+        "engine": list(host.engine) if host and host.engine else None,
+        "pip_index": host.pip_index if host else None,
+        "registry_mirror": host.registry_mirror if host else None,
+        "base_image": host.base_image if host else None,
+    }
