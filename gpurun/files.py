@@ -33,6 +33,7 @@ BY_US = f"ignored by {IGNORE_FILE}"
 ENV_FILE = "env file: its variables travel apart"
 _SHOWN = 5  # how many names a note lists
 
+Raw = bytes  # in FileList, `bytes` is a number of them
 # .gitignore files from the root down to a folder: (the folder's path with its "/", its patterns).
 Levels = tuple[tuple[bytes, "GitIgnoreSpec"], ...]
 
@@ -58,7 +59,7 @@ class FileList:
         """What the host checks the snapshot against (`start`)."""
         return manifest.make(list(self.entries))
 
-    def names(self) -> bytes:  # type: ignore[valid-type]
+    def names(self) -> Raw:
         """All paths, each ended by a NUL, as rsync's `--files-from=- --from0` reads them."""
         return b"".join(entry.path + b"\0" for entry in self.entries)
 
@@ -82,7 +83,7 @@ class FileList:
         return largest(self.entries, count)
 
     @cached_property
-    def _paths(self) -> frozenset[Any]:
+    def _paths(self) -> frozenset[Raw]:
         return frozenset(entry.path for entry in self.entries)
 
 

@@ -1,0 +1,357 @@
+"""Sending a project to a host and bringing files back, by the laptop's own rsync over the shared SSH connection.
+
+Builders make the argv and the parsers read what rsync says; `push` and `pull` run it. Every trap that the options
+avoid is in a test: equal size within the same second, names of any kind, uploads that broke off, hosts not trusted.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Protocol
+
+from gpurun.errors import ContactLost, GpurunError
+from gpurun.files import FileList
+from gpurun.ssh import process
+
+MINIMUM = (3, 1, 3)  # the first with --modify-window=-1
+ATTEMPTS = 5
+SECONDS_TO_END = 10.0  # after TERM; rsync then keeps what it has of the file at hand
+
+# Suffixes of what does not shrink. Compressing it costs time and gains nothing.
+_DENSE = frozenset(
+    b"ckpt pt pth bin safetensors onnx npz h5 hdf5 parquet arrow zip gz xz bz2 zst 7z whl jar png jpg jpeg webp gif "
+    b"mp3 mp4 ogg flac avi mkv webm pdf tgz tif tiff".split()
+)
+
+CONNECTION, DISK_FULL, PARTIAL, VANISHED = "connection", "disk_full", "partial", "vanished"
+NOISY_SHELL, MISSING, TOO_OLD, OTHER = "noisy_shell", "missing", "too_old", "other"
+
+# rsync's exit codes: what each means for us.
+MEANINGS = {
+    1: TOO_OLD,
+    2: NOISY_SHELL,
+    4: TOO_OLD,
+    10: CONNECTION,
+    11: DISK_FULL,
+    12: CONNECTION,
+    20: CONNECTION,
+    23: PARTIAL,
+    24: VANISHED,
+    30: CONNECTION,
+    35: CONNECTION,
+    126: MISSING,
+    127: MISSING,
+    255: CONNECTION,
+}
+
+_SAYS = {
+    DISK_FULL: (
+        "rsync could not write: most often the disk is full",
+        "Free space there (`gpurun prune --fetched` on the host), then repeat the command; what arrived is kept.",
+    ),
+    PARTIAL: ("rsync could not transfer every file", "Make the files that it names readable, or leave them out."),
+    NOISY_SHELL: (
+        "the host's shell prints something before rsync speaks",
+        """To see it: ssh HOST true
+It comes from a start-up file: ~/.bashrc, ~/.profile, ~/.zshenv, ~/.cshrc, ~/.config/fish/config.fish or ~/.ssh/rc.
+Keep it quiet for commands, in ~/.bashrc by this line before what prints: [[ $- == *i* ]] || return""",
+    ),
+    MISSING: (
+        "there is no rsync on the host",
+        "Install it there: apt install rsync (or dnf, apk, conda install rsync)",
+    ),
+    TOO_OLD: ("rsync on the host is too old", "It wants 3.1.3 or later on both ends."),
+    OTHER: ("rsync failed", "The lines above are rsync's own."),
+}
+
+
+class RsyncError(GpurunError):
+    """A transfer failed for a reason that trying again does not mend. `meaning` is one of the words above."""
+
+    def __init__(self, meaning: str, said: str, where: str) -> None:
+        what, next_step = _SAYS[meaning]
+        super().__init__(f"{what}\n{said}" if said else what, next_step, where=where, code=meaning)
+        self.meaning = meaning
+
+
+class Connection(Protocol):
+    """What of gpurun.ssh.openssh.Connection a transfer needs."""
+
+    def rsh(self) -> str: ...
+
+    @property
+    def destination(self) -> str: ...
+
+    def run(self, command: str, *, stdin: bytes = b"", timeout: float | None = None) -> process.Completed: ...
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a transfer is: bytes sent or got, their rate in bytes/s, files looked at of all files.
+
+    `eta` in seconds, None while nothing can be said.
+    """
+
+    bytes: int
+    rate: float
+    eta: float | None
+    checked: int
+    files: int
+
+    @property
+    def fraction(self) -> float:
+        return self.checked / self.files if self.files else 0.0
+
+
+def push_argv(
+    connection: Connection, root: Path, snapshot: str, link_dest: Sequence[str] = (), *, compress: bool = False
+) -> list[str]:
+    """Send the files named on stdin (NUL-ended, relative to `root`) into `snapshot`, linking what is unchanged.
+
+    Files of `link_dest` (absolute, at most 20) count as unchanged when size, mode and time to the nanosecond are equal.
+    What is named but not there is removed from `snapshot`.
+    """
+    return [
+        *_common(connection),
+        "-p",
+        # The agent must be able to copy and remove what a read-only folder or file holds.
+        "--chmod=Du+rwx,Fu+rw",
+        "--modify-window=-1",
+        *(f"--link-dest={folder}" for folder in link_dest),
+        # Outside the snapshot: what is left of a broken upload is no file of the project.
+        f"--partial-dir={PurePosixPath(snapshot).parent / 'partial'}",
+        "--delete-missing-args",
+        "--force",
+        *(["-z"] if compress else []),
+        "--",
+        f"{root}/",
+        f"{connection.destination}:{snapshot}/",
+    ]
+
+
+def pull_argv(connection: Connection, source: str, staging: Path) -> list[str]:
+    """Bring the files named on stdin (NUL-ended, relative to the host's folder `source`) into `staging`.
+
+    The host is not trusted: no links that lead out, no devices, no owners, no modes. What has vanished is passed over.
+    """
+    return [
+        *_common(connection),
+        "--safe-links",
+        "--no-devices",
+        "--no-specials",
+        "--no-owner",
+        "--no-group",
+        "--chmod=D755,F644",
+        "--partial-dir=.gpurun-partial",
+        "--ignore-missing-args",
+        "--",
+        f"{connection.destination}:{source}/",
+        f"{staging}/",
+    ]
+
+
+def _common(connection: Connection) -> list[str]:
+    return [
+        "rsync",
+        "-lt",
+        "-s",
+        "--files-from=-",
+        "--from0",
+        "--timeout=60",
+        "--info=progress2",
+        "--no-human-readable",
+        "--outbuf=N",
+        "-e",
+        connection.rsh(),
+    ]
+
+
+def push(
+    connection: Connection,
+    files: FileList,
+    snapshot: str,
+    link_dest: Sequence[str] = (),
+    *,
+    progress: Callable[[Progress], None] | None = None,
+    gone: Sequence[bytes] = (),
+) -> None:
+    """Make the host's folder `snapshot` hold what `files` lists. Whether it does is for the host to check (manifest).
+
+    `gone`: paths of an earlier list of the same run that are not in this one. Raises RsyncError, ContactLost.
+    """
+    check_local()
+    argv = push_argv(connection, files.root, snapshot, link_dest, compress=shrinks(files))
+    names = files.names() + b"".join(name + b"\0" for name in gone)
+    # 24: files vanished under rsync's hands. The host's check tells, and the list is made again.
+    _retrying(connection, argv, names, progress, accept=(0, 24))
+
+
+def pull(
+    connection: Connection,
+    source: str,
+    names: Sequence[bytes],
+    staging: Path,
+    *,
+    progress: Callable[[Progress], None] | None = None,
+) -> None:
+    """Bring `names` below the host's folder `source` into `staging`, which exists. Nothing is checked for being whole.
+
+    Raises RsyncError, ContactLost.
+    """
+    check_local()
+    listed = b"".join(name + b"\0" for name in names)
+    _retrying(connection, pull_argv(connection, source, staging), listed, progress, accept=(0, 24))
+
+
+def shrinks(files: FileList) -> bool:
+    """Whether most of the bytes are of a kind that compression makes smaller."""
+    dense = sum(entry.size for entry in files.entries if entry.path.rpartition(b".")[2].lower() in _DENSE)
+    return dense * 2 < files.bytes
+
+
+def _retrying(
+    connection: Connection,
+    argv: Sequence[str],
+    names: bytes,
+    progress: Callable[[Progress], None] | None,
+    accept: Sequence[int],
+) -> None:
+    """Run rsync until it ends with a code that is accepted; connections that broke are tried again."""
+    import tenacity
+
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(ContactLost),
+        stop=tenacity.stop_after_attempt(ATTEMPTS),
+        wait=tenacity.wait_exponential(multiplier=0.5, max=10),
+        reraise=True,
+    )
+    for attempt in retrying:
+        with attempt:
+            code, said = transfer(argv, names, progress)
+            if code not in accept:
+                raise explain(connection, code, said)
+
+
+def transfer(argv: Sequence[str], stdin: bytes, progress: Callable[[Progress], None] | None = None) -> tuple[int, str]:
+    """Run rsync to its end: its exit code, and what it wrote to stderr. Interrupted, it is ended by TERM.
+
+    KILL would throw away what has come of the file at hand.
+    """
+    with tempfile.TemporaryFile() as names, tempfile.TemporaryFile() as errors:
+        names.write(stdin)
+        names.seek(0)
+        running = process.start(argv, stdin=names, stderr=errors)
+        try:
+            assert running.stdout is not None
+            for seen in parse_progress(_chunks(running.stdout)):
+                if progress is not None:
+                    progress(seen)
+            code = running.wait()
+        except BaseException:
+            _end(running)
+            raise
+        errors.seek(0)
+        return code, errors.read().decode("utf-8", "replace").strip()
+
+
+def _chunks(pipe: IO[bytes]) -> Iterator[bytes]:
+    while chunk := os.read(pipe.fileno(), 65536):
+        yield chunk
+
+
+def _end(running: process.Process) -> None:
+    running.terminate()
+    deadline = time.monotonic() + SECONDS_TO_END
+    while running.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    if running.stdout is not None:
+        running.stdout.close()
+
+
+_PROGRESS = re.compile(
+    rb"\s*(?P<bytes>[\d,.]+)\s+\d+%\s+(?P<rate>[\d.,]+)(?P<unit>[kMGT]?)B/s\s+(?P<time>[\d:?]+)"
+    rb"(?:.*?[it]r?-chk=(?P<left>\d+)/(?P<files>\d+))?"
+)
+_UNITS = {b"": 1, b"k": 1 << 10, b"M": 1 << 20, b"G": 1 << 30, b"T": 1 << 40}
+
+
+def parse_progress(chunks: Iterator[bytes]) -> Iterator[Progress]:
+    """The reports in what `--info=progress2` prints: lines parted by `\\r`, which may break anywhere."""
+    rest = b""
+    files = left = 0
+    for chunk in chunks:
+        *lines, rest = re.split(rb"[\r\n]", rest + chunk)
+        for line in lines:
+            match = _PROGRESS.match(line)
+            if not match:
+                continue
+            if match["files"]:
+                left, files = int(match["left"]), int(match["files"])
+            rate = float(match["rate"].replace(b",", b".")) * _UNITS[match["unit"]]
+            sent = int(re.sub(rb"\D", b"", match["bytes"]))
+            yield Progress(sent, rate, _seconds(match["time"]), files - left, files)
+
+
+def _seconds(text: bytes) -> float | None:
+    parts = text.split(b":")
+    if not all(part.isdigit() for part in parts):
+        return None
+    return float(functools.reduce(lambda total, part: total * 60 + int(part), parts, 0))
+
+
+def explain(connection: Connection, code: int, said: str) -> GpurunError:
+    """The error for rsync's exit code. What the code leaves open, the host is asked; no text is read for it."""
+    meaning = MEANINGS.get(code, OTHER)
+    where = connection.destination
+    if code == 12 and _ask(connection, "command -v rsync") not in (0, None):
+        # An rsync before 3.2 on the laptop says so of a host without rsync.
+        meaning = MISSING
+    if meaning == CONNECTION:
+        last = said.splitlines()[-1:] or [f"rsync ended with {code}"]
+        return ContactLost(
+            f"the connection broke off while files were sent: {last[0]}",
+            "Repeat the command: what has arrived is not sent again.",
+            where=where,
+        )
+    return RsyncError(meaning, said, where)
+
+
+def _ask(connection: Connection, command: str) -> int | None:
+    """The exit code of a command on the host, None when the host does not answer."""
+    try:
+        code = connection.run(command, timeout=20).code
+    except (GpurunError, process.TimedOut):
+        return None
+    return None if code == 255 else code
+
+
+@functools.cache
+def check_local() -> str:
+    """The version of the laptop's rsync. Raises GpurunError with the repair when there is none that will do."""
+    try:
+        said = process.run(["rsync", "--version"], timeout=20).stdout.decode("utf-8", "replace")
+    except process.NotInstalled:
+        raise GpurunError(
+            "there is no rsync on this machine", "apt install rsync (macOS: brew install rsync)"
+        ) from None
+    version = parse_version(said)
+    if version is None or version < MINIMUM:
+        found = "openrsync" if version is None else ".".join(map(str, version))
+        raise GpurunError(
+            f"this machine's rsync is {found}, which lacks what gpurun needs (3.1.3 or later)",
+            "macOS: brew install rsync, and open a new terminal. Linux: install your distribution's rsync.",
+        )
+    return ".".join(map(str, version))
+
+
+def parse_version(said: str) -> tuple[int, ...] | None:
+    """(3, 5, 0) from what `rsync --version` says; None for openrsync and what is not understood."""
+    match = re.match(r"rsync\s+version v?(\d+)\.(\d+)(?:\.(\d+))?", said)
+    return tuple(int(part or 0) for part in match.groups()) if match else None
