@@ -59,10 +59,6 @@ class FileList:
         """What the host checks the snapshot against (`start`)."""
         return manifest.make(list(self.entries))
 
-    def names(self) -> Raw:
-        """All paths, each ended by a NUL, as rsync's `--files-from=- --from0` reads them."""
-        return b"".join(entry.path + b"\0" for entry in self.entries)
-
     def has(self, path: str) -> bool:
         """Whether the file `path`, relative to the root, travels."""
         return os.fsencode(path) in self._paths

@@ -11,8 +11,9 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
 
@@ -188,7 +189,7 @@ def push(
     """
     check_local()
     argv = push_argv(connection, files.root, snapshot, link_dest, compress=shrinks(files))
-    names = files.names() + b"".join(name + b"\0" for name in gone)
+    names = listed((*(entry.path for entry in files.entries), *filter(partial(_deletable, files.root), gone)))
     # 24: files vanished under rsync's hands. The host's check tells, and the list is made again.
     _retrying(connection, argv, names, progress, accept=(0, 24))
 
@@ -206,8 +207,29 @@ def pull(
     Raises RsyncError, ContactLost.
     """
     check_local()
-    listed = b"".join(name + b"\0" for name in names)
-    _retrying(connection, pull_argv(connection, source, staging), listed, progress, accept=(0, 24))
+    _retrying(connection, pull_argv(connection, source, staging), listed(names), progress, accept=(0, 24))
+
+
+def listed(names: Iterable[bytes]) -> bytes:
+    """Relative paths as `--files-from=- --from0` reads them.
+
+    Without the `./`, rsync takes names that begin with `#` or `;` for comments and passes them over, with exit 0.
+    """
+    return b"".join(b"./" + name + b"\0" for name in names)
+
+
+def _deletable(root: Path, name: bytes) -> bool:
+    """Whether rsync sees that `name` is missing below `root`, so that it deletes it on the other side.
+
+    Below what is a file by now there is nothing to look for; that file replaces the whole folder (`--force`).
+    """
+    try:
+        os.lstat(os.path.join(os.fsencode(root), name))
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def shrinks(files: FileList) -> bool:
@@ -277,7 +299,7 @@ def _end(running: process.Process) -> None:
 
 _PROGRESS = re.compile(
     rb"\s*(?P<bytes>[\d,.]+)\s+\d+%\s+(?P<rate>[\d.,]+)(?P<unit>[kMGT]?)B/s\s+(?P<time>[\d:?]+)"
-    rb"(?:.*?[it]r?-chk=(?P<left>\d+)/(?P<files>\d+))?"
+    rb"(?:.*?(?:to|ir)-chk=(?P<left>\d+)/(?P<files>\d+))?"
 )
 _UNITS = {b"": 1, b"k": 1 << 10, b"M": 1 << 20, b"G": 1 << 30, b"T": 1 << 40}
 
