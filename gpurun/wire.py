@@ -222,7 +222,7 @@ class _Question:
             return self._put(timeout, patience)
         except TimedOut:
             connection.drop()
-            failure: GpurunError = lost(connection.name, f"no answer within {within or timeout:.0f} s")
+            failure: GpurunError = lost(connection.name, f"no answer within {within or timeout:g} s")
         except _Silence as silence:
             failure = self._explain(silence, warm=warm, bounded=within is not None)
         if within is None and warm and again and isinstance(failure, ContactLost):

@@ -68,12 +68,23 @@ def parse(alias: str, text: str) -> Resolved:
         port=int(one("port") or 22),
         user=one("user") or "",
         identity_files=tuple(str(Path(path).expanduser()) for path in found.get("identityfile", [])),
-        known_hosts=tuple(str(Path(path).expanduser()) for names in files if names for path in shlex.split(names)),
+        known_hosts=tuple(str(Path(path).expanduser()) for names in files if names for path in _paths(names)),
         host_key_alias=one("hostkeyalias"),
         jump=one("proxyjump"),
         proxy_command=one("proxycommand"),
         identities_only=one("identitiesonly") == "yes",
     )
+
+
+def _paths(value: str) -> list[str]:
+    """Paths in one line, from which ssh has taken the quotes: a word that begins no path belongs to the one before."""
+    paths: list[str] = []
+    for word in value.split(" "):
+        if word.startswith(("/", "~")) or not paths:
+            paths.append(word)
+        else:
+            paths[-1] += " " + word
+    return paths
 
 
 def aliases(config: Path | None = None) -> list[str]:

@@ -1,0 +1,106 @@
+"""Host keys: what known_hosts has, fingerprints, and what is written."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from gpurun.ssh import diagnose, keys
+from gpurun.ssh.config import Resolved
+from gpurun.ssh.diagnose import Problem
+from gpurun.ssh.keys import HostKey, KnownKey
+
+BLOB = "AAAAC3NzaC1lZDI1NTE5AAAAIBp6/IlVPeqe5wt8HNT2YDJcBGzx3r8ojet9fuXZEnqW"
+KEY = HostKey("ssh-ed25519", BLOB)
+OTHER = HostKey("ssh-ed25519", BLOB.replace("Bp6", "Bp7"))
+RSA = HostKey("ssh-rsa", "AAAAB3NzaC1yc2EAAAADAQABAAAAgQ==")
+
+
+def resolved(file: Path, port: int = 2222) -> Resolved:
+    return Resolved("box", "gpu1.example.org", port, "ada", (), (str(file),))
+
+
+def test_the_fingerprint_is_the_one_that_ssh_keygen_shows() -> None:
+    assert KEY.fingerprint == "SHA256:9wBhNZMWjLy0INROuAKIZDHYNewUs2BALGPsKtoTxgw"
+    assert (KEY.name, RSA.name, HostKey("ecdsa-sha2-nistp256", "").name) == ("ED25519", "RSA", "ECDSA")
+
+
+def test_what_is_trusted_is_known_then(tmp_path: Path) -> None:
+    file = tmp_path / "ssh" / "known_hosts"
+    host = resolved(file)
+    assert keys.known_keys(host) == []
+    keys.trust(host, KEY)
+    assert keys.known_keys(host) == [KnownKey(str(file), 1, KEY)]
+    assert keys.known_keys(resolved(file, port=22)) == []
+
+
+def test_a_last_line_without_its_end_is_left_whole(tmp_path: Path) -> None:
+    file = tmp_path / "known_hosts"
+    file.write_text(f"other ssh-ed25519 {BLOB}")
+    keys.trust(resolved(file), KEY)
+    assert file.read_text().splitlines() == [
+        f"other ssh-ed25519 {BLOB}",
+        f"[gpu1.example.org]:2222 ssh-ed25519 {BLOB}",
+    ]
+
+
+def test_hashed_names_and_markers_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "known_hosts"
+    file.write_text(f"[gpu1.example.org]:2222 ssh-ed25519 {BLOB}\n")
+    subprocess.run(["ssh-keygen", "-H", "-f", file], check=True, capture_output=True)
+    with file.open("a") as out:
+        out.write(f"@revoked [gpu1.example.org]:2222 ssh-rsa {RSA.blob}\n")
+    assert "gpu1" not in file.read_text().splitlines()[0]
+    found = keys.known_keys(resolved(file))
+    assert [(each.line, each.key.kind, each.marker) for each in found] == [
+        (1, "ssh-ed25519", ""),
+        (2, "ssh-rsa", "@revoked"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("known", "code"),
+    [
+        ([], "key_unknown"),
+        ([KnownKey("f", 1, RSA)], "key_unknown"),  # ssh asks then, too
+        ([KnownKey("f", 1, OTHER)], "key_changed"),
+        ([KnownKey("f", 1, KEY, "@revoked")], "key_revoked"),
+        ([KnownKey("f", 1, KEY)], None),
+        ([KnownKey("f", 1, OTHER), KnownKey("f", 2, KEY)], None),
+        ([KnownKey("f", 1, RSA, "@cert-authority")], None),
+    ],
+)
+def test_a_key_is_known_unknown_or_another(known: list[KnownKey], code: str | None, tmp_path: Path) -> None:
+    host = resolved(tmp_path / "known_hosts")
+    if code is None:
+        diagnose.check_host_key("box", host, KEY, known)
+        return
+    with pytest.raises(Problem) as raised:
+        diagnose.check_host_key("box", host, KEY, known)
+    assert raised.value.code == code
+
+
+def test_a_changed_key_comes_with_the_line_that_forgets_the_old_one(tmp_path: Path) -> None:
+    host = resolved(tmp_path / "known hosts")
+    with pytest.raises(Problem) as raised:
+        diagnose.check_host_key("box", host, KEY, [KnownKey(str(tmp_path / "known hosts"), 3, OTHER)])
+    assert KEY.fingerprint in raised.value.what
+    assert "known hosts:3" in raised.value.what
+    assert f"ssh-keygen -R '[gpu1.example.org]:2222' -f '{tmp_path}/known hosts'" in raised.value.next_step
+
+
+def test_what_hangs_is_given_up() -> None:
+    import threading
+
+    with pytest.raises(TimeoutError):
+        keys.within(0.05, threading.Event().wait)
+
+
+def test_a_jump_is_a_program_whose_output_is_the_connection() -> None:
+    host = Resolved("box", "inner", 2222, "ada", (), (), jump="a@first,b@second:2200")
+    assert keys.proxy_argv(host) == [
+        *("ssh", "-oBatchMode=yes", "-oClearAllForwardings=no", "-J", "a@first"),
+        *("-W", "[inner]:2222", "-p", "2200", "b@second"),
+    ]

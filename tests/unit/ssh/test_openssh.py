@@ -1,0 +1,155 @@
+"""How ssh is called, and where its sockets lie."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from gpurun.errors import GpurunError, UsageError
+from gpurun.ssh import openssh
+from gpurun.ssh.openssh import Address, Connection, quote
+
+HOSTILE = ["plain", "two words", "it's", '"quoted"', "$(touch pwned)", "`id`", "-leading", "a;b|c&d", "star*", "!bang"]
+
+
+@pytest.fixture(autouse=True)
+def runtime_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "run"
+    folder.mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("GPURUN_SSH", raising=False)
+    return folder
+
+
+def test_a_question_overrides_what_breaks_a_tools_ssh(runtime_dir: Path) -> None:
+    connection = Connection("box", Address("1.2.3.4", "root", 34567, "~/.ssh/rent"), interactive=False)
+    assert connection.argv("true") == [
+        "ssh",
+        "-T",
+        "-oControlMaster=auto",
+        "-oControlPersist=600",
+        f"-oControlPath={connection.control_path}",
+        "-oBatchMode=yes",
+        "-oStrictHostKeyChecking=ask",
+        "-oFingerprintHash=sha256",
+        "-oConnectTimeout=10",
+        "-oServerAliveInterval=5",
+        "-oServerAliveCountMax=3",
+        "-oRemoteCommand=none",
+        "-oPermitLocalCommand=no",
+        "-oClearAllForwardings=yes",
+        "-oTunnel=no",
+        "-oForwardX11=no",
+        "-oForwardAgent=no",
+        *("-l", "root", "-p", "34567", "-i", str(runtime_dir.parent / ".ssh/rent")),
+        "--",
+        "1.2.3.4",
+        "true",
+    ]
+
+
+def test_a_person_may_be_asked_only_where_there_is_one() -> None:
+    assert "-oBatchMode=no" in Connection("box", Address("box"), interactive=True).argv("true")
+
+
+def test_gpurun_ssh_is_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPURUN_SSH", "ssh -F '/tmp/my config'")
+    connection = Connection("box", Address("box"), interactive=False)
+    assert connection.argv("true")[:4] == ["ssh", "-F", "/tmp/my config", "-T"]
+    assert connection.control_argv("check")[:3] == ["ssh", "-F/dev/null", f"-oControlPath={connection.control_path}"]
+
+
+def test_rsync_gets_the_same_way_to_the_host() -> None:
+    connection = Connection("box", Address("fe80::1", "ada", 2222), interactive=False)
+    assert shlex.split(connection.rsh()) == connection.argv("")[:-3]
+    assert connection.destination == "[fe80::1]"
+
+
+def test_an_agent_is_lent_over_a_master_of_its_own() -> None:
+    connection = Connection("box", Address("box"), interactive=False)
+    lending = connection.with_agent()
+    assert "-oForwardAgent=yes" in lending.argv("true")
+    assert lending.control_path != connection.control_path
+
+
+def test_each_way_to_connect_has_its_own_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Connection("box", Address("box"), interactive=False)
+    assert one.control_path == Connection("other name", Address("box"), interactive=True).control_path
+    assert one.control_path != Connection("box", Address("box", port=2)).control_path
+    before = one.control_path
+    monkeypatch.setenv("GPURUN_SSH", "ssh -F elsewhere")
+    assert one.control_path != before
+
+
+def test_an_edited_configuration_is_another_way(tmp_path: Path) -> None:
+    connection = Connection("box", Address("box"), interactive=False)
+    before = connection.control_path
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh/config").write_text("Host box\n  HostName elsewhere\n")
+    assert connection.control_path != before
+
+
+def test_a_long_runtime_directory_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = tmp_path / ("long" * 20)
+    deep.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
+    socket = Connection("box", Address("box"), interactive=False).control_path
+    assert socket.parent == Path(f"/tmp/gpurun-{os.getuid()}/ssh")
+    assert len(str(socket)) + 17 < 104
+
+
+def test_a_folder_that_others_can_enter_is_not_taken(runtime_dir: Path) -> None:
+    (runtime_dir / "gpurun").mkdir(mode=0o755)
+    assert openssh.socket_folder() == Path(f"/tmp/gpurun-{os.getuid()}/ssh")
+
+
+def test_no_private_folder_at_all_is_an_error(runtime_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "")
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000_000)  # somebody whose folder another user has made
+    Path("/tmp/gpurun-4000000000").mkdir(mode=0o700, exist_ok=True)
+    try:
+        with pytest.raises(GpurunError, match="no private folder"):
+            openssh.socket_folder()
+    finally:
+        Path("/tmp/gpurun-4000000000").rmdir()
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("box", Address("box")),
+        ("ada@box", Address("box", "ada")),
+        ("ada@box:2222", Address("box", "ada", 2222)),
+        ("ada@lab@box", Address("box", "ada@lab")),
+        ("[fe80::1]:22", Address("fe80::1", None, 22)),
+        ("fe80::1", Address("fe80::1")),
+        ("1.2.3.4:34567", Address("1.2.3.4", None, 34567)),
+    ],
+)
+def test_addresses(text: str, address: Address) -> None:
+    assert Address.parse(text) == address
+    assert Address.parse(str(address)) == address
+
+
+@pytest.mark.parametrize("text", ["", "box:", "box:ssh", "box:0", "box:65536", "-oProxyCommand=x", "a b", "-l@box"])
+def test_what_is_no_address(text: str) -> None:
+    with pytest.raises(UsageError):
+        Address.parse(text)
+
+
+@pytest.mark.parametrize("shell", ["bash", "dash"])
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_quoted_path_arrives_as_it_is(shell: str, name: str, tmp_path: Path) -> None:
+    for path, expected in ((f"~/{name}", f"{tmp_path}/{name}"), (f"/{name}", f"/{name}")):
+        said = subprocess.run(
+            [shell, "-c", f"printf %s {quote(path)}"],
+            env={"HOME": str(tmp_path), "PATH": os.environ["PATH"]},
+            capture_output=True,
+            check=True,
+        )
+        assert said.stdout.decode() == expected
