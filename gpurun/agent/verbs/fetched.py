@@ -1,0 +1,29 @@
+"""The laptop has what the run wrote: `{run, what: "all"|"some"}` -> `{}`.
+
+Written beside the run, for `rm` and `prune`. Only "all" of a run that had ended counts as fetched (`t`); its
+container, kept until now for what it wrote outside the workspace, goes.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any, Dict
+
+from .. import records
+from ..files import read_json, write_json
+from ..outside import forget
+from ..paths import HostPaths
+
+
+def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
+    run = records.find(host, str(request.get("run")))
+    ended = os.path.exists(run.exit)
+    if (read_json(run.fetched) or {}).get("t"):  # some of it fetched again takes nothing away
+        return {}
+    now = time.time()
+    whole = ended and request["what"] == "all"
+    write_json(run.fetched, {"t": now if whole else None, "at": now, "what": request["what"]})
+    if whole:
+        forget(run, read_json(run.job) or {})
+    return {}

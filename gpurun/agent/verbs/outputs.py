@@ -1,0 +1,131 @@
+"""What a run wrote, to be fetched: `{run, caches: bool}`.
+
+-> `{run, root, live, now, files, skipped, caches, bytes}`. `root` is the run's directory. A file is `{path,
+as, size, mtime_ns, inode, link, rank, grows, writing}`: `path` is relative to `root`, `as` to the folder it
+is fetched into, `link` the relative target of a symbolic link (then there is no `path` to read), `rank` its
+turn (0 first), `grows` true for what its writer only appends to, `writing` why it is not whole now, as far as
+a glance tells.
+
+The folder that it is fetched into has the job's files where the job has them, gpurun's own record under
+`_gpurun/`, and what the job wrote outside its workspace under `outside/`.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from typing import Any, Dict, List, Tuple
+
+from .. import outputs, records, wholeness
+from .. import vocabulary as words
+from ..files import read_json
+from ..outside import collect
+from ..paths import HostPaths, RunPaths
+
+File = Dict[str, Any]
+
+
+def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
+    run = records.find(host, str(request.get("run")))
+    live = not os.path.exists(run.exit)
+    now = time.time()
+    names = outputs.free_names(run.workspace, ("_gpurun", "outside"))
+    found = outputs.find_outputs(run.workspace, run.snapshot, with_caches=bool(request.get("caches")))
+    away = collect(run, read_json(run.job) or {}, live)
+    files = [*_record(run, names["_gpurun"]), *_workspace(found), *_outside(run, names["outside"])]
+    if live:
+        _mark_writing(run, files, now)
+    files.sort(key=lambda file: (file["rank"], file["size"], file["as"]))
+    return {
+        "run": run.id,
+        "root": run.root,
+        "live": live,
+        "now": now,
+        "files": files,
+        "skipped": found.skipped + away,
+        "caches": found.caches,
+        "bytes": sum(file["size"] for file in files),
+    }
+
+
+def _record(run: RunPaths, folder: str) -> List[File]:
+    """gpurun's own record of the run, and what lies in `out/` (the log, and what a plugin reported)."""
+    files = []
+    for path, growing in _record_paths(run):
+        full = os.path.join(os.fsencode(run.root), path)
+        try:
+            entry = os.lstat(full)
+        except OSError:
+            continue
+        if stat.S_ISREG(entry.st_mode):
+            inner = path[len(b"out/") :] if path.startswith(b"out/") else path
+            destination = os.path.join(folder.encode(), inner)
+            files.append(outputs.file_entry(path, destination, entry, outputs.RECORD, growing))
+    return files
+
+
+def _record_paths(run: RunPaths) -> List[Tuple[bytes, bool]]:
+    paths = [(os.path.basename(path).encode(), growing) for path, growing in (
+        (run.job, False), (run.exit, False), (run.events, True), (run.prepare_log, True),
+    )]  # fmt: skip
+    try:
+        out = sorted(os.listdir(os.path.join(os.fsencode(run.root), b"out")))
+    except OSError:
+        out = []
+    own = {os.path.basename(path) for path, _ in paths}
+    return paths + [(b"out/" + name, True) for name in out if name != words.STOP_FILE.encode() and name not in own]
+
+
+def _workspace(found: outputs.Found) -> List[File]:
+    files = [
+        outputs.file_entry(b"workspace/" + path, path, entry, outputs.rank(path, entry.st_size), outputs.grows(path))
+        for path, entry in found.files
+    ]
+    return files + [_link(path, target) for path, target in found.links]
+
+
+def _link(path: bytes, target: str) -> File:
+    return {
+        "path": None,
+        "as": outputs.to_wire(path),
+        "size": 0,
+        "mtime_ns": 0,
+        "inode": 0,
+        "link": target,
+        "rank": outputs.SMALL,
+        "grows": False,
+        "writing": None,
+    }
+
+
+def _outside(run: RunPaths, folder: str) -> List[File]:
+    found = outputs.find_outputs(run.outside, os.devnull, with_caches=True)
+    return [
+        outputs.file_entry(
+            b"outside/" + path,
+            os.path.join(folder.encode(), path),
+            entry,
+            outputs.OUTSIDE,
+            outputs.grows(path),
+        )
+        for path, entry in found.files
+    ]
+
+
+def _mark_writing(run: RunPaths, files: List[File], now: float) -> None:
+    """At a glance: what is transferred in vain. The hash looks closely."""
+    top = os.fsencode(run.root)
+    watched = {}
+    for file in files:
+        if file["link"] is not None or file["grows"] or file["rank"] in (outputs.RECORD, outputs.OUTSIDE):
+            continue
+        try:
+            entry = os.lstat(os.path.join(top, outputs.from_wire(file["path"])))
+        except OSError:
+            continue
+        watched[wholeness.identity(entry)] = file
+        if wholeness.is_young(entry, now, wholeness.QUIET_ZIP_SECONDS):
+            file["writing"] = "it was written a moment ago"
+    for identity in wholeness.open_for_writing(watched):
+        watched[identity]["writing"] = "a process has it open for writing"

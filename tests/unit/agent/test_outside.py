@@ -1,0 +1,133 @@
+"""Files that a script left in its container, over an engine that answers from a folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gpurun.agent.outside import collect
+from tests.unit.agent.run_folder import LONG_AGO, RUN, RunFolder
+
+# A container is a folder `root` of files and a file `diff`; without that folder there is none.
+ENGINE = """
+import os, sys, tarfile
+here = os.path.dirname(os.path.abspath(__file__))
+verb, last = sys.argv[1], sys.argv[-1]
+root = os.path.join(here, "root")
+if os.path.exists(os.path.join(here, "down")):
+    sys.exit("Cannot connect to the Docker daemon")
+if verb == "ps":
+    print("c0ffee" if os.path.isdir(root) else "")
+elif verb == "diff":
+    sys.stdout.buffer.write(open(os.path.join(here, "diff"), "rb").read())
+elif verb == "cp":
+    source = os.fsencode(sys.argv[2]).split(b":", 1)[1]
+    full = os.fsencode(root) + source
+    if not os.path.lexists(full):
+        sys.exit("Error: no such file")
+    with tarfile.open(fileobj=sys.stdout.buffer, mode="w|") as archive:
+        archive.add(os.fsdecode(full), arcname=os.fsdecode(os.path.basename(source)))
+"""
+
+
+class Container:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "root").mkdir(parents=True)
+        (folder / "engine.py").write_text(ENGINE)
+        self.argv = [sys.executable, str(folder / "engine.py")]
+        self.diff = b""
+
+    def wrote(self, path: bytes, content: bytes = b"x", *, kind: str = "A", at: float = LONG_AGO) -> None:
+        full = os.fsencode(self.folder / "root") + path
+        os.makedirs(os.path.dirname(full), exist_ok=True)
+        Path(os.fsdecode(full)).write_bytes(content)
+        os.utime(full, (at, at))
+        self.told(kind, path)
+
+    def told(self, kind: str, path: bytes) -> None:
+        self.diff += kind.encode() + b" " + path + b"\n"
+        (self.folder / "diff").write_bytes(self.diff)
+
+
+@pytest.fixture
+def container(tmp_path: Path) -> Container:
+    return Container(tmp_path / "engine")
+
+
+@pytest.fixture
+def run(tmp_path: Path, container: Container) -> RunFolder:
+    host = {"runtime": "docker", "engine": container.argv}
+    return RunFolder(tmp_path / "host", host=host, mounts=[{"target": "/data/imagenet"}])
+
+
+def gather(run: RunFolder, *, live: bool = False) -> tuple[dict[bytes, bytes], dict[str, str]]:
+    """What lies below `outside/` afterwards, and what was skipped why."""
+    job = json.loads(Path(run.paths.job).read_text())
+    skipped = collect(run.paths, job, live)
+    top = os.fsencode(run.paths.outside)
+    files = {
+        os.path.relpath(os.path.join(folder, name), top): Path(os.fsdecode(os.path.join(folder, name))).read_bytes()
+        for folder, _, names in os.walk(top)
+        for name in names
+    }
+    return files, {entry["path"]: entry["why"] for entry in skipped}
+
+
+def test_added_folders_and_changed_files_come_with_any_name(run: RunFolder, container: Container) -> None:
+    container.told("C", b"/root")
+    container.told("A", b"/root/results")
+    container.wrote(b"/root/results/deep/a b\n\xff.csv", b"1,2")
+    container.wrote(b"/etc/settings", b"lr=1", kind="C")
+    assert gather(run) == ({b"root/results/deep/a b\n\xff.csv": b"1,2", b"etc/settings": b"lr=1"}, {})
+    assert gather(run) == gather(run)
+
+
+def test_an_old_folder_whose_mode_was_changed_is_not_copied(run: RunFolder, container: Container) -> None:
+    container.wrote(b"/opt/big/old", b"from the image")
+    container.diff = b""
+    container.told("C", b"/opt/big")
+    assert gather(run) == ({}, {})
+
+
+def test_links_and_devices_of_the_job_are_left(run: RunFolder, container: Container) -> None:
+    container.told("A", b"/root/results")
+    container.wrote(b"/root/results/real", b"1")
+    results = container.folder / "root" / "root" / "results"
+    (results / "link").symlink_to("/etc/shadow")
+    os.mkfifo(results / "pipe")
+    (results / "twin").hardlink_to(results / "real")
+    files, _ = gather(run)
+    assert files == {b"root/results/real": b"1", b"root/results/twin": b"1"}
+
+
+def test_a_file_that_went_meanwhile_is_told_and_the_rest_comes(run: RunFolder, container: Container) -> None:
+    container.told("A", b"/root/gone")
+    container.wrote(b"/srv/kept", b"1")
+    files, skipped = gather(run)
+    assert files == {b"srv/kept": b"1"}
+    assert skipped == {"outside/root/gone": "Error: no such file"}
+
+
+def test_while_the_job_runs_young_files_wait(run: RunFolder, container: Container) -> None:
+    container.wrote(b"/srv/young", at=time.time())
+    assert gather(run, live=True) == ({}, {"outside/srv/young": "it was written a moment ago"})
+    assert gather(run)[0] == {b"srv/young": b"x"}
+
+
+def test_an_engine_that_is_down_or_a_container_that_is_gone_is_told(run: RunFolder, container: Container) -> None:
+    (container.folder / "down").touch()
+    assert "Cannot connect" in gather(run)[1]["outside/"]
+    (container.folder / "down").unlink()
+    (container.folder / "root").rename(container.folder / "removed")
+    assert "the container is gone" in gather(run)[1]["outside/"]
+
+
+def test_without_an_engine_there_is_nothing_outside(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "bare")
+    assert collect(run.paths, {"id": RUN, "host": {"runtime": "bare", "engine": None}}, False) == []
