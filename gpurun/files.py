@@ -212,6 +212,8 @@ class _Lister:
         if entry is None:
             self._special.append(path)
             return
+        if path.rpartition(b"/")[2] == b".git":
+            return  # that of a worktree or a submodule; a sweeping `!*` does not bring it back either
         if entry.kind == "l" and _leads_out(entry, full):
             self._links_out.append(path)
         self._entries[path] = entry
