@@ -8,7 +8,6 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from . import gpus, journal, leases, locks, tickets
 from . import vocabulary as words
-from .engine import Engine
 from .errors import AgentError, RunFailed
 from .gpus import Gpu
 from .paths import RunPaths
@@ -67,6 +66,8 @@ def look(job_engine: Optional[Sequence[str]]) -> Tuple[List[Gpu], Dict[str, leas
 
 def _labelled(argv: Sequence[str]) -> Dict[str, str]:
     """GPU UUID -> run, of the live containers of all users."""
+    from .engine import Engine
+
     labels = '{{.Label "%s"}} {{.Label "%s"}}' % (words.LABEL_RUN, words.LABEL_GPUS)
     answer = Engine(argv).ask("ps", "--filter", "label=" + words.LABEL_GPUS, "--format", labels)
     rows = [line.split(" ") for line in answer.text.splitlines() if " " in line]

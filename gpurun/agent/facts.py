@@ -163,8 +163,6 @@ def _gpus() -> Dict[str, Any]:
 
 def _engine(argv: Optional[List[str]]) -> Dict[str, Any]:
     """The engine that the profile names, else Docker when it is there."""
-    from . import engine
-
     named = argv or ["docker"]
     if shutil.which(named[0]) is None:
         if argv is None:
@@ -172,6 +170,8 @@ def _engine(argv: Optional[List[str]]) -> Dict[str, Any]:
         missing = "there is no `%s` on this host" % named[0]
         mend = "put right `engine` in the host's profile (hosts.toml)"
         return {"engine": None, "engine_error": AgentError("engine_missing", missing, mend).as_json()}
+    from . import engine
+
     try:
         return {"engine": engine.Engine(named).facts(), "engine_error": None}
     except AgentError as error:

@@ -52,7 +52,7 @@ def end_by_presence(run: RunPaths, state: journal.Run, presence: Presence) -> No
         end(run, words.SUCCEEDED, "exit", exit_code=0)
     elif code == 137 and presence.oom:
         end(run, words.FAILED, "oom", exit_code=code, message="the job ran out of the memory it was given")
-    elif code is not None and code > 128:
+    elif code is not None and 128 < code <= 128 + 64:
         end(
             run,
             words.FAILED,
@@ -93,8 +93,11 @@ def launch(host: HostPaths, run: RunPaths) -> None:
         os.setsid()
         if os.fork():
             os._exit(0)
-        _redirect(run)
-        _live(host, run, tell)
+        try:
+            _redirect(run)
+            _live(host, run, tell)
+        except BaseException:  # noqa: BLE001 (this process must not go on as the verb that started it)
+            traceback.print_exc()
         os._exit(0)
     os.close(tell)
     os.waitpid(child, 0)
@@ -107,10 +110,10 @@ def _redirect(run: RunPaths) -> None:
     log = os.open(run.supervisor_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for source, target in ((nothing, 0), (log, 1), (log, 2)):
         os.dup2(source, target)
-        if source > 2:
-            os.close(source)
-    # Python's own buffered files still point at the descriptors; what they held belongs to the parent's answer.
-    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w", buffering=1), open(2, "w", buffering=1)
+    for source in (nothing, log):
+        os.close(source)
+    # A traceback is in the log at once, whatever becomes of this process.
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
 
 
 def _live(host: HostPaths, run: RunPaths, tell: int) -> None:

@@ -27,8 +27,9 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
             snapshots.note_whole(host, job["project"]["name"], run)
             number = None if job["resources"]["gpus"] == 0 else tickets.draw(run.id).number
             journal.record(run, words.QUEUED, ticket=number)
-        if journal.fold(run).live:
-            supervisor.launch(host, run)
+    # Not under the lock: a supervisor would inherit it, and hold it for its whole life.
+    if journal.fold(run).live:
+        supervisor.launch(host, run)
     return {"run": records.record_of(run)}
 
 

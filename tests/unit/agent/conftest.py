@@ -51,13 +51,18 @@ class AgentHost:
         self.machine_id = root / "machine-id"
         self.boot_id.write_text(secrets.token_hex(16))
         self.machine_id.write_text(secrets.token_hex(16))
+        # Few programs, so that no engine or GPU of the machine that tests is asked.
+        (root / "bin").mkdir()
+        for program in ("sh", "cp", "mkdir", "cat", "sleep"):
+            (root / "bin" / program).symlink_to(shutil.which(program) or "")
+        (root / "bin" / "python3").symlink_to(python)
         self.paths = HostPaths(str(self.home / ".gpurun"))
 
     @property
     def env(self) -> dict[str, str]:
         return {
             "HOME": str(self.home),
-            "PATH": f"{Path(self.python).parent}:/usr/bin:/bin",
+            "PATH": str(self.root / "bin"),
             "GPURUN_LOCKS": str(self.root / "locks"),
             "GPURUN_BOOT_ID_FILE": str(self.boot_id),
             "GPURUN_MACHINE_ID_FILE": str(self.machine_id),
