@@ -140,7 +140,5 @@ def _ask(program: str, question: str, *, timeout: float) -> str:
         )
     if not answer.ok and "No devices were found" not in answer.text + answer.complaint:
         said = (answer.complaint.splitlines() or ["exit code %d" % answer.code])[0]
-        raise AgentError(
-            "nvidia_smi", "nvidia-smi failed: " + said, "run `nvidia-smi` on the host", where=program
-        )
+        raise AgentError("nvidia_smi", "nvidia-smi failed: " + said, "run `nvidia-smi` on the host", where=program)
     return answer.text if answer.ok else ""

@@ -20,7 +20,8 @@ SATISFIED = 10  # everything was there already
 CONFLICT = 11  # the last line says what contradicts what
 FAILED = 12
 
-Order = Dict[str, Any]  # {"kind", "file", "requirements", "project", "index", "where"}
+# {"kind", "file", "requirements", "project", "index", "where"}, and in a container "cache" (pip's) and "ssh".
+Order = Dict[str, Any]
 
 # What the base was built around. Another torch beside its CUDA libraries is a different machine.
 _HELD = re.compile(r"torch|torchvision|torchaudio|triton|pytorch-triton.*|nvidia-.*")
@@ -212,6 +213,7 @@ def main(path: str) -> int:
     # pip imports by name: nothing of this file's folder, or of the project, may stand in its way.
     sys.path[:] = [folder for folder in sys.path if folder != os.path.dirname(os.path.abspath(__file__))]
     os.chdir("/")
+    set_up(order)
     try:
         return install(order)
     except Conflict as conflict:
@@ -220,6 +222,15 @@ def main(path: str) -> int:
     except (Failed, OSError) as failure:
         print(failure, flush=True)
         return FAILED
+
+
+def set_up(order: Order) -> None:
+    """What pip and git find in the environment. In a container it is set here, for the engine would keep it in the layer."""
+    if order.get("cache"):
+        os.environ["PIP_CACHE_DIR"] = order["cache"]
+    if order.get("ssh"):
+        os.environ["SSH_AUTH_SOCK"] = order["ssh"]["agent"]
+        os.environ["GIT_SSH_COMMAND"] = "ssh -oBatchMode=yes -oUserKnownHostsFile=" + order["ssh"]["known_hosts"]
 
 
 def install(order: Order) -> int:
@@ -231,6 +242,7 @@ def install(order: Order) -> int:
     if not found.local and is_satisfied(found.requirements, held):
         print("all that %s asks for is there already" % order["file"], flush=True)
         return SATISFIED
+    have_git(found.lines, order)
     with tempfile.TemporaryDirectory(prefix="gpurun-") as folder:
         lines, constraints = os.path.join(folder, "requirements.txt"), os.path.join(folder, "held.txt")
         write(lines, found.lines)
@@ -258,7 +270,15 @@ def export_lock(order: Order) -> List[Tuple[str, str]]:
     project = order["project"]
     with tempfile.TemporaryDirectory(prefix="gpurun-") as folder:
         target = os.path.join(folder, "requirements.txt")
-        argv = [*find_uv(order, folder), "export", "--frozen", "--no-dev", "--no-emit-project", "--no-hashes", "--quiet"]
+        argv = [
+            *find_uv(order, folder),
+            "export",
+            "--frozen",
+            "--no-dev",
+            "--no-emit-project",
+            "--no-hashes",
+            "--quiet",
+        ]
         argv += ["--format", "requirements-txt", "--directory", project, "--python", sys.executable]
         argv += ["--cache-dir", os.path.join(folder, "cache"), "--output-file", target]
         code, said = run(argv, {"UV_PYTHON_DOWNLOADS": "never"})
@@ -285,6 +305,20 @@ def have_pip() -> None:
         code, said = run([sys.executable, "-m", "ensurepip"])
         if code != 0:
             raise Failed("%s has no pip: %s" % (sys.prefix, explain(said))) from None
+
+
+def have_git(lines: List[str], order: Order) -> None:
+    """git and ssh in an image that lacks them, for the requirements that come from a repository."""
+    in_container = bool(order.get("cache"))
+    if not in_container or shutil.which("git") or not any("git+" in line for line in lines):
+        return
+    for argv in (
+        ["apt-get", "update"],
+        ["apt-get", "install", "-y", "--no-install-recommends", "git", "openssh-client"],
+    ):
+        code, said = run(argv, {"DEBIAN_FRONTEND": "noninteractive"}) if shutil.which(argv[0]) else (1, "")
+        if code != 0:
+            raise Failed("%s needs git, which the image lacks: %s" % (order["file"], explain(said)))
 
 
 def pip_install(order: Order, *args: str) -> List[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Mapping, Optional
 
 from . import layer_install
 from .errors import RunFailed
@@ -87,4 +87,6 @@ def check(answer: Answer, job: Mapping[str, Any], conflict_next: str) -> bool:
         raise RunFailed("disk", "the host's disk is full: " + said, "make room there: `gpurun prune`")
     if answer.code == layer_install.CONFLICT:
         raise RunFailed("dependencies", said, conflict_next)
-    raise RunFailed("dependencies", said, "`gpurun logs` shows all that pip said; mend %s" % job["dependencies"]["file"])
+    raise RunFailed(
+        "dependencies", said, "`gpurun logs` shows all that pip said; mend %s" % job["dependencies"]["file"]
+    )

@@ -125,9 +125,7 @@ class Bare:
 
     def shell(self, run: RunPaths, job: Job, command: Sequence[str], tty: bool) -> List[str]:
         if not os.path.exists(run.wrapper):
-            raise AgentError(
-                "not_started", "run %s has no environment yet" % run.id, "wait until it is running"
-            )
+            raise AgentError("not_started", "run %s has no environment yet" % run.id, "wait until it is running")
         return wrapper.shell(wrapper.on_host(run, job["project"]["name"]), command)
 
 

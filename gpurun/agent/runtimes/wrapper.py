@@ -40,9 +40,7 @@ class Places:
         return self.out + "/" + words.LOG_FILE
 
 
-IN_CONTAINER = Places(
-    words.WORKSPACE_MOUNT, words.OUT_MOUNT, words.RO_MOUNT, words.CACHE_MOUNT, words.DATA_MOUNT
-)
+IN_CONTAINER = Places(words.WORKSPACE_MOUNT, words.OUT_MOUNT, words.RO_MOUNT, words.CACHE_MOUNT, words.DATA_MOUNT)
 
 
 def on_host(run: RunPaths, project: str) -> Places:

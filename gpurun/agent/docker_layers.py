@@ -1,0 +1,145 @@
+"""A project's dependencies as a layer on top of an image: pip runs in a container of it, which is then committed.
+
+That needs no BuildKit, and no Dockerfile of the project's. What was found to be there already is remembered too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, List, Mapping, Optional
+
+from . import layers, locks
+from . import vocabulary as words
+from .engine import Engine, EngineError
+from .files import read_json, write_json
+from .image import Image, look
+from .mounts import bind
+from .paths import RunPaths
+from .programs import Say
+
+REPOSITORY = "gpurun/layer"
+PIP_CACHE = "gpurun-pip"  # a volume: pip runs as root there, and a folder of the user's would fill with root's files
+_PROJECT, _ORDER, _INSTALLER, _CACHE = (
+    "/gpurun/project",
+    "/gpurun/order.json",
+    "/gpurun/layer_install.py",
+    "/gpurun/pip",
+)
+_AGENT, _KNOWN_HOSTS = "/gpurun/agent.sock", "/gpurun/known_hosts"
+_RUN_PYTHON = 'if command -v python >/dev/null 2>&1; then exec python "$@"; fi; exec python3 "$@"'
+
+
+@dataclass(frozen=True)
+class Layer:
+    tag: str
+    id: str
+
+
+def ensure(
+    engine: Engine, facts: Callable[[], Mapping[str, Any]], run: RunPaths, job: Mapping[str, Any], base: Image, say: Say
+) -> Optional[Layer]:
+    """The image with the dependencies, made if it is not there; None when the base has all. `facts`: the engine's.
+
+    Raises RunFailed, EngineError.
+    """
+    if job["dependencies"] is None:
+        return None
+    key = layers.key(base.id, layers.fingerprint(run.workspace, job["dependencies"]))
+    tag = "%s:%s" % (REPOSITORY, key)
+    with locks.host_lock("layer-" + key):
+        found = look(engine, tag)
+        if found is not None:
+            return Layer(tag, found.id)
+        if (read_json(run.host.layer(key)) or {}).get("satisfied"):
+            return None
+        say(("installing what %s asks for\n" % job["dependencies"]["file"]).encode())
+        if not _install(engine, facts, run, job, base, "gpurun.layer.%s.%d" % (key, os.getuid()), tag, say):
+            os.makedirs(os.path.dirname(run.host.layer(key)), exist_ok=True)
+            write_json(run.host.layer(key), {"satisfied": True, "base": base.id})
+            return None
+    made = look(engine, tag)
+    if made is None:
+        raise EngineError("unknown", "the layer was made and is gone again", engine.argv[-1])
+    return Layer(tag, made.id)
+
+
+def _install(
+    engine: Engine,
+    facts: Callable[[], Mapping[str, Any]],
+    run: RunPaths,
+    job: Mapping[str, Any],
+    base: Image,
+    container: str,
+    tag: str,
+    say: Say,
+) -> bool:
+    """Run pip in a container and commit it; False when there was nothing to install."""
+    ssh = ssh_agent(os.environ)
+    order = {**layers.order(job, project=_PROJECT, where="the image"), "cache": _CACHE, "ssh": _ssh_order(ssh)}
+    # Root of a remapped engine is another user on the host, who could not read a private file of ours.
+    write_json(run.layer, order, 0o644 if facts().get("userns") else 0o600)
+    remove = ("rm", "--force", "--volumes", container)
+    try:
+        if engine.inspect("container", container) is not None:  # of a supervisor that was killed
+            engine.ask(*remove, timeout=120.0)
+        engine.ask(*create(container, base.id, run, ssh, selinux=bool(facts().get("selinux"))), timeout=300.0)
+        answer = engine.watch("start", "--attach", container, say=say)
+        installed = layers.check(answer, job, 'change it there, or name an image that has it: image = "…"')
+        if installed:
+            config = (engine.inspect("image", base.id) or {}).get("Config") or {}
+            say(b"keeping it as " + tag.encode() + b"\n")
+            engine.ask("commit", *restored(config), container, tag, timeout=3600.0)
+        return installed
+    finally:
+        os.unlink(run.layer)
+        try:
+            engine.ask(*remove, timeout=120.0)
+        except EngineError:
+            pass  # the next try removes it
+
+
+def create(container: str, base: str, run: RunPaths, ssh: Mapping[str, str], *, selinux: bool) -> List[str]:
+    """`docker create` for pip. No --env and no arguments that would stay in the layer's configuration."""
+    mounts = [
+        bind(run.workspace, _PROJECT, readonly=True),
+        bind(run.layer, _ORDER, readonly=True),
+        bind(layers.INSTALLER, _INSTALLER, readonly=True),
+        "type=volume,source=%s,target=%s" % (PIP_CACHE, _CACHE),
+        *(bind(source, target) for target, source in ssh.items()),
+    ]
+    return [
+        "create", "--name", container, "--init", "--network", "host", "--user", "0:0", "--workdir", "/",
+        *(["--security-opt", "label=disable"] if selinux else []),
+        *(word for mount in mounts for word in ("--mount", mount)),
+        "--entrypoint", "/bin/sh", base, "-c", _RUN_PYTHON, "sh", _INSTALLER, _ORDER,
+    ]  # fmt: skip
+
+
+def restored(config: Mapping[str, Any]) -> List[str]:
+    """`docker commit` would keep how pip was run: set back what the base image says."""
+    changes = [
+        "ENTRYPOINT " + json.dumps(config.get("Entrypoint") or []),
+        "CMD " + json.dumps(config.get("Cmd") or []),
+        "USER " + (config.get("User") or "0"),
+        "WORKDIR " + (config.get("WorkingDir") or "/"),
+        "LABEL %s=" % words.LABEL_LAYER,
+    ]
+    return [word for change in changes for word in ("--change", change)]
+
+
+def ssh_agent(environ: Mapping[str, str]) -> Dict[str, str]:
+    """What pip needs for git+ssh, as place in the container -> place on the host; empty without an agent."""
+    socket = environ.get("SSH_AUTH_SOCK", "")
+    if not os.path.exists(socket):
+        return {}
+    found = {_AGENT: socket}
+    known = os.path.expanduser("~/.ssh/known_hosts")
+    if os.path.exists(known):
+        found[_KNOWN_HOSTS] = known
+    return found
+
+
+def _ssh_order(ssh: Mapping[str, str]) -> Optional[Dict[str, str]]:
+    return {"agent": _AGENT, "known_hosts": _KNOWN_HOSTS} if ssh else None

@@ -1,0 +1,14 @@
+"""Mounts as the engine's command line wants them."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+
+def bind(source: str, target: str, *, readonly: bool = False) -> str:
+    """One value of --mount, which is a line of CSV: a path may hold a comma or a quote."""
+    line = io.StringIO()
+    fields = ["type=bind", "source=" + source, "target=" + target] + (["readonly"] if readonly else [])
+    csv.writer(line, lineterminator="").writerow(fields)
+    return line.getvalue()

@@ -1,0 +1,379 @@
+"""The runtime for hosts with a Docker engine. Builders make argv and do no IO; `Docker` asks and starts."""
+
+from __future__ import annotations
+
+import datetime
+import glob
+import os
+import re
+import subprocess
+import time
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Mapping, Optional, Sequence
+
+from .. import docker_layers, facts, image, programs
+from .. import vocabulary as words
+from ..engine import Engine, EngineError
+from ..errors import AgentError, RunFailed
+from ..files import read_json, write_atomically, write_json
+from ..gpus import Gpu
+from ..identity import Identity, identity, login
+from ..mounts import bind
+from ..paths import RunPaths
+from . import Job, Presence, Say, wrapper
+
+PIDS = 32768
+STACK = 64 << 20
+PATIENCE = 120.0  # seconds that an engine may be away while a job is started: it may be restarting
+SHORT_PATIENCE = 10.0
+NVIDIA_CONTROL = ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset")
+
+
+# --- argv ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Container:
+    """All that decides about a job's container."""
+
+    image: str  # id or digest
+    who: Identity
+    memory_of_host: int  # bytes
+    run: RunPaths
+    job: Job
+    gpus: Sequence[Gpu] = ()
+    devices: Sequence[str] = field(default_factory=list)
+
+
+def name_of(run: RunPaths) -> str:
+    return words.CONTAINER_PREFIX + run.id
+
+
+def create(container: Container) -> List[str]:
+    """`docker create` for the job, without the engine's own argv."""
+    job, run = container.job, container.run
+    return [
+        "create",
+        "--name",
+        name_of(run),
+        *labels(job, container.gpus),
+        *confinement(container),
+        *gpu_options(container.gpus, container.devices),
+        *mounts(container),
+        "--entrypoint",
+        "/bin/sh",
+        container.image,
+        *wrapper.start(wrapper.IN_CONTAINER, job["command"])[1:],
+    ]
+
+
+def fresh_shell(container: Container, command: Sequence[str], *, tty: bool) -> List[str]:
+    """`docker run` for a shell in a container like that of a job that has ended, without its GPUs."""
+    return [
+        "run",
+        "--rm",
+        "--interactive",
+        *(["--tty"] if tty else []),
+        *confinement(container),
+        *gpu_options([], []),
+        *mounts(container),
+        "--entrypoint",
+        "/bin/sh",
+        container.image,
+        *wrapper.shell(wrapper.IN_CONTAINER, command)[1:],
+    ]
+
+
+def shell_beside(run: RunPaths, command: Sequence[str], *, tty: bool) -> List[str]:
+    """`docker exec` for a shell in the live job's container."""
+    terminal = ["--tty"] if tty else []
+    return ["exec", "--interactive", *terminal, name_of(run), *wrapper.shell(wrapper.IN_CONTAINER, command)]
+
+
+def labels(job: Job, gpus: Sequence[Gpu]) -> List[str]:
+    values = {
+        words.LABEL_RUN: job["id"],
+        words.LABEL_GPUS: ",".join(gpu.uuid for gpu in gpus),
+        words.LABEL_OWNER: job["owner"],
+    }
+    return [word for label, value in values.items() for word in ("--label", "%s=%s" % (label, value))]
+
+
+def confinement(container: Container) -> List[str]:
+    """What the job may not do, and may not use up."""
+    asked, kept = container.job["resources"], container.job["keep_caps"]
+    memory = asked["memory"]
+    shm = asked["shm"] or (memory or container.memory_of_host) // 2
+    options = ["--init", "--restart=no", "--cap-drop", "ALL"]
+    for cap in kept:
+        options += [] if cap == "no-new-privileges" else ["--cap-add", cap]
+    if "no-new-privileges" not in kept:
+        options += ["--security-opt", "no-new-privileges"]
+    options += container.who.options
+    options += ["--pids-limit", str(PIDS), "--ulimit", "stack=%d" % STACK]
+    if container.who.may_raise_limits:
+        options += ["--ulimit", "memlock=-1"]
+    options += ["--shm-size", str(shm)]
+    if memory is not None:
+        options += ["--memory", str(memory), "--memory-swap", str(memory)]
+    if asked["cpus"] is not None:
+        options += ["--cpus", "%g" % asked["cpus"]]
+    return options
+
+
+def gpu_options(gpus: Sequence[Gpu], devices: Sequence[str]) -> List[str]:
+    if not gpus:  # else an engine whose default runtime is nvidia's gives it all of them
+        return ["--env", "NVIDIA_VISIBLE_DEVICES=void"]
+    # The inner quotes keep the list in one field of the CSV that the option is.
+    options = ["--gpus", '"device=%s"' % ",".join(gpu.uuid for gpu in gpus)]
+    return options + [word for device in devices for word in ("--device", device)]
+
+
+def mounts(container: Container) -> List[str]:
+    run, job = container.run, container.job
+    places = wrapper.IN_CONTAINER
+    found = [
+        bind(run.workspace, places.workspace),
+        bind(run.out, places.out),
+        bind(run.ro, places.ro, readonly=True),
+        bind(run.host.cache, places.cache),
+        bind(run.host.data(job["project"]["name"]), places.data),
+    ]
+    if container.who.uid != 0:
+        found += [bind(run.passwd, "/etc/passwd", readonly=True), bind(run.group, "/etc/group", readonly=True)]
+    for asked in job["mounts"]:
+        source = os.path.expanduser(asked["source"])
+        found.append(bind(source, asked["target"], readonly=asked.get("readonly", False)))
+    return [word for one in found for word in ("--mount", one)]
+
+
+# --- answers ------------------------------------------------------------------------------------------------------
+
+
+def parse_state(state: Mapping[str, Any]) -> Presence:
+    """`.State` of `docker inspect` -> presence."""
+    status = state["Status"]
+    times = (unix_time(state.get("StartedAt", "")), unix_time(state.get("FinishedAt", "")))
+    if status in ("exited", "dead"):
+        code = state["ExitCode"]
+        # The engine also says so when only a child of the job was killed for its memory.
+        return Presence("exited", code, bool(state.get("OOMKilled")) and code == 137, *times)
+    if status == "created":
+        return Presence("created")
+    if status == "removing":  # soon absent; nothing is known until then
+        return Presence("no_answer")
+    return Presence("running", started_at=times[0])
+
+
+def unix_time(text: str) -> Optional[float]:
+    """`2026-01-31T12:00:00.123456789Z` -> unix seconds; None for the year 1, which is the engine's never."""
+    found = re.match(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)$", text)
+    if found is None or text.startswith("0001-"):
+        return None
+    zone = "+00:00" if found.group(3) == "Z" else found.group(3)
+    whole = datetime.datetime.fromisoformat(found.group(1) + zone).timestamp()
+    return whole + float(found.group(2) or 0)
+
+
+def device_files(gpus: Sequence[Gpu], dev: str = "/dev", proc: str = "/proc/driver/nvidia/gpus") -> List[str]:
+    """The GPUs' device files, and those of the driver: a reload of the engine takes away what only --gpus gave.
+
+    A file is found by UUID, for the driver's minor numbers need not be the indexes; one that is not known is left out,
+    because it might be another run's GPU.
+    """
+    if not gpus:
+        return []
+    names = list(NVIDIA_CONTROL)
+    wanted = {gpu.uuid for gpu in gpus}
+    for path in sorted(glob.glob(os.path.join(proc, "*", "information"))):
+        try:
+            with open(path) as file:
+                text = file.read()
+        except OSError:
+            continue
+        uuid = re.search(r"^GPU UUID:\s*(\S+)", text, re.MULTILINE)
+        minor = re.search(r"^Device Minor:\s*(\d+)", text, re.MULTILINE)
+        if uuid and minor and uuid.group(1) in wanted:
+            names.append("nvidia" + minor.group(1))
+    return [path for path in (os.path.join(dev, name) for name in names) if os.path.exists(path)]
+
+
+# --- the runtime --------------------------------------------------------------------------------------------------
+
+
+class Docker:
+    name = "docker"
+
+    def __init__(self, argv: Sequence[str]):
+        self.engine = Engine(argv)
+        self._facts: Optional[Dict[str, Any]] = None
+
+    def prepare(self, run: RunPaths, job: Job, say: Say) -> Dict[str, Any]:
+        try:
+            base = image.ensure(self.engine, job["image"], job["profile"], say)
+            layer = docker_layers.ensure(self.engine, lambda: self._engine_facts(run), run, job, base, say)
+        except EngineError as error:
+            raise failed(error, "image") from error
+        prepared = {
+            "image": base.reference,
+            "digest": base.digest,
+            "image_id": layer.id if layer else base.id,
+            "environment": layer.tag if layer else None,
+        }
+        write_json(run.prepared, prepared)
+        return prepared
+
+    def create_and_start(
+        self, run: RunPaths, job: Job, prepared: Dict[str, Any], gpus: List[Gpu], leases: List[int]
+    ) -> None:
+        try:
+            # `start` on a container that has exited would run the job a second time.
+            if self._create(run, job, prepared, gpus) or self._status(run) == "created":
+                self.engine.ask("start", name_of(run), timeout=300.0, patience=PATIENCE)
+        except EngineError as error:
+            raise failed(error, "start") from error
+
+    def _create(self, run: RunPaths, job: Job, prepared: Dict[str, Any], gpus: List[Gpu]) -> bool:
+        """False when the container is there: an earlier supervisor made it, and did not live to see that."""
+        container = self._container(run, job, prepared["image_id"], gpus)
+        wrapper.make_folders(run, job["project"]["name"])
+        wrapper.write(
+            run,
+            wrapper.settings(wrapper.IN_CONTAINER, container.who.name),
+            wrapper.last_settings(wrapper.IN_CONTAINER, job),
+        )
+        write_atomically(run.passwd, container.who.passwd())
+        write_atomically(run.group, container.who.group())
+        try:
+            self.engine.ask(*create(container), timeout=300.0, patience=PATIENCE)
+        except EngineError as error:
+            if error.kind != "name_taken":
+                raise
+            return False
+        return True
+
+    def _status(self, run: RunPaths) -> str:
+        found = self.engine.inspect("container", name_of(run))
+        if found is None:
+            raise RunFailed("removed", "the job's container was removed while it was started")
+        check_ours(found, run)
+        return str(found["State"]["Status"])
+
+    def _container(self, run: RunPaths, job: Job, image_id: str, gpus: Sequence[Gpu]) -> Container:
+        who = identity(login(), self._engine_facts(run), job["user"])
+        return Container(image_id, who, facts.memory(), run, job, gpus, device_files(gpus))
+
+    def _engine_facts(self, run: RunPaths) -> Dict[str, Any]:
+        """Asked once by this process, or by an earlier one: the question takes longer than a container's start."""
+        if self._facts is None:
+            known = read_json(run.host.facts) or {}
+            cached = known.get("engine") or {}
+            fresh = known.get("boot_id") == facts.boot_id() and cached.get("argv") == self.engine.argv
+            self._facts = cached if fresh else self.engine.facts()
+        return self._facts
+
+    def presence(self, run: RunPaths, job: Job) -> Presence:
+        try:
+            # Not `inspect`: it fails in the same way for a container that is not there and an engine that is down.
+            listed = self.engine.ask(
+                "ps", "--all", "--no-trunc", "--filter", "name=^%s$" % name_of(run), "--format", "{{.ID}}"
+            ).text.split()
+            if not listed:
+                return Presence("absent")
+            found = self.engine.inspect("container", listed[0])
+            if found is None:  # removed in between: the next question will tell
+                return Presence("no_answer")
+            presence = parse_state(found["State"])
+            if presence.kind == "exited" and job["user"] == "root":
+                self._hand_over(run, job, found["Image"])
+            return presence
+        except (EngineError, ValueError):
+            return Presence("no_answer")
+
+    def _hand_over(self, run: RunPaths, job: Job, image_id: str) -> None:
+        """Give what a job wrote as root to the user, who could neither fetch nor remove it else."""
+        who = login()
+        if not identity(who, self._engine_facts(run), "root").hand_over:
+            return
+        places = [run.workspace, run.out, run.host.home, run.host.data(job["project"]["name"])]
+        bound = [word for place in places for word in ("--mount", bind(place, place))]
+        confined = ["--network", "none", "--cap-drop", "ALL", "--cap-add", "CHOWN", "--cap-add", "DAC_OVERRIDE"]
+        owner = "%d:%d" % (who.uid, who.gid)
+        self.engine.ask(
+            "run", "--rm", "--user", "0:0", *confined, *bound, "--entrypoint", "chown", image_id, "-Rh", owner, *places,
+            timeout=600.0,
+        )  # fmt: skip
+
+    def wait(self, run: RunPaths, job: Job, seconds: float) -> None:
+        if not self.engine.can_be_killed:
+            self._wait_by_asking(run, job, seconds)
+            return
+        started = time.monotonic()
+        client = subprocess.Popen(
+            self.engine.command("wait", name_of(run)),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            code = client.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return
+        finally:
+            programs.kill(client)
+        if code != 0:  # the engine went away: whoever asks again at once would spin
+            time.sleep(max(0.0, min(1.0, seconds - (time.monotonic() - started))))
+
+    def _wait_by_asking(self, run: RunPaths, job: Job, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while self.presence(run, job).kind in ("running", "no_answer") and time.monotonic() < deadline:
+            time.sleep(min(1.0, seconds))
+
+    def signal(self, run: RunPaths, job: Job, name: str) -> None:
+        # Without a name it is KILL. TERM reaches init, which passes it to its only child, the job's main process.
+        which = ["--signal", "TERM"] if name == "TERM" else []
+        try:
+            self.engine.ask("kill", *which, name_of(run), patience=SHORT_PATIENCE)
+        except EngineError as error:
+            if error.kind not in ("absent", "not_running"):
+                raise
+
+    def remove(self, run: RunPaths, job: Job) -> None:
+        try:
+            self.engine.ask("rm", "--force", "--volumes", name_of(run), timeout=120.0, patience=SHORT_PATIENCE)
+        except EngineError as error:
+            if error.kind != "absent":
+                raise
+
+    def notes(self, job: Job) -> List[str]:
+        return []
+
+    def shell(self, run: RunPaths, job: Job, command: Sequence[str], tty: bool) -> List[str]:
+        if self.presence(run, job).kind == "running":
+            return self.engine.command(*shell_beside(run, command, tty=tty))
+        prepared = read_json(run.prepared)
+        if prepared is None or not os.path.exists(run.wrapper):
+            raise AgentError("not_started", "run %s was not started yet" % run.id, "wait until it is running")
+        if self.engine.inspect("image", prepared["image_id"]) is None:
+            raise AgentError("image_gone", "the image of run %s is gone from the host" % run.id, "submit it again")
+        container = self._container(run, job, prepared["image_id"], [])
+        return self.engine.command(*fresh_shell(container, command, tty=tty))
+
+
+def check_ours(found: Mapping[str, Any], run: RunPaths) -> None:
+    """Raises RunFailed for a container that has our name and is not ours."""
+    config = found.get("Config") or {}
+    if (config.get("Labels") or {}).get(words.LABEL_RUN) != run.id:
+        raise RunFailed(
+            "start",
+            "the host has a container %s that gpurun did not make" % name_of(run),
+            "remove it there: docker rm " + name_of(run),
+        )
+
+
+# The kinds of refusals that end a run for another reason than the step that met them.
+_REASONS = {"no_space": "disk", "image_absent": "image", "gpu": "start"}
+
+
+def failed(error: EngineError, reason: str) -> RunFailed:
+    return RunFailed(_REASONS.get(error.kind, reason), error.what, error.next_step)
