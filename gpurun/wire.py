@@ -10,7 +10,6 @@ import getpass
 import json
 import secrets
 import shlex
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -164,12 +163,7 @@ class Wire:
         """
         question = _Question(self, verb, request)
         exchange = question.put(timeout, within, again=idempotent)
-        try:
-            exchange.process.wait(timeout=2)
-        except subprocess.TimeoutExpired:
-            pass  # the answer is here; whatever holds the channel does not matter
-        finally:
-            process.kill(exchange.process)
+        process.finish(exchange.process, within=2)  # the answer is here, whatever holds the channel
         return question.read(exchange.answer)
 
     def stream(self, verb: str, request: Request, *, timeout: float = ANSWER_IN) -> Stream:

@@ -43,7 +43,9 @@ class Address:
     def parse(cls, text: str, *, identity_file: str | None = None, jump: str | None = None) -> Address:
         """Read `[user@]host[:port]`; an IPv6 number with a port stands in brackets. Raises UsageError."""
         user, _, rest = text.strip().rpartition("@")
-        match = re.fullmatch(r"\[([^\]]+)\](?::(\d+))?|([^:\s]+)(?::(\d+))?|([0-9a-fA-F]*:[0-9a-fA-F:%.\w]*:[%.\w]*)", rest)
+        match = re.fullmatch(
+            r"\[([^\]]+)\](?::(\d+))?|([^:\s]+)(?::(\d+))?|([0-9a-fA-F]*:[0-9a-fA-F:%.\w]*:[%.\w]*)", rest
+        )
         host = match and (match[1] or match[3] or match[5])
         if not match or not host or host.startswith("-") or user.startswith("-"):
             raise UsageError(

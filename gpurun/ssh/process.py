@@ -112,6 +112,13 @@ def communicate(
         raise
 
 
+def finish(process: Process, within: float) -> None:
+    """Let a program end by itself for a while, then end it."""
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=within)
+    kill(process)
+
+
 def kill(process: Process) -> None:
     """End a program that we started and reap it; its pipes are closed."""
     with suppress(ProcessLookupError):
