@@ -46,8 +46,11 @@ class VerbCommand(TyperCommand):
             if record is None:
                 continue
             panel = getattr(param, "rich_help_panel", None)
-            section = panel or ("Arguments" if param.param_type_name == "argument" else "Options")
-            sections.setdefault(section, []).append(record)
+            if param.param_type_name == "argument":
+                # Its metavar says more than Python's word for its type.
+                sections.setdefault("Arguments", []).append((record[0].partition(" <")[0], record[1]))
+            else:
+                sections.setdefault(panel or "Options", []).append(record)
         # The general ones last: what is special about a verb is what its reader looks for.
         if "Options" in sections:
             sections["Options"] = sections.pop("Options")

@@ -9,9 +9,7 @@ def runs(incomplete: str) -> list[tuple[str, str]]:
     """Run ids, newest first, with what they are."""
     from gpurun import index
 
-    return [
-        (run.id, f"{run.project} on {run.host}") for run in index.all_runs() if run.id.startswith(incomplete)
-    ]
+    return [(run.id, f"{run.project} on {run.host}") for run in index.all_runs() if run.id.startswith(incomplete)]
 
 
 def hosts(incomplete: str) -> list[tuple[str, str]]:

@@ -1,54 +1,47 @@
 """Everything that gpurun shows: results on stdout, talk on stderr.
 
 On a terminal there are colours and lines that change; in a pipe, with NO_COLOR or TERM=dumb, plain text.
-Rich is loaded when there is a bar to draw, and not before.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from gpurun.cli.progress import activity, clear, transfer
+from gpurun.cli.terminal import (
+    BLUE,
+    BOLD,
+    CYAN,
+    DIM,
+    GREEN,
+    RED,
+    YELLOW,
+    ago,
+    cut,
+    duration,
+    interactive,
+    plural,
+    size,
+    styled,
+    visible,
+    width,
+    without_styles,
+)
 from gpurun.errors import GpurunError, UsageError
 
-BOLD, DIM, RED, GREEN, YELLOW, BLUE, CYAN = "1", "2", "31", "32", "33", "34", "36"
-PIPE_INTERVAL = 10.0  # seconds between two lines of progress where nothing can be redrawn
-BAR_AFTER = 0.4  # seconds before a bar is worth drawing
-_ERASE = "\r\x1b[2K"
+__all__ = [
+    "BLUE", "BOLD", "CYAN", "DIM", "GREEN", "RED", "YELLOW", "Declined", "activity", "ago", "confirm", "cut",
+    "duration", "interactive", "json", "next_step", "note", "out", "out_bytes", "plural", "print_error",
+    "print_traceback", "say", "say_bytes", "show_commands", "size", "styled", "table", "transfer", "visible", "warn",
+    "width", "write_bug_log",
+]  # fmt: skip
 
 
 class Declined(GpurunError):
     """The person said no. Nothing was done."""
-
-
-# --- what the terminal can do
-
-
-def interactive() -> bool:
-    """Whether we may ask somebody."""
-    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
-
-
-def _can_redraw(stream: TextIO) -> bool:
-    return stream.isatty() and os.environ.get("TERM") not in ("dumb", "", None)
-
-
-def styled(text: str, *styles: str, stream: TextIO | None = None) -> str:
-    """`text` in these styles where `stream` (stderr unless told) can show them."""
-    if not styles or os.environ.get("NO_COLOR") or not _can_redraw(stream or sys.stderr):
-        return text
-    return f"\x1b[{';'.join(styles)}m{text}\x1b[0m"
-
-
-def width() -> int:
-    return shutil.get_terminal_size((80, 24)).columns
 
 
 # --- lines
@@ -56,16 +49,24 @@ def width() -> int:
 
 def out(text: str) -> None:
     """A line of the result."""
-    _clear_activity()
+    clear()
     print(text, flush=True)
 
 
 def out_bytes(data: bytes) -> None:
     """Raw bytes of the result, such as a job's log."""
-    _clear_activity()
+    clear()
     sys.stdout.flush()
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
+
+
+def say_bytes(data: bytes) -> None:
+    """Raw bytes for the person, such as what an image's build says."""
+    clear()
+    sys.stderr.flush()
+    sys.stderr.buffer.write(data)
+    sys.stderr.buffer.flush()
 
 
 def json(value: Any) -> None:
@@ -85,7 +86,7 @@ def _plain(value: Any) -> Any:
 
 def say(text: str) -> None:
     """A line for the person who waits."""
-    _clear_activity()
+    clear()
     print(text, file=sys.stderr, flush=True)
 
 
@@ -118,32 +119,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], shrink: int | No
         out(styled(line, DIM, stream=sys.stdout) if index == 0 else line)
 
 
-def visible(cell: str) -> int:
-    """How many columns a cell takes, colours aside."""
-    return len(_without_styles(cell))
-
-
-def _without_styles(cell: str) -> str:
-    if "\x1b" not in cell:
-        return cell
-    import re
-
-    return re.sub(r"\x1b\[[0-9;]*m", "", cell)
-
-
 def _fit(cell: str, room: int, last: bool) -> str:
-    size = visible(cell)
-    if size > room:
-        return cut(_without_styles(cell), room)
-    return cell if last else cell + " " * (room - size)
-
-
-def cut(text: str, room: int) -> str:
-    """`text` in at most `room` columns, the middle left out."""
-    if len(text) <= room:
-        return text
-    head = (room - 1) // 2
-    return text[: room - 1 - head] + "…" + (text[-head:] if head else "")
+    taken = visible(cell)
+    if taken > room:
+        return cut(without_styles(cell), room)
+    return cell if last else cell + " " * (room - taken)
 
 
 # --- questions
@@ -155,159 +135,10 @@ def confirm(question: str, *, yes: bool, otherwise: str) -> None:
         return
     if not interactive():
         raise UsageError(f"{question} Nobody can be asked here.", otherwise)
-    _clear_activity()
+    clear()
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise Declined("nothing was done", otherwise)
-
-
-# --- what goes on now
-
-
-class _Activity:
-    """A line that says what goes on. It is redrawn on a terminal, and printed once a change elsewhere."""
-
-    def __init__(self, text: str) -> None:
-        self._text = ""
-        self._began = time.monotonic()
-        self._redraw = _can_redraw(sys.stderr)
-        self._lock = threading.Lock()
-        self._shown = False
-        self(text)
-
-    def __call__(self, text: str) -> None:
-        with self._lock:
-            if text == self._text:
-                return
-            self._text = text
-            if self._redraw:
-                self._draw()
-            elif text:
-                print(text, file=sys.stderr, flush=True)
-
-    def _draw(self) -> None:
-        line = cut(self._text, width() - 4)
-        sys.stderr.write(f"{_ERASE}{styled('·', CYAN, BOLD)} {line} " if line else _ERASE)
-        sys.stderr.flush()
-        self._shown = bool(line)
-
-    def clear(self) -> None:
-        with self._lock:
-            if self._shown:
-                sys.stderr.write(_ERASE)
-                sys.stderr.flush()
-                self._shown = False
-
-
-_activities: list[_Activity] = []
-
-
-def _clear_activity() -> None:
-    for activity in _activities:
-        activity.clear()
-
-
-@contextlib.contextmanager
-def activity(text: str = "") -> Iterator[Callable[[str], None]]:
-    """A status line for as long as the block runs; what it yields changes the line."""
-    line = _Activity(text)
-    _activities.append(line)
-    try:
-        yield line
-    finally:
-        line.clear()
-        _activities.remove(line)
-
-
-class _Transfer:
-    """Bytes on their way: a bar with bytes, rate and time left, or a line now and then in a pipe."""
-
-    def __init__(self, label: str) -> None:
-        self._label = label
-        self._began = time.monotonic()
-        self._said = self._began
-        self._bar: Any = None
-        self._task: Any = None
-
-    def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if _can_redraw(sys.stderr):
-            if self._bar is None and now - self._began >= BAR_AFTER:
-                _clear_activity()
-                self._bar = _bar()
-                self._bar.start()
-                self._task = self._bar.add_task(self._label, total=total or None)
-            if self._bar is not None:
-                self._bar.update(self._task, completed=done, total=max(total, done) or None)
-        elif now - self._said >= PIPE_INTERVAL:
-            self._said = now
-            say(f"{self._label}: {size(done)} of {size(total)}, {size(done / (now - self._began))}/s")
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-
-def _bar() -> Any:
-    from rich import progress
-    from rich.console import Console
-
-    columns = (
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(bar_width=None),
-        progress.DownloadColumn(),
-        progress.TransferSpeedColumn(),
-        progress.TimeRemainingColumn(compact=True),
-    )
-    return progress.Progress(*columns, console=Console(stderr=True), transient=True, expand=True)
-
-
-@contextlib.contextmanager
-def transfer(label: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar for a transfer: call what it yields with (bytes done, bytes in all)."""
-    progress = _Transfer(label)
-    try:
-        yield progress
-    finally:
-        progress.close()
-
-
-# --- numbers for people
-
-
-def size(count: float) -> str:
-    """Bytes as disks are sold: 1 GB is 10^9."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 999.5:
-            return f"{count:.0f} {unit}" if count >= 99.5 or unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
-def duration(seconds: float) -> str:
-    """Two units at most: 45s, 5m 10s, 2h 05m, 3d 4h."""
-    whole = max(int(seconds), 0)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m {whole % 60:02}s"
-    if whole < 86400:
-        return f"{whole // 3600}h {whole % 3600 // 60:02}m"
-    return f"{whole // 86400}d {whole % 86400 // 3600}h"
-
-
-def ago(moment: float, now: float | None = None) -> str:
-    """How long it is since `moment` (unix seconds), in one unit where that is enough: 40s, 5m, 3h, 2d."""
-    passed = max((time.time() if now is None else now) - moment, 0)
-    for unit, seconds in (("d", 86400), ("h", 3600), ("m", 60)):
-        if passed >= seconds:
-            return f"{int(passed // seconds)}{unit}"
-    return f"{int(passed)}s"
-
-
-def plural(count: int, noun: str, several: str | None = None) -> str:
-    """`1 file`, `3 files`."""
-    return f"{count:,} {noun if count == 1 else several or noun + 's'}"
 
 
 # --- failures

@@ -1,0 +1,98 @@
+"""Submits that have begun and not ended, so that one that is repeated goes on with the run of the one that was killed.
+
+A file a submit, locked by its process for as long as that lives. A free lock is a process that died, or a submit
+that broke off: the same submit (same job, same files) takes over its id and token, and the host sees one run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# After this time without a start the agent ends a run as failed(sync); see the tend table.
+FORGET_AFTER = 3600.0
+
+# What differs between two submits of the same thing.
+_OF_ONE_SUBMIT = ("id", "token", "created", "fetch_hint")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A job under the id and token that it goes by, ours alone until `settle` or the end of this process."""
+
+    job: dict[str, Any]
+    taken_over: bool  # an earlier process began it
+    _file: Path
+    _lock: int
+
+    def settle(self) -> None:
+        """The host has the run, or will never have it: nothing is left to take over."""
+        self._file.unlink(missing_ok=True)
+        self.release()
+
+    def release(self) -> None:
+        """Leave it to whoever repeats the submit."""
+        with contextlib.suppress(OSError):
+            os.close(self._lock)
+
+
+def take(job: dict[str, Any], manifest: dict[str, Any], host: str, *, now: float | None = None) -> Claim:
+    """Claim `job`: under the id of an equal submit that nobody works on any more, else under its own."""
+    now = time.time() if now is None else now
+    folder = _folder()
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    same = _fingerprint(job, manifest, host)
+    for file, lock, earlier in _abandoned(folder, now):
+        if earlier["fingerprint"] == same:
+            ours = {key: earlier[key] for key in _OF_ONE_SUBMIT if key in earlier}
+            return Claim({**job, **ours}, True, file, lock)
+        os.close(lock)
+    return _begin(folder, job, same)
+
+
+def _begin(folder: Path, job: dict[str, Any], same: str) -> Claim:
+    file = folder / f"{job['id']}.json"
+    lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    kept = {"fingerprint": same, **{key: job[key] for key in _OF_ONE_SUBMIT if key in job}}
+    os.write(lock, json.dumps(kept).encode())
+    return Claim(job, False, file, lock)
+
+
+def _abandoned(folder: Path, now: float) -> Iterator[tuple[Path, int, dict[str, Any]]]:
+    """Claims that no living process holds, each with its lock, which is now ours; old ones are removed."""
+    for file in sorted(folder.glob("*.json")):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            lock = os.open(file, os.O_RDWR)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                earlier = json.loads(file.read_bytes())
+                old = now - earlier["created"] > FORGET_AFTER
+            except (OSError, ValueError, KeyError):
+                os.close(lock)
+                continue
+            if old:
+                file.unlink(missing_ok=True)
+                os.close(lock)
+                continue
+            yield file, lock, earlier
+
+
+def _fingerprint(job: dict[str, Any], manifest: dict[str, Any], host: str) -> str:
+    """Equal for two submits of the same job with the same files to the same host."""
+    asked = {key: value for key, value in job.items() if key not in _OF_ONE_SUBMIT}
+    return hashlib.sha256(json.dumps([asked, manifest, host], sort_keys=True).encode()).hexdigest()
+
+
+def _folder() -> Path:
+    import platformdirs
+
+    return platformdirs.user_data_path("gpurun") / "submits"

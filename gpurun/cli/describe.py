@@ -1,0 +1,94 @@
+"""A run in words: its state, its GPUs, how it ended. Used by every verb that speaks of runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpurun.agent import vocabulary as words
+from gpurun.cli import output
+
+Record = dict[str, Any]
+
+COLOURS = {
+    words.SYNCING: output.BLUE,
+    words.QUEUED: output.YELLOW,
+    words.PREPARING: output.BLUE,
+    words.RUNNING: output.CYAN,
+    words.SUCCEEDED: output.GREEN,
+    words.FAILED: output.RED,
+    words.TIMED_OUT: output.RED,
+    words.LOST: output.RED,
+    words.STOPPED: output.YELLOW,
+    words.UNKNOWN: output.DIM,
+}
+
+
+def state(record: Record) -> str:
+    """One word, or two where the word alone would mislead."""
+    word = str(record["state"]).replace("_", " ")
+    if record.get("stop_requested") and record["state"] not in words.ENDS:
+        return "stopping"
+    if record["state"] == words.FAILED:
+        code, reason = record.get("exit_code"), record.get("reason")
+        return f"{word} ({reason if reason not in ('exit', None) or code is None else code})"
+    if record["state"] == words.LOST and record.get("reason"):
+        return f"{word} ({record['reason']})"
+    return word
+
+
+def styled_state(record: Record, stream: Any) -> str:
+    return output.styled(state(record), COLOURS.get(record["state"], output.DIM), stream=stream)
+
+
+def outcome(record: Record) -> str:
+    """A clause such as `failed with exit code 3 after 2m 10s`."""
+    ran = None
+    if record.get("started") and record.get("ended"):
+        ran = output.duration(record["ended"] - record["started"])
+    return how_it_ended(record) + (f" after {ran}" if ran else "")
+
+
+def how_it_ended(record: Record) -> str:
+    name, code = record["state"], record.get("exit_code")
+    if name == words.FAILED:
+        if record.get("reason") == "oom":
+            return "ran out of memory"
+        if record.get("reason") == "signal" and code:
+            return f"was killed by signal {code - 128 if code > 128 else code}"
+        return f"failed with exit code {code}" if code is not None else "failed before it ran"
+    if name == words.TIMED_OUT:
+        return "was ended: its time was over"
+    return {
+        words.SUCCEEDED: "succeeded",
+        words.STOPPED: "was stopped",
+        words.LOST: "was lost",
+    }.get(name, f"is {state(record)}")
+
+
+def reason(record: Record) -> str:
+    """Why it is not a success, in a sentence; empty when there is nothing to say."""
+    said = record.get("message") or ""
+    if record["state"] in words.ENDS and record["state"] != words.SUCCEEDED:
+        return said or words.REASONS.get(record.get("reason") or "", "")
+    return said
+
+
+def gpus(record: Record) -> str:
+    """`0,1`, or what it asked for while it has none."""
+    held = record.get("gpus") or []
+    if held:
+        return ",".join(str(gpu["index"]) for gpu in held)
+    asked = record.get("gpus_asked")
+    return "-" if not asked else f"({asked})"
+
+
+def gpu_names(record: Record) -> str:
+    """`0,1 (NVIDIA A100)`."""
+    held = record.get("gpus") or []
+    names = list(dict.fromkeys(str(gpu.get("name") or "") for gpu in held))
+    return f"{gpus(record)} ({', '.join(names)})" if held and names != [""] else gpus(record)
+
+
+def waiting(record: Record) -> str:
+    """What a run that does not run yet waits for."""
+    return str(record.get("waiting") or "")

@@ -1,0 +1,84 @@
+"""`gpurun logs`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from gpurun.agent import vocabulary as words
+from gpurun.cli import options, output
+from gpurun.cli.screen import Screen, say_end
+from gpurun.errors import UsageError
+
+EXAMPLES = """\
+gpurun logs -f
+gpurun logs train-7f3k --tail 50
+gpurun logs --since 5m -t"""
+
+
+def logs(
+    run: options.Run = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")] = False,
+    tail: Annotated[int | None, typer.Option("--tail", "-n", metavar="N", min=0, help="Only the last N lines.")] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="SPAN", help="Only what came in the last 5m, 2h, ...")
+    ] = None,
+    timestamps: Annotated[
+        bool, typer.Option("--timestamps", "-t", help="Put before each line when it came (UTC).")
+    ] = False,
+) -> None:
+    """Print what a run wrote, byte for byte, on stdout.
+
+    What image and dependencies say while the run is prepared goes to stderr with -f. Without -f it is part of the
+    output when there is nothing else, as in a run that failed before it started.
+    """
+    from gpurun import runs
+    from gpurun.follow import show_log
+
+    request = {
+        "tail": tail,
+        "since": None if since is None else seconds(since, "--since"),
+        "times": timestamps,
+        "follow": follow,
+    }
+    entry = runs.resolve(run)
+    wire = runs.wire_to(entry.host)
+    with output.activity() as say:
+        screen = Screen(entry.host, say) if follow else _Pages(entry.host, say)
+        try:
+            record = show_log(wire, {"run": entry.id, **request}, screen)
+        except KeyboardInterrupt:
+            say("")
+            screen.fresh_line()
+            if follow:
+                output.note(f"{entry.id} goes on on {entry.host}")
+            raise
+        screen.fresh_line()
+        if follow:
+            say_end(record, entry.host)
+        elif not screen.printed:
+            output.note(f"{entry.id} has printed nothing yet")
+        elif record["state"] == words.FAILED and record.get("message") and sys.stdout.isatty():
+            output.warn(record["message"])
+
+
+class _Pages(Screen):
+    """Without -f everything is the result, what preparing said too."""
+
+    def prepare(self, data: bytes) -> None:
+        self.log(data)
+
+    def state(self, record: dict[str, Any]) -> None:
+        return
+
+
+def seconds(span: str, option: str) -> float:
+    """Seconds in `5m`, `1h30m`, `90`. Raises UsageError."""
+    from pytimeparse2 import parse
+
+    found = parse(span)
+    if found is None or found < 0:
+        raise UsageError(f"{option} wants a time span such as 5m or 1h30m, not {span!r}", f"{option} 5m")
+    return float(found)

@@ -1,0 +1,124 @@
+"""What a submit sends and runs, in words: the notes on the way, the questions about size, and `--dry-run`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import TYPE_CHECKING, Any
+
+from gpurun.cli import output
+
+if TYPE_CHECKING:
+    from gpurun.config.load import Loaded
+    from gpurun.submit import Plan
+
+WARN_FROM = 500_000_000  # bytes of a project
+ASK_FROM = 1_000_000_000
+
+
+def approve(plan: Plan, *, yes: bool) -> None:
+    """A project that is too large is more often a data folder that nobody meant to send."""
+    total = plan.files.bytes
+    if total <= WARN_FROM:
+        return
+    largest = "\n".join(f"  {output.size(size):>8}  {path}" for path, size in plan.files.largest(5))
+    output.warn(f"the project has {output.size(total)}; the largest in it:\n{largest}")
+    if total > ASK_FROM:
+        output.next_step("gpurun push DIR HOST:NAME", "for data; .gpurunignore keeps files here")
+        question = f"Send {output.size(total)} to the host?"
+        output.confirm(question, yes=yes, otherwise="add -y to send it, or name what stays in .gpurunignore")
+
+
+def tell(plan: Plan, host: str, *, yes: bool) -> None:
+    approve(plan, yes=yes)
+    files = plan.files
+    git = plan.job.get("git") or {}
+    state = " (with uncommitted changes)" if git.get("dirty") else ""
+    commit = f", commit {git['commit'][:8]}{state}" if git.get("commit") else ""
+    output.note(
+        f"{plan.job['project']['name']} to {host}: {output.plural(files.count, 'file')}, {output.size(files.bytes)}{commit}"
+    )
+    if files.left_out:
+        output.note(f"  stays here: {left_out(files.left_out)}")
+    for line in plan.notes:
+        output.note(f"  {line}")
+
+
+def left_out(items: Any) -> str:
+    """`.venv/ (virtual environment), 2 more ignored by git`: secrets and large things by name, the rest counted."""
+    by_reason: dict[str, list[Any]] = {}
+    for item in items:
+        by_reason.setdefault(item.why, []).append(item)
+    parts = []
+    for why, group in by_reason.items():
+        names = [item.path for item in group[:3]] + ([f"{len(group) - 3} more"] if len(group) > 3 else [])
+        parts.append(f"{', '.join(names)} ({why})")
+    return "; ".join(parts)
+
+
+def tell_prepared(prepared: dict[str, Any]) -> None:
+    record = prepared["run"]
+    asked = record["gpus_asked"]
+    gpus = "no GPU" if asked == 0 else "all GPUs" if asked == "all" else output.plural(int(asked), "GPU")
+    image = f", image {record['image']}" if record.get("image") else ""
+    output.note(f"{record['id']}: {record['runtime']}, {gpus}{image}")
+    for line in record.get("notes") or []:
+        output.warn(line)
+
+
+def show(loaded: Loaded, *, as_json: bool) -> int:
+    from gpurun.submit import make_plan
+
+    plan = make_plan(loaded)
+    shown = {
+        "host": loaded.host.name if loaded.host else None,
+        "project": {"root": str(loaded.project.root), "name": loaded.project.name},
+        "command": plan.job["command"],
+        "job": plan.job,
+        "env": sorted(loaded.env),
+        "sources": dict(loaded.sources),
+        "files": {
+            "count": plan.files.count,
+            "bytes": plan.files.bytes,
+            "largest": [{"path": path, "bytes": size} for path, size in plan.files.largest(10)],
+            "left_out": [{"path": i.path, "why": i.why, "files": i.files, "bytes": i.size} for i in plan.files.left_out],
+        },
+        "notes": list(plan.notes),
+    }  # fmt: skip
+    if as_json:
+        output.json(shown)
+        return 0
+    for name, text in _plan_lines(plan, loaded):
+        output.out(f"{output.styled(name.ljust(10), output.BOLD, stream=sys.stdout)} {text}".rstrip())
+    return 0
+
+
+def _plan_lines(plan: Plan, loaded: Loaded) -> list[tuple[str, str]]:
+    job, files, wanted = plan.job, plan.files, plan.job["resources"]
+    limits = {
+        "memory": wanted["memory"] and output.size(wanted["memory"]),
+        "cpus": wanted["cpus"],
+        "shm": wanted["shm"] and output.size(wanted["shm"]),
+        "ends after": job["max_duration"] and output.duration(job["max_duration"]),
+    }
+    found = job["dependencies"]
+    lines = [
+        ("host", loaded.host.name if loaded.host else "-"),
+        ("project", f"{job['project']['name']}  {loaded.project.root}"),
+        ("command", shlex.join(job["command"])),
+        ("gpus", str(wanted["gpus"])),
+        ("limits", ", ".join(f"{key} {value}" for key, value in limits.items() if value) or "none"),
+        ("runtime", job["runtime"] or "what the host has"),
+        ("image", job["image"] or "the pinned one"),
+        ("installs", f"{found['kind']} {found['file']}" if found else "nothing"),
+        ("env", ", ".join(job["env"]) or "-"),
+    ]
+    lines += [
+        ("mount", f"{m['source']} at {m['target']}{' (read-only)' if m['readonly'] else ''}") for m in job["mounts"]
+    ]
+    lines.append(("sends", f"{output.plural(files.count, 'file')}, {output.size(files.bytes)}"))
+    lines += [("", f"{output.size(size):>8}  {path}") for path, size in files.largest(5)]
+    if files.left_out:
+        lines.append(("stays here", left_out(files.left_out)))
+    lines += [("note", text) for text in plan.notes]
+    return lines

@@ -1,0 +1,154 @@
+"""`gpurun ps`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gpurun.agent import vocabulary as words
+from gpurun.cli import describe, options, output
+
+if TYPE_CHECKING:
+    from gpurun.runs import HostRuns
+
+EXAMPLES = """\
+gpurun ps
+gpurun ps -a -H box
+gpurun ps --json"""
+
+HEADER = ["RUN", "STATE", "GPUS", "SINCE", "DISK", "HOST"]
+
+
+def ps(
+    all_runs: Annotated[bool, typer.Option("--all", "-a", help="Runs that have ended, too.")] = False,
+    host: options.Host = None,
+    all_users: Annotated[bool, typer.Option("--all-users", help="Everybody's runs, and who uses which GPU.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """List your live runs on all hosts.
+
+    Hosts are asked side by side and have 2 seconds each; of a silent one you see what was last known, marked with ?.
+    """
+    from gpurun import runs
+    from gpurun.config import hosts
+
+    which = [hosts.choose(host)] if host else runs.hosts_of_interest(all_runs=all_runs)
+    found = runs.list_runs(which, {"all": all_runs, "gpus": all_users})
+    shown = [_select(one, all_runs=all_runs, all_users=all_users) for one in found]
+    if as_json:
+        output.json(
+            {"runs": [_as_json(host, record) for host, records in shown for record in records]}
+            | {"hosts": [_host_json(one) for one in found]}
+        )
+    else:
+        _show(found, shown, all_runs=all_runs, all_users=all_users)
+    if found and all(one.failure is not None for one in found):
+        assert found[0].failure is not None
+        raise found[0].failure
+
+
+def _select(one: HostRuns, *, all_runs: bool, all_users: bool) -> tuple[str, list[dict[str, Any]]]:
+    """The host's name and its records to show, the newest first; last known ones when it is silent."""
+    import getpass
+
+    if one.answer is not None:
+        records = [{**record, "seen": one.answer["now"]} for record in one.answer["runs"]]
+    else:
+        records = [
+            {**(entry.record or _never_seen(entry)), "seen": entry.seen}
+            for entry in one.known
+            if all_runs or not entry.ended
+        ]
+    mine = getpass.getuser()
+    records = [record for record in records if all_users or record["owner"] in (mine, None)]
+    return one.host, sorted(records, key=lambda record: record["created"] or 0, reverse=True)
+
+
+def _never_seen(entry: Any) -> dict[str, Any]:
+    """A run whose host has not spoken of it yet: its submit broke off, or is going on right now."""
+    return {
+        "id": entry.id,
+        "name": entry.name,
+        "project": entry.project,
+        "owner": None,
+        "state": words.SYNCING,
+        "created": entry.created,
+        "since": entry.created,
+    }
+
+
+def _as_json(host: str, record: dict[str, Any]) -> dict[str, Any]:
+    return {**record, "host": host}
+
+
+def _host_json(one: HostRuns) -> dict[str, Any]:
+    told = one.answer or {}
+    return {
+        "host": one.host,
+        "answered": one.answer is not None,
+        "failure": one.failure.what if one.failure else None,
+        "gpus": told.get("gpus", []),
+        "queue": told.get("queue", []),
+        "others": told.get("others", []),
+        "disk": told.get("disk"),
+    }
+
+
+def _show(
+    found: list[HostRuns], shown: list[tuple[str, list[dict[str, Any]]]], *, all_runs: bool, all_users: bool
+) -> None:
+    answered = {one.host: one.answer is not None for one in found}
+    rows = [
+        _row(record, host, answered=answered[host], now=_now(found, host))
+        for host, records in shown
+        for record in records
+    ]
+    if rows:
+        output.table(
+            [*HEADER, "OWNER"] if all_users else HEADER, _with_owner(rows, shown) if all_users else rows, shrink=0
+        )
+    elif any(answered.values()):
+        output.note("no runs" if all_runs else "no live runs; gpurun ps -a lists those that have ended")
+    if all_users:
+        _show_gpus(found)
+    for one in found:
+        if one.failure is not None and len(found) > 1:
+            output.warn(f"{one.host} did not answer ({one.failure.what}); ? marks what was last known")
+
+
+def _now(found: list[HostRuns], host: str) -> float:
+    """The host's own clock where it answered: `since` is of that clock."""
+    answer = next(one.answer for one in found if one.host == host)
+    return float(answer["now"]) if answer else time.time()
+
+
+def _row(record: dict[str, Any], host: str, *, answered: bool, now: float) -> list[str]:
+    since, disk = record.get("since"), record.get("disk")
+    state = describe.styled_state(record, sys.stdout)
+    return [
+        record["id"],
+        state if answered else f"{describe.state(record)}?",
+        describe.gpus(record),
+        output.ago(since, now) if since else "-",
+        output.size(disk) if disk else "-",
+        host,
+    ]
+
+
+def _with_owner(rows: list[list[str]], shown: list[tuple[str, list[dict[str, Any]]]]) -> list[list[str]]:
+    owners = [record.get("owner") or "-" for _, records in shown for record in records]
+    return [[*row, owner] for row, owner in zip(rows, owners, strict=True)]
+
+
+def _show_gpus(found: list[HostRuns]) -> None:
+    rows = [
+        [one.host, str(gpu["index"]), str(gpu["name"]), gpu["used_by"] or "free"]
+        for one in found
+        for gpu in (one.answer or {}).get("gpus", [])
+    ]
+    if rows:
+        output.out("")
+        output.table(["HOST", "GPU", "NAME", "USED BY"], rows, shrink=3)

@@ -1,0 +1,92 @@
+"""A run that is followed on a terminal: its log on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from gpurun.agent import vocabulary as words
+from gpurun.cli import describe, output
+
+
+class Screen:
+    """What `gpurun.follow` tells us, shown. `say` changes the status line (see output.activity)."""
+
+    def __init__(self, host: str, say: Callable[[str], None], *, log_to_stderr: bool = False) -> None:
+        self._host = host
+        self._say = say
+        self._to_stderr = log_to_stderr
+        self._in_line = False  # the log's last byte was no newline: a line of ours would be glued to it
+        self._state = ""
+        self._lost = False
+        self._waited = False
+        self.printed = False  # anything of the log or of preparing
+
+    def log(self, data: bytes) -> None:
+        self._say("")
+        if self._to_stderr:
+            output.say_bytes(data)
+        else:
+            output.out_bytes(data)
+        self._note_end(data)
+
+    def prepare(self, data: bytes) -> None:
+        self._say("")
+        output.say_bytes(data)
+        self._note_end(data)
+
+    def _note_end(self, data: bytes) -> None:
+        self.printed = True
+        self._in_line = not data.endswith(b"\n")
+
+    def state(self, record: dict[str, Any]) -> None:
+        """Tell of what must be waited for; a run that just runs needs no words."""
+        name, run = record["state"], record["id"]
+        if name == words.QUEUED and describe.waiting(record):
+            self._waited = True
+            self._say(f"{run} waits {describe.waiting(record)}")
+        elif name == words.PREPARING:
+            self._say(f"preparing {run}")
+        elif name == words.RUNNING:
+            self._say("")
+            if self._waited:
+                self._waited = False
+                output.note(f"{run} runs now on GPU {describe.gpu_names(record)}")
+        if record.get("stop_requested") and self._state == words.RUNNING and name not in words.ENDS:
+            self.fresh_line()
+            output.note(f"{run} is asked to stop")
+            name = "stopping"
+        self._state = name
+
+    def lost(self, what: str) -> None:
+        if not self._lost:
+            self._lost = True
+            self.fresh_line()
+            output.warn(f"lost contact with {self._host} ({what}); the run goes on, and so will this log")
+        self._say(f"trying to reach {self._host} again")
+
+    def back(self) -> None:
+        self._lost = False
+        self._say("")
+
+    def fresh_line(self) -> None:
+        """Leave a half line of the log, where both go to one terminal."""
+        if self._in_line and (self._to_stderr or sys.stdout.isatty()) and sys.stderr.isatty():
+            print(file=sys.stderr)
+        self._in_line = False
+
+
+def say_end(record: dict[str, Any], host: str) -> None:
+    """How it ended, why, and what may be done next."""
+    run = record["id"]
+    colour = describe.COLOURS.get(record["state"], output.DIM)
+    output.say(f"{run} {output.styled(describe.outcome(record), colour)}")
+    if why := describe.reason(record):
+        output.say(f"  {why}")
+    if record.get("next"):
+        output.next_step(record["next"])
+    if record["state"] != words.SUCCEEDED:
+        output.next_step(f"gpurun status {run}", "why, and what may help")
+    if record.get("started"):
+        output.next_step(f"gpurun fetch {run}", "bring back what it wrote")

@@ -1,0 +1,173 @@
+"""`gpurun status`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from typing import Annotated, Any
+
+import typer
+
+from gpurun.agent import vocabulary as words
+from gpurun.cli import describe, options, output
+from gpurun.errors import HostUnreachable
+
+EXAMPLES = """\
+gpurun status
+gpurun status train-7f3k --json
+gpurun status train --exit-code && echo it worked"""
+
+LOG_LINES = 12  # of a log's end, when there is no traceback
+
+
+def status(
+    run: options.Run = None,
+    exit_code: Annotated[
+        bool,
+        typer.Option("--exit-code", help="End with the job's exit code (125 while it is live)."),
+    ] = False,
+    as_json: options.Json = False,
+) -> int:
+    """Show one run in full: what it waits for, what it runs on, or why it failed and what may help."""
+    from gpurun import runs
+
+    entry = runs.resolve(run)
+    try:
+        answer = runs.status(entry)
+    except HostUnreachable as error:
+        if entry.record is None or as_json:
+            raise
+        _show_last_known(entry)
+        raise error from None
+    record = answer["run"]
+    if as_json:
+        output.json({**answer, "host": entry.host, "exit": runs.exit_code(record), "hint": _hint(answer)})
+    else:
+        _show(answer, entry)
+    if not exit_code:
+        return 0
+    code = runs.exit_code(record)
+    return words.EXIT_FAILED if code is None else code
+
+
+def _show(answer: dict[str, Any], entry: Any) -> None:
+    record = answer["run"]
+    colour = describe.COLOURS.get(record["state"], output.DIM)
+    clause = describe.outcome(record) if record["state"] in words.ENDS else f"is {describe.state(record)}"
+    title = f"{output.styled(record['id'], output.BOLD, stream=sys.stdout)} "
+    output.out(title + output.styled(clause, colour, stream=sys.stdout))
+    for name, text in _lines(answer, entry):
+        label = output.styled(name.ljust(9), output.DIM, stream=sys.stdout)
+        output.out(f"  {label} {text}")
+    _show_failure(answer)
+    _show_next(record)
+
+
+def _lines(answer: dict[str, Any], entry: Any) -> list[tuple[str, str]]:
+    record, job = answer["run"], answer["job"] or {}
+    lines = [
+        ("because", describe.reason(record)),
+        ("waits", describe.waiting(record)),
+        ("project", _project(job)),
+        ("command", shlex.join(job.get("command", []))),
+        ("host", f"{entry.host}, {record.get('runtime') or 'runtime not chosen yet'}"),
+        ("gpus", describe.gpu_names(record)),
+        ("image", _image(record)),
+        ("times", _times(record)),
+        ("files", _files(answer, entry)),
+        ("fetched", _fetched(entry, record)),
+    ]
+    lines += [("note", text) for text in record.get("notes") or []]
+    return [(name, text) for name, text in lines if text]
+
+
+def _project(job: dict[str, Any]) -> str:
+    git = job.get("git") or {}
+    name = str(job.get("project", {}).get("name", ""))
+    if not git.get("commit"):
+        return name
+    changes = ", with uncommitted changes" if git.get("dirty") else ""
+    return f"{name} at {git['commit'][:10]} ({git.get('branch') or 'no branch'}{changes})"
+
+
+def _image(record: dict[str, Any]) -> str:
+    image, digest = record.get("image") or "", record.get("digest") or ""
+    return image if not digest or digest in image else f"{image} {digest}".strip()
+
+
+def _times(record: dict[str, Any]) -> str:
+    def clock(moment: float) -> str:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
+
+    parts = [f"submitted {clock(record['created'])}"] if record.get("created") else []
+    if record.get("started"):
+        parts.append(f"started {clock(record['started'])}")
+    if record.get("ended"):
+        parts.append(f"ended {clock(record['ended'])}")
+    return ", ".join(parts)
+
+
+def _files(answer: dict[str, Any], entry: Any) -> str:
+    size = f" ({output.size(answer['run']['disk'])})" if answer["run"].get("disk") else ""
+    return f"{entry.host}:{answer['path']}{size}" if answer.get("path") else ""
+
+
+def _fetched(entry: Any, record: dict[str, Any]) -> str:
+    when = entry.fetched or record.get("fetched")
+    if when:
+        return f"{output.ago(when)} ago" + (f" to {entry.fetched_to}" if entry.fetched_to else "")
+    return "never" if record["state"] in words.ENDS and record.get("started") else ""
+
+
+def _show_failure(answer: dict[str, Any]) -> None:
+    """The last traceback, or the end of what was said, of a run that did not end well."""
+    if answer["run"]["state"] not in (words.FAILED, words.TIMED_OUT, words.LOST):
+        return
+    text = answer.get("traceback") or _tail(answer.get("log_tail")) or _tail(answer.get("prepare_tail"))
+    if text:
+        output.out("")
+        output.out(text.rstrip())
+    found = _hint(answer)
+    if found:
+        output.out("")
+        output.out(f"{output.styled('hint:', output.CYAN, output.BOLD, stream=sys.stdout)} {found}")
+
+
+def _hint(answer: dict[str, Any]) -> str | None:
+    from gpurun import hints
+
+    record = answer["run"]
+    if record["state"] not in (words.FAILED, words.TIMED_OUT, words.LOST):
+        return None
+    if record.get("next"):
+        return str(record["next"])
+    if record.get("reason") == "oom":
+        return "give it more with --memory, or use smaller batches or fewer DataLoader workers"
+    said = answer.get("traceback") or answer.get("log_tail") or answer.get("prepare_tail") or ""
+    return hints.hint(said)
+
+
+def _tail(text: str | None) -> str:
+    lines = (text or "").replace("\r", "\n").rstrip().splitlines()
+    return "\n".join(lines[-LOG_LINES:])
+
+
+def _show_next(record: dict[str, Any]) -> None:
+    if not sys.stdout.isatty():
+        return
+    run = record["id"]
+    output.say("")
+    if record["state"] in words.ENDS:
+        output.next_step(f"gpurun logs {run}", "all that it printed")
+        if record.get("started"):
+            output.next_step(f"gpurun fetch {run}", "what it wrote")
+    else:
+        output.next_step(f"gpurun logs -f {run}", "follow it")
+        output.next_step(f"gpurun stop {run}", "end it")
+
+
+def _show_last_known(entry: Any) -> None:
+    record = entry.record
+    output.out(f"{record['id']} is unknown: {entry.host} does not answer, which changes nothing about the run")
+    output.out(f"  last seen {output.ago(entry.seen)} ago: {describe.state(record)}")

@@ -1,0 +1,238 @@
+"""`gpurun submit`."""
+
+from __future__ import annotations
+
+import functools
+import shlex
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gpurun.agent import vocabulary as words
+from gpurun.cli import complete, options, output, plan_shown
+from gpurun.cli.own_arguments import KEY, CommandWithArguments
+from gpurun.cli.screen import Screen, say_end
+from gpurun.errors import UsageError
+
+if TYPE_CHECKING:
+    from gpurun.config.load import Loaded
+    from gpurun.submit import Plan, Started
+    from gpurun.wire import Wire
+
+COMMAND = CommandWithArguments
+EXAMPLES = """\
+gpurun submit train.py
+gpurun submit train.py --gpus 2 -f -- --lr 1e-3 --epochs 20
+gpurun submit -m vision.train -H box --max-duration 12h
+gpurun submit jobs/digits.toml --dry-run"""
+
+RESOURCES, SETTING, AFTER = "Resources", "Where and how", "What happens then"
+
+
+def submit(
+    ctx: typer.Context,
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="SCRIPT|JOBFILE",
+            help="A .py, a .sh or an executable of the project, or a job file (.toml).",
+            autocompletion=complete.scripts,
+            show_default=False,
+        ),
+    ] = None,
+    module: Annotated[
+        str | None, typer.Option("-m", "--module", metavar="MODULE", help="Run a module, as python -m does.")
+    ] = None,
+    host: options.Host = None,
+    gpus: Annotated[
+        str | None,
+        typer.Option("--gpus", "-g", metavar="N", help="GPUs: a number, or all. [1]", rich_help_panel=RESOURCES),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", "-n", metavar="NAME", help="What the run is called. [the script]")
+    ] = None,
+    image: Annotated[
+        str | None,
+        typer.Option("--image", metavar="REF", help="Container image. [the pinned one]", rich_help_panel=SETTING),
+    ] = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option("--runtime", metavar="docker|bare", help="[what the host has]", rich_help_panel=SETTING),
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option("--memory", metavar="SIZE", help="At most so much, e.g. 32GB.", rich_help_panel=RESOURCES),
+    ] = None,
+    cpus: Annotated[
+        float | None, typer.Option("--cpus", metavar="N", help="At most so many.", rich_help_panel=RESOURCES)
+    ] = None,
+    shm_size: Annotated[
+        str | None,
+        typer.Option(
+            "--shm-size",
+            metavar="SIZE",
+            help="Shared memory for DataLoader workers. [half of the memory]",
+            rich_help_panel=RESOURCES,
+        ),
+    ] = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option("--env", "-e", metavar="K[=V]", help="A variable; without =V, yours.", rich_help_panel=SETTING),
+    ] = None,
+    env_file: Annotated[
+        str | None,
+        typer.Option("--env-file", metavar="FILE", help="Variables, a line K=V each.", rich_help_panel=SETTING),
+    ] = None,
+    mount: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--mount", metavar="SRC:DST[:ro]", help="A path of the host for the job.", rich_help_panel=SETTING
+        ),
+    ] = None,
+    max_duration: Annotated[
+        str | None,
+        typer.Option("--max-duration", metavar="SPAN", help="End it after this, e.g. 12h.", rich_help_panel=RESOURCES),
+    ] = None,
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", "-f", help="Follow the log, and end with the job's exit code.", rich_help_panel=AFTER),
+    ] = False,
+    fetch: Annotated[
+        bool, typer.Option("--fetch", help="With -f: fetch when it has ended.", rich_help_panel=AFTER)
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be sent and run, and do nothing.")
+    ] = False,
+    yes: options.Yes = False,
+    as_json: options.Json = False,
+) -> int:
+    """Send the project to a host and start SCRIPT there, in the project's root.
+
+    Prints the run's id alone on stdout. The job goes on whatever becomes of this laptop.
+    """
+    if (target is None) == (module is None):
+        raise UsageError("name a script, a job file or -m MODULE", "gpurun submit train.py, or gpurun submit --help")
+    from gpurun.config.load import load
+
+    said = {
+        "module": module, "gpus": gpus, "name": name, "image": image, "runtime": runtime, "memory": memory,
+        "cpus": cpus, "shm_size": shm_size, "env": env or None, "env_file": env_file, "mounts": mount or None,
+        "max_duration": max_duration, "host": host, "args": ctx.meta.get(KEY), "fetch": fetch or None,
+    }  # fmt: skip
+    loaded = load(said, target)
+    if dry_run:
+        return plan_shown.show(loaded, as_json=as_json)
+    if loaded.spec.fetch and not follow and fetch:
+        raise UsageError("--fetch waits for the run's end, so it wants -f", "add -f, or fetch later: gpurun fetch")
+    return _submit(loaded, follow=follow, yes=yes, as_json=as_json)
+
+
+def _submit(loaded: Loaded, *, follow: bool, yes: bool, as_json: bool) -> int:
+    from gpurun import rsync
+    from gpurun.submit import Report, make_plan
+    from gpurun.submit import submit as start
+    from gpurun.wire import connect
+
+    assert loaded.host is not None
+    rsync.check_local()
+    wire = connect(loaded.host)
+    plan = functools.partial(make_plan, loaded)
+    if not wire.connection.is_warm:
+        # ssh may ask for a password now: our own questions come first, not at the same time.
+        done = plan()
+        plan_shown.approve(done, yes=yes)
+        plan, yes = functools.partial(_same, done), True
+        output.note(f"connecting to {wire.host}")
+    with output.activity() as say, output.transfer(f"sending to {wire.host}") as bar:
+        report = Report(
+            say=say,
+            listed=lambda done: plan_shown.tell(done, wire.host, yes=yes),
+            prepared=plan_shown.tell_prepared,
+            progress=lambda at: bar(at.bytes, 0, fraction=at.fraction, rate=at.rate),
+        )
+        try:
+            started = start(wire, plan, report, follow=follow)
+        except KeyboardInterrupt:
+            say("")
+            output.say(f"interrupted: nothing runs on {wire.host} yet")
+            output.next_step(_this_line(), "goes on where this stopped")
+            raise
+        say("")
+        return _after_start(wire, started, loaded, say, follow=follow, as_json=as_json)
+
+
+def _same(plan: Plan) -> Plan:
+    return plan
+
+
+def _after_start(
+    wire: Wire, started: Started, loaded: Loaded, say: Callable[[str], None], *, follow: bool, as_json: bool
+) -> int:
+    record = started.record
+    if started.earlier:
+        output.note(f"{record['id']} had been started by the submit that this one repeats")
+    if not as_json:
+        output.out(record["id"])
+    if not follow:
+        if started.stream is not None:
+            record = _hold_until_running(wire, started, say)
+        if as_json:
+            output.json({**record, "host": wire.host})
+        elif sys.stdout.isatty():
+            output.next_step(f"gpurun logs -f {record['id']}", "follow it")
+            output.next_step("gpurun ps", "all runs")
+        return 0
+    return _follow(wire, started, loaded, say, as_json=as_json)
+
+
+def _hold_until_running(wire: Wire, started: Started, say: Callable[[str], None]) -> dict[str, Any]:
+    """Stay until the dependencies are installed: some come over git+ssh with this laptop's SSH agent."""
+    from gpurun.follow import show_log
+
+    say("lending the host your SSH agent for the dependencies")
+    over = (words.RUNNING, *words.ENDS)
+    return show_log(
+        wire,
+        {"run": started.record["id"], "follow": True},
+        Screen(wire.host, say, log_to_stderr=True),
+        stream=started.stream,
+        until=lambda record: record["state"] in over,
+    )
+
+
+def _follow(wire: Wire, started: Started, loaded: Loaded, say: Callable[[str], None], *, as_json: bool) -> int:
+    from gpurun import runs
+    from gpurun.follow import show_log
+
+    run = started.record["id"]
+    screen = Screen(wire.host, say, log_to_stderr=as_json)
+    try:
+        record = show_log(wire, {"run": run, "follow": True}, screen, stream=started.stream)
+    except KeyboardInterrupt:
+        say("")
+        screen.fresh_line()
+        say_detached(run, wire.host)
+        return words.EXIT_INTERRUPTED
+    screen.fresh_line()
+    say_end(record, wire.host)
+    if as_json:
+        output.json({**record, "host": wire.host})
+    if loaded.spec.fetch:
+        from gpurun.cli.fetch import fetch
+
+        fetch([run])
+    code = runs.exit_code(record)
+    return words.EXIT_FAILED if code is None else code
+
+
+def say_detached(run: str, host: str) -> None:
+    """After Ctrl-C: the job goes on; how to come back, and how to stop it."""
+    output.say(f"detached: {run} goes on on {host}")
+    output.next_step(f"gpurun logs -f {run}", "come back to its log")
+    output.next_step(f"gpurun stop {run}", "stop it")
+
+
+def _this_line() -> str:
+    return shlex.join(["gpurun", *sys.argv[1:]])

@@ -1,0 +1,84 @@
+"""What the terminal can show, and numbers and words as people read them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import time
+from typing import TextIO
+
+BOLD, DIM, RED, GREEN, YELLOW, BLUE, CYAN = "1", "2", "31", "32", "33", "34", "36"
+
+
+def interactive() -> bool:
+    """Whether we may ask somebody."""
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def can_redraw(stream: TextIO) -> bool:
+    return stream.isatty() and os.environ.get("TERM") not in ("dumb", "", None)
+
+
+def styled(text: str, *styles: str, stream: TextIO | None = None) -> str:
+    """`text` in these styles where `stream` (stderr unless told) can show them."""
+    if not styles or os.environ.get("NO_COLOR") or not can_redraw(stream or sys.stderr):
+        return text
+    return f"\x1b[{';'.join(styles)}m{text}\x1b[0m"
+
+
+def width() -> int:
+    return shutil.get_terminal_size((80, 24)).columns
+
+
+def size(count: float) -> str:
+    """Bytes as disks are sold: 1 GB is 10^9."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.5:
+            return f"{count:.0f} {unit}" if count >= 99.5 or unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """Two units at most: 45s, 5m 10s, 2h 05m, 3d 4h."""
+    whole = max(int(seconds), 0)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02}s"
+    if whole < 86400:
+        return f"{whole // 3600}h {whole % 3600 // 60:02}m"
+    return f"{whole // 86400}d {whole % 86400 // 3600}h"
+
+
+def ago(moment: float, now: float | None = None) -> str:
+    """How long it is since `moment` (unix seconds), in one unit where that is enough: 40s, 5m, 3h, 2d."""
+    passed = max((time.time() if now is None else now) - moment, 0)
+    for unit, seconds in (("d", 86400), ("h", 3600), ("m", 60)):
+        if passed >= seconds:
+            return f"{int(passed // seconds)}{unit}"
+    return f"{int(passed)}s"
+
+
+def plural(count: int, noun: str, several: str | None = None) -> str:
+    """`1 file`, `3 files`."""
+    return f"{count:,} {noun if count == 1 else several or noun + 's'}"
+
+
+def without_styles(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", text) if "\x1b" in text else text
+
+
+def visible(text: str) -> int:
+    """How many columns a text takes, colours aside."""
+    return len(without_styles(text))
+
+
+def cut(text: str, room: int) -> str:
+    """`text` in at most `room` columns, the middle left out."""
+    if len(text) <= room:
+        return text
+    head = (room - 1) // 2
+    return text[: room - 1 - head] + "…" + (text[-head:] if head else "")

@@ -1,0 +1,60 @@
+"""`gpurun wait`."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import typer
+
+from gpurun.cli import describe, options, output
+from gpurun.cli.logs import seconds
+
+EXAMPLES = """\
+gpurun wait
+gpurun wait train-7f3k train-9k2m --timeout 1h"""
+
+EXIT_TIMEOUT = 124  # as timeout(1) has it
+
+
+def wait(
+    run: options.Runs = None,
+    timeout: Annotated[
+        str | None, typer.Option("--timeout", metavar="SPAN", help="Give up after this; exit code 124.")
+    ] = None,
+    as_json: options.Json = False,
+) -> int:
+    """Wait until runs have ended, then end with the job's exit code.
+
+    Of several runs it is the first code that is not 0, in the order in which they were named.
+    """
+    from gpurun import runs
+
+    span = None if timeout is None else seconds(timeout, "--timeout")
+    entries = runs.resolve_all(run)
+    with output.activity(f"waiting for {', '.join(entry.id for entry in entries)}") as say:
+        waiting = runs.Waiting(
+            deadline=None if span is None else time.monotonic() + span,
+            ended=_tell_end,
+            lost=lambda host, error: say(f"no contact with {host} ({error.what}); waiting on"),
+        )
+        ended = runs.wait_for(entries, waiting)
+    if as_json:
+        output.json([_outcome(entry, ended.get(entry.id)) for entry in entries])
+    if len(ended) < len(entries):
+        open_ones = ", ".join(entry.id for entry in entries if entry.id not in ended)
+        output.warn(f"the time is over, and {open_ones} goes on")
+        return EXIT_TIMEOUT
+    codes = [runs.exit_code(ended[entry.id]) or 0 for entry in entries]
+    return next((code for code in codes if code), 0)
+
+
+def _tell_end(record: dict[str, Any]) -> None:
+    output.say(f"{record['id']} {describe.outcome(record)}")
+
+
+def _outcome(entry: Any, record: dict[str, Any] | None) -> dict[str, Any]:
+    from gpurun import runs
+
+    known = record or entry.record or {"id": entry.id, "state": entry.state}
+    return {**known, "host": entry.host, "exit": runs.exit_code(record) if record else None}

@@ -1,0 +1,177 @@
+"""Questions about runs that are there already: which host has them, how they are, whether they have ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gpurun import index
+from gpurun.agent import vocabulary as words
+from gpurun.config import hosts
+from gpurun.errors import ContactLost, GpurunError, HostUnreachable, UsageError
+
+if TYPE_CHECKING:
+    from gpurun.config.hosts import Host
+    from gpurun.index import RunEntry
+    from gpurun.wire import Wire
+
+PATIENCE = 2.0  # seconds that `ps` gives each of several hosts
+WAIT_ROUND = 25  # seconds that one question of `wait` may last
+PAUSE = 2.0  # seconds before a host that could not be reached is asked again
+EXIT_STOPPED = 143  # what a shell says of a program that TERM ended
+
+
+@dataclass(frozen=True)
+class HostRuns:
+    """What `ps` learned of one host: its `answer`, or why there is none and what was known before."""
+
+    host: str
+    answer: dict[str, Any] | None
+    failure: GpurunError | None
+    known: tuple[RunEntry, ...]  # of this host, as last seen
+
+
+def wire_to(host: str, **options: Any) -> Wire:
+    """A wire to the host of that name. Nothing is opened."""
+    from gpurun.wire import connect
+
+    return connect(hosts.read().get(host), **options)
+
+
+def resolve(word: str | None) -> RunEntry:
+    """The run that `word` means; the newest of this project for None."""
+    from gpurun.project import find_project
+
+    return index.resolve(word, find_project())
+
+
+def resolve_all(names: Sequence[str] | None) -> list[RunEntry]:
+    """Each run once, in the order in which they were named; the newest of this project without names."""
+    entries = [resolve(word) for word in names] if names else [resolve(None)]
+    return list({entry.id: entry for entry in entries}.values())
+
+
+def by_host(entries: Iterable[RunEntry]) -> dict[str, list[str]]:
+    """Run ids, a list for each host."""
+    found: dict[str, list[str]] = {}
+    for entry in entries:
+        found.setdefault(entry.host, []).append(entry.id)
+    return found
+
+
+def exit_code(record: dict[str, Any]) -> int | None:
+    """What `wait` and `submit -f` end with: the job's own code. None while the run is live.
+
+    A run that did not succeed never gives 0: 143 when it was stopped or out of time, 125 when the job never ran.
+    """
+    if record["state"] not in words.ENDS:
+        return None
+    if record["state"] == words.SUCCEEDED:
+        return 0
+    if record["state"] in (words.STOPPED, words.TIMED_OUT):
+        return record["exit_code"] or EXIT_STOPPED
+    return record["exit_code"] or words.EXIT_FAILED
+
+
+def hosts_of_interest(*, all_runs: bool) -> list[Host]:
+    """The hosts that were added, and those where runs of ours are live (or were, with `all_runs`)."""
+    known = hosts.read()
+    entries = index.all_runs() if all_runs else index.live()
+    names = [*known.hosts, *(entry.host for entry in entries)]
+    found = [known.get(name) for name in dict.fromkeys(names)]
+    return found or [hosts.choose()]
+
+
+def list_runs(which: Sequence[Host], request: dict[str, Any]) -> list[HostRuns]:
+    """Ask `ps` of all these hosts side by side. One alone may take its time, and ask for a password."""
+    known = index.all_runs()
+
+    def ask(host: Host) -> HostRuns:
+        from gpurun.wire import connect
+
+        ours = tuple(entry for entry in known if entry.host == host.name)
+        try:
+            if len(which) == 1:
+                answer = connect(host).ask("ps", request)
+            else:
+                answer = connect(host, interactive=False).ask("ps", request, within=PATIENCE)
+        except GpurunError as error:
+            return HostRuns(host.name, None, error, ours)
+        index.update(answer["runs"], host.name)
+        return HostRuns(host.name, answer, None, ours)
+
+    with ThreadPoolExecutor(max_workers=max(len(which), 1)) as pool:
+        return list(pool.map(ask, which))
+
+
+def status(entry: RunEntry) -> dict[str, Any]:
+    """The agent's answer to `status`."""
+    answer = wire_to(entry.host).ask("status", {"run": entry.id})
+    index.update([answer["run"]], entry.host)
+    return answer
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """How to wait: until `deadline` (of `clock`, None: for ever), telling of ends and of hosts out of reach."""
+
+    deadline: float | None = None
+    ended: Callable[[dict[str, Any]], None] = lambda record: None
+    lost: Callable[[str, GpurunError], None] = lambda host, error: None
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+
+    def left(self) -> float:
+        """Seconds for the next question; below 0 when the time is over."""
+        return WAIT_ROUND if self.deadline is None else min(WAIT_ROUND, self.deadline - self.clock())
+
+
+def wait_for(entries: Sequence[RunEntry], waiting: Waiting) -> dict[str, dict[str, Any]]:
+    """Wait until all have ended or the time is over; the records of those that ended, by id."""
+    groups = by_host(entries)
+    with ThreadPoolExecutor(max_workers=len(groups)) as pool:
+        answers = pool.map(lambda host: _wait_on(host, groups[host], waiting), groups)
+        return {record["id"]: record for records in answers for record in records}
+
+
+def _wait_on(host: str, ids: Sequence[str], waiting: Waiting) -> list[dict[str, Any]]:
+    """The ended runs of one host. One that cannot be reached says nothing about its runs: it is asked again."""
+    wire, live, done, heard = wire_to(host), list(ids), list[dict[str, Any]](), False
+    while live and (seconds := waiting.left()) >= 0:
+        try:
+            records = wire.ask("wait", {"runs": live, "seconds": seconds}, timeout=seconds + 15)["runs"]
+        except HostUnreachable as error:
+            if not heard and not isinstance(error, ContactLost):
+                raise  # it never let us in: a wrong key does not mend itself
+            waiting.lost(host, error)
+            waiting.sleep(PAUSE)
+            continue
+        heard = True
+        index.update(records, host)
+        for record in records:
+            if record["state"] in words.ENDS:
+                waiting.ended(record)
+                done.append(record)
+                live.remove(record["id"])
+    return done
+
+
+def remove(entries: Sequence[RunEntry]) -> int:
+    """Remove ended runs from their hosts and from the index; bytes that this freed. Refuses live ones."""
+    freed = 0
+    for host, ids in by_host(entries).items():
+        answer = wire_to(host).ask("rm", {"runs": ids}, idempotent=False, timeout=300)
+        freed += answer["freed"]
+        for run in ids:
+            index.remove(run)
+    return freed
+
+
+def refuse_live(entries: Sequence[RunEntry]) -> None:
+    """Raise UsageError when one was live when it was last seen."""
+    for entry in entries:
+        if entry.record is not None and not entry.ended:
+            raise UsageError(f"{entry.id} is still {entry.state} on {entry.host}", f"gpurun stop {entry.id}")

@@ -1,0 +1,176 @@
+"""Starting a job on a host: plan, then act. `--dry-run` shows the plan that a submit carries out."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from gpurun import claims, index
+from gpurun.agent import vocabulary as words
+from gpurun.errors import HostError, HostUnreachable
+
+if TYPE_CHECKING:
+    from gpurun.claims import Claim
+    from gpurun.config.load import Loaded
+    from gpurun.files import FileList
+    from gpurun.rsync import Progress
+    from gpurun.wire import Stream, Wire
+
+SYNC_AGAIN = 3  # times, when files change while they are sent
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a submit sends and runs."""
+
+    loaded: Loaded
+    files: FileList
+    job: dict[str, Any]  # job.json, less what the host adds
+    notes: tuple[str, ...]  # for the person
+    needs_agent: bool  # a dependency comes over git+ssh: the host needs the user's SSH agent
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where a submit tells how far it is."""
+
+    say: Callable[[str], None]  # what goes on now
+    listed: Callable[[Plan], None]  # the plan stands; may raise, and then nothing is sent
+    prepared: Callable[[dict[str, Any]], None]  # the host has made room: the answer to `prepare`
+    progress: Callable[[Progress], None]  # bytes on their way
+
+
+@dataclass(frozen=True)
+class Started:
+    """A run that its host has taken over."""
+
+    record: dict[str, Any]
+    stream: Stream | None  # its log, when that was asked for
+    earlier: bool  # it had been started already, by the submit that this one repeats
+
+
+def make_plan(loaded: Loaded, *, run_id: str | None = None, now: float | None = None) -> Plan:
+    """List the project's files and write the job. Reads the project alone."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from gpurun.dependencies import find_dependencies
+    from gpurun.job import make_job
+    from gpurun.project import git_facts
+
+    with ThreadPoolExecutor(1) as beside:  # git has processes of its own, which work meanwhile
+        git = beside.submit(git_facts, loaded.project.root)
+        files = _list(loaded)
+        found = find_dependencies(files, loaded.spec.dependencies, own_image=loaded.spec.image is not None)
+        now = time.time() if now is None else now
+        job = make_job(loaded, files, now=now, dependencies=found.job, git=git.result(), run_id=run_id)
+    return Plan(loaded, files, job, (*files.notes, *([found.note] if found.note else [])), found.needs_agent)
+
+
+def submit(wire: Wire, plan: Callable[[], Plan], report: Report, *, follow: bool) -> Started:
+    """Start a job and return once its supervisor stands on the host. To repeat one that broke off goes on with its run.
+
+    `plan` is asked for while the connection is made. Raises what the host refuses, HostUnreachable, RsyncError.
+    """
+    taken: list[Claim] = []
+    plan = functools.cache(plan)
+    try:
+        prepared = wire.ask("prepare", lambda: _first_question(wire, plan(), report, taken), timeout=60)
+        if prepared["run"]["state"] in words.ENDS:  # what we took over was given up meanwhile: begin anew
+            taken[0].settle()
+            return submit(wire, plan, report, follow=follow)
+        report.prepared(prepared)
+        if prepared["run"]["state"] in (words.CREATED, words.SYNCING):
+            started = _send_and_start(wire, plan(), prepared, report, taken[0].job, follow=follow)
+        else:
+            started = Started(prepared["run"], None, earlier=True)
+    except BaseException as error:
+        if taken:
+            _give_up(taken[0], error)
+        raise
+    index.update([started.record], wire.host)
+    taken[0].settle()
+    return started
+
+
+def _first_question(wire: Wire, plan: Plan, report: Report, taken: list[Claim]) -> dict[str, Any]:
+    """The request of `prepare`. From here on the run is known on this laptop, whatever becomes of this process."""
+    report.listed(plan)
+    claim = claims.take({**plan.job}, plan.files.manifest(), wire.host)
+    taken.append(claim)
+    index.add(claim.job, wire.host)
+    report.say(f"asking {wire.host}")
+    return {"job": claim.job, "total_bytes": plan.files.bytes}
+
+
+def _give_up(claim: Claim, error: BaseException) -> None:
+    """Keep the claim for whoever repeats the submit, unless the host said no to the run itself."""
+    if isinstance(error, HostError) and not isinstance(error, HostUnreachable):
+        claim.settle()
+        if error.code in _REFUSED_BEFORE_IT_WAS_MADE:
+            index.remove(claim.job["id"])
+    else:
+        claim.release()
+
+
+_REFUSED_BEFORE_IT_WAS_MADE = ("too_many_gpus", "no_runtime", "disk_full", "id_taken", "no_python", "protocol")
+
+
+def _send_and_start(
+    wire: Wire, plan: Plan, prepared: dict[str, Any], report: Report, job: dict[str, Any], *, follow: bool
+) -> Started:
+    """Sync, then start; once more when files changed on the way."""
+    from gpurun import rsync
+
+    files, gone = plan.files, frozenset[bytes]()
+    if plan.needs_agent:
+        wire = replace(wire, connection=wire.connection.with_agent())
+    for attempt in range(1, SYNC_AGAIN + 1):
+        report.say(f"sending {files.count:,} files")
+        rsync.push(
+            wire.connection,
+            files,
+            prepared["snapshot"],
+            prepared["link_dest"],
+            progress=report.progress,
+            gone=sorted(gone),
+        )
+        report.say(f"starting {job['id']}")
+        try:
+            return _start(wire, plan, files, job, follow=follow)
+        except HostError as error:
+            if error.code != "snapshot_differs" or attempt == SYNC_AGAIN:
+                raise
+        newer = _list(plan.loaded)
+        gone = (gone | _paths(files)) - _paths(newer)
+        files = newer
+    raise AssertionError("unreachable")
+
+
+def _start(wire: Wire, plan: Plan, files: FileList, job: dict[str, Any], *, follow: bool) -> Started:
+    # While dependencies come over git+ssh, the SSH agent reaches the host through this very connection.
+    follow = follow or plan.needs_agent
+    request = {
+        "run": job["id"],
+        "token": job["token"],
+        "manifest": files.manifest(),
+        "env": {name: secret.reveal() for name, secret in plan.loaded.env.items()},
+        "agent_socket": plan.needs_agent,
+        "follow": follow,
+    }
+    if not follow:
+        return Started(wire.ask("start", {**request, "stream": False}, timeout=60)["run"], None, earlier=False)
+    stream = wire.stream("start", request, timeout=60)
+    return Started(stream.answer["run"], stream, earlier=False)
+
+
+def _list(loaded: Loaded) -> FileList:
+    from gpurun.files import list_files
+
+    return list_files(loaded.project, exclude=loaded.spec.exclude, env_files=loaded.env_files)
+
+
+def _paths(files: FileList) -> frozenset[bytes]:
+    return frozenset(entry.path for entry in files.entries)
