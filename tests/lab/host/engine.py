@@ -12,6 +12,8 @@ from tests.lab.host.box import Box
 from tests.lab.host.steps import LabError
 
 LOG = "/var/log/dockerd.log"
+# A broken pull is told at once, rather than after five attempts and 50 s; a stop gives containers 5 s, not 15.
+SWIFT = ("--max-download-attempts=1", "--shutdown-timeout=5")
 PIDS = ("run/docker.pid", "run/docker/containerd/containerd.pid")
 
 
@@ -28,7 +30,7 @@ class Engine:
         for leftover in PIDS:  # of an engine that was killed: its process id may be another process's now
             (self.box.root / leftover).unlink(missing_ok=True)
         base = ["--bridge=none", "--iptables=false", "--ip6tables=false", "--cgroup-parent", self.box.cgroup]
-        self.box.daemon("/usr/sbin/dockerd", *base, "--shutdown-timeout=5", *options, log=LOG)
+        self.box.daemon("/usr/sbin/dockerd", *base, *SWIFT, *options, log=LOG)
         said = self.box.root / LOG.lstrip("/")
         steps.until(self.answers, step=f"starting the engine of {self.box.name}", seconds=60, said=said)
 

@@ -79,6 +79,7 @@ class Lab:
         self._roots = cache.roots()
         images = golden.golden(self._roots)
         self._take_slot()
+        self._forget(images)
         if not self.key.exists():
             make_key(self.key, "the lab's key")
         try:
@@ -131,6 +132,19 @@ class Lab:
     @property
     def _public_key(self) -> str:
         return self.key.with_suffix(".pub").read_text()
+
+    def _forget(self, images: Path) -> None:
+        """Remove what recipes of other days made, unless another lab is up that may live on it."""
+        if self._roots is None:
+            return
+        kept = {self._roots.debian, self._roots.host, self._roots.torch, images}
+        with contextlib.ExitStack() as others, contextlib.suppress(BlockingIOError):
+            for lock in cache.directory().glob("slot*/lock"):
+                if lock.parent != self._slot:
+                    fcntl.flock(others.enter_context(lock.open("w")), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for made in cache.directory().iterdir():
+                if made.name.partition("-")[0] in {"debian", "host", "torch", "engine"} and made not in kept:
+                    shutil.rmtree(made)
 
     def _take_slot(self) -> None:
         for number in range(SLOTS):

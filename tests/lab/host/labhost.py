@@ -115,7 +115,7 @@ class LabHost:
         for pid in self.box.processes(user.uid):
             with contextlib.suppress(OSError):
                 line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                if not line.startswith("sshd:"):
+                if line and not line.startswith("sshd:"):  # the line of a zombie is empty
                     found.append(line.strip())
         return found
 

@@ -11,4 +11,5 @@ mkdir -p "$dest/usr/share/gpurun-lab"
 mv "$dest/usr/lib/python3.11/EXTERNALLY-MANAGED" "$dest/usr/share/gpurun-lab/"
 cp "$trust/ca-certificates.crt" "$dest/etc/ssl/certs/ca-certificates.crt"
 cp "$trust/pip.conf" "$dest/etc/pip.conf"
-rm -rf "$dest"/var/cache/apt/archives/*.deb "$dest"/usr/share/doc/* "$dest"/usr/share/man/*
+rm -rf "$dest"/var/cache/apt/archives/*.deb "$dest"/var/lib/apt/lists/* \
+    "$dest"/usr/share/doc/* "$dest"/usr/share/man/* "$dest"/usr/share/locale/*

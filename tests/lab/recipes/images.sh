@@ -5,7 +5,7 @@ set -eu
 registry=$1
 path=PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
-tar -C /lab/debian -c . | docker import --change "ENV $path" - gpurun-lab/debian
+tar -C /lab/debian --exclude=./usr/lib/git-core --exclude=./usr/share/perl -c . | docker import --change "ENV $path" - gpurun-lab/debian
 # Layers of their own, of bytes that don't compress, so that the progress of a pull can be seen and broken off.
 mkdir /tmp/small
 for layer in 1 2 3; do head -c 8000000 /dev/urandom >"/tmp/small/layer$layer"; done
