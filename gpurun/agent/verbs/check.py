@@ -1,0 +1,121 @@
+"""`check`: everything that the doctor on the laptop wants to know of this host, and an echo to try forwards on.
+
+Answer: `{facts, rsync, toolkit, pythons, disks, home: {type, machines}, ends_at_logout, echo: {port, socket}}`. The stream behind
+it only keeps the echo alive: it ends when the client goes away, or after a minute.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import tempfile
+import threading
+import time
+from typing import Any, Dict, Optional
+
+from .. import disks, environments, facts, programs
+from ..dispatch import Frames
+from ..paths import HostPaths
+
+ECHO_FOR = 60.0  # seconds
+_LOGIND = ("/etc/systemd/logind.conf", "/etc/systemd/logind.conf.d", "/run/systemd/logind.conf.d")
+
+
+class _Echo:
+    """Listens on loopback and on a Unix socket, and sends back what comes."""
+
+    def __init__(self) -> None:
+        self.folder = tempfile.mkdtemp(prefix="gpurun-")
+        self.tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self.tcp.bind(("127.0.0.1", 0))
+        self.unix = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.unix.bind(os.path.join(self.folder, "echo"))
+        for listener in (self.tcp, self.unix):
+            listener.listen(4)
+            threading.Thread(target=self._serve, args=(listener,), daemon=True).start()
+
+    def where(self) -> Dict[str, Any]:
+        return {"port": self.tcp.getsockname()[1], "socket": self.unix.getsockname()}
+
+    def close(self) -> None:
+        self.tcp.close()
+        self.unix.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @staticmethod
+    def _serve(listener: socket.socket) -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+                with client:
+                    client.settimeout(10.0)
+                    client.sendall(client.recv(1024))
+            except OSError:
+                if listener.fileno() < 0:
+                    return
+
+
+_echo: Optional[_Echo] = None
+
+
+def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
+    global _echo  # noqa: PLW0603 (made before the answer, which names it, and closed after the stream)
+    known = facts.host_facts(host, request.get("engine"), refresh=True)
+    mounts = disks.read_mounts()
+    if request.get("stream", True):
+        _echo = _Echo()
+    return {
+        "facts": known,
+        "rsync": _version(["rsync", "--version"]),
+        "toolkit": _version(["nvidia-ctk", "--version"]),
+        "pythons": environments.find_pythons(),
+        "disks": disks.lasting(mounts, known["user"]),
+        "home": {"type": disks.type_of(mounts, host.root), "machines": facts.machines_here(host)},
+        "ends_at_logout": ends_at_logout(known["user"]),
+        "echo": _echo.where() if _echo else None,
+    }
+
+
+def stream(request: Dict[str, Any], host: HostPaths, frames: Frames) -> None:
+    until = time.monotonic() + ECHO_FOR
+    try:
+        while time.monotonic() < until:
+            time.sleep(0.5)
+            frames.beat()
+        frames.end({})
+    finally:
+        if _echo is not None:
+            _echo.close()
+
+
+def ends_at_logout(user: str) -> bool:
+    """Whether systemd ends what a user left behind when the last session closes: a supervisor would not stay."""
+    if user == "root" or os.path.exists("/var/lib/systemd/linger/" + user):
+        return False
+    files = []
+    for path in _LOGIND:
+        if os.path.isdir(path):
+            files += sorted(os.path.join(path, name) for name in os.listdir(path) if name.endswith(".conf"))
+        else:
+            files.append(path)
+    says = "no"
+    for name in files:
+        try:
+            with open(name, encoding="utf-8", errors="replace") as file:
+                found = re.findall(r"^\s*KillUserProcesses\s*=\s*(\S+)", file.read(), re.MULTILINE)
+        except OSError:
+            continue
+        says = found[-1].lower() if found else says
+    return says in ("yes", "true", "1", "on")
+
+
+def _version(argv: Any) -> Optional[str]:
+    """The first number with dots that a program says of itself; None when it is not there."""
+    try:
+        said = programs.ask(argv, timeout=10).text
+    except (FileNotFoundError, PermissionError):
+        return None
+    found = re.search(r"\d+(?:\.\d+)+", said)
+    return found.group(0) if found else ""

@@ -1,0 +1,98 @@
+"""`leave`: take gpurun off this host. `revoke`: take one key of ours out of authorized_keys.
+
+Request: `{revoke: mark or null, wipe: bool, keep_data: bool}`. Answer: `{revoked: lines taken away, removed: [run ids], freed: bytes,
+data: [names that are kept], left: [paths that could not be removed], shared: bool}`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from typing import Any, Dict, List
+
+from .. import facts, journal, locks, tend
+from ..errors import AgentError
+from ..files import write_atomically
+from ..paths import HostPaths
+from . import rm
+
+
+def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
+    done: Dict[str, Any] = {"revoked": 0, "removed": [], "freed": 0, "data": [], "left": [], "shared": False}
+    if request.get("wipe"):
+        done.update(_wipe(host, keep_data=bool(request.get("keep_data"))))
+    if request.get("revoke"):
+        done["revoked"] = revoke(os.path.expanduser("~/.ssh/authorized_keys"), request["revoke"])
+    return done
+
+
+def _wipe(host: HostPaths, *, keep_data: bool) -> Dict[str, Any]:
+    tend.tend(host)
+    ours = [run for run in host.all_runs() if tend.is_of_this_host(run)]
+    live = [run.id for run in ours if journal.fold(run).live]
+    if live:
+        raise AgentError("live", "still live here: " + ", ".join(live), "gpurun stop " + " ".join(live), exit_code=2)
+    removed = rm.answer({"runs": [run.id for run in ours]}, host)
+    shared = facts.machines_here(host) > 1
+    left: List[str] = []
+    if shared:  # what is left is in use by another machine
+        _remove(facts.host_id_file(host), left)
+    else:
+        _empty(host, keep_data, left)
+    _remove(locks.folder(), left)
+    kept = sorted(os.listdir(host.data(""))) if os.path.isdir(host.data("")) else []
+    return {**removed, "data": kept, "left": left, "shared": shared}
+
+
+def _empty(host: HostPaths, keep_data: bool, left: List[str]) -> None:
+    """Remove what gpurun made in its root, which may be a folder with other things in it; and the agent that came
+    home before there was a root."""
+    _remove_ours(host, keep_data, left)
+    first = HostPaths.of(None)
+    if first.root != host.root and not any(first.all_runs()):
+        _remove_ours(first, keep_data, left)
+
+
+def _remove_ours(host: HostPaths, keep_data: bool, left: List[str]) -> None:
+    ours = [host.runs, host.cache, host.agents, facts.host_id_file(host)]
+    data = host.data("").rstrip("/")
+    if not keep_data or (os.path.isdir(data) and not os.listdir(data)):
+        ours.append(data)
+    for path in ours:
+        _remove(path, left)
+    if os.path.isdir(host.root) and not os.listdir(host.root):
+        os.rmdir(host.root)
+
+
+def _remove(path: str, left: List[str]) -> None:
+    """Remove a file or a tree. What cannot be removed (a container's root has made it) is noted."""
+    if os.path.isdir(path) and not os.path.islink(path):
+
+        def note(_: Any, failed: str, __: Any) -> None:
+            left.append(failed)
+
+        if sys.version_info >= (3, 12):
+            shutil.rmtree(path, onexc=note)
+        else:
+            shutil.rmtree(path, onerror=note)
+        return
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    except OSError:
+        left.append(path)
+
+
+def revoke(path: str, mark: str) -> int:
+    """Take the lines away whose comment is exactly `mark`; how many there were. All others stay as they are."""
+    try:
+        with open(path, "rb") as file:
+            lines = file.read().splitlines(keepends=True)
+    except FileNotFoundError:
+        return 0
+    kept = [line for line in lines if line.rstrip().split(b" ")[-1] != mark.encode()]
+    if len(kept) < len(lines):
+        write_atomically(os.path.realpath(path), b"".join(kept), os.stat(path).st_mode & 0o777)
+    return len(lines) - len(kept)
