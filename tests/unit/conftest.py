@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit import hostile
-
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -34,9 +32,3 @@ def git(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
         return done.stdout.strip()
 
     return run
-
-
-@pytest.fixture
-def hostile_names(tmp_path: Path) -> tuple[bytes, ...]:
-    """Names that break what was written carelessly, as the file system of the tests takes them."""
-    return hostile.NAMES
