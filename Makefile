@@ -1,0 +1,78 @@
+# Two commands set everything up on a fresh Debian machine: `make demo` and `make test`.
+# Needs Python 3.11 or later, and root or sudo: for missing packages, and for the lab's namespaces and mounts.
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+# As root beside a user's checkout: leave no files of root's in it.
+AS_ROOT := $(SUDO) env PYTHONDONTWRITEBYTECODE=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+# Which packages hold what a target needs; Debian's venv is a package of its own.
+PROGRAMS := rsync:rsync ssh:openssh-client git:git
+
+.DEFAULT_GOAL := help
+.PHONY: help venv lint unit lab test lab-test bench demo lock clean packages
+
+help:  ## Show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv: $(INSTALLED)  ## Make .venv, with gpurun and what its tests need
+
+lint: $(INSTALLED)  ## Check style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/vermin --quiet --no-tips --violations --target=3.8- gpurun/agent
+
+unit: $(INSTALLED)  ## Run the fast tests
+	$(BIN)/python -m pytest tests/unit
+
+test: lint unit lab-test  ## Run everything: lint, unit, and the lab with its real hosts
+
+lab-test: $(INSTALLED)
+	$(AS_ROOT) -m pytest -p no:cacheprovider --durations=15 tests/lab
+
+lab: $(INSTALLED)  ## Bring up GPU hosts on this machine, for trying things by hand, until Ctrl-C
+	@$(AS_ROOT) -m tests.lab
+
+bench: $(INSTALLED)  ## Measure gpurun against what a user types by hand
+	@set -e; for script in tests/bench/bench_*.py; do \
+		$(AS_ROOT) -m "$$(echo "$${script%.py}" | tr / .)"; done
+
+demo: $(INSTALLED) $(VENV)/.demo  ## Train a model on an SSH host made for the purpose, and fetch it
+	$(BIN)/gpurun demo
+
+lock: $(INSTALLED)  ## Choose the image's packages anew: docker/requirements.in -> requirements.lock
+	$(BIN)/pip install --quiet 'uv>=0.9'
+	cd docker && $(CURDIR)/$(BIN)/uv pip compile --quiet --upgrade --config-file uv.toml --generate-hashes \
+		--no-annotate --only-binary :all: --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+		--no-emit-package torch --no-emit-package torchvision \
+		--custom-compile-command 'make lock' --output-file requirements.lock requirements.in
+
+clean:  ## Remove what was installed in the checkout
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
+
+$(INSTALLED): pyproject.toml Makefile | packages
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/pip install --quiet --editable . --group dev 'asyncssh>=2.21'
+	touch $@
+
+# torch 2.13.0 is the one that the demo was tried with. No torchvision: beside a CPU build of torch it fails at import.
+$(VENV)/.demo: $(INSTALLED)
+	echo torch==2.13.0 >$(VENV)/demo-constraints.txt
+	$(BIN)/pip install --quiet --editable '.[demo]' --constraint $(VENV)/demo-constraints.txt
+	touch $@
+
+packages:
+	@[ -n "$(PYTHON)" ] || { echo 'gpurun needs Python 3.11 or later: make PYTHON=/path/to/python3.11' >&2; exit 1; }
+	@set -e; lacking=; \
+	for pair in $(PROGRAMS); do \
+		command -v "$${pair%:*}" >/dev/null || lacking="$$lacking $${pair#*:}"; done; \
+	$(PYTHON) -c 'import ensurepip' 2>/dev/null || lacking="$$lacking python3-venv"; \
+	if [ -n "$$lacking" ]; then \
+		command -v apt-get >/dev/null || { echo "please install:$$lacking" >&2; exit 1; }; \
+		$(SUDO) apt-get update -qq; \
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$lacking; fi
