@@ -69,7 +69,9 @@ def _make(host: HostPaths, run: RunPaths, job: Dict[str, Any], notes: List[str])
 
 
 def _check_gpus(job: Dict[str, Any], known: Dict[str, Any]) -> None:
-    asked, has = job["resources"]["gpus"], known["gpus"]
+    asked, has, error = job["resources"]["gpus"], known["gpus"], known["gpus_error"]
+    if asked != 0 and error:
+        raise AgentError(error["code"], error["what"], error["next"] + ", or --gpus 0 to run on the CPU")
     if asked != 0 and not has:
         raise AgentError(
             "too_many_gpus",
