@@ -96,6 +96,7 @@ class Stream:
 
     def __init__(self, answer: dict[str, Any], exchange: _Exchange, name: str) -> None:
         self.answer = answer
+        self.noise = exchange.noise  # what a start-up file of the host's shell printed first
         self._exchange = exchange
         self._name = name
 
@@ -185,6 +186,7 @@ def lost(name: str, what: str) -> ContactLost:
 class _Exchange:
     process: Process
     pipe: Pipe
+    noise: bytes
     answer: bytes
 
 
@@ -246,7 +248,7 @@ class _Question:
                 noise = pipe.until(self.nonce.encode() + b"\n", patience)
                 answer = None if noise is None else pipe.until(b"\n", patience)
                 if answer is not None:
-                    return _Exchange(running, pipe, answer)
+                    return _Exchange(running, pipe, (noise or b"").strip(b"\n"), answer)
                 code = running.wait()
             except BaseException:
                 process.kill(running)
