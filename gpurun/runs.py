@@ -170,6 +170,17 @@ def remove(entries: Sequence[RunEntry]) -> int:
     return freed
 
 
+def look(entries: Iterable[RunEntry]) -> None:
+    """Ask the hosts how these runs are now, for the index."""
+    for host, ids in by_host(entries).items():
+        index.update(wire_to(host).ask("ps", {"ids": ids}, timeout=30)["runs"], host)
+
+
+def wrote_something(entry: RunEntry) -> bool:
+    """Whether its job ever ran, so that there may be results."""
+    return entry.record is None or bool(entry.record.get("started"))
+
+
 def refuse_live(entries: Sequence[RunEntry]) -> None:
     """Raise UsageError when one was live when it was last seen."""
     for entry in entries:

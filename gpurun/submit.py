@@ -128,7 +128,7 @@ def _send_and_start(
     if plan.needs_agent:
         wire = replace(wire, connection=wire.connection.with_agent())
     for attempt in range(1, SYNC_AGAIN + 1):
-        report.say(f"sending {files.count:,} files")
+        report.say(f"sending to {wire.host}")
         rsync.push(
             wire.connection,
             files,

@@ -67,10 +67,10 @@ def how_it_ended(record: Record) -> str:
 
 def reason(record: Record) -> str:
     """Why it is not a success, in a sentence; empty when there is nothing to say."""
-    said = record.get("message") or ""
-    if record["state"] in words.ENDS and record["state"] != words.SUCCEEDED:
-        return said or words.REASONS.get(record.get("reason") or "", "")
-    return said
+    said = str(record.get("message") or "")
+    if said or record["state"] not in words.ENDS or record.get("reason") in (None, "exit"):
+        return said
+    return words.REASONS.get(record["reason"], "")
 
 
 def gpus(record: Record) -> str:

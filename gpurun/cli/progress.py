@@ -24,7 +24,7 @@ def clear() -> None:
 
 
 class _Activity:
-    """A line that says what goes on. It is redrawn on a terminal, and printed once a change elsewhere."""
+    """A line that says what goes on. It lives on a terminal alone: it is of no use in a file."""
 
     def __init__(self, text: str) -> None:
         self._text = ""
@@ -40,8 +40,6 @@ class _Activity:
             self._text = text
             if self._redraw:
                 self._draw()
-            elif text:
-                print(text, file=sys.stderr, flush=True)
 
     def _draw(self) -> None:
         line = cut(self._text, width() - 4)

@@ -8,6 +8,7 @@ from typing import Any
 
 from gpurun.agent import vocabulary as words
 from gpurun.cli import describe, output
+from gpurun.cli.terminal import can_redraw
 
 
 class Screen:
@@ -21,6 +22,7 @@ class Screen:
         self._state = ""
         self._lost = False
         self._waited = False
+        self._told = ""
         self.printed = False  # anything of the log or of preparing
 
     def log(self, data: bytes) -> None:
@@ -45,9 +47,9 @@ class Screen:
         name, run = record["state"], record["id"]
         if name == words.QUEUED and describe.waiting(record):
             self._waited = True
-            self._say(f"{run} waits {describe.waiting(record)}")
+            self._tell(f"{run} waits {describe.waiting(record)}")
         elif name == words.PREPARING:
-            self._say(f"preparing {run}")
+            self._tell(f"preparing {run}")
         elif name == words.RUNNING:
             self._say("")
             if self._waited:
@@ -58,6 +60,14 @@ class Screen:
             output.note(f"{run} is asked to stop")
             name = "stopping"
         self._state = name
+
+    def _tell(self, text: str) -> None:
+        """A status line on a terminal; elsewhere a line, once."""
+        if can_redraw(sys.stderr):
+            self._say(text)
+        elif text != self._told:
+            self._told = text
+            output.note(text)
 
     def lost(self, what: str) -> None:
         if not self._lost:

@@ -72,7 +72,7 @@ def _lines(answer: dict[str, Any], entry: Any) -> list[tuple[str, str]]:
         ("project", _project(job)),
         ("command", shlex.join(job.get("command", []))),
         ("host", f"{entry.host}, {record.get('runtime') or 'runtime not chosen yet'}"),
-        ("gpus", describe.gpu_names(record)),
+        ("gpus", describe.gpu_names(record) if record.get("gpus_asked") else "none asked for"),
         ("image", _image(record)),
         ("times", _times(record)),
         ("files", _files(answer, entry)),

@@ -1,0 +1,37 @@
+"""`gpurun init`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gpurun.cli import output
+
+EXAMPLES = """\
+gpurun init digits
+cd digits && gpurun submit train.py -f"""
+
+
+def init(
+    directory: Annotated[
+        Path, typer.Argument(metavar="[DIR]", help="Where; made when it is missing.", show_default=False)
+    ] = Path(),
+) -> None:
+    """Write a Lightning project (models/, data/, train.py) that can be submitted as it is. No file is overwritten."""
+    from gpurun.project_template import write_project
+
+    folder = Path(os.path.abspath(directory))  # noqa: PTH100 - the name as it was typed, links and all
+    written = write_project(folder, folder.name)
+    if not written:
+        output.say(f"everything is there already in {folder}")
+        return
+    for path in written:
+        output.out(os.path.relpath(path))
+    output.say(f"\n{output.plural(len(written), 'file')} in {folder}. Next:")
+    if folder != Path.cwd():
+        output.next_step(f"cd {shlex.quote(str(directory))}")
+    output.next_step("gpurun submit train.py -f", "-H HOST names the host, --gpus 0 trains without a GPU")

@@ -1,0 +1,42 @@
+"""`gpurun rm`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from gpurun.cli import complete, options, output
+
+EXAMPLES = """\
+gpurun rm train-7f3k
+gpurun rm train-7f3k train-9k2m -y"""
+
+
+def rm(
+    run: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Runs that have ended.", autocompletion=complete.runs)
+    ],
+    yes: options.Yes = False,
+    as_json: options.Json = False,
+) -> None:
+    """Remove runs from their hosts: code, log, and what they wrote. A live run is refused.
+
+    What was never fetched is gone then, so it is asked about.
+    """
+    from gpurun import runs
+
+    entries = runs.resolve_all(run)
+    runs.look(entries)
+    entries = runs.resolve_all([entry.id for entry in entries])
+    runs.refuse_live(entries)
+    never = [entry for entry in entries if not entry.fetched and runs.wrote_something(entry)]
+    if never:
+        names = ", ".join(entry.id for entry in never)
+        question = f"{names} was never fetched. Remove it for good?"
+        output.confirm(question, yes=yes, otherwise=f"gpurun fetch {never[0].id}, or add -y")
+    freed = runs.remove(entries)
+    if as_json:
+        output.json({"removed": [entry.id for entry in entries], "freed": freed})
+    else:
+        output.say(f"removed {', '.join(entry.id for entry in entries)}; {output.size(freed)} are free again")

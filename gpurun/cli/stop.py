@@ -1,0 +1,75 @@
+"""`gpurun stop`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from gpurun.agent import vocabulary as words
+from gpurun.cli import describe, options, output
+from gpurun.cli.logs import seconds
+from gpurun.errors import GpurunError
+
+EXAMPLES = """\
+gpurun stop
+gpurun stop train-7f3k --grace 5m
+gpurun stop --force train-7f3k"""
+
+
+def stop(
+    run: options.Runs = None,
+    grace: Annotated[
+        str | None,
+        typer.Option("--grace", metavar="SPAN", help="How long it may take to save its work. [the job's, 60s]"),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Kill at once.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """End runs. A job is asked first, so that it can save a checkpoint, and killed when its grace time is over.
+
+    Without RUN: the one live run of this project; when there are several, none of them is touched.
+    """
+    from gpurun import runs
+    from gpurun import stop as stopping
+
+    entries = runs.resolve_all(run) if run else [stopping.only_live_run()]
+    asked = stopping.Asked(None if grace is None else seconds(grace, "--grace"), force)
+    before = {entry.id for entry in entries if entry.ended}
+    records = stopping.ask(entries, asked)
+    with output.activity() as say:
+        try:
+            records = stopping.watch(entries, records, lambda live: say(_countdown(live)))
+        except KeyboardInterrupt:
+            say("")
+            output.say("the hosts go on with the stop; gpurun ps shows how far they are")
+            raise
+        say("looking whether everything is free")
+        held = stopping.still_held([entry for entry in entries if entry.id not in before])
+    if as_json:
+        output.json([{**record, "host": entry.host} for record, entry in zip(records, entries, strict=True)])
+    for record in records if not as_json else []:
+        _tell(record, already=record["id"] in before)
+    if held:
+        raise GpurunError("\n".join(held), "gpurun ps --all-users shows who uses what")
+
+
+def _countdown(live: list[tuple[dict[str, Any], float | None]]) -> str:
+    parts = []
+    for record, left in live:
+        if left is None:
+            parts.append(f"{record['id']} is ending")
+        elif left > 0:
+            parts.append(f"{record['id']} saves its work; killed in {output.duration(left)}")
+        else:
+            parts.append(f"killing {record['id']}")
+    return ", ".join(parts)
+
+
+def _tell(record: dict[str, Any], *, already: bool) -> None:
+    colour = describe.COLOURS.get(record["state"], output.DIM)
+    had = "had ended already: it " if already else ""
+    freed = "" if already or not record.get("gpus") else f"; GPU {describe.gpus(record)} is free"
+    output.say(f"{record['id']} {had}{output.styled(describe.outcome(record), colour)}{freed}")
+    if record["state"] in words.ENDS and record.get("started") and not already:
+        output.next_step(f"gpurun fetch {record['id']}", "bring back what it wrote")

@@ -1,0 +1,113 @@
+"""Ending runs: ask the job to stop, wait out its grace time, and see that container and GPUs are free."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gpurun import index, runs
+from gpurun.agent import vocabulary as words
+from gpurun.errors import ContactLost, GpurunError, UsageError
+
+if TYPE_CHECKING:
+    from gpurun.index import RunEntry
+
+ROUND = 2.0  # seconds that one question lasts while a countdown is shown
+OVERTIME = 90.0  # seconds that a host may take beyond the grace time before we say that something is wrong
+TRIES, PAUSE = 20, 0.5  # until the GPUs of an ended run must be free
+
+
+@dataclass(frozen=True)
+class Asked:
+    grace: float | None  # seconds; None: what the job says
+    force: bool  # KILL at once
+
+
+def only_live_run() -> RunEntry:
+    """What `stop` without RUN means: the one live run of this project. Raises UsageError for none and several."""
+    from gpurun.project import find_project
+
+    project = find_project()
+    live = index.live(str(project.root))
+    if len(live) == 1:
+        return live[0]
+    if not live:
+        raise UsageError(f"no run of the project {project.name} is live, as far as is known here", "gpurun ps")
+    lines = [f"  {entry.id}  {entry.state}  {entry.host}" for entry in live]
+    raise UsageError("\n".join(["several runs are live:", *lines]), f"name one: gpurun stop {live[0].id}")
+
+
+def ask(entries: Sequence[RunEntry], asked: Asked) -> list[dict[str, Any]]:
+    """Write down on every host that these are to end; the records. From here on the hosts act by themselves."""
+    request = {"grace": asked.grace, "force": asked.force}
+    groups = runs.by_host(entries)
+
+    def tell(host: str) -> list[dict[str, Any]]:
+        answer = runs.wire_to(host).ask("stop", {"runs": groups[host], **request}, timeout=30)
+        index.update(answer["runs"], host)
+        return list(answer["runs"])
+
+    with ThreadPoolExecutor(max_workers=len(groups)) as pool:
+        return [record for records in pool.map(tell, groups) for record in records]
+
+
+def watch(
+    entries: Sequence[RunEntry],
+    records: Sequence[dict[str, Any]],
+    countdown: Callable[[list[tuple[dict[str, Any], float | None]]], None],
+    *,
+    clock: Callable[[], float] = time.time,
+) -> list[dict[str, Any]]:
+    """Wait until all have ended; `countdown` gets the live ones, each with the seconds until it is killed."""
+    now = {record["id"]: record for record in records}
+    latest = clock() + max([_left(record, clock()) or 0.0 for record in records], default=0.0)
+    while live := [record for record in now.values() if record["state"] not in words.ENDS]:
+        countdown([(record, _left(record, clock())) for record in live])
+        if clock() > latest + OVERTIME:
+            names = ", ".join(record["id"] for record in live)
+            raise GpurunError(
+                f"{names} has not ended, long after its grace time", f"gpurun stop --force {names.replace(',', '')}"
+            )
+        for record in _ask_again([entry for entry in entries if now[entry.id] in live]):
+            now[record["id"]] = record
+    return [now[entry.id] for entry in entries]
+
+
+def _ask_again(entries: Sequence[RunEntry]) -> list[dict[str, Any]]:
+    found = []
+    for host, ids in runs.by_host(entries).items():
+        try:
+            records = runs.wire_to(host).ask("wait", {"runs": ids, "seconds": ROUND})["runs"]
+        except ContactLost:
+            time.sleep(ROUND)
+            continue
+        index.update(records, host)
+        found += records
+    return found
+
+
+def _left(record: dict[str, Any], now: float) -> float | None:
+    return None if record.get("kill_at") is None else max(float(record["kill_at"]) - now, 0.0)
+
+
+def still_held(entries: Sequence[RunEntry], *, sleep: Callable[[float], None] = time.sleep) -> list[str]:
+    """GPUs that runs which ended hold on to, in words; empty when all are free, as they should be within seconds."""
+    held: list[str] = []
+    for host, ids in runs.by_host(entries).items():
+        wire = runs.wire_to(host)
+        for _ in range(TRIES):
+            answer = wire.ask("ps", {"ids": ids, "gpus": True}, timeout=30)
+            used = [gpu for gpu in answer["gpus"] if any(_names(gpu["used_by"], run) for run in ids)]
+            if not used:
+                break
+            sleep(PAUSE)
+        else:
+            held += [f"GPU {gpu['index']} of {host} is still used by {gpu['used_by']}" for gpu in used]
+    return held
+
+
+def _names(used_by: str | None, run: str) -> bool:
+    return used_by is not None and run in used_by.split()
