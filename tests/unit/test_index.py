@@ -1,0 +1,190 @@
+"""The laptop's index of runs, and what a word on the command line means in it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpurun import index
+from gpurun.errors import UsageError
+from gpurun.project import Project
+
+pytestmark = pytest.mark.usefixtures("home")
+
+
+def job(run: str, *, name: str = "train", root: str = "/home/ada/vision", created: float = 1.0) -> dict[str, Any]:
+    return {
+        "id": run,
+        "name": name,
+        "created": created,
+        "project": {"name": Path(root).name, "root": root},
+        "git": {"commit": "c0ffee", "branch": "main", "dirty": True, "patch": "diff --git caf\udce9"},
+    }
+
+
+def record(run: str, state: str = "running", **more: Any) -> dict[str, Any]:
+    return {"id": run, "name": "train", "project": "vision", "created": 1.0, "state": state, "host_id": "h1", **more}
+
+
+def project(root: str = "/home/ada/vision") -> Project:
+    return Project(Path(root), Path(root).name, "git", True)
+
+
+def test_a_run_is_found_again() -> None:
+    added = index.add(job("train-7f3k"), "box")
+    assert index.find("train-7f3k") == added
+    assert (added.host, added.state, added.ended) == ("box", "created", False)
+    assert (index.folder() / "train-7f3k.json").stat().st_mode & 0o77 == 0
+
+
+def test_the_patch_lies_beside_the_entry() -> None:
+    entry = index.add(job("train-7f3k"), "box")
+    assert entry.job is not None
+    assert entry.job["git"]["patch"] is None
+    assert entry.job["git"]["commit"] == "c0ffee"
+    assert index.patch("train-7f3k") == b"diff --git caf\xe9"
+    assert index.patch("other-7f3k") is None
+    index.remove("train-7f3k")
+    assert list(index.folder().iterdir()) == []
+
+
+def test_what_a_host_answers_is_kept_with_its_time() -> None:
+    index.add(job("train-7f3k"), "box")
+    index.update([record("train-7f3k"), record("other-2222", "succeeded", fetched=7.0)], "box", now=100.0)
+    mine, other = index.find("train-7f3k"), index.find("other-2222")
+    assert mine is not None
+    assert other is not None
+    assert (mine.state, mine.seen, mine.host_id, mine.project_root) == ("running", 100.0, "h1", "/home/ada/vision")
+    assert (other.ended, other.fetched, other.project_root, other.job) == (True, 7.0, None, None)
+
+
+def test_an_end_that_is_known_is_not_written_again() -> None:
+    index.update([record("train-7f3k", "failed")], "box", now=100.0)
+    index.update([record("train-7f3k", "failed")], "box", now=200.0)
+    index.update([record("live-7f3k", "running")], "box", now=100.0)
+    index.update([record("live-7f3k", "running")], "box", now=200.0)
+    assert [(entry.id, entry.seen) for entry in index.all_runs()] == [("train-7f3k", 100.0), ("live-7f3k", 200.0)]
+
+
+def test_a_host_that_got_another_name_takes_its_runs_along() -> None:
+    index.update([record("train-7f3k", "failed")], "old")
+    index.update([record("train-7f3k", "failed")], "new")
+    entry = index.find("train-7f3k")
+    assert entry is not None
+    assert entry.host == "new"
+
+
+def test_fetched_is_marked_and_stays() -> None:
+    index.add(job("train-7f3k"), "box")
+    index.mark_fetched("train-7f3k", "/here/fetched", now=5.0)
+    index.update([record("train-7f3k", "succeeded")], "box")
+    entry = index.find("train-7f3k")
+    assert entry is not None
+    assert (entry.fetched, entry.fetched_to) == (5.0, "/here/fetched")
+    index.mark_fetched("unknown-7f3k", "/here")
+
+
+def three() -> None:
+    index.add(job("train-7f3k", created=1.0), "box")
+    index.add(job("train-7abc", created=3.0), "box")
+    index.add(job("resnet-7f3k", name="resnet 50", root="/home/ada/other", created=2.0), "box")
+
+
+@pytest.mark.parametrize(
+    ("word", "run"),
+    [
+        ("train-7f3k", "train-7f3k"),
+        ("train-7f", "train-7f3k"),
+        ("r", "resnet-7f3k"),
+        ("resnet 5", "resnet-7f3k"),
+        (None, "train-7abc"),
+    ],
+)
+def test_words_that_mean_one_run(word: str | None, run: str) -> None:
+    three()
+    assert index.resolve(word, project()).id == run
+
+
+def test_a_whole_name_wins_over_longer_ones() -> None:
+    index.add(job("train-7f3k"), "box")
+    index.add(job("train-big-7f3k", name="train-big"), "box")
+    assert index.resolve("train").id == "train-7f3k"
+    with pytest.raises(UsageError, match="may mean any of"):
+        index.resolve("trai")
+
+
+def test_a_word_that_means_several_lists_them() -> None:
+    three()
+    with pytest.raises(UsageError) as error:
+        index.resolve("train")
+    assert "train-7f3k  created  box  vision" in error.value.what
+    assert "train-7abc" in error.value.what
+    assert error.value.exit_code == 2
+
+
+def test_a_word_that_means_none_names_what_is_near() -> None:
+    three()
+    with pytest.raises(UsageError, match="did you mean train-7f3k"):
+        index.resolve("train-7f3j")
+    with pytest.raises(UsageError, match="no run '../../etc/passwd' is known here$"):
+        index.resolve("../../etc/passwd")
+
+
+def test_no_word_and_no_run_of_the_project() -> None:
+    three()
+    with pytest.raises(UsageError, match="no run of the project empty"):
+        index.resolve(None, project("/home/ada/empty"))
+    with pytest.raises(UsageError, match="no run was named"):
+        index.resolve(None)
+
+
+def test_live_runs_of_one_project_or_of_all() -> None:
+    three()
+    index.update([record("train-7f3k", "succeeded")], "box")
+    assert [entry.id for entry in index.live()] == ["train-7abc", "resnet-7f3k"]
+    assert [entry.id for entry in index.live("/home/ada/vision")] == ["train-7abc"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"id": "bad-2222"}', b"\xff\x00"])
+def test_a_damaged_file_is_passed_over(content: bytes) -> None:
+    three()
+    (index.folder() / "bad-2222.json").write_bytes(content)
+    assert len(index.all_runs()) == 3
+    assert index.find("bad-2222") is None
+    index.update([record("bad-2222")], "box")
+    assert len(index.all_runs()) == 4
+
+
+def test_fields_of_a_later_version_do_no_harm() -> None:
+    index.add(job("train-7f3k"), "box")
+    file = index.folder() / "train-7f3k.json"
+    file.write_text(file.read_text().replace('"id"', '"invented_later": 1, "id"', 1))
+    assert index.find("train-7f3k") is not None
+
+
+def _add_many(prefix: str) -> None:
+    for number in range(50):
+        index.add(job(f"{prefix}-2{number:03d}"), "box")
+        index.update([record("shared-2222")], "box")
+
+
+def test_processes_side_by_side_lose_nothing() -> None:
+    spawning = multiprocessing.get_context("fork")
+    workers = [spawning.Process(target=_add_many, args=(name,)) for name in ("a", "b", "c")]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+    assert len(index.all_runs()) == 151
+    assert not [path for path in index.folder().iterdir() if path.suffix != ".json" and path.suffix != ".patch"]
+
+
+def test_the_import_is_cheap() -> None:
+    code = "import sys, gpurun.index; print(*sorted({'pydantic', 'rich', 'tenacity', 'pathspec'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout.split() == []
