@@ -73,7 +73,7 @@ def _remove(path: str, left: List[str]) -> None:
             left.append(failed)
 
         if sys.version_info >= (3, 12):
-            shutil.rmtree(path, onexc=note)
+            shutil.rmtree(path, onexc=note)  # novm
         else:
             shutil.rmtree(path, onerror=note)
         return
