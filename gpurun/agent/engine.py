@@ -6,11 +6,13 @@ import json
 import os
 import shutil
 import time
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, TypeVar
 
 from . import programs
 from .errors import AgentError
 from .programs import Answer, Say
+
+T = TypeVar("T")
 
 # What a piece of an engine's message means. The first that fits counts; all is lower case.
 _MEANINGS: Tuple[Tuple[str, Tuple[str, ...]], ...] = (
@@ -33,6 +35,7 @@ _MEANINGS: Tuple[Tuple[str, Tuple[str, ...]], ...] = (
     ("gpu", ("could not select device driver", "nvidia-container-cli", "failed to discover gpu vendor from cdi")),
     ("gpu", ("unknown or invalid runtime name: nvidia", "cdi device injection failed", "unresolvable cdi devices")),
     ("mount", ("bind source path does not exist", "invalid mount config", "duplicate mount point")),
+    ("rlimit", ("error setting rlimit",)),
     ("limit", ("minimum memory limit", "range of cpus is from", "can not be set, as your kernel")),
     ("no_program", ("executable file not found", "no such file or directory: unknown", "stat /bin/sh: no such file")),
     ("network", ("i/o timeout", "handshake timeout", "connection reset", "connection refused", "unexpected eof")),
@@ -85,6 +88,8 @@ def classify(said: str) -> str:
 def essence(said: str) -> str:
     """The one line of an engine's complaint that says what happened."""
     lines = [line.strip() for line in said.replace("\r", "\n").splitlines() if line.strip()]
+    # `docker start` names the container once more after the engine's own words.
+    lines = [line for line in lines if not line.startswith("Error: failed to start containers")] or lines
     telling = [line for line in lines if line.lower().startswith(("error", "docker: error", "failed", "sudo:"))]
     line = (telling or lines or [""])[-1]
     for prefix in ("docker: ", "Error response from daemon: ", "ERROR: ", "Error: "):
@@ -112,14 +117,7 @@ class Engine:
 
         One that is down is asked again until `patience` seconds are over: it may be restarting.
         """
-        deadline = time.monotonic() + patience
-        while True:
-            try:
-                return self._ask(*args, timeout=timeout)
-            except EngineError as error:
-                if error.kind not in ("down", "no_answer") or time.monotonic() > deadline:
-                    raise
-                time.sleep(1.0)
+        return _patiently(lambda: self._ask(*args, timeout=timeout), patience)
 
     def _ask(self, *args: str, timeout: float) -> Answer:
         try:
@@ -147,14 +145,28 @@ class Engine:
         found: Dict[str, Any] = json.loads(answer.text)
         return found
 
-    def facts(self, timeout: float = 15.0) -> Dict[str, Any]:
+    def facts(self, timeout: float = 15.0, patience: float = 0.0) -> Dict[str, Any]:
         """{"argv", "version", "rootless", "userns", "selinux", "toolkit"}. Raises EngineError."""
+        return _patiently(lambda: self._facts(timeout), patience)
+
+    def _facts(self, timeout: float) -> Dict[str, Any]:
         info = json.loads(self.ask("info", "--format", "{{json .}}", timeout=timeout).text or "{}")
         problems = info.get("ServerErrors") or []
         if problems or not info.get("ServerVersion"):  # some versions end with 0 all the same
             said = " ".join(problems)
             raise EngineError(classify(said) if said else "down", essence(said), self.argv[-1])
         return {"argv": self.argv, **parse_info(info), "toolkit": has_toolkit(info)}
+
+
+def _patiently(question: Callable[[], T], patience: float) -> T:
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return question()
+        except EngineError as error:
+            if error.kind not in ("down", "no_answer") or time.monotonic() > deadline:
+                raise
+            time.sleep(1.0)
 
 
 def parse_info(info: Dict[str, Any]) -> Dict[str, Any]:

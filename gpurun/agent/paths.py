@@ -164,6 +164,10 @@ class HostPaths:
         return os.path.join(self.root, "cache", "layers", key + ".json")
 
     @property
+    def engine_limits(self) -> str:
+        return os.path.join(self.root, "cache", "engine-limits.json")
+
+    @property
     def agents(self) -> str:
         return os.path.join(self.root, "agent")
 

@@ -121,9 +121,7 @@ class JobOnHost:
             for index, uuid in enumerate(self.host.gpus.uuids[: self.gpus])
         ]
         asked = {"job": self.job(), "steps": steps, "gpus": gpus, **fields}
-        said = self.host.run(
-            "python3", "-c", ASK, user=self.user, stdin=json.dumps(asked).encode(), timeout=timeout
-        )
+        said = self.host.run("python3", "-c", ASK, user=self.user, stdin=json.dumps(asked).encode(), timeout=timeout)
         answer = json.loads(said.splitlines()[-1])
         if "failed" in answer or "error" in answer:
             raise Failed(*answer.get("failed", [answer.get("error")]))

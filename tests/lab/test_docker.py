@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from typing import Any
 
@@ -50,7 +51,7 @@ def test_a_job_is_confined_and_finds_its_things(host: LabHost) -> None:
         {"train.py": ABOUT, "src/package.py": ""},
         ["python", "train.py"],
         gpus=2,
-        env={"TOKEN": "it's\n\"$(secret)\"", "PYTHONPATH": "/mine"},
+        env={"TOKEN": 'it\'s\n"$(secret)"', "PYTHONPATH": "/mine"},
         more={**PLAIN, "resources": limits},
     )
     told = about(job)
@@ -61,7 +62,7 @@ def test_a_job_is_confined_and_finds_its_things(host: LabHost) -> None:
     assert told["path"][:4] == ["/workspace", "/workspace", "/workspace/src", "/mine"]
     assert told["shm"] == GIB
     env = told["env"]
-    assert env["TOKEN"] == "it's\n\"$(secret)\""
+    assert env["TOKEN"] == 'it\'s\n"$(secret)"'
     assert env["NVIDIA_VISIBLE_DEVICES"] == ",".join(host.gpus.uuids[:2])
     assert (env["GPURUN_RUN_ID"], env["GPURUN_RUN_NAME"], env["GPURUN_ATTEMPT"]) == ("train-7f3k", "train", "1")
     assert (env["GPURUN_DATA"], env["TMPDIR"]) == ("/gpurun/data", "/workspace/.gpurun/tmp")
@@ -182,8 +183,6 @@ def test_a_start_waits_for_an_engine_that_comes_back(host: LabHost) -> None:
     job = JobOnHost(host, {}, ["true"], more=PLAIN)
     job.ask("prepare")
     host.engine.stop()
-    import threading
-
     threading.Timer(3.0, host.engine.start).start()
     job.ask("start")
     assert job.end()["exit_code"] == 0
@@ -207,7 +206,7 @@ def test_a_shell_beside_the_job_and_after_it(host: LabHost) -> None:
     job = JobOnHost(host, {"train.py": script}, ["python", "train.py"], env={"TOKEN": "secret"}, more=PLAIN)
     job.ask("prepare", "start")
     until(lambda: "ready" in job.log)
-    command = ["sh", "-c", "echo $TOKEN $PWD $GPURUN_RUN_ID; ls; ps -e 2>/dev/null | grep -c train"]
+    command = ["sh", "-c", "echo $TOKEN $PWD $GPURUN_RUN_ID; ls"]
     said = host.run(*job.ask("shell", command=command))
     assert said.splitlines()[:2] == ["secret /workspace train-7f3k", "train.py"]
     job.ask("KILL")
@@ -228,7 +227,7 @@ def test_a_command_that_is_not_there(host: LabHost) -> None:
 def test_a_mount_that_is_not_there(host: LabHost) -> None:
     mounts = [{"source": "~/no, such", "target": "/data/x", "readonly": True}]
     job = JobOnHost(host, {}, ["true"], more={"mounts": mounts, **PLAIN})
-    with pytest.raises(Failed, match="a mount is not possible.*no, such"):
+    with pytest.raises(Failed, match=r"a mount is not possible.*no, such"):
         job.ask("prepare", "start")
 
 

@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from .. import docker_layers, facts, image, programs
@@ -227,30 +227,32 @@ class Docker:
         self, run: RunPaths, job: Job, prepared: Dict[str, Any], gpus: List[Gpu], leases: List[int]
     ) -> None:
         try:
-            # `start` on a container that has exited would run the job a second time.
-            if self._create(run, job, prepared, gpus) or self._status(run) == "created":
-                self.engine.ask("start", name_of(run), timeout=300.0, patience=PATIENCE)
+            container = self._container(run, job, prepared["image_id"], gpus)
+            _lay_out(container)
+            try:
+                self._bring_up(container)
+            except EngineError as error:
+                if error.kind != "rlimit":
+                    raise
+                # An engine without the right to raise limits, in a container itself: its own limits have to do.
+                write_json(run.host.engine_limits, {"boot_id": facts.boot_id(), "engine": self.engine.argv})
+                self.remove(run, job)
+                self._bring_up(self._container(run, job, prepared["image_id"], gpus))
         except EngineError as error:
             raise failed(error, "start") from error
 
-    def _create(self, run: RunPaths, job: Job, prepared: Dict[str, Any], gpus: List[Gpu]) -> bool:
-        """False when the container is there: an earlier supervisor made it, and did not live to see that."""
-        container = self._container(run, job, prepared["image_id"], gpus)
-        wrapper.make_folders(run, job["project"]["name"])
-        wrapper.write(
-            run,
-            wrapper.settings(wrapper.IN_CONTAINER, container.who.name),
-            wrapper.last_settings(wrapper.IN_CONTAINER, job),
-        )
-        write_atomically(run.passwd, container.who.passwd())
-        write_atomically(run.group, container.who.group())
+    def _bring_up(self, container: Container) -> None:
+        name = name_of(container.run)
         try:
             self.engine.ask(*create(container), timeout=300.0, patience=PATIENCE)
         except EngineError as error:
             if error.kind != "name_taken":
                 raise
-            return False
-        return True
+            # An earlier supervisor made it, and did not live to see that. To start one that has exited would run the
+            # job a second time.
+            if self._status(container.run) != "created":
+                return
+        self.engine.ask("start", name, timeout=300.0, patience=PATIENCE)
 
     def _status(self, run: RunPaths) -> str:
         found = self.engine.inspect("container", name_of(run))
@@ -261,6 +263,8 @@ class Docker:
 
     def _container(self, run: RunPaths, job: Job, image_id: str, gpus: Sequence[Gpu]) -> Container:
         who = identity(login(), self._engine_facts(run), job["user"])
+        if read_json(run.host.engine_limits) == {"boot_id": facts.boot_id(), "engine": self.engine.argv}:
+            who = replace(who, may_raise_limits=False)
         return Container(image_id, who, facts.memory(), run, job, gpus, device_files(gpus))
 
     def _engine_facts(self, run: RunPaths) -> Dict[str, Any]:
@@ -269,7 +273,7 @@ class Docker:
             known = read_json(run.host.facts) or {}
             cached = known.get("engine") or {}
             fresh = known.get("boot_id") == facts.boot_id() and cached.get("argv") == self.engine.argv
-            self._facts = cached if fresh else self.engine.facts()
+            self._facts = cached if fresh else self.engine.facts(patience=PATIENCE)
         return self._facts
 
     def presence(self, run: RunPaths, job: Job) -> Presence:
@@ -358,6 +362,15 @@ class Docker:
             raise AgentError("image_gone", "the image of run %s is gone from the host" % run.id, "submit it again")
         container = self._container(run, job, prepared["image_id"], [])
         return self.engine.command(*fresh_shell(container, command, tty=tty))
+
+
+def _lay_out(container: Container) -> None:
+    """What is mounted: folders of ours, the wrapper, and who the job is."""
+    run, job, places = container.run, container.job, wrapper.IN_CONTAINER
+    wrapper.make_folders(run, job["project"]["name"])
+    wrapper.write(run, wrapper.settings(places, container.who.name), wrapper.last_settings(places, job))
+    write_atomically(run.passwd, container.who.passwd())
+    write_atomically(run.group, container.who.group())
 
 
 def check_ours(found: Mapping[str, Any], run: RunPaths) -> None:
