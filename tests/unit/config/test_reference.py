@@ -1,0 +1,25 @@
+"""The reference says all that the schema knows."""
+
+from __future__ import annotations
+
+from gpurun.config.reference import markdown
+from gpurun.config.schema import AddressConfig, HostProfile, HostsFile, JobConfig
+
+
+def test_every_key_is_described() -> None:
+    text = markdown()
+    for model in (JobConfig, HostsFile, HostProfile, AddressConfig):
+        for key, field in model.model_fields.items():
+            assert field.description, key
+            (row,) = [line for line in table(text, key) if " ".join(field.description.split()) in line]
+            assert row.count("|") == 4
+
+
+def table(text: str, key: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith(f"| `{key}` |")]
+
+
+def test_defaults_are_shown() -> None:
+    assert (
+        '| `gpus` | number or `"all"` | How many GPUs, or `"all"`; 0 for a job on the CPU. Default: 1. |' in markdown()
+    )
