@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -25,6 +26,7 @@ from tests.lab.host.steps import LabError
 from tests.lab.host.users import ADA, USERS, User
 
 SLOTS = 8
+KEPT_DAYS = 7
 PACKAGES = {"debootstrap": "debootstrap", "ssh": "openssh-client", "rsync": "rsync", "git": "git"}
 NAMESPACES = ("unshare", "nsenter", "setpriv", "pivot_root")
 
@@ -160,9 +162,13 @@ class Lab:
 
 
 def _refresh(folder: Path, engine_data: Path) -> None:
-    """Give the host the engine data and the registry of `engine_data`, unless it has them already."""
+    """Give the host the engine data and the registry of `engine_data`, unless it has them already.
+
+    What tests have built on them since goes with them in the end, so that it doesn't pile up.
+    """
     marker = folder / "engine.key"
-    if marker.exists() and marker.read_text() == engine_data.name:
+    fresh = marker.exists() and time.time() - marker.stat().st_mtime < KEPT_DAYS * 86400
+    if fresh and marker.read_text() == engine_data.name:
         return
     marker.unlink(missing_ok=True)
     copy_data(engine_data / "docker", folder / "docker")
