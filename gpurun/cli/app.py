@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 
 from gpurun.agent import vocabulary as words
 from gpurun.cli import output
-from gpurun.cli.command import as_command, print_sections
+from gpurun.cli.command import as_command, print_sections, quick
 from gpurun.errors import GpurunError, UsageError
 
 EXIT_CLOSED_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
@@ -91,6 +91,9 @@ class Verbs(TyperGroup):
         if cmd_name not in VERBS:
             return None
         return as_command(importlib.import_module(f"gpurun.cli.{cmd_name}"), cmd_name)
+
+    def get_help_option(self, ctx: Any) -> Any:
+        return quick(super().get_help_option(ctx))
 
     def invoke(self, ctx: Any) -> Any:
         # Typer turns these two into plain exit codes; `main` has more to do.
@@ -181,6 +184,8 @@ def main(args: Sequence[str]) -> int:
 
 def _run(args: list[str]) -> int:
     command = typer.main.get_command(app)
+    for param in command.params:
+        quick(param)
     try:
         result = command.main(args or ["--help"], prog_name="gpurun", standalone_mode=False)
     except typer.Abort:

@@ -39,6 +39,14 @@ def noun(name: str, help: str) -> typer.Typer:
 class VerbCommand(TyperCommand):
     """A verb: options may stand anywhere; its examples stand at the foot of its help."""
 
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        for param in self.params:
+            quick(param)
+
+    def get_help_option(self, ctx: Any) -> Any:
+        return quick(super().get_help_option(ctx))
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
@@ -60,6 +68,32 @@ class VerbCommand(TyperCommand):
         if self.epilog:
             lines = "".join(f"  {line}\n" for line in self.epilog.strip().splitlines())
             formatter.write(f"\nExamples:\n{lines}")
+
+
+def quick(param: Any) -> Any:
+    """Typer loads pydantic (0.08 s) even to turn a text into a text, or None into None. `ps` has no time for that."""
+    if hasattr(param, "_runtime_param"):
+        param._runtime_param = _TextAsItIs(param)
+    return param
+
+
+class _TextAsItIs:
+    """Reads an option's value, with Typer's own reader for what is no text."""
+
+    def __init__(self, param: Any) -> None:
+        self._descriptor = param.type_descriptor
+
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
+        wanted = self._descriptor.annotation
+        if value is None:
+            return () if param.multiple or param.nargs == -1 else None
+        if wanted is str and isinstance(value, str):
+            return value
+        if wanted == list[str] and isinstance(value, (list, tuple)):
+            return list(value)
+        from typer._coercion import build_runtime_param
+
+        return build_runtime_param(self._descriptor).coerce(value, param=param, ctx=ctx)
 
 
 class NounGroup(TyperGroup):

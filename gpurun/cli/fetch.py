@@ -1,0 +1,207 @@
+"""`gpurun fetch`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gpurun.agent import vocabulary as words
+from gpurun.cli import options, output
+from gpurun.errors import HostError, UsageError
+
+if TYPE_CHECKING:
+    from gpurun.fetch import Fetched, Report, Wanted
+    from gpurun.index import RunEntry
+
+EXAMPLES = """\
+gpurun fetch
+gpurun fetch train-7f3k -o results --only '*.ckpt' --only metrics.csv
+gpurun fetch --watch
+gpurun fetch --all"""
+
+SHOWN = 10  # names that are listed before "and more"
+
+
+def fetch(
+    run: options.Runs = None,
+    to: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Where to; fetched/RUN below the project unless given."),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only", metavar="GLOB", help="Only these files: '*.ckpt', 'logs/', '**/metrics.csv'. May repeat."
+        ),
+    ] = None,
+    all_runs: Annotated[
+        bool, typer.Option("--all", help="Every run of this project that was not fetched yet.")
+    ] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Again and again until the run has ended.")] = False,
+    yes: options.Yes = False,
+    as_json: options.Json = False,
+) -> int | None:
+    """Bring what runs wrote: log, metrics and checkpoints first, each file whole or not at all.
+
+    Works while a run goes on, goes on after a drop, and sends nothing twice. Caches and unchanged files of the
+    project stay on the host; --only names a cache to have it. The log and the run's record are in _gpurun/, what was
+    written outside the job's working directory in outside/. Prints the folder.
+    """
+    if all_runs and run:
+        raise UsageError("--all means all runs of this project, so no run goes with it", "leave out --all, or the runs")
+    entries = _unfetched() if all_runs else _named(run)
+    results = bring(entries, to, only=only or [], watch=watch, yes=yes)
+    if as_json:
+        output.json({"runs": [_as_json(result) for result in results]})
+    else:
+        for result in results:
+            output.out(str(result.to))
+    return None if len(results) == len(entries) and all(_well(result) for result in results) else words.EXIT_FAILED
+
+
+def bring(
+    entries: Sequence[RunEntry],
+    to: Path | None = None,
+    *,
+    only: Sequence[str] = (),
+    watch: bool = False,
+    yes: bool = False,
+) -> list[Fetched]:
+    """Fetch these runs one after the other and say how it went on stderr. One that its host lacks stops no other."""
+    results = []
+    for entry in entries:
+        try:
+            fetched = _one(entry, _folder(entry, to, len(entries) > 1), only, watch, yes)
+        except HostError as error:
+            if len(entries) == 1:
+                raise
+            output.warn(f"{entry.id}: {error.what}")
+            continue
+        _tell(entry, fetched)
+        results.append(fetched)
+    return results
+
+
+def _named(run: list[str] | None) -> list[RunEntry]:
+    from gpurun import runs
+
+    return runs.resolve_all(run)
+
+
+def _unfetched() -> list[RunEntry]:
+    from gpurun import index
+    from gpurun.project import find_project
+
+    root = str(find_project().root)
+    found = [entry for entry in index.all_runs() if entry.project_root == root and not entry.fetched]
+    if not found:
+        output.say("all runs of this project are fetched")
+    return found
+
+
+def _folder(entry: RunEntry, to: Path | None, several: bool) -> Path:
+    from gpurun.fetch import default_folder, ignore_in_git
+    from gpurun.project import find_project
+
+    if to is not None:
+        return to / entry.id if several else to
+    folder = default_folder(entry, find_project().root)
+    ignore_in_git(folder.parent)
+    return folder
+
+
+def _one(entry: RunEntry, to: Path, only: Sequence[str], watch: bool, yes: bool) -> Fetched:
+    from gpurun import fetch, runs
+
+    wire = runs.wire_to(entry.host)
+    with _reporting(entry, yes) as report:
+        try:
+            if not watch:
+                return fetch.fetch_run(wire, entry.id, to, only=only, report=report)
+            for fetched in fetch.watch(wire, entry.id, to, only=only, report=report):
+                if fetched.placed and fetched.live:
+                    output.say(f"{entry.id}: {_amount(fetched)}")
+        except KeyboardInterrupt:
+            output.say(f"\nwhat came is whole and stays in {to}; the next fetch goes on from there")
+            raise
+    return fetched
+
+
+@contextlib.contextmanager
+def _reporting(entry: RunEntry, yes: bool) -> Iterator[Report]:
+    """A status line, and a bar while bytes come."""
+    from gpurun.fetch import Report
+
+    with output.activity() as say, output.transfer(f"fetching {entry.id}") as bar:
+
+        def confirm(wanted: Wanted) -> None:
+            say("")
+            _confirm(wanted, yes)
+
+        yield Report(say=say, progress=bar, confirm=confirm)
+
+
+def _confirm(wanted: Wanted, yes: bool) -> None:
+    from gpurun.fetch import ASK_ABOVE
+
+    if wanted.bytes <= ASK_ABOVE:
+        return
+    output.say(f"{wanted.run} has {output.size(wanted.bytes)} to fetch; the largest files:")
+    for item in wanted.largest(SHOWN):
+        output.say(f"  {output.size(item.size):>9}  {printable(item.to)}")
+    otherwise = f"gpurun fetch {wanted.run} -y, or fetch less: --only 'best*.ckpt'"
+    output.confirm("Fetch all of it?", yes=yes, otherwise=otherwise)
+
+
+def _tell(entry: RunEntry, fetched: Fetched) -> None:
+    output.say(f"{entry.id}: {_amount(fetched)}")
+    for placed in fetched.beside:
+        output.warn(f"{printable(placed.item.to)} is there already and is not from this run; its own is {placed.at}")
+    _list("not fetched", [f"{printable(left.path)}: {left.why}" for left in fetched.left])
+    _list("for the next fetch", [f"{printable(left.path)}: {left.why}" for left in fetched.writing])
+    if fetched.live:
+        output.note(f"{entry.id} goes on; `gpurun fetch --watch {entry.id}` follows it to its end")
+
+
+def _amount(fetched: Fetched) -> str:
+    if not fetched.placed:
+        return "nothing new" if fetched.unchanged else "it wrote nothing"
+    here = f", {fetched.unchanged:,} were here already" if fetched.unchanged else ""
+    return f"{output.plural(len(fetched.placed), 'file')}, {output.size(fetched.bytes)}{here}"
+
+
+def _list(heading: str, lines: Sequence[str]) -> None:
+    if lines:
+        output.warn(f"{heading}:")
+        for line in lines[:SHOWN]:
+            output.say(f"  {line}")
+        if len(lines) > SHOWN:
+            output.say(f"  and {len(lines) - SHOWN:,} more")
+
+
+def printable(name: str) -> str:
+    """A file's name as a terminal may show it: no control characters, no bytes that are no text."""
+    shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in name)
+    return shown.encode("utf-8", "backslashreplace").decode()
+
+
+def _well(fetched: Fetched) -> bool:
+    return not any(left.lost for left in fetched.left)
+
+
+def _as_json(fetched: Fetched) -> dict[str, Any]:
+    return {
+        "id": fetched.run,
+        "folder": str(fetched.to),
+        "live": fetched.live,
+        "whole": fetched.whole,
+        "bytes": fetched.bytes,
+        "unchanged": fetched.unchanged,
+        "files": [{"path": placed.at, "bytes": placed.item.size, "sha256": placed.sha256} for placed in fetched.placed],
+        "left": [{"path": left.path, "why": left.why, "lost": left.lost} for left in fetched.left],
+        "writing": [{"path": left.path, "why": left.why} for left in fetched.writing],
+    }
