@@ -1,0 +1,98 @@
+"""Bringing back what a run wrote: list, transfer, compare with the host's hashes, put into place by rename.
+
+What is in its place is always a whole version. A fetch that breaks off goes on from what has come, and repeating one
+that went well sends nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gpurun import index
+from gpurun.errors import ContactLost, GpurunError
+from gpurun.fetch.destination import opened
+from gpurun.fetch.report import Fetched, Report, Wanted, no_room
+
+if TYPE_CHECKING:
+    from gpurun.index import RunEntry
+    from gpurun.wire import Wire
+
+__all__ = ["ASK_ABOVE", "Fetched", "Report", "Wanted", "default_folder", "fetch_run", "ignore_in_git", "watch"]
+
+ASK_ABOVE = 2_000_000_000  # bytes; more is fetched only when somebody says so
+
+
+def default_folder(entry: RunEntry, here: Path) -> Path:
+    """`fetched/<run-id>` below the run's own project, or below `here` when that project is not on this
+    machine.
+    """
+    root = Path(entry.project_root) if entry.project_root else here
+    return (root if root.is_dir() else here) / "fetched" / entry.id
+
+
+def ignore_in_git(folder: Path) -> None:
+    """Keep the folder of all fetched runs out of the project's git."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with (folder / ".gitignore").open("x") as file:
+            file.write("*\n")
+    except FileExistsError:
+        return
+
+
+def fetch_run(
+    wire: Wire, run: str, to: Path, *, only: Sequence[str] = (), report: Report | None = None, mark: bool = True
+) -> Fetched:
+    """Bring what `run` wrote into the folder `to`, which is made.
+
+    With `only`, what these globs name, caches too. Files that the job is writing are tried again for a few
+    seconds, then told in `writing`. Raises HostUnreachable (repeat it: what came is kept), GpurunError when
+    the disk is full or another gpurun fetches into the same folder, RsyncError, and what `report.confirm`
+    raises.
+    """
+    from gpurun.fetch.once import Pass
+
+    try:
+        with opened(to, run) as destination:
+            fetched = Pass(wire, destination, tuple(only), report or Report()).run_through()
+    except OSError as error:
+        raise _explained(error, to) from error
+    if mark and not fetched.live:
+        _mark(wire, fetched, bool(only))
+    return fetched
+
+
+def _mark(wire: Wire, fetched: Fetched, some: bool) -> None:
+    """Tell host and index, for `rm` and `prune`, that nothing is lost with the run."""
+    whole = fetched.whole and not some
+    wire.ask("fetched", {"run": fetched.run, "what": "all" if whole else "some"}, timeout=90)
+    if whole:
+        index.mark_fetched(fetched.run, str(fetched.to))
+
+
+def _explained(error: OSError, to: Path) -> GpurunError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return no_room(to, None)
+    return GpurunError(
+        f"the files could not be written: {error.strerror or error}", "Name another folder with -o.", where=str(to)
+    )
+
+
+def watch(
+    wire: Wire, run: str, to: Path, *, only: Sequence[str] = (), report: Report, every: float = 30.0
+) -> Iterator[Fetched]:
+    """Fetch again and again until the run has ended; each pass's result. Lost contact ends nothing."""
+    while True:
+        try:
+            fetched = fetch_run(wire, run, to, only=only, report=report)
+            yield fetched
+            if not fetched.live:
+                return
+            report.say(f"{run} goes on; the next look comes in {every:.0f} s, or when it ends")
+            wire.ask("wait", {"runs": [run], "seconds": every}, timeout=every + 15)
+        except ContactLost as error:
+            report.say(f"{error.what}; trying again")
+            report.sleep(min(every, 5.0))

@@ -1,0 +1,273 @@
+"""The folder that a run is fetched into: what is there already, and how something new gets its place.
+
+Nothing the host says can write elsewhere: each path is walked name by name, no link followed. A file is put
+in its place by one rename, after its bytes are on the disk; a file that is not ours is never replaced.
+
+`.gpurun/` in it is ours: `fetch.json` (what was placed, and as what on the host), `incoming/` (what is on its
+way; kept after a broken fetch, so that the next one goes on from there), `lock`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gpurun.agent.files import write_atomically
+from gpurun.errors import GpurunError
+from gpurun.fetch.plan import PRIVATE, Item
+
+PARTIAL = ".gpurun-partial"  # rsync's folder for what broke off, beside each file (gpurun.rsync.pull_argv)
+_TEMPORARY = re.compile(rb"\.(.+)\.[A-Za-z0-9]{6}")  # rsync's name for a file on its way
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+
+
+class InTheWay(Exception):
+    """Something at the destination keeps a file from its place; `str()` says what."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Where a file came to, below the destination."""
+
+    item: Item
+    at: str
+    sha256: str
+
+
+@dataclass
+class Destination:
+    """Use it through `opened`."""
+
+    root: Path
+    run: str
+    state: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def private(self) -> Path:
+        return self.root / PRIVATE
+
+    @property
+    def staging(self) -> Path:
+        return self.private / "incoming"
+
+    # What is there.
+
+    def is_current(self, item: Item) -> bool:
+        """The host's file is the one that was fetched, and what was fetched is still here as it was."""
+        known = self.state.get(item.to)
+        if known is None or known["host"] != item.stamp:
+            return False
+        return bool(known["here"] == self._stamp_at(known["at"]))
+
+    def placed_size(self, item: Item) -> int | None:
+        """Bytes of the version that was fetched before and is here still, None without one."""
+        known = self.state.get(item.to)
+        if known is None or known["here"] != self._stamp_at(known["at"]):
+            return None
+        return int(known["here"][0])
+
+    def ignores_case(self) -> bool:
+        """Whether the disk takes `A` and `a` for one name, as macOS does."""
+        return (self.private / "FETCH.LOCK").exists()
+
+    def free(self) -> int:
+        """Bytes that may still be written here."""
+        return shutil.disk_usage(self.root).free
+
+    def staged_bytes(self) -> int:
+        """What lies in staging from a fetch that broke off."""
+        return sum(path.lstat().st_size for path in self.staging.rglob("*") if not path.is_dir())
+
+    # How something gets there.
+
+    def place(self, item: Item, sha256: str) -> Placed:
+        """Move a verified file from staging to its place. Raises InTheWay, OSError."""
+        with self._inside(self.staging, item.path, make=False) as (source, name):
+            at = self._spot(item, sha256)
+            with self._inside(self.root, at, make=True) as (target, target_name):
+                _refuse_folder(target, target_name)
+                os.rename(name, target_name, src_dir_fd=source, dst_dir_fd=target)
+        self.state[item.to] = {"host": item.stamp, "sha256": sha256, "at": at, "here": self._stamp_at(at)}
+        return Placed(item, at, sha256)
+
+    def make_link(self, item: Item) -> None:
+        """Make a symbolic link, which the plan has found to stay inside. Raises InTheWay, OSError."""
+        assert item.link is not None
+        with self._inside(self.root, item.to, make=True) as (folder, name):
+            try:
+                there = os.lstat(name, dir_fd=folder)
+            except FileNotFoundError:
+                os.symlink(os.fsencode(item.link), name, dir_fd=folder)
+                return
+            if not stat.S_ISLNK(there.st_mode):
+                raise InTheWay("something that is not ours is at its place")
+            if os.readlink(name, dir_fd=folder) != os.fsencode(item.link):
+                os.unlink(name, dir_fd=folder)
+                os.symlink(os.fsencode(item.link), name, dir_fd=folder)
+
+    def open_staged(self, path: str) -> int:
+        """A descriptor of a regular file in staging. Raises OSError."""
+        with self._inside(self.staging, path, make=False) as (folder, name):
+            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise FileNotFoundError(path)
+        return fd
+
+    def discard(self, path: str) -> None:
+        """Forget what came of a file, so that it is sent again from its beginning."""
+        try:
+            with self._inside(self.staging, path, make=False) as (folder, name):
+                for where in (name, PARTIAL.encode() + b"/" + name):
+                    try:
+                        os.unlink(where, dir_fd=folder)
+                    except (FileNotFoundError, NotADirectoryError):
+                        continue
+        except (InTheWay, OSError):
+            return  # nothing came
+
+    def save(self) -> None:
+        text = json.dumps({"schema": 1, "run": self.run, "files": self.state})
+        write_atomically(str(self.private / "fetch.json"), text.encode())
+
+    def clear(self) -> None:
+        """Everything has its place: nothing is on its way any more."""
+        shutil.rmtree(self.staging, ignore_errors=True)
+
+    # Inner.
+
+    def _spot(self, item: Item, sha256: str) -> str:
+        """Its own path, or one beside it when a file is there that did not come from this run."""
+        known = self.state.get(item.to)
+        for at in (known["at"] if known else item.to, *_beside(item.to, self.run)):
+            stamp = self._stamp_at(at)
+            if stamp is None or (known and known["at"] == at and known["here"] == stamp):
+                return at
+            if stamp[0] == item.size and self._digest_at(at) == sha256:
+                return at
+        raise InTheWay("files that did not come from this run are at its place")
+
+    def _stamp_at(self, at: str) -> list[int] | None:
+        """Size, mtime and inode of what is there; None when nothing is. What is no regular file has no equal."""
+        try:
+            with self._inside(self.root, at, make=False) as (folder, name):
+                found = os.lstat(name, dir_fd=folder)
+        except FileNotFoundError:
+            return None
+        except (InTheWay, OSError):
+            return [-1]
+        return [found.st_size, found.st_mtime_ns, found.st_ino] if stat.S_ISREG(found.st_mode) else [-1]
+
+    def _digest_at(self, at: str) -> str | None:
+        try:
+            with self._inside(self.root, at, make=False) as (folder, name):
+                fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder)
+        except (InTheWay, OSError):
+            return None
+        with os.fdopen(fd, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    @contextmanager
+    def _inside(self, top: Path, path: str, *, make: bool) -> Iterator[tuple[int, bytes]]:
+        """The folder of `path` below `top`, as a descriptor, and its name in there. No link is followed on
+        the way.
+        """
+        *parents, name = os.fsencode(path).split(b"/")
+        folder = os.open(top, _DIRECTORY)
+        try:
+            for part in parents:
+                if make:
+                    with suppress(FileExistsError):
+                        os.mkdir(part, 0o755, dir_fd=folder)
+                inner = _open_folder(part, folder)
+                os.close(folder)
+                folder = inner
+            yield folder, name
+        finally:
+            os.close(folder)
+
+
+def _open_folder(name: bytes, folder: int) -> int:
+    try:
+        return os.open(name, _DIRECTORY, dir_fd=folder)
+    except NotADirectoryError as error:  # Linux says this of a link too
+        raise InTheWay(f"{os.fsdecode(name)!r} on the way is a link or a file, not a folder") from error
+
+
+def _refuse_folder(folder: int, name: bytes) -> None:
+    try:
+        if stat.S_ISDIR(os.lstat(name, dir_fd=folder).st_mode):
+            raise InTheWay("a folder is at its place")
+    except FileNotFoundError:
+        return
+
+
+def _beside(to: str, run: str) -> Iterable[str]:
+    """`logs/config.yaml` -> `logs/config.train-7f3k.yaml`."""
+    folder, slash, name = to.rpartition("/")
+    stem, dot, suffix = name.rpartition(".")
+    return [folder + slash + (f"{stem}.{run}.{suffix}" if dot and stem else f"{name}.{run}")]
+
+
+@contextmanager
+def opened(root: Path, run: str) -> Iterator[Destination]:
+    """The destination, alone: a second gpurun that fetches into it is told so. Raises GpurunError."""
+    made = Destination(root, run)
+    if root.is_symlink() and not root.is_dir():
+        raise GpurunError(f"{root} is a link that leads nowhere", "Name another folder with -o.")
+    root = made.root = root.resolve()
+    made.staging.mkdir(parents=True, exist_ok=True)
+    with (made.private / "fetch.lock").open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise GpurunError(
+                "another gpurun fetches into this folder",
+                "Wait for it, or name another folder with -o.",
+                where=str(root),
+            ) from None
+        made.state = _read_state(made)
+        _recover(made.staging)
+        yield made
+
+
+def _read_state(made: Destination) -> dict[str, dict[str, Any]]:
+    try:
+        told = json.loads((made.private / "fetch.json").read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    if told.get("run") != made.run:
+        return {}  # another run was fetched into this folder before: its files are not this run's
+    files: dict[str, dict[str, Any]] = told["files"]
+    return files
+
+
+def _recover(staging: Path) -> None:
+    """Make a killed rsync's temporary files the beginning of the next transfer, and drop what is no file.
+
+    rsync itself does so only when it ended by TERM; its own names after KILL are never looked at again.
+    """
+    for path in list(staging.rglob("*")):
+        mode = path.lstat().st_mode
+        if stat.S_ISDIR(mode):
+            continue
+        match = _TEMPORARY.fullmatch(os.fsencode(path.name))
+        if not stat.S_ISREG(mode):
+            path.unlink()
+        elif match and path.parent.name != PARTIAL:
+            kept = path.parent / PARTIAL / os.fsdecode(match[1])
+            kept.parent.mkdir(exist_ok=True)
+            if kept.exists() and kept.stat().st_size >= path.stat().st_size:
+                path.unlink()
+            else:
+                path.rename(kept)

@@ -1,0 +1,79 @@
+"""What a fetch is asked, tells while it goes on, and answers."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gpurun.errors import GpurunError
+from gpurun.fetch.destination import Placed
+from gpurun.fetch.plan import Item, Left
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is about to be transferred from one run."""
+
+    run: str
+    to: Path
+    items: tuple[Item, ...]
+
+    @property
+    def bytes(self) -> int:
+        return sum(item.size for item in self.items)
+
+    def largest(self, count: int = 10) -> list[Item]:
+        return sorted(self.items, key=lambda item: -item.size)[:count]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where a fetch tells how far it is. `confirm` may raise, and then nothing is transferred."""
+
+    say: Callable[[str], None] = lambda text: None
+    progress: Callable[[int, int], None] = lambda done, total: None  # bytes
+    confirm: Callable[[Wanted], None] = lambda wanted: None
+    sleep: Callable[[float], None] = time.sleep
+
+
+@dataclass
+class Fetched:
+    """What a fetch brought, and what it did not."""
+
+    run: str
+    to: Path
+    live: bool = False  # the run went on when it was looked at
+    placed: list[Placed] = field(default_factory=list)
+    unchanged: int = 0  # files that were here already
+    left: list[Left] = field(default_factory=list)
+    writing: list[Left] = field(default_factory=list)  # the job has not finished them
+
+    @property
+    def bytes(self) -> int:
+        return sum(placed.item.size for placed in self.placed)
+
+    @property
+    def whole(self) -> bool:
+        """Nothing is missing that the run had written."""
+        return not self.writing and not any(left.lost for left in self.left)
+
+    @property
+    def beside(self) -> list[Placed]:
+        """Files that came under another name, because one was there that is not from this run."""
+        return [placed for placed in self.placed if placed.at != placed.item.to]
+
+
+def no_room(to: Path, needed: int | None) -> GpurunError:
+    """The laptop's disk is full, or would be. `needed` in bytes."""
+    free = shutil.disk_usage(to).free
+    wants = "" if needed is None else f", and {needed / 1e9:,.2f} GB are to come"
+    return GpurunError(
+        f"the disk of this machine is full: {free / 1e9:,.2f} GB are free{wants}",
+        "Free space, name a folder on another disk with -o, or fetch less with --only.\n"
+        "What has come is whole and stays; the next fetch goes on from there.",
+        where=str(to),
+        code="disk_full",
+    )

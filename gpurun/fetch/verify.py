@@ -1,0 +1,107 @@
+"""Is what came what the host has, whole? The host hashes its files on a channel of its own, while they are on
+their way.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gpurun.errors import GpurunError
+from gpurun.fetch.arrivals import Arrived
+from gpurun.fetch.plan import Item
+
+if TYPE_CHECKING:
+    from gpurun.wire import Wire
+
+_SLOWEST = 20_000_000  # bytes/s that a host hashes at the least
+_PATIENCE = 60.0  # seconds on top
+_QUESTION_FILES = 5_000
+
+Hashes = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a file may take its place. `again`: another try may help."""
+
+    good: bool
+    why: str = ""
+    again: bool = True
+    gone: bool = False  # the job removed it meanwhile, so that it is no output any more
+
+
+class Questions:
+    """The host's hashes of some files, asked in the background. A question that fails leaves its files
+    unanswered.
+    """
+
+    def __init__(self, wire: Wire, run: str, items: Sequence[Item]) -> None:
+        self._hashes: Hashes = {}
+        self._thread = threading.Thread(target=self._ask, args=(wire, run, items), name="hashes", daemon=True)
+        self._thread.start()
+
+    def _ask(self, wire: Wire, run: str, items: Sequence[Item]) -> None:
+        try:
+            self._hashes = ask(wire, run, items, {})
+        except GpurunError:
+            return  # asked again when the files are here, where a failure is told
+
+    def answers(self) -> Hashes:
+        self._thread.join()
+        return self._hashes
+
+
+def ask(wire: Wire, run: str, items: Sequence[Item], prefix: Mapping[str, int]) -> Hashes:
+    """The host's hashes by path; also of the first `prefix` bytes where that names a path. Raises
+    GpurunError.
+    """
+    found: Hashes = {}
+    for start in range(0, len(items), _QUESTION_FILES):
+        some = items[start : start + _QUESTION_FILES]
+        patience = _PATIENCE + sum(item.size for item in some) / _SLOWEST
+        paths = [item.path for item in some]
+        request = {"run": run, "paths": paths, "prefix": {path: prefix[path] for path in paths if path in prefix}}
+        told = wire.ask("hash", request, timeout=patience)["hashes"]
+        found.update({path: told[path] for path in paths if path in told})
+    return found
+
+
+def judge(item: Item, came: Arrived | None, host: Mapping[str, Any] | None, placed: int | None) -> Verdict:
+    """`placed`: size in bytes of the version that is here already, None without one."""
+    if came is None:
+        if host is not None and host["size"] is None:
+            return Verdict(False, str(host["why"]), gone=host["why"] == "No such file or directory")
+        return Verdict(False, "it did not arrive")
+    if host is None or host["sha256"] is None:
+        why = "the host did not vouch for it" if host is None else str(host["why"])
+        return Verdict(False, why, gone=host is not None and host["why"] == "No such file or directory")
+    if came.sha256 == host["sha256"] and came.size == host["size"] and host["whole"]:
+        return Verdict(True)
+    if item.grows and host["prefix_sha256"] == came.sha256 and came.size >= (placed or 0):
+        return Verdict(True)  # its writer only appends to it, and this is how far it was
+    if not host["whole"]:
+        return Verdict(False, str(host["why"]))
+    return Verdict(False, "what arrived differs from what the host has")
+
+
+def judge_all(
+    wire: Wire,
+    run: str,
+    items: Iterable[Item],
+    came: Mapping[str, Arrived],
+    hashes: Hashes,
+    placed: Mapping[str, int | None],
+) -> dict[str, Verdict]:
+    """A verdict for each item, by path. Whoever did not pass by the early hashes is asked about once more."""
+    items = list(items)
+    verdicts = {item.path: judge(item, came.get(item.path), hashes.get(item.path), placed[item.path]) for item in items}
+    doubtful = [item for item in items if not verdicts[item.path].good and not verdicts[item.path].gone]
+    if doubtful:
+        sizes = {item.path: came[item.path].size for item in doubtful if item.path in came}
+        later = ask(wire, run, doubtful, sizes)
+        for item in doubtful:
+            verdicts[item.path] = judge(item, came.get(item.path), later.get(item.path), placed[item.path])
+    return verdicts
