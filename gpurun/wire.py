@@ -57,7 +57,7 @@ def connect(
     told = host.address
     connection = Connection(
         host.name,
-        Address(host.name) if told is None else Address(told.host, told.user, told.port, told.identity_file),
+        Address(host.name) if told is None else Address(told.host, told.user, told.port, told.identity_file, told.jump),
         interactive=has_terminal() if interactive is None else interactive,
         forward_agent=forward_agent,
         connect_timeout=connect_timeout,

@@ -25,6 +25,7 @@ class Address:
     user: str | None = None
     port: int | None = None
     identity_file: str | None = None
+    jump: str | None = None
 
 
 @dataclass(frozen=True)

@@ -215,13 +215,15 @@ class AddressConfig(_Table):
     """Port of its SSH server."""
     identity_file: str | None = None
     """The private key to offer."""
+    jump: str | None = None
+    """The host to go through, as in `ssh -J`."""
 
 
 class HostProfile(_Table):
     """What `[hosts.NAME]` says about one host."""
 
     address: AddressConfig | None = None
-    """Where the host is, when NAME is no alias of your SSH configuration: `host`, `user`, `port`, `identity_file`."""
+    """Where the host is, when NAME is no alias of your SSH configuration: `host`, `user`, `port`, `identity_file`, `jump`."""
     root: str | None = None
     """The directory for gpurun's files, on a roomy disk; `~/.gpurun` unless told."""
     python: str | None = None

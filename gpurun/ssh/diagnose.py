@@ -11,12 +11,16 @@ import shlex
 import socket
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gpurun.errors import GpurunError, HostUnreachable
 from gpurun.ssh import config, keys, process
 from gpurun.ssh.config import Resolved
 from gpurun.ssh.keys import HostKey, KnownKey
 from gpurun.ssh.openssh import CONNECTION_FAILED, Address, Connection
+
+if TYPE_CHECKING:
+    from paramiko import Transport
 
 REACH_IN = 5.0  # seconds for a name, and for a port
 
@@ -44,33 +48,89 @@ def explain(connection: Connection, said: str = "") -> GpurunError:
     except GpurunError as error:
         return error
     except (TimeoutError, process.TimedOut):
-        problem = Problem(
-            "silent",
-            f"{connection.name} takes connections and then falls silent",
-            "the host is overloaded or hangs, or something on the way swallows packets: try again, or reboot it",
-        )
-    where = f"{connection.name}: ssh said: {said}" if said else connection.name
+        problem = _silent(connection.name)
+    return _error(connection.name, problem, said)
+
+
+def look(connection: Connection, host: Resolved, *, wanted: str | None = None) -> tuple[HostKey, GpurunError | None]:
+    """The host's key, and what is wrong with it: unknown, changed or revoked. Raises HostUnreachable when there is none to see.
+
+    Of a host with several keys: one that is known, else the one with the fingerprint `wanted`, else what ssh would take.
+    """
+    try:
+        return keys.within(keys.ALL_IN, lambda: _look(connection, host, wanted))
+    except Problem as problem:
+        raise _error(connection.name, problem) from problem
+    except (TimeoutError, process.TimedOut):
+        raise _error(connection.name, _silent(connection.name)) from None
+
+
+def _look(connection: Connection, host: Resolved, wanted: str | None) -> tuple[HostKey, GpurunError | None]:
+    _reach(connection, host)
+    known = keys.known_keys(host)
+    kinds = [each.key.kind for each in known]
+    transport = _shake_hands(host, kinds)
+    transport.close()
+    key = keys.host_key_of(transport)
+    try:
+        check_host_key(connection.name, host, key, known)
+    except Problem as problem:
+        if problem.code == "key_unknown" and wanted is not None:
+            key = _key_with(host, wanted) or key
+        return key, _error(connection.name, problem)
+    return key, None
+
+
+def _key_with(host: Resolved, fingerprint: str) -> HostKey | None:
+    """That key of the host's, if it has it."""
+    for kind in ("ssh-ed25519", "ecdsa-sha2-nistp256", "ssh-rsa"):
+        transport = _shake_hands(host, [kind])
+        transport.close()
+        if keys.host_key_of(transport).fingerprint == fingerprint:
+            return keys.host_key_of(transport)
+    return None
+
+
+def _error(name: str, problem: Problem, said: str = "") -> HostUnreachable:
+    where = f"{name}: ssh said: {said}" if said else name
     return HostUnreachable(problem.what, problem.next_step, where=where, code=problem.code)
 
 
-def _walk(connection: Connection, host: Resolved) -> None:
-    """Raise the Problem of the first step that fails."""
-    import paramiko
+def _silent(name: str) -> Problem:
+    return Problem(
+        "silent",
+        f"{name} takes connections and then falls silent",
+        "the host is overloaded or hangs, or something on the way swallows packets: try again, or reboot it",
+    )
 
+
+def _reach(connection: Connection, host: Resolved) -> None:
+    """An SSH server answers, at the end of whatever way leads there."""
     if host.jump:
         _check_jump(connection, host)
     elif not host.proxy_command:
         check_reach(host)
         check_banner(host)
-    known = keys.known_keys(host)
+
+
+def _shake_hands(host: Resolved, kinds: Sequence[str]) -> Transport:
+    import paramiko
+
     try:
-        transport = keys.start(host, [each.key.kind for each in known])
+        return keys.start(host, kinds)
     except (paramiko.SSHException, OSError, EOFError) as error:
         raise Problem(
             "handshake",
             f"{host.host} broke off in the middle of SSH's handshake ({error})",
             "the server may be overloaded (MaxStartups), or have blocked this address for a while (fail2ban)",
         ) from error
+
+
+def _walk(connection: Connection, host: Resolved) -> None:
+    """Raise the Problem of the first step that fails."""
+    _reach(connection, host)
+    known = keys.known_keys(host)
+    transport = _shake_hands(host, [each.key.kind for each in known])
     try:
         check_host_key(connection.name, host, keys.host_key_of(transport), known)
         ways = _ways_in(transport, host.user)
@@ -177,12 +237,12 @@ def check_host_key(name: str, host: Resolved, key: HostKey, known: Sequence[Know
     )
 
 
-def _ways_in(transport: object, user: str) -> list[str]:
+def _ways_in(transport: Transport, user: str) -> list[str]:
     """How the server would let a user in: `publickey`, `password`, ..."""
     import paramiko
 
     try:
-        transport.auth_none(user)  # type: ignore[attr-defined]
+        transport.auth_none(user)
     except paramiko.BadAuthenticationType as refused:
         return list(refused.allowed_types)
     except (paramiko.SSHException, OSError, EOFError):

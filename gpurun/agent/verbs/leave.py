@@ -1,7 +1,7 @@
 """`leave`: take gpurun off this host. `revoke`: take one key of ours out of authorized_keys.
 
 Request: `{revoke: mark or null, wipe: bool, keep_data: bool}`. Answer: `{revoked: lines taken away, removed: [run ids], freed: bytes,
-data: [names that are kept], left: [paths that could not be removed], shared: bool}`.
+data: [names that are there], left: [paths that could not be removed], shared: bool}`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from . import rm
 
 
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
-    done: Dict[str, Any] = {"revoked": 0, "removed": [], "freed": 0, "data": [], "left": [], "shared": False}
+    done: Dict[str, Any] = {"revoked": 0, "removed": [], "freed": 0, "left": [], "shared": False}
     if request.get("wipe"):
         done.update(_wipe(host, keep_data=bool(request.get("keep_data"))))
+    done["data"] = sorted(os.listdir(host.data(""))) if os.path.isdir(host.data("")) else []
     if request.get("revoke"):
         done["revoked"] = revoke(os.path.expanduser("~/.ssh/authorized_keys"), request["revoke"])
     return done
@@ -41,8 +42,7 @@ def _wipe(host: HostPaths, *, keep_data: bool) -> Dict[str, Any]:
     else:
         _empty(host, keep_data, left)
     _remove(locks.folder(), left)
-    kept = sorted(os.listdir(host.data(""))) if os.path.isdir(host.data("")) else []
-    return {**removed, "data": kept, "left": left, "shared": shared}
+    return {**removed, "left": left, "shared": shared}
 
 
 def _empty(host: HostPaths, keep_data: bool, left: List[str]) -> None:

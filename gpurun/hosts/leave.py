@@ -1,0 +1,112 @@
+"""`host leave`: bring home what a host still has, then take every trace of gpurun off it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gpurun import index
+from gpurun.config import hosts
+from gpurun.errors import GpurunError, UsageError
+from gpurun.hosts.add import mark
+from gpurun.wire import Wire, connect
+
+WIPE_IN = 900.0  # seconds; a large data folder takes its time
+STOP_ROUND = 25.0  # seconds that one question for an end may last
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What stands between us and an empty host. Run ids."""
+
+    live: tuple[str, ...]
+    unfetched: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Left:
+    """What was done, and what could not be: `data` are folders that were kept, `remains` paths that resisted."""
+
+    removed: tuple[str, ...]
+    freed: int
+    data: tuple[str, ...]
+    remains: tuple[str, ...]
+    revoked: bool
+    shared: bool
+
+
+def look(wire: Wire) -> Plan:
+    """Ask the host for its runs. Raises HostUnreachable."""
+    answer = wire.ask("ps", {"all": True, "ids": None})
+    ours = [record for record in answer["runs"] if record["host_id"] == answer["host_id"]]
+    index.update(answer["runs"], wire.host)
+    return Plan(
+        live=tuple(record["id"] for record in ours if record["live"]),
+        unfetched=tuple(record["id"] for record in ours if not record["live"] and not _is_fetched(record)),
+    )
+
+
+def _is_fetched(record: dict[str, Any]) -> bool:
+    known = index.find(record["id"])
+    return bool(record["fetched"] or (known and known.fetched)) or not record["log_bytes"]
+
+
+def stop(wire: Wire, runs: Sequence[str], say: Callable[[str], None]) -> None:
+    """End live runs, with the grace that each of them has. Raises GpurunError when one does not end."""
+    wire.ask("stop", {"runs": list(runs), "grace": None, "force": False})
+    say(f"waiting for {', '.join(runs)} to end")
+    left = list(runs)
+    for _ in range(40):
+        answer = wire.ask("wait", {"runs": left, "seconds": STOP_ROUND}, timeout=STOP_ROUND + 15)
+        index.update(answer["runs"], wire.host)
+        left = [record["id"] for record in answer["runs"] if record["live"]]
+        if not left:
+            return
+    raise GpurunError(f"{', '.join(left)} did not end", f"gpurun stop --force {' '.join(left)}", where=wire.host)
+
+
+def refuse_live(wire: Wire, plan: Plan) -> None:
+    if plan.live:
+        raise UsageError(
+            f"{wire.host} still runs {', '.join(plan.live)}",
+            f"wait for their end, or end them: gpurun host leave {wire.host} --stop",
+        )
+
+
+def refuse_unfetched(wire: Wire, runs: Sequence[str]) -> None:
+    """Nothing is removed while these are nowhere else."""
+    if runs:
+        raise GpurunError(
+            f"{', '.join(runs)} could not be fetched whole, so nothing was removed from {wire.host}",
+            f"gpurun fetch {runs[0]} says which files; --no-fetch gives them up",
+        )
+
+
+def wipe(wire: Wire, *, keep_data: bool) -> Left:
+    """Take runs, caches, agent and our key off the host, and forget it. Raises HostError `live`."""
+    request = {"wipe": True, "keep_data": keep_data, "revoke": mark(wire.host)}
+    answer = wire.ask("leave", request, timeout=WIPE_IN)
+    hosts.remove(wire.host)
+    wire.connection.close()
+    return Left(
+        removed=tuple(answer["removed"]),
+        freed=answer["freed"],
+        data=tuple(answer["data"]),
+        remains=tuple(answer["left"]),
+        revoked=answer["revoked"] > 0,
+        shared=answer["shared"],
+    )
+
+
+def revoke(name: str) -> bool:
+    """Take the key that `host add` installed off the host again; False when there was none."""
+    wire = connect(hosts.read().get(name))
+    revoked: int = wire.ask("leave", {"wipe": False, "revoke": mark(name)})["revoked"]
+    wire.connection.close()
+    return revoked > 0
+
+
+def data_folders(wire: Wire) -> list[str]:
+    """The data folders that would be lost with the host."""
+    return list(wire.ask("leave", {"wipe": False, "revoke": None})["data"])

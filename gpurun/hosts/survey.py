@@ -1,0 +1,49 @@
+"""`host ls`: what each known host has and does, asked side by side."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from gpurun.config.hosts import Host
+from gpurun.errors import GpurunError
+
+PATIENCE = 2.0  # seconds for each host
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A host's answer to `ps`, or why there is none."""
+
+    host: Host
+    answer: dict[str, Any] | None
+    failure: GpurunError | None
+
+    @property
+    def gpus(self) -> str:
+        """Such as `2 of 4 free, 4x NVIDIA H100`."""
+        found = self.answer["gpus"] if self.answer else []
+        if not found:
+            return (self.answer or {}).get("gpu_error") or "none"
+        names = [gpu["name"] for gpu in found]
+        free = sum(gpu["used_by"] is None for gpu in found)
+        return f"{free} of {len(found)} free, " + ", ".join(f"{names.count(n)}x {n}" for n in dict.fromkeys(names))
+
+
+def survey(which: list[Host]) -> list[Seen]:
+    """Never raises for a host that does not answer."""
+
+    def ask(host: Host) -> Seen:
+        from gpurun.wire import connect
+
+        try:
+            answer = connect(host, interactive=False).ask(
+                "ps", {"all": False, "ids": None, "gpus": True}, within=PATIENCE
+            )
+        except GpurunError as error:
+            return Seen(host, None, error)
+        return Seen(host, answer, None)
+
+    with ThreadPoolExecutor(max_workers=max(1, len(which))) as pool:
+        return list(pool.map(ask, which))
