@@ -1,15 +1,22 @@
-"""The configuration reference of the README, made from the schema: `python -m gpurun.config.reference` prints it."""
+"""The configuration reference of the README, made from the schema.
+
+`python -m gpurun.config.reference` prints it; `python -m gpurun.config.reference README.md` puts it between the marks
+in that file.
+"""
 
 from __future__ import annotations
 
 import sys
 import types
 import typing
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from gpurun.config.schema import JOB_FILE_ONLY, AddressConfig, HostProfile, HostsFile, JobConfig
+
+BEGIN, END = "<!-- reference: begin -->", "<!-- reference: end -->"
 
 _KINDS = {
     "gpus": 'number or `"all"`',
@@ -69,5 +76,23 @@ def _kind(annotation: Any) -> str:
     return _NAMES[typing.get_origin(annotation) or annotation]
 
 
+def within(text: str) -> str:
+    """`text` with the reference between its marks."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise ValueError(f"the text lacks the marks {BEGIN} and {END}")
+    return f"{before}{begin}\n{markdown()}\n{end}{after}"
+
+
+def main(arguments: list[str]) -> None:
+    """Print the reference, or write it into the files that are named."""
+    for name in arguments:
+        file = Path(name)
+        file.write_text(within(file.read_text()))
+    if not arguments:
+        sys.stdout.write(markdown() + "\n")
+
+
 if __name__ == "__main__":
-    sys.stdout.write(markdown() + "\n")
+    main(sys.argv[1:])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gpurun import rsync
+from gpurun import rsync, rsync_errors
 from gpurun.agent import manifest
 from gpurun.errors import ContactLost, GpurunError
 from gpurun.files import FileList, list_files
@@ -289,7 +289,7 @@ def test_a_file_that_cannot_be_sent_is_named(host: LocalShell, project: Path, tm
     ],
 )
 def test_exit_codes(host: LocalShell, code: int, meaning: str) -> None:
-    error = rsync.explain(host, code, "rsync: it said so")
+    error = rsync_errors.explain(host, code, "rsync: it said so")
     assert isinstance(error, RsyncError)
     assert (error.meaning, error.exit_code) == (meaning, 125)
     assert "it said so" in error.what
@@ -297,7 +297,7 @@ def test_exit_codes(host: LocalShell, code: int, meaning: str) -> None:
 
 @pytest.mark.parametrize("code", [10, 12, 20, 30, 35, 255])
 def test_exit_codes_of_a_broken_connection(host: LocalShell, code: int) -> None:
-    assert isinstance(rsync.explain(host, code, ""), ContactLost)
+    assert isinstance(rsync_errors.explain(host, code, ""), ContactLost)
 
 
 def test_progress_is_read_across_chunks() -> None:
@@ -327,7 +327,7 @@ def test_progress_is_read_across_chunks() -> None:
     ],
 )
 def test_version(said: str, version: tuple[int, ...] | None) -> None:
-    assert rsync.parse_version(said) == version
+    assert rsync_errors.parse_version(said) == version
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from gpurun.config.reference import markdown
+from pathlib import Path
+
+import pytest
+
+from gpurun.config.reference import markdown, within
 from gpurun.config.schema import AddressConfig, HostProfile, HostsFile, JobConfig
 
 
@@ -23,3 +27,14 @@ def test_defaults_are_shown() -> None:
     assert (
         '| `gpus` | number or `"all"` | How many GPUs, or `"all"`; 0 for a job on the CPU. Default: 1. |' in markdown()
     )
+
+
+def test_the_readme_is_up_to_date() -> None:
+    """Mend it with: python -m gpurun.config.reference README.md"""
+    text = (Path(__file__).parents[3] / "README.md").read_text()
+    assert within(text) == text
+
+
+def test_a_text_without_the_marks_is_refused() -> None:
+    with pytest.raises(ValueError, match="lacks the marks"):
+        within("# A page\n")
