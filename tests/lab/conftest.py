@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,19 @@ import pytest
 from tests.lab.host.lab import Lab
 from tests.lab.host.labhost import LabHost
 from tests.lab.host.laptop import Laptop
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add to the report of a failed test what the runs on its hosts have written down."""
+    report = yield
+    if report.when == "call" and report.failed and isinstance(item, pytest.Function):
+        hosts = {id(value): value for value in item.funcargs.values() if isinstance(value, LabHost)}
+        for host in hosts.values():
+            report.sections.append((f"runs on {host.alias}", host.told()))
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +40,14 @@ def host(lab: Lab) -> Iterator[LabHost]:
     lab.gpu_host.reset()
     yield lab.gpu_host
     lab.gpu_host.reset()
+
+
+@pytest.fixture(scope="session")
+def pinned_image(lab: Lab) -> None:
+    """gpurun's own image is built on the host with the engine, by gpurun itself: a minute when it is not there yet."""
+    with Laptop(lab) as laptop:
+        project = laptop.project({"gpurun.toml": "", "ready.py": "print('the image is ready')\n"})
+        laptop.gpurun("submit", "ready.py", "-H", "ada", "-g", "0", "-f", cwd=project, timeout=900)
 
 
 @pytest.fixture

@@ -69,10 +69,16 @@ class Engine:
         return self.docker("ps", "--all", "--format", "{{.Names}}").split()
 
     def remove_containers(self) -> None:
-        """Remove all containers with their volumes."""
-        ids = self.docker("ps", "--all", "--quiet", "--no-trunc").split()
-        if ids:
-            self.docker("rm", "--force", "--volumes", *ids)
+        """Remove all containers with their volumes, those too of a build that is being called off."""
+
+        def none_left() -> bool:
+            ids = self.docker("ps", "--all", "--quiet", "--no-trunc").split()
+            if ids:
+                with contextlib.suppress(LabError):  # the build removes its own at the same time
+                    self.docker("rm", "--force", "--volumes", *ids)
+            return not ids
+
+        steps.until(none_left, step=f"removing the containers of {self.box.name}", seconds=60)
 
 
 def copy_data(source: Path, destination: Path) -> None:

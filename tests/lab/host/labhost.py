@@ -20,6 +20,7 @@ from tests.lab.host.users import ADA, PAT, USERS, User
 
 PROGRAM_FOLDERS = ("usr/local/bin", "usr/bin", "usr/sbin", "usr/local/sbin")
 HIDDEN = ".hidden-by-the-lab"
+RUN_FILES = ("events.jsonl", "exit.json", "supervisor.log", "prepare.log", "out/log")
 SHARED_FOLDERS = ("tmp", "var/tmp", "dev/shm", "run/lock", "run/user")
 
 
@@ -118,6 +119,16 @@ class LabHost:
                 if line and not line.startswith("sshd:"):  # the line of a zombie is empty
                     found.append(line.strip())
         return found
+
+    def told(self) -> str:
+        """What the runs on this host have written down, the end of each file: for the report of a failed test."""
+        told = ""
+        for name in RUN_FILES:
+            for file in sorted(self.homes.glob(f"*/.gpurun/runs/*/{name}")):
+                with contextlib.suppress(OSError):
+                    lines = file.read_bytes()[-20_000:].decode(errors="replace").splitlines()
+                    told += f"--- {file.relative_to(self.homes)}\n" + "".join(f"{line}\n" for line in lines[-30:])
+        return told
 
     def hide(self, *programs: str) -> None:
         """Make the host one that lacks `programs`, until `unhide` or the end of the test."""
