@@ -53,12 +53,18 @@ class Progress:
 
 
 def push_argv(
-    connection: Connection, root: Path, snapshot: str, link_dest: Sequence[str] = (), *, compress: bool = False
+    connection: Connection,
+    root: Path,
+    snapshot: str,
+    link_dest: Sequence[str] = (),
+    *,
+    compress: bool = False,
+    changed: bool = False,
 ) -> list[str]:
     """Send the files named on stdin (NUL-ended, relative to `root`) into `snapshot`, linking what is unchanged.
 
     Files of `link_dest` (absolute, at most 20) count as unchanged when size, mode and time to the nanosecond are equal.
-    What is named but not there is removed from `snapshot`.
+    What is named but not there is removed from `snapshot`. `changed`: the snapshot may hold another list already.
     """
     return [
         *_common(connection),
@@ -69,6 +75,9 @@ def push_argv(
         *(f"--link-dest={folder}" for folder in link_dest),
         # Outside the snapshot: what is left of a broken upload is no file of the project.
         f"--partial-dir={PurePosixPath(snapshot).parent / 'partial'}",
+        # Folders' times and modes matter to nobody, and setting them costs a round trip. But only with them among
+        # the names does rsync put a folder where an earlier list had a file.
+        *([] if changed else ["--no-implied-dirs"]),
         "--delete-missing-args",
         "--force",
         *(["-z"] if compress else []),
@@ -129,7 +138,7 @@ def push(
     `gone`: paths of an earlier list of the same run that are not in this one. Raises RsyncError, ContactLost.
     """
     check_local()
-    argv = push_argv(connection, files.root, snapshot, link_dest, compress=shrinks(files))
+    argv = push_argv(connection, files.root, snapshot, link_dest, compress=shrinks(files), changed=bool(gone))
     names = listed((*(entry.path for entry in files.entries), *filter(partial(_deletable, files.root), gone)))
     # 24: files vanished under rsync's hands. The host's check tells, and the list is made again.
     _retrying(connection, argv, names, progress, accept=(0, 24))

@@ -78,8 +78,13 @@ def test_push_argv(host: LocalShell) -> None:
         *("rsync", "-lt", "-s", "--files-from=-", "--from0", "--timeout=60", "--info=progress2"),
         *("--no-human-readable", "--outbuf=N", "-e", host.rsh(), "-p", "--chmod=Du+rwx,Fu+rw", "--modify-window=-1"),
         *("--link-dest=/r/old", "--link-dest=/r/part", "--partial-dir=/r/runs/a-1/partial"),
-        *("--delete-missing-args", "--force", "-z", "--", "/p/", "box:/r/runs/a-1/snapshot/"),
+        *("--no-implied-dirs", "--delete-missing-args", "--force", "-z", "--", "/p/", "box:/r/runs/a-1/snapshot/"),
     ]
+
+
+def test_push_argv_over_another_list_names_folders_too(host: LocalShell) -> None:
+    first, again = (rsync.push_argv(host, Path("/p"), "/r/snapshot", changed=changed) for changed in (False, True))
+    assert [word for word in first if word not in again] == ["--no-implied-dirs"]
 
 
 def test_pull_argv_trusts_nobody(host: LocalShell) -> None:
