@@ -149,6 +149,8 @@ def supervise(host: HostPaths, run: RunPaths, lock: locks.Held) -> None:
         if not journal.fold(run).live:
             return
         presence = runtime.presence(run, job)
+        if presence.kind == "created":  # never started, and for GPUs that may be another's by now
+            runtime.remove(run, job)
         if presence.kind in ("absent", "created"):
             leases = _bring_up(host, run, job, runtime)
         else:

@@ -1,0 +1,175 @@
+"""The tend table, line by line, done to real runs: what the next verb makes of a run whose supervisor is dead."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from gpurun.agent import vocabulary as words
+from tests.lab.host.engine import Engine
+from tests.lab.host.golden import BASE_IMAGE
+from tests.lab.host.labhost import LabHost
+from tests.lab.host.laptop import Laptop
+from tests.lab.jobs import SLEEPER, Jobs
+
+
+@pytest.fixture
+def jobs(laptop: Laptop, host: LabHost) -> Jobs:
+    return Jobs(laptop, host)
+
+
+@pytest.fixture
+def bare(laptop: Laptop, bare_host: LabHost) -> Jobs:
+    return Jobs(laptop, bare_host, alias="bare")
+
+
+def engine(jobs: Jobs) -> Engine:
+    assert jobs.host.engine is not None
+    return jobs.host.engine
+
+
+def test_running_and_the_container_runs_it_is_watched_again(jobs: Jobs) -> None:
+    run = jobs.submit("import time; print('here', flush=True); time.sleep(4); raise SystemExit(3)")
+    jobs.until_running(run)
+    jobs.kill_supervisor(run)
+    jobs.ask("ps")
+    assert len(jobs.supervisors(run)) == 1
+    assert jobs.until_ended(run) == (words.FAILED, "exit", 3)
+    assert jobs.events(run).count(words.RUNNING) == 1
+
+
+def test_exited_while_nobody_watched_it_is_recorded(jobs: Jobs) -> None:
+    run = jobs.submit("import time; print('here', flush=True); time.sleep(1)")
+    jobs.until_running(run)
+    jobs.kill_supervisor(run)
+    engine(jobs).docker("wait", jobs.container(run))
+    assert jobs.until_ended(run) == (words.SUCCEEDED, "exit", 0)
+
+
+def test_container_removed_from_outside_is_lost(jobs: Jobs) -> None:
+    run = jobs.submit(SLEEPER)
+    jobs.until_running(run)
+    jobs.kill_supervisor(run)
+    engine(jobs).docker("rm", "-f", jobs.container(run))
+    assert jobs.until_ended(run)[:2] == (words.LOST, "removed")
+
+
+def test_container_removed_under_the_supervisors_eyes_is_lost(jobs: Jobs) -> None:
+    run = jobs.submit(SLEEPER)
+    jobs.until_running(run)
+    engine(jobs).docker("rm", "-f", jobs.container(run))
+    assert jobs.until_ended(run)[:2] == (words.LOST, "removed")
+
+
+def test_host_rebooted_while_the_job_ran_is_lost(jobs: Jobs) -> None:
+    """The container is there, exited with 255 at the engine's own start."""
+    run = jobs.submit(SLEEPER)
+    jobs.until_running(run)
+    jobs.host.reboot()
+    assert jobs.until_ended(run)[:2] == (words.LOST, "reboot")
+
+
+def test_host_rebooted_and_the_container_is_gone_is_lost(jobs: Jobs) -> None:
+    run = jobs.submit(SLEEPER)
+    jobs.until_running(run)
+    jobs.host.reboot()
+    engine(jobs).docker("rm", "-f", jobs.container(run))
+    assert jobs.until_ended(run)[:2] == (words.LOST, "reboot")
+
+
+def test_waiting_run_goes_on_after_a_reboot(jobs: Jobs) -> None:
+    jobs.host.gpus.use(0, 1, "python", 2048)
+    jobs.host.gpus.use(1, 1, "python", 2048)
+    jobs.host.gpus.use(2, 1, "python", 2048)
+    jobs.host.gpus.use(3, 1, "python", 2048)
+    run = jobs.submit("print('here')", gpus=1)
+    jobs.until(run, lambda record: bool(record["waiting"]))
+    jobs.host.reboot()
+    jobs.host.gpus.free()
+    assert jobs.until_ended(run) == (words.SUCCEEDED, "exit", 0)
+
+
+def test_engine_that_does_not_answer_is_not_an_absent_container(jobs: Jobs) -> None:
+    run = jobs.submit(SLEEPER)
+    jobs.until_running(run)
+    jobs.kill_supervisor(run)
+    engine(jobs).kill()  # its containers live on
+    record = jobs.record(run)
+    assert (record["state"], jobs.supervisors(run)) == (words.RUNNING, [])
+    engine(jobs).start()
+    jobs.ask("ps")
+    assert jobs.record(run)["state"] in (words.RUNNING, words.FAILED)
+
+
+def test_engine_restarted_under_the_supervisors_eyes(jobs: Jobs) -> None:
+    """Stopped with TERM, the engine ends its containers: that is an exit of the job, told as one."""
+    run = jobs.submit(SLEEPER)
+    jobs.until_running(run)
+    engine(jobs).stop()
+    time.sleep(1)
+    engine(jobs).start()
+    state, reason, code = jobs.until_ended(run)
+    assert (state, reason) == (words.FAILED, "signal")
+    assert code in (137, 143)
+
+
+def test_killed_while_it_prepared_it_is_started_again(jobs: Jobs) -> None:
+    """Queued or preparing, and no container: a supervisor runs the steps again."""
+    for index in range(4):
+        jobs.host.gpus.use(index, 1, "python", 2048)
+    run = jobs.submit("print('here')", gpus=1)
+    jobs.until(run, lambda record: bool(record["waiting"]))
+    jobs.kill_supervisor(run)
+    jobs.host.gpus.free()
+    assert jobs.until_ended(run) == (words.SUCCEEDED, "exit", 0)
+
+
+def test_created_and_not_started_is_made_anew_for_the_gpus_of_now(jobs: Jobs) -> None:
+    """The supervisor died between `create` and `start`, and another run has taken the GPU meanwhile."""
+    for index in range(4):
+        jobs.host.gpus.use(index, 1, "python", 2048)
+    run = jobs.submit("import os; print(os.environ['NVIDIA_VISIBLE_DEVICES'])", gpus=1)
+    jobs.until(run, lambda record: bool(record["waiting"]))
+    jobs.kill_supervisor(run)
+    labels = (f"gpurun.run={run}", f"gpurun.gpus={jobs.host.gpus.uuids[0]}", "gpurun.owner=ada")
+    options = [word for label in labels for word in ("--label", label)]
+    engine(jobs).docker("create", "--name", jobs.container(run), *options, BASE_IMAGE, "true")
+    jobs.host.gpus.free()
+    jobs.host.gpus.use(0, 1, "python", 2048)
+    assert jobs.until_ended(run)[:2] == (words.SUCCEEDED, "exit")
+    assert jobs.ask("logs", run).stdout.strip() == jobs.host.gpus.uuids[1]
+
+
+def test_ended_is_ended_whatever_the_engine_says(jobs: Jobs) -> None:
+    run = jobs.submit("print('here')")
+    assert jobs.until_ended(run) == (words.SUCCEEDED, "exit", 0)
+    engine(jobs).docker("start", jobs.container(run))
+    assert jobs.until_ended(run) == (words.SUCCEEDED, "exit", 0)
+    assert jobs.events(run)[-1] == "ended"
+
+
+def test_bare_job_and_keeper_killed_is_lost(bare: Jobs) -> None:
+    run = bare.submit(SLEEPER)
+    bare.until_running(run)
+    bare.host.kill_users()
+    assert bare.until_ended(run)[:2] == (words.LOST, "keeper")
+
+
+def test_bare_host_rebooted_is_lost(bare: Jobs) -> None:
+    run = bare.submit(SLEEPER)
+    bare.until_running(run)
+    bare.host.reboot()
+    assert bare.until_ended(run)[:2] == (words.LOST, "reboot")
+
+
+def test_runs_of_another_host_that_shares_the_home_are_not_tended(twin: LabHost, laptop: Laptop, bare: Jobs) -> None:
+    run = bare.submit(SLEEPER)
+    bare.until_running(run)
+    other = Jobs(laptop, twin, alias="twin")
+    laptop.gpurun("ps", "-a", "-H", "twin")
+    assert other.supervisors(run) == []
+    bare.kill_supervisor(run)
+    laptop.gpurun("ps", "-a", "-H", "twin")
+    assert (other.supervisors(run), bare.supervisors(run)) == ([], [])
+    assert bare.record(run)["state"] == words.RUNNING
