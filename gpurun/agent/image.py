@@ -15,7 +15,7 @@ from .errors import RunFailed
 from .programs import Answer, Say
 
 REPOSITORY = "gpurun/pytorch"
-PAUSES = (2.0, 5.0, 15.0, 30.0)  # seconds before a pull that broke off is tried again
+PAUSES = (2.0, 5.0, 15.0)  # seconds before a pull that broke off is tried again
 _TRANSIENT = ("network", "down", "unknown", "no_answer")
 
 Sleep = Callable[[float], None]
