@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -100,7 +101,9 @@ def list_runs(which: Sequence[Host], request: dict[str, Any]) -> list[HostRuns]:
                 answer = connect(host, interactive=False).ask("ps", request, within=PATIENCE)
         except GpurunError as error:
             return HostRuns(host.name, None, error, ours)
-        index.update(answer["runs"], host.name)
+        known_ids = {entry.id for entry in ours}
+        mine = getpass.getuser()
+        index.update([r for r in answer["runs"] if r["owner"] == mine or r["id"] in known_ids], host.name)
         return HostRuns(host.name, answer, None, ours)
 
     with ThreadPoolExecutor(max_workers=max(len(which), 1)) as pool:

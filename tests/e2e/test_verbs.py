@@ -1,0 +1,168 @@
+"""The other verbs, on runs that a test started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from tests.e2e.conftest import ON_HOST, Laptop
+
+
+def test_logs_by_tail_and_by_the_clock(laptop: Laptop) -> None:
+    run = laptop.submit("train.py", "--", "3", "0")
+    assert laptop.gpurun("wait", run).code == 0
+    assert laptop.ok("logs", run) == "step 0\nstep 1\nstep 2\ndone\n"
+    assert laptop.ok("logs", run, "-n", "2") == "step 2\ndone\n"
+    assert laptop.ok("logs", run, "--since", "1h") == "step 0\nstep 1\nstep 2\ndone\n"
+    stamped = laptop.ok("logs", run, "-t").splitlines()
+    assert [line.split("Z ", 1)[1] for line in stamped] == ["step 0", "step 1", "step 2", "done"]
+
+
+def test_logs_are_bytes(laptop: Laptop) -> None:
+    (laptop.project / "raw.py").write_text("import sys; sys.stdout.buffer.write(b'10%\\r20%\\r\\xff\\n')")
+    run = laptop.submit("raw.py")
+    laptop.ok("wait", run)
+    process = laptop.start("logs", run)
+    assert process.communicate(timeout=60)[0] == b"10%\r20%\r\xff\n"
+
+
+def test_a_followed_log_survives_the_loss_of_its_connection(laptop: Laptop) -> None:
+    run = laptop.submit("train.py", "--", "40", "0")
+    process = laptop.start("logs", "-f", run)
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    # The ssh that carries the log, killed as a lost network would end it.
+    children = os.popen(f"ps -o pid= --ppid {process.pid}").read().split()
+    for child in children:
+        os.kill(int(child), signal.SIGKILL)
+    out, err = process.communicate(timeout=60)
+    assert (first + out).decode().splitlines() == [f"step {n}" for n in range(40)] + ["done"]
+    assert err.decode().count("lost contact with demo") == 1
+    assert process.returncode == 0
+
+
+def test_ps_lists_live_runs_and_with_a_all(laptop: Laptop) -> None:
+    over = laptop.submit("train.py", "-n", "short", "--", "0", "0")
+    laptop.ok("wait", over)
+    live = laptop.submit("train.py", "-n", "long", "--", "300", "0")
+    laptop.until(live, "running")
+    listed = laptop.ok("ps", "-H", "demo")
+    assert live in listed
+    assert over not in listed
+    assert over in laptop.ok("ps", "-a", "-H", "demo")
+    told = laptop.json("ps", "-H", "demo")
+    assert [run["state"] for run in told["runs"] if run["id"] == live] == ["running"]
+    assert [(host["host"], host["answered"]) for host in told["hosts"]] == [("demo", True)]
+
+
+def test_ps_shows_what_it_last_knew_of_a_silent_host(laptop: Laptop) -> None:
+    run = laptop.submit("train.py", "--", "300", "0")
+    laptop.until(run, "running")
+    config = laptop.home / ".config/gpurun"
+    config.mkdir(parents=True)
+    (config / "hosts.toml").write_text('[hosts.demo]\n[hosts.gone]\naddress = { host = "192.0.2.1" }\n')
+    hangs = laptop.home / "ssh-that-hangs"
+    hangs.write_text("#!/bin/sh\nexec sleep 30\n")
+    hangs.chmod(0o755)
+    laptop.environment["GPURUN_SSH"] = str(hangs)
+    began = time.monotonic()
+    done = laptop.gpurun("ps")
+    assert time.monotonic() - began < 6
+    assert done.code == 255
+    assert "running?" in done.out
+    assert "gone did not answer" in done.err
+
+
+def test_status_of_a_failure_has_the_traceback_and_a_hint(laptop: Laptop) -> None:
+    (laptop.project / "bad.py").write_text("import no_such_package")
+    run = laptop.submit("bad.py")
+    assert laptop.gpurun("wait", run).code == 1
+    shown = laptop.ok("status", run)
+    assert "failed with exit code 1" in shown
+    assert "ModuleNotFoundError: No module named 'no_such_package'" in shown
+    assert "hint: add the package of `no_such_package` to requirements.txt" in shown
+
+
+def test_wait_for_several_gives_the_first_failure(laptop: Laptop) -> None:
+    good = laptop.submit("train.py", "-n", "good", "--", "1", "0")
+    bad = laptop.submit("train.py", "-n", "bad", "--", "1", "7")
+    assert laptop.gpurun("wait", good, bad).code == 7
+
+
+def test_wait_gives_up_with_124(laptop: Laptop) -> None:
+    run = laptop.submit("train.py", "--", "300", "0")
+    assert laptop.gpurun("wait", run, "--timeout", "1s").code == 124
+
+
+def test_stop_without_a_run_acts_on_the_one_live_run(laptop: Laptop) -> None:
+    run = laptop.submit("train.py", "--", "600", "0")
+    laptop.until(run, "running")
+    done = laptop.gpurun("stop", "--grace", "1s")
+    assert done.code == 0, done.err
+    assert f"{run} was stopped" in done.err
+    assert laptop.gpurun("status", run, "--exit-code").code in (143, 137)
+
+
+def test_stop_without_a_run_touches_none_of_several(laptop: Laptop) -> None:
+    runs = [laptop.submit("train.py", "--", "600", "0") for _ in range(2)]
+    done = laptop.gpurun("stop")
+    assert done.code == 2
+    assert all(run in done.err for run in runs)
+    assert all(laptop.until(run, "running") for run in runs)
+
+
+def test_rm_refuses_a_live_run_and_asks_about_one_never_fetched(laptop: Laptop) -> None:
+    run = laptop.submit("train.py", "--", "600", "0")
+    done = laptop.gpurun("rm", run, "-y")
+    assert done.code == 2
+    assert f"gpurun stop {run}" in done.err
+    laptop.ok("stop", "--force", run)
+    done = laptop.gpurun("rm", run)
+    assert done.code == 2
+    assert "never fetched" in done.err
+    laptop.ok("rm", run, "-y")
+    assert laptop.gpurun("status", run).code == 2
+
+
+def test_prune_wants_to_know_which(laptop: Laptop) -> None:
+    assert laptop.gpurun("prune").code == 2
+    run = laptop.submit("train.py", "--", "0", "0")
+    laptop.ok("wait", run)
+    assert laptop.gpurun("prune", "--fetched", "-y", "-H", "demo").code == 0
+    assert laptop.state(run) == "succeeded"
+    assert run in laptop.json("prune", "--older-than", "0s", "-y", "-H", "demo")["removed"]
+
+
+def test_path_is_for_scp(laptop: Laptop) -> None:
+    run = laptop.submit("train.py", "--", "0", "0")
+    laptop.ok("wait", run)
+    host, _, folder = laptop.ok("path", run).strip().partition(":")
+    assert host == "demo"
+    assert os.path.exists(f"{folder}/weights.ckpt")
+
+
+def test_shell_runs_a_command_in_the_environment_of_a_run(laptop: Laptop) -> None:
+    run = laptop.submit("train.py", "--", "300", "0")
+    laptop.until(run, "running")
+    done = laptop.gpurun("shell", run, "--", "sh", "-c", "echo $GPURUN_RUN_ID; exit 5")
+    assert done.code == 5, done.err
+    assert done.out.strip() == run
+
+
+def test_a_prefix_of_an_id_or_a_name_is_enough(laptop: Laptop) -> None:
+    run = laptop.submit("train.py", "-n", "mnist-big", "--", "0", "0")
+    assert laptop.json("status", "mnist")["run"]["id"] == run
+    assert laptop.json("status")["run"]["id"] == run, "the newest of the project"
+    done = laptop.gpurun("status", "imagenet")
+    assert done.code == 2
+    assert "imagenet" in done.err
+
+
+def test_secrets_reach_the_job_and_no_record(laptop: Laptop) -> None:
+    (laptop.project / "env.py").write_text("import os; print(os.environ['TOKEN'][::-1])")
+    laptop.environment["TOKEN"] = "abc-secret"
+    done = laptop.gpurun("submit", "env.py", *ON_HOST, "-e", "TOKEN", "-f")
+    assert done.out.splitlines()[1] == "terces-cba", done.err
+    shown = laptop.ok("status", done.out.split()[0], "--json")
+    assert "abc-secret" not in shown + done.err
