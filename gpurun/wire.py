@@ -26,6 +26,7 @@ from gpurun.ssh.process import Process, TimedOut
 ANSWER_IN = 15.0  # seconds that a question may take, once we are connected
 SILENCE = 20.0  # seconds; a stream says something at least every 5
 NO_AGENT = 90  # our own word, when this version's agent is not on the host
+UNSTEADY = "unsteady"  # the diagnosis' word for a host that lets us in when it is tried again
 NOT_FOUND = 127  # the shell's word for a missing command
 
 Request = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
@@ -211,19 +212,21 @@ class _Question:
 
     def put(self, timeout: float, within: float | None, *, again: bool) -> _Exchange:
         """Ask until there is an answer, or a reason to give up."""
-        connection = self.wire.connection
         patience = None if within is None else Patience(within)
-        warm = connection.is_warm
-        try:
-            return self._put(timeout, patience)
-        except TimedOut:
-            connection.drop()
-            failure: GpurunError = lost(connection.name, f"no answer within {within or timeout:g} s")
-        except _Silence as silence:
-            failure = self._explain(silence, warm=warm, bounded=within is not None)
-        if within is None and warm and again and isinstance(failure, ContactLost):
-            return self.put(timeout, None, again=False)
-        raise failure
+        for tries_left in (2, 1, 0):
+            warm = self.wire.connection.is_warm
+            try:
+                return self._put(timeout, patience)
+            except TimedOut:
+                self.wire.connection.drop()
+                failure: GpurunError = lost(self.wire.host, f"no answer within {within or timeout:g} s")
+            except _Silence as silence:
+                failure = self._explain(silence, warm=warm, bounded=within is not None)
+            # A warm connection may have died long ago; and what broke in the making may hold the next time.
+            worth_it = isinstance(failure, ContactLost) and (warm or failure.code == UNSTEADY)
+            if not (again and worth_it and within is None and tries_left):
+                raise failure
+        raise AssertionError("the last try returns or raises")
 
     def _put(self, timeout: float, patience: Patience | None) -> _Exchange:
         """Ask; when the agent is not there, once more with the agent."""

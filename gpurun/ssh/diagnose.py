@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpurun.errors import GpurunError, HostUnreachable
+from gpurun.errors import ContactLost, GpurunError, HostUnreachable
 from gpurun.ssh import config, keys, process
 from gpurun.ssh.config import Resolved
 from gpurun.ssh.keys import HostKey, KnownKey
@@ -93,7 +93,8 @@ def _key_with(host: Resolved, fingerprint: str) -> HostKey | None:
 
 def _error(name: str, problem: Problem, said: str = "") -> HostUnreachable:
     where = f"{name}: ssh said: {said}" if said else name
-    return HostUnreachable(problem.what, problem.next_step, where=where, code=problem.code)
+    kind = ContactLost if problem.code == "unsteady" else HostUnreachable
+    return kind(problem.what, problem.next_step, where=where, code=problem.code)
 
 
 def _silent(name: str) -> Problem:

@@ -203,6 +203,10 @@ class Laptop:
 
     def close(self) -> None:
         """End what was started here, and remove the home."""
+        # ssh writes over the environment of a master, so that `processes` does not know it.
+        for socket in self.home.glob("run/gpurun/ssh/*"):
+            exit_argv = ["ssh", "-F", "/dev/null", "-o", f"ControlPath={socket}", "-O", "exit", "lab"]
+            subprocess.run(exit_argv, capture_output=True, timeout=20, check=False)
 
         def none_left() -> bool:
             pids = self.processes()

@@ -50,18 +50,19 @@ class Sshd:
     def known_hosts_line(self) -> str:
         return f"[127.0.0.1]:{self.port} {self.public_key}\n"
 
-    def start(self) -> None:
-        """Start sshd with the lasting host key and wait until it listens."""
+    def start(self, *options: str) -> None:
+        """Start sshd with the lasting host key, and further `options` ("MaxSessions 1"); wait until it listens."""
         if not self._key.exists():
             make_key(self._key, f"host key of {self.box.name}")
-        self._start_with(self._key)
+        self._start_with(self._key, *options)
 
-    def _start_with(self, key: Path) -> None:
+    def _start_with(self, key: Path, *options: str) -> None:
         self.stop()
         inside = self.box.root / KEY
         inside.write_bytes(key.read_bytes())
         inside.chmod(0o600)
-        self.box.run("/usr/sbin/sshd", "-p", str(self.port), "-E", f"/{LOG}", "-o", "PidFile=/run/sshd.pid")
+        told = [word for option in options for word in ("-o", option)]
+        self.box.run("/usr/sbin/sshd", "-p", str(self.port), "-E", f"/{LOG}", "-o", "PidFile=/run/sshd.pid", *told)
         step = f"starting sshd of {self.box.name}"
         steps.until(lambda: steps.answers(self.port), step=step, seconds=10, said=self.box.root / LOG)
 
