@@ -227,6 +227,7 @@ def file_entry(path: bytes, destination: bytes, entry: os.stat_result, turn: int
         "as": to_wire(destination),
         "size": entry.st_size,
         "mtime_ns": entry.st_mtime_ns,
+        "ctime_ns": entry.st_ctime_ns,
         "inode": entry.st_ino,
         "link": None,
         "rank": turn,

@@ -24,6 +24,7 @@ from .files import read_json
 from .outputs import from_wire, to_wire
 from .paths import RunPaths
 from .runtimes import load
+from .tend import is_of_this_host
 
 Skipped = Dict[str, Any]
 
@@ -37,6 +38,8 @@ def collect(run: RunPaths, job: Dict[str, Any], live: bool) -> List[Skipped]:
     engine = _engine(job)
     if engine is None or journal.fold(run).started is None or (read_json(run.fetched) or {}).get("t"):
         return []  # no container, or it was let go with all that it held here
+    if not is_of_this_host(run):
+        return [_skip(b"", "the container is on another machine, %s" % job["host"].get("hostname"))]
     name = words.CONTAINER_PREFIX + run.id
     try:
         if not _ask([*engine, "ps", "-a", "-q", "--filter", "name=^%s$" % name]).strip():

@@ -65,16 +65,12 @@ class Destination:
     def is_current(self, item: Item) -> bool:
         """The host's file is the one that was fetched, and what was fetched is still here as it was."""
         known = self.state.get(item.to)
-        if known is None or known["host"] != item.stamp:
-            return False
-        return bool(known["here"] == self._stamp_at(known["at"]))
+        return known is not None and known["host"] == item.stamp and self._is_here(known)
 
     def placed_size(self, item: Item) -> int | None:
         """Bytes of the version that was fetched before and is here still, None without one."""
         known = self.state.get(item.to)
-        if known is None or known["here"] != self._stamp_at(known["at"]):
-            return None
-        return int(known["here"][0])
+        return int(known["here"][0]) if known is not None and self._is_here(known) else None
 
     def ignores_case(self) -> bool:
         """Whether the disk takes `A` and `a` for one name, as macOS does."""
@@ -157,15 +153,23 @@ class Destination:
                 return at
         raise InTheWay("files that did not come from this run are at its place")
 
+    def _is_here(self, known: dict[str, Any]) -> bool:
+        """What was placed is still here, untouched."""
+        try:
+            return bool(known["here"] == self._stamp_at(known["at"]))
+        except (InTheWay, OSError):
+            return False
+
     def _stamp_at(self, at: str) -> list[int] | None:
-        """Size, mtime and inode of what is there; None when nothing is. What is no regular file has no equal."""
+        """Size, mtime and inode of what is there; None when nothing is. What is no regular file has no equal.
+
+        Raises InTheWay, OSError.
+        """
         try:
             with self._inside(self.root, at, make=False) as (folder, name):
                 found = os.lstat(name, dir_fd=folder)
         except FileNotFoundError:
             return None
-        except (InTheWay, OSError):
-            return [-1]
         return [found.st_size, found.st_mtime_ns, found.st_ino] if stat.S_ISREG(found.st_mode) else [-1]
 
     def _digest_at(self, at: str) -> str | None:

@@ -31,6 +31,7 @@ class Item:
     to: str  # below the destination
     size: int
     mtime_ns: int
+    ctime_ns: int
     inode: int
     link: str | None
     rank: int
@@ -39,8 +40,8 @@ class Item:
 
     @property
     def stamp(self) -> list[int]:
-        """Changes when the host's file does."""
-        return [self.size, self.mtime_ns, self.inode]
+        """Changes when the host's file does, also when its writer sets the mtime back."""
+        return [self.size, self.mtime_ns, self.ctime_ns, self.inode]
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ def read_listing(answer: Mapping[str, Any]) -> Listing:
                     entry["as"],
                     entry["size"],
                     entry["mtime_ns"],
+                    entry["ctime_ns"],
                     entry["inode"],
                     entry["link"],
                     entry["rank"],
@@ -86,17 +88,21 @@ def read_listing(answer: Mapping[str, Any]) -> Listing:
             left.append(Left(str(entry.get("as")), why))
     root = str(answer["root"])
     if not root.startswith("/") or "\0" in root:
-        raise GpurunError("the host named no folder of the run", "This is a bug of gpurun, or not gpurun's agent there.")
+        raise GpurunError(
+            "the host named no folder of the run", "This is a bug of gpurun, or not gpurun's agent there."
+        )
     return Listing(root, bool(answer["live"]), tuple(items), tuple(left))
 
 
 def _refusal(entry: Mapping[str, Any]) -> str | None:
     """Why this entry of a host, which may lie, is not taken; None when it is fine."""
-    numbers = (entry.get("size"), entry.get("mtime_ns"), entry.get("inode"), entry.get("rank"))
-    if not all(type(number) is int and number >= 0 for number in numbers if number != entry.get("mtime_ns")):
-        return "the host describes it wrongly"
     to, link, path = entry.get("as"), entry.get("link"), entry.get("path")
-    if type(entry.get("mtime_ns")) is not int or not isinstance(to, str):
+    counts, times = (
+        (entry.get(key) for key in ("size", "inode", "rank")),
+        (entry.get("mtime_ns"), entry.get("ctime_ns")),
+    )
+    sound = all(type(number) is int and number >= 0 for number in counts) and all(type(time) is int for time in times)
+    if not sound or not isinstance(to, str):
         return "the host describes it wrongly"
     if not is_inside(to):
         return "its path leads out of the folder that it is fetched into"

@@ -1,7 +1,7 @@
 """What a run wrote, to be fetched: `{run, caches: bool}`.
 
 -> `{run, root, live, now, files, skipped, caches, bytes}`. `root` is the run's directory. A file is `{path,
-as, size, mtime_ns, inode, link, rank, grows, writing}`: `path` is relative to `root`, `as` to the folder it
+as, size, mtime_ns, ctime_ns, inode, link, rank, grows, writing}`: `path` is relative to `root`, `as` to the folder it
 is fetched into, `link` the relative target of a symbolic link (then there is no `path` to read), `rank` its
 turn (0 first), `grows` true for what its writer only appends to, `writing` why it is not whole now, as far as
 a glance tells.
@@ -17,7 +17,7 @@ import stat
 import time
 from typing import Any, Dict, List, Tuple
 
-from .. import outputs, records, wholeness
+from .. import outputs, records, tend, wholeness
 from .. import vocabulary as words
 from ..files import read_json
 from ..outside import collect
@@ -28,6 +28,7 @@ File = Dict[str, Any]
 
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     run = records.find(host, str(request.get("run")))
+    tend.tend_run(host, run)
     live = not os.path.exists(run.exit)
     now = time.time()
     names = outputs.free_names(run.workspace, ("_gpurun", "outside"))
@@ -91,6 +92,7 @@ def _link(path: bytes, target: str) -> File:
         "as": outputs.to_wire(path),
         "size": 0,
         "mtime_ns": 0,
+        "ctime_ns": 0,
         "inode": 0,
         "link": target,
         "rank": outputs.SMALL,

@@ -23,7 +23,9 @@ class RunFolder:
         self.root = Path(self.paths.root)
         for name in ("snapshot", "workspace", "out", "ro"):
             (self.root / name).mkdir(parents=True)
-        facts = {"schema": 1, "id": run_id, "name": "train", "mounts": [], "host": {"runtime": "bare"}, **job}
+        facts = {"schema": 1, "id": run_id, "name": "train", "mounts": [], **job}
+        # As of another machine: no verb takes a supervisor of ours for dead.
+        facts["host"] = {"runtime": "bare", "machine_id": "another", **facts.get("host", {})}
         Path(self.paths.job).write_text(json.dumps(facts))
         journal.record(self.paths, "running", boot_id="boot")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gpurun.agent import facts
 from gpurun.agent.outside import collect
 from tests.unit.agent.run_folder import LONG_AGO, RUN, RunFolder
 
@@ -62,7 +63,7 @@ def container(tmp_path: Path) -> Container:
 
 @pytest.fixture
 def run(tmp_path: Path, container: Container) -> RunFolder:
-    host = {"runtime": "docker", "engine": container.argv}
+    host = {"runtime": "docker", "engine": container.argv, "machine_id": facts.machine_id()}
     return RunFolder(tmp_path / "host", host=host, mounts=[{"target": "/data/imagenet"}])
 
 
