@@ -1,6 +1,4 @@
-"""Where a lasting data folder of this host is: `{name}` -> `{path, free}`. Makes it when it is not there.
-`free` in bytes.
-"""
+"""Where a lasting data folder of this host is, which is made: `{name}` -> `{path, empty, free}`; `free` in bytes."""
 
 from __future__ import annotations
 
@@ -26,4 +24,6 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     path = host.data(name)
     os.makedirs(path, exist_ok=True)
     disk = os.statvfs(path)
-    return {"path": path, "free": disk.f_bavail * disk.f_frsize}
+    with os.scandir(path) as entries:
+        empty = next(entries, None) is None
+    return {"path": path, "empty": empty, "free": disk.f_bavail * disk.f_frsize}

@@ -16,6 +16,9 @@ def test_the_folder_is_made(tmp_path: Path) -> None:
     assert answer["path"] == str(tmp_path / "data" / "imagenet-1k")
     assert Path(answer["path"]).is_dir()
     assert answer["free"] > 0
+    assert answer["empty"]
+    (tmp_path / "data" / "imagenet-1k" / "x").touch()
+    assert not data.answer({"name": "imagenet-1k"}, HostPaths(str(tmp_path)))["empty"]
 
 
 @pytest.mark.parametrize("name", ["", "..", ".x", "-rf", "a/b", "a b", "a\n", "é", "a" * 101])

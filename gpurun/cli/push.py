@@ -1,0 +1,49 @@
+"""`gpurun push`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gpurun.cli import options, output
+
+EXAMPLES = """\
+gpurun push data/imagenet box:imagenet
+gpurun push ~/corpora/wiki box:wiki --json"""
+
+
+def push(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder whose content is sent.")],
+    target: Annotated[str, typer.Argument(metavar="HOST:NAME", help="Which host, and what to call the data there.")],
+    as_json: options.Json = False,
+) -> None:
+    """Put data into a host's lasting data folder, where all runs may read it.
+
+    Goes on after a drop, deletes nothing there, and sends only what is new or changed. A job asks for it by name:
+    data = ["NAME"] in its job file, and finds it read-only in /data/NAME.
+    """
+    from gpurun import runs
+    from gpurun.cli.fetch import printable
+    from gpurun.push import parse_target, survey
+    from gpurun.push import push as send
+
+    host, name = parse_target(target)
+    tree = survey(folder)
+    for link in tree.outward[:5]:
+        output.warn(f"{printable(link)} leads out of {folder} and is not sent")
+    if len(tree.outward) > 5:
+        output.warn(f"{len(tree.outward) - 5} more links lead out and are not sent")
+    try:
+        with output.transfer(f"pushing {name}") as bar:
+            pushed = send(runs.wire_to(host), host, folder, name, tree, progress=bar)
+    except KeyboardInterrupt:
+        output.say("\nwhat has come is kept; the same command goes on from there")
+        raise
+    if as_json:
+        output.json({"host": host, "name": name, "path": pushed.path, "files": tree.files, "bytes": tree.bytes})
+        return
+    output.say(f"{output.plural(tree.files, 'file')}, {output.size(tree.bytes)}, on {host} as {name}")
+    output.say(f'a job file asks for it with: data = ["{name}"], and the script finds it in /data/{name}')
+    output.out(f"{host}:{pushed.path}")
