@@ -204,7 +204,7 @@ def _raise_as_usage(error: typer.TyperException) -> NoReturn:
 
 def _no_such_verb(args: list[str]) -> UsageError:
     typed = args[0]
-    near = difflib.get_close_matches(typed, VERBS, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(typed, VERBS, n=1, cutoff=0.6)
     if near:
         return UsageError(f"there is no verb {typed!r}", " ".join(["gpurun", near[0], *args[1:]]))
     if typed.endswith((".py", ".sh", ".toml")):

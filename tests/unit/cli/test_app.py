@@ -1,0 +1,135 @@
+"""One line in, a message and an exit code out."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from gpurun.cli import output
+from gpurun.cli.app import VERBS, main
+from gpurun.errors import GpurunError, HostUnreachable, UsageError
+
+
+def test_help_names_every_verb_on_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    lines = shown.splitlines()
+    for verb in VERBS.values():
+        assert any(line.split()[:1] == [verb.name] and line.endswith(verb.help) for line in lines), verb.name
+    assert all(len(line) <= 80 for line in lines)
+    assert "Exit codes:" in shown
+
+
+def test_help_loads_no_verb_and_nothing_slow() -> None:
+    code = (
+        "import sys; from gpurun.cli.app import main; main(['--help']); "
+        "slow = ('pydantic', 'rich', 'paramiko', 'fabric', 'tenacity', 'gpurun.cli.submit', 'gpurun.wire'); "
+        "sys.exit(', '.join(name for name in slow if name in sys.modules) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("verb", list(VERBS))
+def test_every_verb_has_help_within_80_columns(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"Usage: gpurun {verb}")
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        (["sumbit", "train.py"], "gpurun submit train.py"),
+        (["train.py", "-g", "2"], "gpurun submit train.py -g 2"),
+        (["jobs/digits.toml"], "gpurun submit jobs/digits.toml"),
+        (["list"], "gpurun --help"),
+    ],
+)
+def test_a_mistyped_verb_is_answered_with_the_nearest(
+    line: list[str], answer: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(line) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.endswith(f"next: {answer}\n")
+
+
+@pytest.mark.parametrize("line", [["ps", "--nope"], ["path"], ["logs", "-n", "many"], ["submit"]])
+def test_wrong_use_ends_with_2_and_one_error(line: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(line) == 2
+    assert capsys.readouterr().err.count("error: ") == 1
+
+
+@pytest.mark.parametrize(
+    ("raised", "code"),
+    [
+        (UsageError("no", "next"), 2),
+        (HostUnreachable("no", "next"), 255),
+        (GpurunError("no", "next"), 125),
+        (GpurunError("no", "next", exit_code=7), 7),
+        (KeyboardInterrupt(), 130),
+        (ZeroDivisionError("x"), 125),
+    ],
+)
+def test_each_failure_has_its_exit_code(
+    raised: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise raised
+
+    monkeypatch.setattr("gpurun.runs.resolve", fail)
+    assert main(["status"]) == code
+    shown = capsys.readouterr().err
+    assert "Traceback" not in shown
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "gpurun", "--help"], stdout=writing, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writing)
+    assert done.stderr == b""
+
+
+def test_a_bug_leaves_a_log_that_keeps_secrets(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = output.write_bug_log(["submit", "-e", "TOKEN=abc"], ValueError("why"))
+    text = log.read_text()
+    log.unlink()
+    assert "ValueError: why" in text
+    assert "TOKEN=***" in text
+    assert "abc" not in text
+
+
+def test_debug_may_stand_anywhere_and_shows_the_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise UsageError("no such thing", "try another")
+
+    monkeypatch.setattr("gpurun.runs.resolve", fail)
+    assert main(["status", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_the_jobs_own_debug_is_not_taken() -> None:
+    from gpurun.cli.app import _take_debug
+
+    assert _take_debug(["submit", "a.py", "--", "--debug"]) == (["submit", "a.py", "--", "--debug"], False)
+    assert _take_debug(["submit", "--debug", "a.py", "--", "x"]) == (["submit", "a.py", "--", "x"], True)
+
+
+def test_completion_offers_verbs_and_asks_no_host() -> None:
+    environment = {**os.environ, "_GPURUN_COMPLETE": "complete_bash", "COMP_WORDS": "gpurun st", "COMP_CWORD": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "gpurun"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == ["status", "stop"], done.stderr

@@ -1,0 +1,68 @@
+"""What numbers, tables and errors look like."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gpurun.cli import output
+from gpurun.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (11_700, "11.7 kB"), (99_960, "100 kB"), (1_400_000_000, "1.4 GB")],
+)
+def test_sizes(count: int, text: str) -> None:
+    assert output.size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0s"), (59, "59s"), (310, "5m 10s"), (7500, "2h 05m"), (280_000, "3d 5h")]
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert output.duration(seconds) == text
+
+
+def test_ago_takes_the_largest_unit() -> None:
+    assert [output.ago(1000, 1000 + s) for s in (5, 300, 7200, 200_000)] == ["5s", "5m", "2h", "2d"]
+    assert output.ago(1000, 900) == "0s", "the host's clock may be ahead"
+
+
+def test_a_table_in_a_pipe_is_aligned_and_uncut(capsys: pytest.CaptureFixture[str]) -> None:
+    output.table(["RUN", "STATE"], [["a" * 100, "ok"], ["b", "failed"]], shrink=0)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "a" * 100 + "  ok"
+    assert lines[2].split() == ["b", "failed"]
+    assert "\x1b" not in "".join(lines)
+
+
+def test_cutting_keeps_both_ends() -> None:
+    assert output.cut("train-with-a-long-name-7f3k", 12) == "train-…-7f3k"
+    assert output.cut("short", 12) == "short"
+
+
+def test_nobody_to_ask_is_an_error_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "interactive", lambda: False)
+    with pytest.raises(UsageError) as caught:
+        output.confirm("Remove it?", yes=False, otherwise="add -y")
+    assert caught.value.next_step == "add -y"
+    output.confirm("Remove it?", yes=True, otherwise="add -y")
+
+
+def test_an_error_says_what_where_and_next(capsys: pytest.CaptureFixture[str]) -> None:
+    output.print_error("it broke", "here", "do this\nand that")
+    assert capsys.readouterr().err == "error: it broke\n  here\nnext: do this\n      and that\n"
+
+
+def test_json_knows_paths_and_tuples(capsys: pytest.CaptureFixture[str]) -> None:
+    output.json({"path": Path("/x"), "pair": (1, 2)})
+    assert json.loads(capsys.readouterr().out) == {"path": "/x", "pair": [1, 2]}
+
+
+def test_an_activity_in_a_pipe_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    with output.activity("asking box") as say:
+        say("sending")
+    assert capsys.readouterr().err == ""

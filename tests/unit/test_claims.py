@@ -1,0 +1,81 @@
+"""Which submit goes on with the run of which."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpurun import claims
+
+FILES = {"digest": "d", "count": 1}
+
+
+@pytest.fixture(autouse=True)
+def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(claims, "_folder", lambda: tmp_path / "submits")
+    return tmp_path / "submits"
+
+
+def job(run_id: str, **more: Any) -> dict[str, Any]:
+    return {"id": run_id, "token": f"token of {run_id}", "created": 1000.0, "args": [], **more}
+
+
+def test_a_submit_that_broke_off_is_gone_on_with() -> None:
+    claims.take(job("a-1111"), FILES, "box", now=1000).release()
+    claim = claims.take(job("a-2222"), FILES, "box", now=1010)
+    assert claim.taken_over
+    assert (claim.job["id"], claim.job["token"]) == ("a-1111", "token of a-1111")
+
+
+def test_one_that_is_still_at_work_is_left_alone() -> None:
+    first = claims.take(job("a-1111"), FILES, "box", now=1000)
+    assert claims.take(job("a-2222"), FILES, "box", now=1000).job["id"] == "a-2222"
+    first.release()
+
+
+def test_one_that_was_started_is_not_started_again() -> None:
+    claims.take(job("a-1111"), FILES, "box", now=1000).settle()
+    assert claims.take(job("a-2222"), FILES, "box", now=1000).job["id"] == "a-2222"
+
+
+@pytest.mark.parametrize(
+    ("other", "files", "host"),
+    [({"args": ["--lr", "1"]}, FILES, "box"), ({}, {"digest": "edited"}, "box"), ({}, FILES, "other")],
+)
+def test_another_job_other_files_or_another_host_is_another_run(
+    other: dict[str, Any], files: dict[str, Any], host: str
+) -> None:
+    claims.take(job("a-1111"), FILES, "box", now=1000).release()
+    assert not claims.take(job("a-2222", **other), files, host, now=1000).taken_over
+
+
+def test_one_of_long_ago_is_forgotten(data_folder: Path) -> None:
+    claims.take(job("a-1111"), FILES, "box", now=1000).release()
+    assert not claims.take(job("a-2222"), FILES, "box", now=1000 + claims.FORGET_AFTER + 1).taken_over
+    assert [path.stem for path in data_folder.glob("*.json")] == ["a-2222"]
+
+
+def test_a_killed_process_leaves_its_claim_free(data_folder: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from gpurun import claims; "
+        f"claims._folder = lambda: Path({str(data_folder)!r}); "
+        f"claims.take({job('a-1111')!r}, {FILES!r}, 'box', now=1000.0); os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+    assert claims.take(job("a-2222"), FILES, "box", now=1000).job["id"] == "a-1111"
+
+
+def test_a_torn_claim_is_passed_over(data_folder: Path) -> None:
+    data_folder.mkdir()
+    (data_folder / "a-1111.json").write_bytes(b"{")
+    assert claims.take(job("a-2222"), FILES, "box", now=1000).job["id"] == "a-2222"
+
+
+def test_claims_are_private(data_folder: Path) -> None:
+    claims.take(job("a-1111"), FILES, "box", now=1000)
+    assert os.stat(data_folder / "a-1111.json").st_mode & 0o077 == 0

@@ -1,0 +1,152 @@
+"""Following over connections that break. The wire is a script of what each connection brings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from gpurun import follow
+from gpurun.errors import ContactLost, HostUnreachable
+from gpurun.wire import Frame
+
+RUNNING: dict[str, Any] = {"id": "a-1111", "name": "a", "project": "p", "created": 1.0, "state": "running"}
+ENDED = {**RUNNING, "state": "succeeded"}
+
+
+class Stream:
+    def __init__(self, frames: list[Frame | Exception]) -> None:
+        self.answer = {"run": RUNNING}
+        self._frames = frames
+
+    def __iter__(self) -> Iterator[Frame]:
+        for frame in self._frames:
+            if isinstance(frame, Exception):
+                raise frame
+            yield frame
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+
+class Wire:
+    """Gives out the connections of its script one after the other, and keeps what each was asked."""
+
+    host = "box"
+
+    def __init__(self, *connections: list[Frame | Exception] | Exception) -> None:
+        self.connections = list(connections)
+        self.asked: list[dict[str, Any]] = []
+
+    def stream(self, verb: str, request: dict[str, Any]) -> Stream:
+        self.asked.append(request)
+        connection = self.connections.pop(0)
+        if isinstance(connection, Exception):
+            raise connection
+        return Stream(connection)
+
+
+class Heard:
+    def __init__(self) -> None:
+        self.text = b""
+        self.prepared = b""
+        self.events: list[str] = []
+
+    def log(self, data: bytes) -> None:
+        self.text += data
+
+    def prepare(self, data: bytes) -> None:
+        self.prepared += data
+
+    def state(self, record: dict[str, Any]) -> None:
+        self.events.append(record["state"])
+
+    def lost(self, what: str) -> None:
+        self.events.append("lost")
+
+    def back(self) -> None:
+        self.events.append("back")
+
+
+def log(offset: int, data: bytes) -> Frame:
+    return Frame("log", offset, data)
+
+
+LOST = ContactLost("gone", "try again")
+END = Frame(end=ENDED)
+
+
+@pytest.fixture(autouse=True)
+def no_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpurun.index.update", lambda *_, **__: None)
+
+
+def run(wire: Wire, **request: Any) -> tuple[Heard, dict[str, Any]]:
+    heard = Heard()
+    record = follow.show_log(wire, {"run": "a-1111", "follow": True, **request}, heard, sleep=lambda _: None)  # type: ignore[arg-type]
+    return heard, record
+
+
+def test_goes_on_at_the_byte_where_it_broke_off() -> None:
+    wire = Wire([log(0, b"one\n"), LOST], [log(4, b"two\n"), END])
+    heard, record = run(wire)
+    assert heard.text == b"one\ntwo\n"
+    assert wire.asked[1]["offset"] == 4
+    assert record == ENDED
+    assert heard.events.count("lost") == heard.events.count("back") == 1
+
+
+def test_a_byte_that_comes_twice_is_shown_once() -> None:
+    heard, _ = run(Wire([log(0, b"abcdef"), LOST], [log(3, b"defgh"), END]))
+    assert heard.text == b"abcdefgh"
+
+
+def test_a_tail_goes_on_where_it_was_and_not_at_the_tail_again() -> None:
+    wire = Wire([log(100, b"last\n"), LOST], [log(105, b"more\n"), END])
+    heard, _ = run(wire, tail=1)
+    assert heard.text == b"last\nmore\n"
+    assert (wire.asked[1]["offset"], wire.asked[1]["tail"]) == (105, None)
+
+
+def test_a_tail_that_brought_nothing_yet_is_asked_for_again() -> None:
+    wire = Wire([LOST], [log(100, b"last\n"), END])
+    run(wire, tail=1)
+    assert wire.asked[1]["tail"] == 1
+
+
+def test_stamped_lines_count_without_their_stamps() -> None:
+    stamp = b"2025-01-31T12:00:00Z "
+    wire = Wire([log(0, stamp + b"one\n" + stamp + b"two\n"), LOST], [log(8, stamp + b"three"), END])
+    heard, _ = run(wire, times=True)
+    assert wire.asked[1]["offset"] == 8
+    assert heard.text.endswith(stamp + b"three")
+
+
+def test_what_preparing_said_is_not_said_again() -> None:
+    wire = Wire([Frame("prepare", 0, b"pulling\n"), LOST], [Frame("prepare", 8, b"done\n"), log(0, b"x"), END])
+    heard, _ = run(wire)
+    assert heard.prepared == b"pulling\ndone\n"
+    assert (wire.asked[1]["prepare_offset"], wire.asked[1]["offset"]) == (8, 0)
+
+
+def test_a_host_that_stays_away_is_given_up_after_an_hour() -> None:
+    now = iter(range(0, 1_000_000, 600))
+    wire = Wire([LOST], *[HostUnreachable("no route") for _ in range(100)])
+    with pytest.raises(HostUnreachable):
+        follow.show_log(
+            wire,  # type: ignore[arg-type]
+            {"run": "a-1111"},
+            Heard(),
+            sleep=lambda _: None,
+            clock=lambda: float(next(now)),
+        )
+    assert len(wire.asked) < 10
+
+
+def test_the_first_connection_that_fails_is_an_error_at_once() -> None:
+    with pytest.raises(HostUnreachable):
+        run(Wire(HostUnreachable("wrong key")))
