@@ -57,7 +57,7 @@ def logs(
             raise
         screen.fresh_line()
         if follow:
-            say_end(record, entry.host)
+            say_end(record)
         elif not screen.printed:
             output.note(f"{entry.id} has printed nothing yet")
         elif record["state"] == words.FAILED and record.get("message") and sys.stdout.isatty():

@@ -87,7 +87,7 @@ class Screen:
         self._in_line = False
 
 
-def say_end(record: dict[str, Any], host: str) -> None:
+def say_end(record: dict[str, Any], *, fetches: bool = False) -> None:
     """How it ended, why, and what may be done next."""
     run = record["id"]
     colour = describe.COLOURS.get(record["state"], output.DIM)
@@ -98,5 +98,5 @@ def say_end(record: dict[str, Any], host: str) -> None:
         output.next_step(record["next"])
     if record["state"] != words.SUCCEEDED:
         output.next_step(f"gpurun status {run}", "why, and what may help")
-    if record.get("started"):
+    if record.get("started") and not fetches:
         output.next_step(f"gpurun fetch {run}", "bring back what it wrote")

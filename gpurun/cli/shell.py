@@ -31,8 +31,6 @@ def shell(ctx: typer.Context, run: options.Run = None) -> int:
     # The first start of an image can take its time.
     request = {"run": entry.id, "command": command, "tty": terminal}
     answer = wire.ask("shell", request, timeout=60)
-    for line in answer.get("notes") or []:
-        output.note(line)
     if not command:
         output.note(f"in {entry.id} on {entry.host}; exit or Ctrl-D leaves it")
     line = shlex.join(answer["argv"])

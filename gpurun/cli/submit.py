@@ -216,15 +216,22 @@ def _follow(wire: Wire, started: Started, loaded: Loaded, say: Callable[[str], N
         say_detached(run, wire.host)
         return words.EXIT_INTERRUPTED
     screen.fresh_line()
-    say_end(record, wire.host)
+    say_end(record, fetches=loaded.spec.fetch)
     if as_json:
         output.json({**record, "host": wire.host})
     if loaded.spec.fetch:
-        from gpurun.cli.fetch import fetch
-
-        fetch([run])
+        _fetch(run)
     code = runs.exit_code(record)
     return words.EXIT_FAILED if code is None else code
+
+
+def _fetch(run: str) -> None:
+    """What --fetch asks for. The log has stdout for itself, so the folder is told on stderr."""
+    from gpurun import runs
+    from gpurun.cli.fetch import bring
+
+    for fetched in bring([runs.resolve(run)], yes=True):
+        output.say(f"  in {fetched.to}")
 
 
 def say_detached(run: str, host: str) -> None:
