@@ -35,11 +35,16 @@ class Stopped(Exception):
 def end(run: RunPaths, state: str, reason: str, **facts_of_end: Any) -> None:
     """Record the end, and wipe what must not outlive the run."""
     journal.record_end(run, state, reason, **facts_of_end)
+    wipe(run)
+    write_json(run.usage, {"bytes": disk_use(run), "t": time.time()})
+
+
+def wipe(run: RunPaths) -> None:
+    """Take away the user's secrets."""
     try:
         os.unlink(run.env)
     except FileNotFoundError:
         pass
-    write_json(run.usage, {"bytes": disk_use(run), "t": time.time()})
 
 
 def end_by_presence(run: RunPaths, state: journal.Run, presence: Presence) -> None:

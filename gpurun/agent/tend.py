@@ -85,7 +85,10 @@ def tend(host: HostPaths) -> None:
 
 
 def tend_run(host: HostPaths, run: RunPaths) -> None:
-    if os.path.exists(run.exit) or not is_of_this_host(run):
+    if os.path.exists(run.exit):
+        supervisor.wipe(run)  # for one that was killed between the end and this
+        return
+    if not is_of_this_host(run):
         return
     held = locks.acquire(locks.run_lock(run.id))
     if held is None:

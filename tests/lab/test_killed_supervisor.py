@@ -1,0 +1,26 @@
+"""As tests/unit/agent/test_killed_supervisor.py, with a real engine: killed anywhere, the container is started once."""
+
+from __future__ import annotations
+
+import pytest
+
+from gpurun.agent import vocabulary as words
+from tests import saboteur
+from tests.lab.host.labhost import LabHost
+from tests.lab.host.laptop import Laptop
+from tests.lab.host.users import ADA
+from tests.lab.jobs import Jobs
+
+
+@pytest.mark.parametrize("point", saboteur.POINTS)
+def test_killed_at(laptop: Laptop, host: LabHost, point: str) -> None:
+    jobs = Jobs(laptop, host)
+    jobs.ask("ps", "-H", "ada")  # brings the agent
+    (agent,) = (host.home(ADA) / ".gpurun/agent").iterdir()
+    flag = host.home(ADA) / "trap"
+    saboteur.arm(agent, point, runtime="docker", flag=flag, flag_on_host=f"{ADA.home}/trap")
+    run = jobs.submit("import time; print('ran', flush=True); time.sleep(0.5); raise SystemExit(3)", gpus=1)
+    assert jobs.until_ended(run) == (words.FAILED, "exit", 3)
+    assert not flag.exists(), "the supervisor was not killed"
+    assert jobs.ask("logs", run).stdout == "ran\n"
+    assert not (jobs.folder(run) / "ro/env").exists()
