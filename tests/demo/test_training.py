@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ def python(project: Path, *command: str) -> str:
     """Run `python COMMAND` in the project; everything that it printed."""
     done = subprocess.run(
         [sys.executable, *command],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},  # threads of so small a model mostly wait for each other
         cwd=project,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
