@@ -8,7 +8,7 @@ has the same name on both floors, and no module of ours shadows one of the stand
 import sys
 
 
-def main():
+def main() -> None:
     if sys.version_info < (3, 8):
         too_old()
         return
@@ -17,7 +17,7 @@ def main():
     dispatch()
 
 
-def too_old():
+def too_old() -> None:
     import json
 
     nonce = json.loads(sys.stdin.readline())["nonce"]

@@ -28,7 +28,7 @@ class Frames:
     def __init__(self) -> None:
         self.spoke = time.monotonic()
 
-    def bytes(self, stream: str, offset: int, data: bytes) -> None:
+    def chunk(self, stream: str, offset: int, data: bytes) -> None:
         """`data`, which begins at byte `offset` of the `stream` (`log` or `prepare`)."""
         self._send({"stream": stream, "offset": offset, "size": len(data)}, data)
 

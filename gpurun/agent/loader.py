@@ -13,7 +13,7 @@ import tarfile
 import tempfile
 
 
-def read_exactly(size):
+def read_exactly(size: int) -> bytes:
     """`size` bytes of stdin and not one more, or exit 91 when they do not come."""
     data = b""
     while len(data) < size:
@@ -24,24 +24,25 @@ def read_exactly(size):
     return data
 
 
-def is_whole(archive, place):
+def is_whole(archive: tarfile.TarFile, place: str) -> bool:
     for member in archive.getmembers():
         path = os.path.join(place, member.name)
         if not os.path.isfile(path):
             return False
+        packed_file = archive.extractfile(member)
         with open(path, "rb") as file:
-            if file.read() != archive.extractfile(member).read():
+            if packed_file is None or file.read() != packed_file.read():
                 return False
     return True
 
 
-def sync(path):
+def sync(path: str) -> None:
     fd = os.open(path, os.O_RDONLY)
     os.fsync(fd)
     os.close(fd)
 
 
-def unpack(archive, place):
+def unpack(archive: tarfile.TarFile, place: str) -> None:
     above = os.path.dirname(place)
     os.makedirs(above, mode=0o700, exist_ok=True)
     beside = tempfile.mkdtemp(dir=above, prefix=".new-")

@@ -73,12 +73,12 @@ def show(run: RunPaths, out: Any, *, offset: int, prepare_offset: int, times: bo
 def _send(out: Any, stream: str, reader: Reader, stamper: Any = None, *, whole_lines: bool = False) -> None:
     for offset, data in reader.chunks():
         if stamper is None:
-            out.bytes(stream, offset, data)
+            out.chunk(stream, offset, data)
             continue
         # A line's time is written before it, so that only whole lines are sent.
         cut = data.rfind(b"\n") + 1 if whole_lines else len(data)
         if cut:
-            out.bytes(stream, offset, stamper.stamp(offset, data[:cut]))
+            out.chunk(stream, offset, stamper.stamp(offset, data[:cut]))
         if cut < len(data):
             reader.offset = offset + cut
             return

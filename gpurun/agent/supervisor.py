@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import traceback
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List
 
 from . import allocation, facts, journal, locks, preparing, runtimes
 from . import vocabulary as words
@@ -311,10 +311,3 @@ def _last_offset(path: str) -> int:
         return int(lines[-2].split(" ")[1])
     except (FileNotFoundError, IndexError, ValueError):
         return 0
-
-
-def grace_left(state: journal.Run, now: float) -> Optional[float]:
-    """Seconds until a run that was asked to stop is killed; None when nobody asked."""
-    if state.stop is None:
-        return None
-    return max(0.0, state.stop["t"] + float(state.stop["grace"]) - now)

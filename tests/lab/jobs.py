@@ -42,8 +42,8 @@ class Jobs:
 
     def record(self, run: str) -> dict[str, Any]:
         """The RunRecord, asked through the agent: this tends, as every verb does."""
-        found: dict[str, Any] = self.ask("status", run, "--json").json
-        return found.get("run", found)
+        found: dict[str, Any] = self.ask("status", run, "--json").json["run"]
+        return found
 
     def until(self, run: str, fits: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """The record as soon as it fits."""

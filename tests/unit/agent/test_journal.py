@@ -37,7 +37,9 @@ def test_first_end_wins(run: RunPaths) -> None:
     journal.record(run, words.RUNNING)
     state = journal.fold(run)
     assert (state.state, state.reason, state.exit_code) == (words.SUCCEEDED, "exit", 0)
-    assert read_json(run.exit)["state"] == words.SUCCEEDED
+    ended = read_json(run.exit)
+    assert ended is not None
+    assert ended["state"] == words.SUCCEEDED
 
 
 def test_end_written_but_not_journalled_counts(run: RunPaths) -> None:
