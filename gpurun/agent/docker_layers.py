@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Mapping, Optional
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 from . import layers, locks
 from . import vocabulary as words
@@ -28,7 +28,11 @@ _PROJECT, _ORDER, _INSTALLER, _CACHE = (
     "/gpurun/pip",
 )
 _AGENT, _KNOWN_HOSTS = "/gpurun/agent.sock", "/gpurun/known_hosts"
-_RUN_PYTHON = 'if command -v python >/dev/null 2>&1; then exec python "$@"; fi; exec python3 "$@"'
+# Told to a shell on stdin: arguments would stay in the layer's configuration, where `commit` cannot unset them.
+_SCRIPT = b"""
+if command -v python >/dev/null 2>&1; then python=python; else python=python3; fi
+exec $python %s %s </dev/null
+""" % (_INSTALLER.encode(), _ORDER.encode())
 
 
 @dataclass(frozen=True)
@@ -84,11 +88,12 @@ def _install(
     try:
         if engine.inspect("container", container) is not None:  # of a supervisor that was killed
             engine.ask(*remove, timeout=120.0)
-        engine.ask(*create(container, base.id, run, ssh, selinux=bool(facts().get("selinux"))), timeout=300.0)
-        answer = engine.watch("start", "--attach", container, say=say)
+        config = (engine.inspect("image", base.id) or {}).get("Config") or {}
+        options = ["--security-opt", "label=disable"] if facts().get("selinux") else []
+        engine.ask(*create(container, base.id, config, run, ssh, options), timeout=300.0)
+        answer = engine.watch("start", "--attach", "--interactive", container, say=say, stdin=_SCRIPT)
         installed = layers.check(answer, job, 'change it there, or name an image that has it: image = "…"')
         if installed:
-            config = (engine.inspect("image", base.id) or {}).get("Config") or {}
             say(b"keeping it as " + tag.encode() + b"\n")
             engine.ask("commit", *restored(config), container, tag, timeout=3600.0)
         return installed
@@ -100,8 +105,15 @@ def _install(
             pass  # the next try removes it
 
 
-def create(container: str, base: str, run: RunPaths, ssh: Mapping[str, str], *, selinux: bool) -> List[str]:
-    """`docker create` for pip. No --env and no arguments that would stay in the layer's configuration."""
+def create(
+    container: str,
+    base: str,
+    config: Mapping[str, Any],
+    run: RunPaths,
+    ssh: Mapping[str, str],
+    options: Sequence[str] = (),
+) -> List[str]:
+    """`docker create` for pip, in an image with this configuration. No --env: it would stay in the layer's."""
     mounts = [
         bind(run.workspace, _PROJECT, readonly=True),
         bind(run.layer, _ORDER, readonly=True),
@@ -110,18 +122,19 @@ def create(container: str, base: str, run: RunPaths, ssh: Mapping[str, str], *, 
         *(bind(source, target) for target, source in ssh.items()),
     ]
     return [
-        "create", "--name", container, "--init", "--network", "host", "--user", "0:0", "--workdir", "/",
-        *(["--security-opt", "label=disable"] if selinux else []),
+        "create", "--name", container, "--interactive", "--init", "--network", "host", "--user", "0:0", "--workdir", "/",
+        *options,
         *(word for mount in mounts for word in ("--mount", mount)),
-        "--entrypoint", "/bin/sh", base, "-c", _RUN_PYTHON, "sh", _INSTALLER, _ORDER,
+        # An entrypoint can be set back, but not taken away again.
+        *(["--entrypoint", "/bin/sh", base] if config.get("Entrypoint") else [base, "/bin/sh"]),
     ]  # fmt: skip
 
 
 def restored(config: Mapping[str, Any]) -> List[str]:
     """`docker commit` would keep how pip was run: set back what the base image says."""
     changes = [
-        "ENTRYPOINT " + json.dumps(config.get("Entrypoint") or []),
-        "CMD " + json.dumps(config.get("Cmd") or []),
+        *(["ENTRYPOINT " + json.dumps(config["Entrypoint"])] if config.get("Entrypoint") else []),
+        *(["CMD " + json.dumps(config["Cmd"])] if config.get("Cmd") else []),
         "USER " + (config.get("User") or "0"),
         "WORKDIR " + (config.get("WorkingDir") or "/"),
         "LABEL %s=" % words.LABEL_LAYER,

@@ -130,9 +130,9 @@ class Engine:
             raise EngineError(classify(answer.complaint), essence(answer.complaint), self.argv[-1])
         return answer
 
-    def watch(self, *args: str, say: Say) -> Answer:
+    def watch(self, *args: str, say: Say, stdin: bytes = b"") -> Answer:
         """Run a command that takes long, and pass on what it says. Its exit code is the caller's to judge."""
-        return programs.watch(self.command(*args), say)
+        return programs.watch(self.command(*args), say, stdin=stdin)
 
     def inspect(self, kind: str, name: str) -> Optional[Dict[str, Any]]:
         """What the engine knows of a `container`, an `image` or a `volume`; None when there is none. Raises EngineError."""
