@@ -1,0 +1,60 @@
+"""`python -m tests.bench [help submit ps logs fetch] [near far]`: prints a table; nothing is asserted."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from tests.bench import figures, torn
+from tests.bench.place import WAYS, Place, up
+
+
+def main(words: list[str]) -> int:
+    known = ["help", "submit", "ps", "logs", "fetch", "torn"]
+    unknown = [word for word in words if word not in (*known, *WAYS)]
+    if unknown:
+        print(f"not known: {', '.join(unknown)}; known: {', '.join((*known, *WAYS))}", file=sys.stderr)
+        return 2
+    wanted = [word for word in words if word in known] or known
+    with up() as place:
+        if "help" in wanted:
+            show(figures.help_text(place), "")
+        for way in [word for word in words if word in WAYS] or list(WAYS):
+            measure_way(place, way, wanted)
+        if "torn" in wanted:
+            print(torn.rewrite_while_fetching(place), flush=True)
+    return 0
+
+
+def measure_way(place: Place, way: str, wanted: list[str]) -> None:
+    if not {"submit", "logs", "ps", "fetch"} & set(wanted):
+        return
+    size = str(figures.BIG) if "fetch" in wanted else "1"
+    print(f"... a run on {way} that writes {size} MiB", file=sys.stderr, flush=True)
+    told = place.laptop.gpurun(
+        "submit", "train.py", "-H", way, "-f", "--json", "--", size, cwd=place.project, timeout=1200
+    )
+    run = json.loads(told.stdout)["id"]
+    if "submit" in wanted or "logs" in wanted:
+        show(figures.submit(place, way), way)
+    if "ps" in wanted:
+        show(figures.status(place, way), way)
+    if "logs" in wanted:
+        show(figures.logs(place, way, run), way)
+    if "fetch" in wanted:
+        show(figures.fetch(place, way, run), way)
+
+
+def show(figure: figures.Figure, way: str) -> None:
+    where = f", {WAYS[way]}" if way else ""
+    print(f"\n{figure.name}{where}" + (f"   (aim: {figure.aim})" if figure.aim else ""))
+    for column in figures.COLUMNS:
+        middle = figure.median(column)
+        if middle is not None:
+            spread = figure.columns[column]
+            print(f"  {column:24} {middle:8.2f} s   ({min(spread):.2f} to {max(spread):.2f}, {len(spread)} times)")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
