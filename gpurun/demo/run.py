@@ -69,6 +69,7 @@ def run_demo(say: Say) -> float:
             accuracy = train_and_measure(new_laptop(directory, host, say))
     except KeyboardInterrupt:
         shutil.rmtree(directory, ignore_errors=True)
+        say("\nThe demo's host is gone, and its files and jobs with it.")
         raise
     except Exception:
         say(f"\nThe demo failed. All its files are kept in {directory}")

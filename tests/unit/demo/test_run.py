@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,27 @@ def test_the_accuracy_is_what_predict_prints(laptop: run.Laptop) -> None:
     (laptop.project / "predict.py").write_text("raise SystemExit(3)\n")
     with pytest.raises(GpurunError, match="exit code 3"):
         run.measured(laptop, Path("best.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("end", "kept"), [(GpurunError("no"), True), (OSError(28, "full"), True), (KeyboardInterrupt(), False)]
+)
+def test_files_are_kept_only_when_a_step_failed(
+    monkeypatch: pytest.MonkeyPatch, end: BaseException, kept: bool
+) -> None:
+    made: list[Path] = []
+
+    def step(laptop: run.Laptop) -> float:
+        made.append(laptop.project.parents[1])
+        raise end
+
+    said: list[str] = []
+    monkeypatch.setattr(run, "NEEDED_PACKAGES", ("asyncssh",))
+    monkeypatch.setattr(run, "train_and_measure", step)
+    try:
+        with pytest.raises(type(end)):
+            run.run_demo(said.append)
+        assert made[0].is_dir() == kept
+        assert (f"kept in {made[0]}" in said[-1]) == kept
+    finally:
+        shutil.rmtree(made[0], ignore_errors=True)
