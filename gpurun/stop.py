@@ -32,6 +32,9 @@ def only_live_run() -> RunEntry:
 
     project = find_project()
     live = index.live(str(project.root))
+    if len(live) > 1:  # some may have ended since they were last seen
+        runs.look(live)
+        live = index.live(str(project.root))
     if len(live) == 1:
         return live[0]
     if not live:

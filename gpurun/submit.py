@@ -40,7 +40,7 @@ class Report:
     say: Callable[[str], None]  # what goes on now
     listed: Callable[[Plan], None]  # the plan stands; may raise, and then nothing is sent
     prepared: Callable[[dict[str, Any]], None]  # the host has made room: the answer to `prepare`
-    progress: Callable[[Progress], None]  # bytes on their way
+    progress: Callable[[Progress, int], None]  # bytes on their way, of so many in all
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def _send_and_start(
             files,
             prepared["snapshot"],
             prepared["link_dest"],
-            progress=report.progress,
+            progress=functools.partial(_tell_progress, report, files.bytes),
             gone=sorted(gone),
         )
         report.say(f"starting {job['id']}")
@@ -147,6 +147,10 @@ def _send_and_start(
         gone = (gone | _paths(files)) - _paths(newer)
         files = newer
     raise AssertionError("unreachable")
+
+
+def _tell_progress(report: Report, total: int, at: Progress) -> None:
+    report.progress(at, total)
 
 
 def _start(wire: Wire, plan: Plan, files: FileList, job: dict[str, Any], *, follow: bool) -> Started:

@@ -9,7 +9,7 @@ import typer
 
 from gpurun.agent import vocabulary as words
 from gpurun.cli import options, output
-from gpurun.cli.screen import Screen, say_end
+from gpurun.cli.screen import Screen, say_detached, say_end
 from gpurun.errors import UsageError
 
 EXAMPLES = """\
@@ -28,7 +28,7 @@ def logs(
     timestamps: Annotated[
         bool, typer.Option("--timestamps", "-t", help="Put before each line when it came (UTC).")
     ] = False,
-) -> None:
+) -> int:
     """Print what a run wrote, byte for byte, on stdout.
 
     What image and dependencies say while the run is prepared goes to stderr with -f. Without -f it is part of the
@@ -50,11 +50,10 @@ def logs(
         try:
             record = show_log(wire, {"run": entry.id, **request}, screen)
         except KeyboardInterrupt:
-            say("")
-            screen.fresh_line()
+            output.after_interrupt()
             if follow:
-                output.note(f"{entry.id} goes on on {entry.host}")
-            raise
+                say_detached(entry.id, entry.host)
+            return words.EXIT_INTERRUPTED
         screen.fresh_line()
         if follow:
             say_end(record)
@@ -62,6 +61,7 @@ def logs(
             output.note(f"{entry.id} has printed nothing yet")
         elif record["state"] == words.FAILED and record.get("message") and sys.stdout.isatty():
             output.warn(record["message"])
+    return 0
 
 
 class _Pages(Screen):

@@ -33,7 +33,7 @@ from gpurun.cli.terminal import (
 from gpurun.errors import GpurunError, UsageError
 
 __all__ = [
-    "BLUE", "BOLD", "CYAN", "DIM", "GREEN", "RED", "YELLOW", "Declined", "activity", "ago", "confirm", "cut",
+    "BLUE", "BOLD", "CYAN", "DIM", "GREEN", "RED", "YELLOW", "Declined", "activity", "after_interrupt", "ago", "confirm", "cut",
     "duration", "interactive", "json", "next_step", "note", "out", "out_bytes", "plural", "print_error",
     "print_traceback", "say", "say_bytes", "show_commands", "size", "styled", "table", "transfer", "visible", "warn",
     "width", "write_bug_log",
@@ -88,6 +88,13 @@ def say(text: str) -> None:
     """A line for the person who waits."""
     clear()
     print(text, file=sys.stderr, flush=True)
+
+
+def after_interrupt() -> None:
+    """Leave the line that the terminal has `^C` on."""
+    clear()
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
 
 
 def note(text: str) -> None:

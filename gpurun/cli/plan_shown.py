@@ -47,7 +47,10 @@ def tell(plan: Plan, host: str, *, yes: bool) -> None:
 def left_out(items: Any) -> str:
     """`.venv/ (virtual environment), 2 more ignored by git`: secrets and large things by name, the rest counted."""
     by_reason: dict[str, list[Any]] = {}
+    folders = tuple(item.path for item in items if item.path.endswith("/"))
     for item in items:
+        if any(item.path.startswith(folder) and item.path != folder for folder in folders):
+            continue
         by_reason.setdefault(item.why, []).append(item)
     parts = []
     for why, group in by_reason.items():
@@ -61,7 +64,7 @@ def tell_prepared(prepared: dict[str, Any]) -> None:
     asked = record["gpus_asked"]
     gpus = "no GPU" if asked == 0 else "all GPUs" if asked == "all" else output.plural(int(asked), "GPU")
     image = f", image {record['image']}" if record.get("image") else ""
-    output.note(f"{record['id']}: {record['runtime']}, {gpus}{image}")
+    output.note(f"  runs with {record['runtime']}, {gpus}{image}")
     for line in record.get("notes") or []:
         output.warn(line)
 

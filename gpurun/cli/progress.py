@@ -23,6 +23,12 @@ def clear() -> None:
         line.clear()
 
 
+def _clear_others(mine: Any) -> None:
+    for line in _shown:
+        if line is not mine:
+            line.clear()
+
+
 class _Activity:
     """A line that says what goes on. It lives on a terminal alone: it is of no use in a file."""
 
@@ -39,6 +45,7 @@ class _Activity:
                 return
             self._text = text
             if self._redraw:
+                _clear_others(self)
                 self._draw()
 
     def _draw(self) -> None:
@@ -99,13 +106,14 @@ class _Transfer:
 
     def _show(self, part: float, text: str) -> None:
         if self._bar is None:
-            clear()
+            _clear_others(self)
             self._bar = _rich_bar()
             self._bar.start()
             self._task = self._bar.add_task(self._label, total=1.0, text=text)
         self._bar.update(self._task, completed=part, text=text)
 
-    def close(self) -> None:
+    def clear(self) -> None:
+        """Make room; the next piece of news draws it again."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -121,14 +129,24 @@ def _rich_bar() -> Any:
         progress.TaskProgressColumn(),
         progress.TextColumn("{task.fields[text]}"),
     )
-    return progress.Progress(*columns, console=Console(stderr=True), transient=True, expand=True)
+    # Rich would take the streams over, and with them the log and the status line.
+    return progress.Progress(
+        *columns,
+        console=Console(stderr=True),
+        transient=True,
+        expand=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
 
 
 @contextlib.contextmanager
 def transfer(label: str) -> Iterator[_Transfer]:
-    """A bar for a transfer, see Bar. It goes away at the block's end, or when it is closed."""
+    """A bar for a transfer, see Bar. It goes away at the block's end, and for every line that is printed."""
     bar = _Transfer(label)
+    _shown.append(bar)
     try:
         yield bar
     finally:
-        bar.close()
+        bar.clear()
+        _shown.remove(bar)

@@ -100,3 +100,10 @@ def say_end(record: dict[str, Any], *, fetches: bool = False) -> None:
         output.next_step(f"gpurun status {run}", "why, and what may help")
     if record.get("started") and not fetches:
         output.next_step(f"gpurun fetch {run}", "bring back what it wrote")
+
+
+def say_detached(run: str, host: str) -> None:
+    """After Ctrl-C: the job goes on; how to come back, and how to stop it."""
+    output.say(f"detached: {run} goes on on {host}")
+    output.next_step(f"gpurun logs -f {run}", "come back to its log")
+    output.next_step(f"gpurun stop {run}", "stop it")

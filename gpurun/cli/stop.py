@@ -25,7 +25,7 @@ def stop(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Kill at once.")] = False,
     as_json: options.Json = False,
-) -> None:
+) -> int:
     """End runs. A job is asked first, so that it can save a checkpoint, and killed when its grace time is over.
 
     Without RUN: the one live run of this project; when there are several, none of them is touched.
@@ -41,9 +41,9 @@ def stop(
         try:
             records = stopping.watch(entries, records, lambda live: say(_countdown(live)))
         except KeyboardInterrupt:
-            say("")
+            output.after_interrupt()
             output.say("the hosts go on with the stop; gpurun ps shows how far they are")
-            raise
+            return words.EXIT_INTERRUPTED
         say("looking whether everything is free")
         held = stopping.still_held([entry for entry in entries if entry.id not in before])
     if as_json:
@@ -52,6 +52,7 @@ def stop(
         _tell(record, already=record["id"] in before)
     if held:
         raise GpurunError("\n".join(held), "gpurun ps --all-users shows who uses what")
+    return 0
 
 
 def _countdown(live: list[tuple[dict[str, Any], float | None]]) -> str:

@@ -13,7 +13,7 @@ import typer
 from gpurun.agent import vocabulary as words
 from gpurun.cli import complete, options, output, plan_shown
 from gpurun.cli.own_arguments import KEY, CommandWithArguments
-from gpurun.cli.screen import Screen, say_end
+from gpurun.cli.screen import Screen, say_detached, say_end
 from gpurun.errors import UsageError
 
 if TYPE_CHECKING:
@@ -150,15 +150,17 @@ def _submit(loaded: Loaded, *, follow: bool, yes: bool, as_json: bool) -> int:
             say=say,
             listed=lambda done: plan_shown.tell(done, wire.host, yes=yes),
             prepared=plan_shown.tell_prepared,
-            progress=lambda at: bar(at.bytes, 0, fraction=at.fraction, rate=at.rate),
+            progress=lambda at, total: bar(
+                at.bytes, 0, fraction=max(at.fraction, at.bytes / max(total, 1)), rate=at.rate
+            ),
         )
         try:
             started = start(wire, plan, report, follow=follow)
         except KeyboardInterrupt:
-            say("")
-            output.say(f"interrupted: nothing runs on {wire.host} yet")
-            output.next_step(_this_line(), "goes on where this stopped")
-            raise
+            output.after_interrupt()
+            output.say(f"interrupted: nothing runs on {wire.host} yet. The same line again goes on from here:")
+            output.next_step(_this_line())
+            return words.EXIT_INTERRUPTED
         say("")
         return _after_start(wire, started, loaded, say, follow=follow, as_json=as_json)
 
@@ -211,8 +213,7 @@ def _follow(wire: Wire, started: Started, loaded: Loaded, say: Callable[[str], N
     try:
         record = show_log(wire, {"run": run, "follow": True}, screen, stream=started.stream)
     except KeyboardInterrupt:
-        say("")
-        screen.fresh_line()
+        output.after_interrupt()
         say_detached(run, wire.host)
         return words.EXIT_INTERRUPTED
     screen.fresh_line()
@@ -232,13 +233,6 @@ def _fetch(run: str) -> None:
 
     for fetched in bring([runs.resolve(run)], yes=True):
         output.say(f"  in {fetched.to}")
-
-
-def say_detached(run: str, host: str) -> None:
-    """After Ctrl-C: the job goes on; how to come back, and how to stop it."""
-    output.say(f"detached: {run} goes on on {host}")
-    output.next_step(f"gpurun logs -f {run}", "come back to its log")
-    output.next_step(f"gpurun stop {run}", "stop it")
 
 
 def _this_line() -> str:
