@@ -13,7 +13,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 PROGRAMS := rsync:rsync ssh:openssh-client git:git
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint unit lab test lab-test bench demo lock clean packages
+.PHONY: help venv lint unit lab test bench demo lock clean packages
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,17 +29,14 @@ lint: $(INSTALLED)  ## Check style and types
 unit: $(INSTALLED)  ## Run the fast tests
 	$(BIN)/python -m pytest tests/unit
 
-test: lint unit lab-test  ## Run everything: lint, unit, and the lab with its real hosts
-
-lab-test: $(INSTALLED)
-	$(AS_ROOT) -m pytest -p no:cacheprovider --durations=15 tests/lab
+test: $(INSTALLED) $(VENV)/.demo lint  ## Run everything: lint, unit, the demo, and the lab with its real hosts
+	$(AS_ROOT) -m pytest -p no:cacheprovider --durations=20 tests
 
 lab: $(INSTALLED)  ## Bring up GPU hosts on this machine, for trying things by hand, until Ctrl-C
 	@$(AS_ROOT) -m tests.lab
 
 bench: $(INSTALLED)  ## Measure gpurun against what a user types by hand
-	@set -e; for script in tests/bench/bench_*.py; do \
-		$(AS_ROOT) -m "$$(echo "$${script%.py}" | tr / .)"; done
+	@$(AS_ROOT) -m tests.bench
 
 demo: $(INSTALLED) $(VENV)/.demo  ## Train a model on an SSH host made for the purpose, and fetch it
 	$(BIN)/gpurun demo
