@@ -69,9 +69,7 @@ def _look(connection: Connection, host: Resolved, wanted: str | None) -> tuple[H
     _reach(connection, host)
     known = keys.known_keys(host)
     kinds = [each.key.kind for each in known]
-    transport = _shake_hands(host, kinds)
-    transport.close()
-    key = keys.host_key_of(transport)
+    key = _shown_key(host, kinds)
     try:
         check_host_key(connection.name, host, key, known)
     except Problem as problem:
@@ -84,11 +82,18 @@ def _look(connection: Connection, host: Resolved, wanted: str | None) -> tuple[H
 def _key_with(host: Resolved, fingerprint: str) -> HostKey | None:
     """That key of the host's, if it has it."""
     for kind in ("ssh-ed25519", "ecdsa-sha2-nistp256", "ssh-rsa"):
-        transport = _shake_hands(host, [kind])
-        transport.close()
-        if keys.host_key_of(transport).fingerprint == fingerprint:
-            return keys.host_key_of(transport)
+        key = _shown_key(host, [kind])
+        if key.fingerprint == fingerprint:
+            return key
     return None
+
+
+def _shown_key(host: Resolved, kinds: Sequence[str]) -> HostKey:
+    transport = _shake_hands(host, kinds)
+    try:
+        return keys.host_key_of(transport)
+    finally:
+        transport.close()
 
 
 def _error(name: str, problem: Problem, said: str = "") -> HostUnreachable:

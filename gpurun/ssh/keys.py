@@ -202,8 +202,8 @@ def password_run(host: Resolved, key: HostKey, password: str, command: str, stdi
     def talk() -> int:
         login.open()
         try:
-            _, stdout, _ = login.client.exec_command(command, timeout=ALL_IN)
-            channel = stdout.channel
+            channel = login.transport.open_session(timeout=WORD_IN)
+            channel.exec_command(command)
             channel.sendall(stdin)
             channel.shutdown_write()
             return int(channel.recv_exit_status())

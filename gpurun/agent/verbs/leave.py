@@ -22,7 +22,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     done: Dict[str, Any] = {"revoked": 0, "removed": [], "freed": 0, "left": [], "shared": False}
     if request.get("wipe"):
         done.update(_wipe(host, keep_data=bool(request.get("keep_data"))))
-    done["data"] = sorted(os.listdir(host.data(""))) if os.path.isdir(host.data("")) else []
+    done["data"] = _data(host)
     if request.get("revoke"):
         done["revoked"] = revoke(os.path.expanduser("~/.ssh/authorized_keys"), request["revoke"])
     return done
@@ -56,13 +56,21 @@ def _empty(host: HostPaths, keep_data: bool, left: List[str]) -> None:
 
 def _remove_ours(host: HostPaths, keep_data: bool, left: List[str]) -> None:
     ours = [host.runs, host.cache, host.agents, facts.host_id_file(host)]
-    data = host.data("").rstrip("/")
-    if not keep_data or (os.path.isdir(data) and not os.listdir(data)):
-        ours.append(data)
+    if not (keep_data and _data(host)):
+        ours.append(host.data("").rstrip("/"))
     for path in ours:
         _remove(path, left)
     if os.path.isdir(host.root) and not os.listdir(host.root):
         os.rmdir(host.root)
+
+
+def _data(host: HostPaths) -> List[str]:
+    """The data folders with something in them; each run makes an empty one for its project."""
+    try:
+        names = sorted(os.listdir(host.data("")))
+    except FileNotFoundError:
+        return []
+    return [name for name in names if not os.path.isdir(host.data(name)) or os.listdir(host.data(name))]
 
 
 def _remove(path: str, left: List[str]) -> None:

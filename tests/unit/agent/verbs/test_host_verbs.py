@@ -1,0 +1,99 @@
+"""`facts`, `check` and `leave`, asked of a real agent."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from gpurun.agent.verbs import leave
+from tests.unit.agent.conftest import AgentHost
+
+
+def test_facts_of_a_plain_host(agent: AgentHost) -> None:
+    found = agent.ask("facts")
+    assert found["machine_id"] == agent.machine_id.read_text()
+    assert found["boot_id"] == agent.boot_id.read_text()
+    assert (found["gpus"], found["engine"], found["engine_error"], found["runtimes"]) == ([], None, None, ["bare"])
+    assert found["root"] == agent.paths.root
+    assert found["disk"]["free"] > 0
+    assert found["memory"] > 0
+    assert agent.ask("facts")["host_id"] == found["host_id"]
+
+
+def test_two_machines_of_one_home_are_two_hosts(agent: AgentHost) -> None:
+    first = agent.ask("facts")["host_id"]
+    agent.machine_id.write_text("another machine")
+    assert agent.ask("facts")["host_id"] != first
+    assert agent.ask("check", stream=False)["home"]["machines"] == 2
+
+
+def test_an_engine_that_the_profile_names_and_is_not_there(agent: AgentHost) -> None:
+    found = agent.ask("facts", engine=["podman9"])
+    assert found["engine"] is None
+    assert found["engine_error"]["code"] == "engine_missing"
+
+
+def test_nvidia_smi_that_fails_is_told_and_asked_again(agent: AgentHost) -> None:
+    smi = agent.root / "bin/nvidia-smi"
+    smi.write_text("#!/bin/sh\necho broken driver >&2\nexit 9\n")
+    smi.chmod(0o755)
+    assert "broken driver" in agent.ask("facts")["gpus_error"]["what"]
+    assert not Path(agent.paths.facts).exists()
+
+
+def test_an_echo_answers_while_the_check_goes_on(agent: AgentHost) -> None:
+    found = agent.ask("check", stream=False)
+    assert found["echo"] is None
+    assert found["rsync"] is None
+    assert found["ends_at_logout"] is False
+
+
+def test_leaving_takes_what_is_ours_and_nothing_else(agent: AgentHost) -> None:
+    agent.ask("facts")
+    run = agent.submit("print('done')")
+    agent.wait(run)
+    root = Path(agent.paths.root)
+    (root / "not gpurun's").write_text("precious")
+    (root / "data/imagenet/train").mkdir(parents=True)
+    kept = agent.ask("leave", wipe=True, keep_data=True)
+    assert (kept["removed"], kept["data"], kept["left"]) == ([run.id], ["imagenet"], [])
+    assert sorted(path.name for path in root.iterdir()) == ["data", "not gpurun's"]
+    agent.ask("leave", wipe=True, keep_data=False)
+    assert [path.name for path in root.iterdir()] == ["not gpurun's"]
+
+
+def test_leaving_refuses_a_live_run(agent: AgentHost) -> None:
+    run = agent.submit("import time; print('up', flush=True); time.sleep(60)")
+    agent.until_running(run, b"up")
+    refused = agent.refused("leave", wipe=True)
+    assert (refused["code"], refused["exit"]) == ("live", 2)
+    assert run.id in refused["next"]
+    assert Path(run.job).exists()
+
+
+def test_leaving_a_shared_home_spares_the_other_machine(agent: AgentHost) -> None:
+    theirs = agent.submit("print('theirs')")
+    agent.wait(theirs)
+    agent.machine_id.write_text("another machine")
+    mine = agent.submit("print('mine')")
+    agent.wait(mine)
+    left = agent.ask("leave", wipe=True)
+    assert (left["removed"], left["shared"]) == ([mine.id], True)
+    assert json.loads(Path(theirs.job).read_text())["id"] == theirs.id
+
+
+def test_one_key_is_revoked_and_the_others_stay(tmp_path: Path) -> None:
+    keys = tmp_path / "authorized_keys"
+    lines = [
+        "# a comment\n",
+        'from="10.0.0.0/8" ssh-ed25519 AAA gpurun:ada.laptop:box2\n',
+        "ssh-ed25519 BBB gpurun:ada.laptop:box\n",
+        "ssh-ed25519 CCC ada@laptop",
+    ]
+    keys.write_text("".join(lines))
+    keys.chmod(0o600)
+    assert leave.revoke(str(keys), "gpurun:ada.laptop:box") == 1
+    assert keys.read_text() == "".join([lines[0], lines[1], lines[3]])
+    assert keys.stat().st_mode & 0o777 == 0o600
+    assert leave.revoke(str(keys), "gpurun:ada.laptop:box") == 0
+    assert leave.revoke(str(tmp_path / "none"), "x") == 0
