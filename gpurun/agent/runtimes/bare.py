@@ -8,7 +8,7 @@ import pwd
 import signal
 import sys
 import time
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 from .. import environments, locks, programs
 from ..errors import AgentError, RunFailed
@@ -92,8 +92,8 @@ class Bare:
             with open(run.keeper_control, "ab") as file:
                 file.write(name.encode() + b"\n")
             return
-        # The keeper was killed. The pid of the main process may be another's by now: its environment tells.
-        alive = keeper.carriers(run.id)
+        # The keeper was killed. The pid of the main process may be another's by now: environment and lock tell.
+        alive = keeper.carriers(run.id) | holders(locks.job_lock(run.id))
         for pid in alive if name == "KILL" else alive & {record.get("pid")}:
             try:
                 os.kill(pid, signal.SIGKILL if name == "KILL" else signal.SIGTERM)
@@ -129,6 +129,19 @@ class Bare:
         return wrapper.shell(wrapper.on_host(run, job["project"]["name"]), command)
 
 
+def holders(lock: str) -> Set[int]:
+    """The processes that inherited this lock: those of the job that wiped their environment are among them."""
+    found = set()
+    for pid in keeper.processes():
+        try:
+            fds = os.listdir("/proc/%d/fd" % pid)
+            if any(os.readlink("/proc/%d/fd/%s" % (pid, fd)) == lock for fd in fds):
+                found.add(pid)
+        except OSError:  # another user's, or gone
+            continue
+    return found - {os.getpid()}
+
+
 def order(run: RunPaths, job: Job, fds: List[int]) -> keeper.Order:
     """What the keeper is told."""
     places = wrapper.on_host(run, job["project"]["name"])
@@ -155,7 +168,7 @@ def inherited(environ: Mapping[str, str]) -> Dict[str, str]:
 
 def settings(
     run: RunPaths, job: Job, prepared: Mapping[str, Any], gpus: Sequence[Gpu]
-) -> "tuple[Dict[str, str], Dict[str, str]]":
+) -> Tuple[Dict[str, str], Dict[str, str]]:
     """What the wrapper sets before the user's own variables, and after them."""
     places = wrapper.on_host(run, job["project"]["name"])
     user = pwd.getpwuid(os.getuid())
