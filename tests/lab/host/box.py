@@ -98,7 +98,10 @@ class Box:
         if not children:
             return False
         self._init = int(children[0])
-        return Path(f"/proc/{self._init}/root/run/lab/up").exists()
+        up = Path(f"/proc/{self._init}/root/run/lab/up")
+        with contextlib.suppress(FileNotFoundError):
+            return up.read_text() == (self.directory / "boot_id").read_text()
+        return False
 
     def down(self) -> None:
         """Cut the power. Every process of the box is gone when this returns, and so are its mounts."""

@@ -46,5 +46,5 @@ printf '127.0.0.1 localhost %s\n::1 localhost\n' "$name" >"$root/etc/hosts"
 cd "$root"
 mkdir .old
 pivot_root . .old
-exec chroot . /bin/sh -c 'umount -l /.old && rmdir /.old && cd / && touch /run/lab/up && exec "$@"' sh \
+exec chroot . /bin/sh -c 'umount -l /.old && rmdir /.old && cd / && cat /proc/sys/kernel/random/boot_id >/run/lab/up && exec "$@"' sh \
     /usr/bin/tini -- sleep infinity
