@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpurun import claims, index
 from gpurun.agent import vocabulary as words
-from gpurun.errors import HostError, HostUnreachable
+from gpurun.errors import ContactLost, HostError, HostUnreachable
 
 if TYPE_CHECKING:
     from gpurun.claims import Claim
@@ -76,8 +76,10 @@ def submit(wire: Wire, plan: Callable[[], Plan], report: Report, *, follow: bool
     """
     taken: list[Claim] = []
     plan = functools.cache(plan)
+    prepared: dict[str, Any] | None = None
     try:
         prepared = wire.ask("prepare", lambda: _first_question(wire, plan(), report, taken), timeout=60)
+        index.update([prepared["run"]], wire.host)
         if prepared["run"]["state"] in words.ENDS:  # what we took over was given up meanwhile: begin anew
             taken[0].settle()
             return submit(wire, plan, report, follow=follow)
@@ -88,7 +90,7 @@ def submit(wire: Wire, plan: Callable[[], Plan], report: Report, *, follow: bool
             started = Started(prepared["run"], None, earlier=True)
     except BaseException as error:
         if taken:
-            _give_up(taken[0], error)
+            _give_up(taken[0], error, on_host=prepared is not None or taken[0].taken_over)
         raise
     index.update([started.record], wire.host)
     taken[0].settle()
@@ -105,17 +107,16 @@ def _first_question(wire: Wire, plan: Plan, report: Report, taken: list[Claim]) 
     return {"job": claim.job, "total_bytes": plan.files.bytes}
 
 
-def _give_up(claim: Claim, error: BaseException) -> None:
-    """Keep the claim for whoever repeats the submit, unless the host said no to the run itself."""
-    if isinstance(error, HostError) and not isinstance(error, HostUnreachable):
+def _give_up(claim: Claim, error: BaseException, *, on_host: bool) -> None:
+    """Keep the claim for whoever repeats the submit, unless the host surely has no such run, or refuses it for good."""
+    never_got_in = isinstance(error, HostUnreachable) and not isinstance(error, ContactLost)
+    if not on_host and (isinstance(error, HostError) or never_got_in):
         claim.settle()
-        if error.code in _REFUSED_BEFORE_IT_WAS_MADE:
-            index.remove(claim.job["id"])
+        index.remove(claim.job["id"])
+    elif isinstance(error, HostError):
+        claim.settle()
     else:
         claim.release()
-
-
-_REFUSED_BEFORE_IT_WAS_MADE = ("too_many_gpus", "no_runtime", "disk_full", "id_taken", "no_python", "protocol")
 
 
 def _send_and_start(

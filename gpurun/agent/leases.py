@@ -123,8 +123,12 @@ def choose(gpus: Sequence[Gpu], wanted: int, used: Mapping[str, Use]) -> Optiona
 
 
 def why_waiting(gpus: Sequence[Gpu], wanted: int, used: Mapping[str, Use]) -> str:
-    """What a waiting run waits for: `2 GPUs; GPU 0: run train-7f3k of ada; GPU 1: process 4242 (python of bob, 2048 MiB)`."""
-    taken = ["GPU %d: %s" % (gpu.index, used[gpu.uuid].by) for gpu in gpus if gpu.uuid in used]
-    free = len(gpus) - len(taken)
+    """What a waiting run waits for: `2 GPUs (1 of 4 free); GPU 0,1: run train-7f3k of ada; GPU 2: process 4242 (...)`."""
+    taken: Dict[str, List[str]] = {}
+    for gpu in gpus:
+        if gpu.uuid in used:
+            taken.setdefault(used[gpu.uuid].by, []).append(str(gpu.index))
+    free = len(gpus) - sum(map(len, taken.values()))
     need = "%d GPU%s" % (wanted, "" if wanted == 1 else "s")
-    return "; ".join(["%s (%d of %d free)" % (need, free, len(gpus)), *taken])
+    users = ["GPU %s: %s" % (",".join(indexes), by) for by, indexes in taken.items()]
+    return "; ".join(["%s (%d of %d free)" % (need, free, len(gpus)), *users])

@@ -15,9 +15,11 @@ def runs(incomplete: str) -> list[tuple[str, str]]:
 def hosts(incomplete: str) -> list[tuple[str, str]]:
     """Hosts that were added, and aliases of the SSH configuration that have no wildcard."""
     from gpurun.config import hosts as known
+    from gpurun.ssh import config
 
     added = [(name, "added") for name in known.read().hosts]
-    return [(name, why) for name, why in added if name.startswith(incomplete)]
+    aliases = [(name, "SSH alias") for name in config.aliases() if name not in dict(added)]
+    return [(name, why) for name, why in [*added, *aliases] if name.startswith(incomplete)]
 
 
 def scripts(incomplete: str) -> list[str]:

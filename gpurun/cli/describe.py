@@ -44,8 +44,9 @@ def outcome(record: Record) -> str:
     """A clause such as `failed with exit code 3 after 2m 10s`."""
     ran = None
     if record.get("started") and record.get("ended"):
-        ran = output.duration(record["ended"] - record["started"])
-    return how_it_ended(record) + (f" after {ran}" if ran else "")
+        seconds = record["ended"] - record["started"]
+        ran = f"after {output.duration(seconds)}" if seconds >= 1 else "at once"
+    return how_it_ended(record) + (f" {ran}" if ran else "")
 
 
 def how_it_ended(record: Record) -> str:
@@ -65,12 +66,16 @@ def how_it_ended(record: Record) -> str:
     }.get(name, f"is {state(record)}")
 
 
+# Reasons that `how_it_ended` has told already.
+_SAID_BY_THE_END = ("exit", "oom", "signal", "stop", "duration")
+
+
 def reason(record: Record) -> str:
     """Why it is not a success, in a sentence; empty when there is nothing to say."""
     said = str(record.get("message") or "")
-    if said or record["state"] not in words.ENDS or record.get("reason") in (None, "exit"):
+    if said or record["state"] not in words.ENDS or record.get("reason") in _SAID_BY_THE_END:
         return said
-    return words.REASONS.get(record["reason"], "")
+    return words.REASONS.get(record.get("reason") or "", "")
 
 
 def gpus(record: Record) -> str:

@@ -32,6 +32,5 @@ def init(
     for path in written:
         output.out(os.path.relpath(path))
     output.say(f"\n{output.plural(len(written), 'file')} in {folder}. Next:")
-    if folder != Path.cwd():
-        output.next_step(f"cd {shlex.quote(str(directory))}")
-    output.next_step("gpurun submit train.py -f", "-H HOST names the host, --gpus 0 trains without a GPU")
+    enter = [] if folder == Path.cwd() else [(f"cd {shlex.quote(str(directory))}", "")]
+    output.next_steps(*enter, ("gpurun submit train.py -f", "-H HOST names the host; --gpus 0: without a GPU"))

@@ -34,7 +34,7 @@ from gpurun.errors import GpurunError, UsageError
 
 __all__ = [
     "BLUE", "BOLD", "CYAN", "DIM", "GREEN", "RED", "YELLOW", "Declined", "activity", "after_interrupt", "ago", "confirm", "cut",
-    "duration", "interactive", "json", "next_step", "note", "out", "out_bytes", "plural", "print_error",
+    "duration", "interactive", "json", "next_step", "next_steps", "note", "out", "out_bytes", "plural", "print_error",
     "print_traceback", "say", "say_bytes", "show_commands", "size", "styled", "table", "transfer", "visible", "warn",
     "width", "write_bug_log",
 ]  # fmt: skip
@@ -106,9 +106,16 @@ def warn(text: str) -> None:
     say(styled("warning: ", YELLOW, BOLD) + text)
 
 
+def next_steps(*steps: tuple[str, str]) -> None:
+    """Commands that may be typed next, and why."""
+    longest = max((len(command) for command, _ in steps), default=0)
+    for command, why in steps:
+        room = " " * (longest - len(command) + 2) if why else ""
+        say(f"  {styled(command, CYAN)}{room}{styled(why, DIM)}".rstrip())
+
+
 def next_step(command: str, why: str = "") -> None:
-    """A command that may be typed next."""
-    say(f"  {styled(command, CYAN)}" + (f"  {styled(why, DIM)}" if why else ""))
+    next_steps((command, why))
 
 
 # --- tables

@@ -24,7 +24,7 @@ def approve(plan: Plan, *, yes: bool) -> None:
     largest = "\n".join(f"  {output.size(size):>8}  {path}" for path, size in plan.files.largest(5))
     output.warn(f"the project has {output.size(total)}; the largest in it:\n{largest}")
     if total > ASK_FROM:
-        output.next_step("gpurun push DIR HOST:NAME", "for data; .gpurunignore keeps files here")
+        output.next_steps(("gpurun push DIR HOST:NAME", "for data; .gpurunignore keeps files here"))
         question = f"Send {output.size(total)} to the host?"
         output.confirm(question, yes=yes, otherwise="add -y to send it, or name what stays in .gpurunignore")
 

@@ -144,11 +144,12 @@ def _with_owner(rows: list[list[str]], shown: list[tuple[str, list[dict[str, Any
 
 
 def _show_gpus(found: list[HostRuns]) -> None:
-    rows = [
-        [one.host, str(gpu["index"]), str(gpu["name"]), gpu["used_by"] or "free"]
-        for one in found
-        for gpu in (one.answer or {}).get("gpus", [])
-    ]
-    if rows:
+    """Who uses which GPU. Two names of one machine, say for two accounts there, are one line."""
+    seen: dict[str, list[str]] = {}
+    for one in found:
+        for gpu in (one.answer or {}).get("gpus", []):
+            row = seen.setdefault(gpu["uuid"], ["", str(gpu["index"]), str(gpu["name"]), gpu["used_by"] or "free"])
+            row[0] = ",".join(filter(None, (row[0], one.host)))
+    if seen:
         output.out("")
-        output.table(["HOST", "GPU", "NAME", "USED BY"], rows, shrink=3)
+        output.table(["HOST", "GPU", "NAME", "USED BY"], list(seen.values()), shrink=0)

@@ -94,16 +94,15 @@ def say_end(record: dict[str, Any], *, fetches: bool = False) -> None:
     output.say(f"{run} {output.styled(describe.outcome(record), colour)}")
     if why := describe.reason(record):
         output.say(f"  {why}")
-    if record.get("next"):
-        output.next_step(record["next"])
+    steps = [(str(record["next"]), "")] if record.get("next") else []
     if record["state"] != words.SUCCEEDED:
-        output.next_step(f"gpurun status {run}", "why, and what may help")
+        steps.append((f"gpurun status {run}", "why, and what may help"))
     if record.get("started") and not fetches:
-        output.next_step(f"gpurun fetch {run}", "bring back what it wrote")
+        steps.append((f"gpurun fetch {run}", "bring back what it wrote"))
+    output.next_steps(*steps)
 
 
 def say_detached(run: str, host: str) -> None:
     """After Ctrl-C: the job goes on; how to come back, and how to stop it."""
     output.say(f"detached: {run} goes on on {host}")
-    output.next_step(f"gpurun logs -f {run}", "come back to its log")
-    output.next_step(f"gpurun stop {run}", "stop it")
+    output.next_steps((f"gpurun logs -f {run}", "come back to its log"), (f"gpurun stop {run}", "stop it"))

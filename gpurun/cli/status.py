@@ -18,6 +18,7 @@ gpurun status
 gpurun status train-7f3k --json
 gpurun status train --exit-code && echo it worked"""
 
+_MOMENTS = (("submitted", "created"), ("started", "started"), ("ended", "ended"))
 LOG_LINES = 12  # of a log's end, when there is no traceback
 
 
@@ -59,9 +60,19 @@ def _show(answer: dict[str, Any], entry: Any) -> None:
     output.out(title + output.styled(clause, colour, stream=sys.stdout))
     for name, text in _lines(answer, entry):
         label = output.styled(name.ljust(9), output.DIM, stream=sys.stdout)
-        output.out(f"  {label} {text}")
+        output.out(f"  {label} {_wrapped(text, 12)}")
     _show_failure(answer)
     _show_next(record)
+
+
+def _wrapped(text: str, indent: int) -> str:
+    """On a terminal long lines go on below their beginning; elsewhere a line stays one, for grep."""
+    if not sys.stdout.isatty():
+        return text
+    import textwrap
+
+    room = max(output.width() - indent, 20)
+    return f"\n{' ' * indent}".join(textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False))
 
 
 def _lines(answer: dict[str, Any], entry: Any) -> list[tuple[str, str]]:
@@ -72,9 +83,9 @@ def _lines(answer: dict[str, Any], entry: Any) -> list[tuple[str, str]]:
         ("project", _project(job)),
         ("command", shlex.join(job.get("command", []))),
         ("host", f"{entry.host}, {record.get('runtime') or 'runtime not chosen yet'}"),
-        ("gpus", describe.gpu_names(record) if record.get("gpus_asked") else "none asked for"),
+        ("gpus", _gpus(record)),
         ("image", _image(record)),
-        ("times", _times(record)),
+        *_times(record),
         ("files", _files(answer, entry)),
         ("fetched", _fetched(entry, record)),
     ]
@@ -91,21 +102,28 @@ def _project(job: dict[str, Any]) -> str:
     return f"{name} at {git['commit'][:10]} ({git.get('branch') or 'no branch'}{changes})"
 
 
+def _gpus(record: dict[str, Any]) -> str:
+    if record.get("gpus"):
+        return describe.gpu_names(record)
+    return f"{record['gpus_asked']} asked for" if record.get("gpus_asked") else "none asked for"
+
+
 def _image(record: dict[str, Any]) -> str:
     image, digest = record.get("image") or "", record.get("digest") or ""
-    return image if not digest or digest in image else f"{image} {digest}".strip()
+    if not digest or digest in image:
+        return image
+    # Whole in a pipe and in JSON; on a terminal its beginning is enough to tell two apart.
+    return f"{image} {digest[:19] + '…' if sys.stdout.isatty() else digest}".strip()
 
 
-def _times(record: dict[str, Any]) -> str:
-    def clock(moment: float) -> str:
-        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
-
-    parts = [f"submitted {clock(record['created'])}"] if record.get("created") else []
-    if record.get("started"):
-        parts.append(f"started {clock(record['started'])}")
-    if record.get("ended"):
-        parts.append(f"ended {clock(record['ended'])}")
-    return ", ".join(parts)
+def _times(record: dict[str, Any]) -> list[tuple[str, str]]:
+    """On this laptop's clock's zone; how long ago is told for the last one."""
+    known = [(name, record[key]) for name, key in _MOMENTS if record.get(key)]
+    lines = [(name, time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))) for name, moment in known]
+    if lines:
+        name, text = lines[-1]
+        lines[-1] = (name, f"{text}, {output.ago(known[-1][1])} ago")
+    return lines
 
 
 def _files(answer: dict[str, Any], entry: Any) -> str:
@@ -131,7 +149,7 @@ def _show_failure(answer: dict[str, Any]) -> None:
     found = _hint(answer)
     if found:
         output.out("")
-        output.out(f"{output.styled('hint:', output.CYAN, output.BOLD, stream=sys.stdout)} {found}")
+        output.out(f"{output.styled('hint:', output.CYAN, output.BOLD, stream=sys.stdout)} {_wrapped(found, 6)}")
 
 
 def _hint(answer: dict[str, Any]) -> str | None:
@@ -158,13 +176,11 @@ def _show_next(record: dict[str, Any]) -> None:
         return
     run = record["id"]
     output.say("")
-    if record["state"] in words.ENDS:
-        output.next_step(f"gpurun logs {run}", "all that it printed")
-        if record.get("started"):
-            output.next_step(f"gpurun fetch {run}", "what it wrote")
-    else:
-        output.next_step(f"gpurun logs -f {run}", "follow it")
-        output.next_step(f"gpurun stop {run}", "end it")
+    if record["state"] not in words.ENDS:
+        output.next_steps((f"gpurun logs -f {run}", "follow it"), (f"gpurun stop {run}", "end it"))
+        return
+    wrote = [(f"gpurun fetch {run}", "what it wrote")] if record.get("started") else []
+    output.next_steps((f"gpurun logs {run}", "all that it printed"), *wrote)
 
 
 def _show_last_known(entry: Any) -> None:

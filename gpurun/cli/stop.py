@@ -73,4 +73,4 @@ def _tell(record: dict[str, Any], *, already: bool) -> None:
     freed = "" if already or not record.get("gpus") else f"; GPU {describe.gpus(record)} is free"
     output.say(f"{record['id']} {had}{output.styled(describe.outcome(record), colour)}{freed}")
     if record["state"] in words.ENDS and record.get("started") and not already:
-        output.next_step(f"gpurun fetch {record['id']}", "bring back what it wrote")
+        output.next_steps((f"gpurun fetch {record['id']}", "bring back what it wrote"))

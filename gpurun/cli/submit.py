@@ -159,7 +159,7 @@ def _submit(loaded: Loaded, *, follow: bool, yes: bool, as_json: bool) -> int:
         except KeyboardInterrupt:
             output.after_interrupt()
             output.say(f"interrupted: nothing runs on {wire.host} yet. The same line again goes on from here:")
-            output.next_step(_this_line())
+            output.next_steps((_this_line(), ""))
             return words.EXIT_INTERRUPTED
         say("")
         return _after_start(wire, started, loaded, say, follow=follow, as_json=as_json)
@@ -183,8 +183,7 @@ def _after_start(
         if as_json:
             output.json({**record, "host": wire.host})
         elif sys.stdout.isatty():
-            output.next_step(f"gpurun logs -f {record['id']}", "follow it")
-            output.next_step("gpurun ps", "all runs")
+            output.next_steps((f"gpurun logs -f {record['id']}", "follow it"), ("gpurun ps", "all live runs"))
         return 0
     return _follow(wire, started, loaded, say, as_json=as_json)
 

@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 import time
+from itertools import pairwise
 from typing import TextIO
 
 BOLD, DIM, RED, GREEN, YELLOW, BLUE, CYAN = "1", "2", "31", "32", "33", "34", "36"
@@ -42,15 +43,14 @@ def size(count: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Two units at most: 45s, 5m 10s, 2h 05m, 3d 4h."""
+    """Two units at most, the second only when it says something: 45s, 5m 10s, 2h 05m, 12h, 3d 4h."""
     whole = max(int(seconds), 0)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m {whole % 60:02}s"
-    if whole < 86400:
-        return f"{whole // 3600}h {whole % 3600 // 60:02}m"
-    return f"{whole // 86400}d {whole % 86400 // 3600}h"
+    for (unit, size), (lesser, part) in pairwise((("d", 86400), ("h", 3600), ("m", 60), ("s", 1))):
+        if whole >= size:
+            rest = whole % size // part
+            digits = f"{rest:02}" if lesser != "h" else str(rest)
+            return f"{whole // size}{unit}" + (f" {digits}{lesser}" if rest else "")
+    return f"{whole}s"
 
 
 def ago(moment: float, now: float | None = None) -> str:
