@@ -179,6 +179,11 @@ def look(entries: Iterable[RunEntry]) -> None:
         index.update(wire_to(host).ask("ps", {"ids": ids}, timeout=30)["runs"], host)
 
 
+def forget(entry: RunEntry) -> None:
+    """Drop a run from the index alone."""
+    index.remove(entry.id)
+
+
 def wrote_something(entry: RunEntry) -> bool:
     """Whether its job ever ran, so that there may be results."""
     return entry.record is None or bool(entry.record.get("started"))

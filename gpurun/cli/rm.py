@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from gpurun.cli import complete, options, output
+from gpurun.errors import HostUnreachable
 
 EXAMPLES = """\
 gpurun rm train-7f3k
@@ -27,7 +28,17 @@ def rm(
     from gpurun import runs
 
     entries = runs.resolve_all(run)
-    runs.look(entries)
+    try:
+        runs.look(entries)
+    except HostUnreachable:
+        if any(entry.record is not None for entry in entries):
+            raise
+        for entry in entries:  # a submit that broke off before a host ever spoke of it
+            runs.forget(entry)
+        output.say(
+            f"forgot {', '.join(entry.id for entry in entries)}; the host never took it over, as far as is known"
+        )
+        return
     entries = runs.resolve_all([entry.id for entry in entries])
     runs.refuse_live(entries)
     never = [entry for entry in entries if not entry.fetched and runs.wrote_something(entry)]
