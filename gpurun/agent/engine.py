@@ -26,11 +26,12 @@ _MEANINGS: Tuple[Tuple[str, Tuple[str, ...]], ...] = (
     ("rate_limit", ("toomanyrequests", "rate limit", "429 too many requests")),
     ("bad_reference", ("invalid reference format", "repository name must be", "invalid repository name")),
     ("platform", ("no matching manifest for", "does not match the specified platform")),
+    ("image_absent", ("pull access denied", "repository does not exist")),
     (
         "unauthorized",
         ("unauthorized", "authentication required", "no basic auth credentials", "denied: ", "403 forbidden"),
     ),
-    ("image_absent", ("manifest unknown", "no such image", "pull access denied", "repository does not exist")),
+    ("image_absent", ("manifest unknown", "no such image")),
     ("image_absent", ("not found: manifest", "failed to resolve reference", "name unknown")),
     ("gpu", ("could not select device driver", "nvidia-container-cli", "failed to discover gpu vendor from cdi")),
     ("gpu", ("unknown or invalid runtime name: nvidia", "cdi device injection failed", "unresolvable cdi devices")),

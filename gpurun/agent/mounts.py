@@ -10,5 +10,5 @@ def bind(source: str, target: str, *, readonly: bool = False) -> str:
     """One value of --mount, which is a line of CSV: a path may hold a comma or a quote."""
     line = io.StringIO()
     fields = ["type=bind", "source=" + source, "target=" + target] + (["readonly"] if readonly else [])
-    csv.writer(line, lineterminator="").writerow(fields)
-    return line.getvalue()
+    csv.writer(line, lineterminator="\n").writerow(fields)  # a newline inside is quoted only because it ends a line
+    return line.getvalue()[:-1]

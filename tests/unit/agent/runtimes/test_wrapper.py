@@ -1,0 +1,139 @@
+"""The wrapper, run by real shells: what a job finds set, and that nothing in a value is ever read as shell."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gpurun.agent.errors import AgentError
+from gpurun.agent.paths import HostPaths, RunPaths
+from gpurun.agent.runtimes import wrapper
+from gpurun.agent.runtimes.wrapper import Places
+
+JOB = {"id": "train-7f3k", "name": "träin", "project": {"name": "vision"}}
+TELL = (
+    "import json, os; print(json.dumps({k: v.encode('utf8', 'surrogateescape').hex() for k, v in os.environ.items()}))"
+)
+HOSTILE = {
+    "QUOTES": 'it\'s "quoted" `id` $(id) ${HOME} \\',
+    "LINES": "a\n'b'\r\n\tc",
+    "DASH": "-n",
+    "BYTES": "\udcff\udcfe",
+    "EMPTY": "",
+    "UNICODE": "grüße 🚀",
+}
+SHELLS = [shell for shell in ("dash", "bash", "busybox") if shutil.which(shell)]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunPaths:
+    made = HostPaths(str(tmp_path / "it's a root")).run("train-7f3k")
+    wrapper.make_folders(made, "vision")
+    return made
+
+
+def start(
+    run: RunPaths, command: list[str], *, shell: str = "sh", log: bool = False
+) -> subprocess.CompletedProcess[bytes]:
+    places = wrapper.on_host(run, "vision")
+    wrapper.write(run, wrapper.settings(places, "ada"), wrapper.last_settings(places, JOB))
+    argv = wrapper.start(places, command) if log else wrapper.shell(places, command)
+    program = [shell, "sh"] if shell == "busybox" else [shell]
+    return subprocess.run([*program, *argv[1:]], capture_output=True, check=False, env={"PATH": os.environ["PATH"]})
+
+
+def environment(run: RunPaths, shell: str = "sh") -> dict[str, str]:
+    done = start(run, [sys.executable, "-c", TELL], shell=shell)
+    assert done.returncode == 0, done.stderr
+    told: dict[str, str] = json.loads(done.stdout)
+    return {name: bytes.fromhex(value).decode("utf-8", "surrogateescape") for name, value in told.items()}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_values_arrive_byte_for_byte(run: RunPaths, shell: str) -> None:
+    wrapper.write_env(run, HOSTILE)
+    told = environment(run, shell)
+    assert {name: told[name] for name in HOSTILE} == HOSTILE
+
+
+def test_what_a_job_finds_set(run: RunPaths) -> None:
+    told = environment(run)
+    cache = run.host.cache
+    assert told["GPURUN_RUN_ID"] == "train-7f3k"
+    assert told["GPURUN_RUN_NAME"] == "träin"
+    assert told["GPURUN_ATTEMPT"] == "1"
+    assert told["GPURUN_DATA"] == run.host.data("vision")
+    assert (told["HOME"], told["USER"], told["PYTHONUNBUFFERED"]) == (cache + "/home", "ada", "1")
+    for name in ("TORCH_HOME", "HF_HOME", "PIP_CACHE_DIR", "XDG_CACHE_HOME", "PYTHONPYCACHEPREFIX"):
+        assert told[name].startswith(cache + "/")
+    assert told["TMPDIR"] == run.tmp
+    assert told["PWD"] == run.workspace
+    assert not {"GPURUN_WORKSPACE", "here", "log", "code"} & set(told)
+
+
+def test_a_user_may_set_anything_but_what_gpurun_tells(run: RunPaths) -> None:
+    wrapper.write_env(run, {"HF_HOME": "/mine", "GPURUN_RUN_ID": "other-1111", "PYTHONPATH": "/mine"})
+    told = environment(run)
+    assert told["HF_HOME"] == "/mine"
+    assert told["GPURUN_RUN_ID"] == "train-7f3k"
+    assert told["PYTHONPATH"] == f"{run.workspace}:/mine"
+
+
+def test_a_src_folder_is_on_the_path(run: RunPaths) -> None:
+    Path(run.workspace, "src").mkdir()
+    assert environment(run)["PYTHONPATH"] == f"{run.workspace}:{run.workspace}/src"
+
+
+def test_the_command_becomes_the_process_and_its_output_the_log(run: RunPaths) -> None:
+    done = start(run, ["sh", "-c", "echo out; echo err >&2; printf '\\377\\r'; exit 3"], log=True)
+    assert (done.returncode, done.stdout, done.stderr) == (3, b"", b"")
+    assert Path(run.log).read_bytes() == b"out\nerr\n\xff\r"
+    start(run, ["sh", "-c", "echo again"], log=True)
+    assert Path(run.log).read_bytes().endswith(b"again\n")
+
+
+def test_a_command_that_is_not_there_is_told_in_the_log(run: RunPaths) -> None:
+    assert start(run, ["no-such-command"], log=True).returncode == 127
+    assert b"no-such-command" in Path(run.log).read_bytes()
+
+
+def test_arguments_are_not_read_as_shell(run: RunPaths) -> None:
+    hostile = ["$(id)", "a b", "it's", "-n", "", "*", "\n"]
+    done = start(run, [sys.executable, "-c", "import json, sys; print(json.dumps(sys.argv[1:]))", *hostile])
+    assert json.loads(done.stdout) == hostile
+
+
+def test_python_is_what_the_image_calls_so(run: RunPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "python3").symlink_to(sys.executable)
+    for name in ("mkdir", "sh"):
+        (programs / name).symlink_to(shutil.which(name) or "")
+    monkeypatch.setenv("PATH", str(programs))
+    done = start(run, ["python", "-c", "print('python3 it is')"], shell=str(programs / "sh"))
+    assert done.stdout == b"python3 it is\n"
+
+
+def test_secrets_are_the_owners_alone(run: RunPaths) -> None:
+    wrapper.write_env(run, {"TOKEN": "secret"})
+    assert Path(run.env).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("a-b", "x"), ("1A", "x"), ("", "x"), ("A B", "x"), ("A\n", "x"), ("A", "\0")]
+)
+def test_what_no_environment_can_hold_is_refused(name: str, value: str) -> None:
+    with pytest.raises(AgentError) as refused:
+        wrapper.exports({name: value})
+    assert refused.value.code == "env"
+
+
+def test_the_start_is_the_wrapper_with_the_log() -> None:
+    places = Places("/w", "/out", "/ro", "/cache", "/data")
+    assert wrapper.start(places, ["python", "x.py"]) == ["/bin/sh", "/ro/wrapper", "/out/log", "python", "x.py"]

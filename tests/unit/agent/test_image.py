@@ -1,0 +1,139 @@
+"""Names of images, what is built from what, and which failures of a pull are tried again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpurun.agent import image
+from gpurun.agent.errors import RunFailed
+from gpurun.agent.image import Image
+from tests.unit.agent.scripted_engine import ScriptedEngine
+
+DIGEST = "sha256:" + "a" * 64
+ID = "sha256:" + "b" * 64
+THERE = json.dumps({"Id": ID, "RepoDigests": [f"pytorch/pytorch@{DIGEST}"]})
+ABSENT = "Error: No such image: pytorch/pytorch:2.8.0"
+NAME = "pytorch/pytorch:2.8.0"
+
+
+@pytest.mark.parametrize(
+    ("reference", "at_mirror"),
+    [
+        ("ubuntu", "mirror:5000/library/ubuntu"),
+        ("ubuntu:24.04", "mirror:5000/library/ubuntu:24.04"),
+        ("pytorch/pytorch:2.8.0", "mirror:5000/pytorch/pytorch:2.8.0"),
+        ("docker.io/pytorch/pytorch:2.8.0", "mirror:5000/pytorch/pytorch:2.8.0"),
+        (f"pytorch/pytorch@{DIGEST}", f"mirror:5000/pytorch/pytorch@{DIGEST}"),
+        ("ghcr.io/a/b:1", "ghcr.io/a/b:1"),
+        ("localhost/a:1", "localhost/a:1"),
+        ("127.0.0.1:5000/a:1", "127.0.0.1:5000/a:1"),
+        (ID, ID),
+    ],
+)
+def test_a_mirror_stands_in_for_the_hub_alone(reference: str, at_mirror: str) -> None:
+    assert image.mirrored(reference, "mirror:5000/") == at_mirror
+    assert image.mirrored(reference, None) == reference
+
+
+@pytest.mark.parametrize(
+    ("reference", "repository"),
+    [("a", "a"), ("a:1", "a"), ("host:5000/a/b:1@" + DIGEST, "host:5000/a/b"), ("host:5000/a/b", "host:5000/a/b")],
+)
+def test_the_repository_of_a_reference(reference: str, repository: str) -> None:
+    assert image.repository(reference) == repository
+
+
+@pytest.mark.parametrize(
+    ("digests", "digest"),
+    [
+        ([f"other/x@{ID}", f"pytorch/pytorch@{DIGEST}"], DIGEST),
+        ([f"other/x@{DIGEST}"], DIGEST),
+        ([], ID),
+        (None, ID),
+    ],
+)
+def test_the_digest_is_that_of_the_repository_that_was_asked_for(digests: Any, digest: str) -> None:
+    assert image.parse_image(NAME, {"Id": ID, "RepoDigests": digests}) == Image(NAME, digest, ID)
+
+
+def test_what_is_built() -> None:
+    assert image.build("/agent/image", "gpurun/pytorch:1a", "base@sha256:1", None) == [
+        "build", "--network", "host", "--tag", "gpurun/pytorch:1a", "--build-arg", "BASE=base@sha256:1", "/agent/image",
+    ]  # fmt: skip
+    with_index = image.build("/c", "t", "b", "https://index/simple")
+    assert with_index[-3:] == ["--build-arg", "PIP_INDEX_URL=https://index/simple", "/c"]
+
+
+def test_the_tag_follows_every_file_and_the_base(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("ARG BASE=one\nFROM ${BASE}\n")
+    (tmp_path / "requirements.lock").write_text("a==1\n")
+    first = image.content_hash(str(tmp_path), "one")
+    assert image.default_base(str(tmp_path)) == "one"
+    assert image.content_hash(str(tmp_path), "one") == first
+    assert image.content_hash(str(tmp_path), "two") != first
+    (tmp_path / "requirements.lock").write_text("a==2\n")
+    assert image.content_hash(str(tmp_path), "one") != first
+
+
+def test_the_real_dockerfile_is_found_and_names_its_base_by_digest() -> None:
+    assert "@sha256:" in image.default_base(image.folder())
+
+
+def pull(engine: ScriptedEngine) -> tuple[Image, bytes, list[float]]:
+    said: list[bytes] = []
+    slept: list[float] = []
+    found = image.ensure_present(engine.engine, NAME, said.append, slept.append)
+    return found, b"".join(said), slept
+
+
+def test_an_image_that_is_there_is_not_pulled(tmp_path: Path) -> None:
+    engine = ScriptedEngine(tmp_path, [("image inspect", 0, THERE, "")])
+    assert pull(engine)[0] == Image(NAME, DIGEST, ID)
+    assert engine.asked == [f"image inspect --format {{{{json .}}}} {NAME}"]
+
+
+def test_a_pull_that_breaks_off_is_tried_again_and_shown_raw(tmp_path: Path) -> None:
+    broken = ("pull", 1, "a1: Downloading\r", "unexpected EOF")
+    answers = [("image", 1, "", ABSENT), broken, broken, ("pull", 0, "Status: ok\n", ""), ("image", 0, THERE, "")]
+    found, said, slept = pull(ScriptedEngine(tmp_path, answers))
+    assert found.digest == DIGEST
+    assert said.count(b"a1: Downloading\r") == 2
+    assert b"again in 2 s" in said
+    assert b"again in 5 s" in said
+    assert sum(slept) == 7.0
+
+
+@pytest.mark.parametrize(
+    ("said", "reason", "what", "next_step"),
+    [
+        ("manifest for x not found: manifest unknown", "image", "there is no such image", "docker login"),
+        ("pull access denied for x, repository does not exist or may ...", "image", "or it is private", "docker login"),
+        ("unauthorized: authentication required", "image", "wants a login", "docker login"),
+        ("toomanyrequests: You have reached your pull rate limit", "image", "refuses more pulls", "registry_mirror"),
+        ("write /x: no space left on device", "disk", "disk is full", "make room"),
+    ],
+)
+def test_what_another_try_cannot_mend_is_told_at_once(
+    tmp_path: Path, said: str, reason: str, what: str, next_step: str
+) -> None:
+    with pytest.raises(RunFailed) as failed:
+        pull(ScriptedEngine(tmp_path, [("image", 1, "", ABSENT), ("pull", 1, "", said)]))
+    assert failed.value.reason == reason
+    assert what in failed.value.what
+    assert failed.value.what.startswith(NAME)
+    assert next_step in failed.value.next_step
+
+
+def test_a_stop_ends_a_pull(tmp_path: Path) -> None:
+    """`say` raises when a stop was asked for, also while the engine is silent."""
+    engine = ScriptedEngine(tmp_path, [("image", 1, "", ABSENT)], hang="pull")
+
+    def stopped(_: bytes) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        image.ensure_present(engine.engine, NAME, stopped)
