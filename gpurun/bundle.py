@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
 
+from gpurun.ssh.openssh import quote
+
+NO_AGENT = 90  # our own exit code for a host that has no agent of this version
 PACKAGE = Path(__file__).resolve().parent
 _LEFT_OUT = {"__pycache__", ".DS_Store"}
 
@@ -113,3 +117,18 @@ def _files(folder: Path, prefix: str) -> Iterator[tuple[str, Path, os.stat_resul
             yield from _files(Path(entry.path), name)
         elif entry.is_file():
             yield name, Path(entry.path), entry.stat()
+
+
+def question_command(python: str | None, root: str | None, digest: str, verb: str) -> str:
+    """The line for the host's shell that asks the agent. Any login shell hands it to `sh` as it stands."""
+    place = quote(f"{root or '~/.gpurun'}/agent/{digest}")
+    script = f"[ -f {place}/__main__.py ] || exit {NO_AGENT}; exec {quote(python or 'python3')} -I -S {place} {verb}"
+    return "exec sh -c " + shlex.quote(script)
+
+
+def bootstrap_command(python: str | None, root: str | None, digest: str, verb: str, size: int) -> str:
+    """The line that unpacks an archive of `size` bytes from stdin and then asks the agent."""
+    place = quote(f"{root or '~/.gpurun'}/agent/{digest}")
+    read_loader = shlex.quote("import sys; exec(eval(sys.stdin.buffer.raw.readline()))")
+    script = f"exec {quote(python or 'python3')} -I -S -c {read_loader} {place} {verb} {size}"
+    return "exec sh -c " + shlex.quote(script)

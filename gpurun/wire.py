@@ -9,7 +9,6 @@ from __future__ import annotations
 import getpass
 import json
 import secrets
-import shlex
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,14 +18,14 @@ from gpurun import bundle
 from gpurun.agent import vocabulary as words
 from gpurun.errors import ContactLost, GpurunError, HostError, HostUnreachable
 from gpurun.ssh import process
-from gpurun.ssh.openssh import CONNECT_TIMEOUT, CONNECTION_FAILED, Address, Connection, has_terminal, quote
+from gpurun.ssh.openssh import CONNECT_TIMEOUT, CONNECTION_FAILED, Address, Connection, has_terminal
 from gpurun.ssh.pipe import Patience, Pipe
 from gpurun.ssh.process import Process, TimedOut
 
 ANSWER_IN = 15.0  # seconds that a question may take, once we are connected
 SILENCE = 20.0  # seconds; a stream says something at least every 5
-NO_AGENT = 90  # our own word, when this version's agent is not on the host
 UNSTEADY = "unsteady"  # the diagnosis' word for a host that lets us in when it is tried again
+SLOW = "slow"  # the host is there and takes too long
 NOT_FOUND = 127  # the shell's word for a missing command
 
 Request = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
@@ -64,21 +63,6 @@ def connect(
         connect_timeout=connect_timeout,
     )
     return Wire(connection, root=host.root, python=host.python, engine=host.engine)
-
-
-def question_command(python: str | None, root: str | None, digest: str, verb: str) -> str:
-    """The line for the host's shell that asks the agent. Any login shell hands it to `sh` as it stands."""
-    place = quote(f"{root or '~/.gpurun'}/agent/{digest}")
-    script = f"[ -f {place}/__main__.py ] || exit {NO_AGENT}; exec {quote(python or 'python3')} -I -S {place} {verb}"
-    return "exec sh -c " + shlex.quote(script)
-
-
-def bootstrap_command(python: str | None, root: str | None, digest: str, verb: str, size: int) -> str:
-    """The line that unpacks an archive of `size` bytes from stdin and then asks the agent."""
-    place = quote(f"{root or '~/.gpurun'}/agent/{digest}")
-    read_loader = shlex.quote("import sys; exec(eval(sys.stdin.buffer.raw.readline()))")
-    script = f"exec {quote(python or 'python3')} -I -S -c {read_loader} {place} {verb} {size}"
-    return "exec sh -c " + shlex.quote(script)
 
 
 @dataclass(frozen=True)
@@ -179,8 +163,8 @@ class Wire:
             raise
 
 
-def lost(name: str, what: str) -> ContactLost:
-    return ContactLost(what, f"try again; `gpurun host check {name}` looks closer", where=name)
+def lost(name: str, what: str, code: str = "") -> ContactLost:
+    return ContactLost(what, f"try again; `gpurun host check {name}` looks closer", where=name, code=code)
 
 
 @dataclass(frozen=True)
@@ -206,7 +190,7 @@ class _Question:
         self.wire, self.verb, self.request = wire, verb, request
         self.nonce = secrets.token_hex(16)
         self.bundle = bundle.current()
-        self.command = question_command(wire.python, wire.root, self.bundle.hash, verb)
+        self.command = bundle.question_command(wire.python, wire.root, self.bundle.hash, verb)
         self.archive: bytes | None = None
         self.document: bytes | None = None
 
@@ -218,15 +202,26 @@ class _Question:
             try:
                 return self._put(timeout, patience)
             except TimedOut:
-                self.wire.connection.drop()
-                failure: GpurunError = lost(self.wire.host, f"no answer within {within or timeout:g} s")
+                failure = self._late(within or timeout, bounded=within is not None)
             except _Silence as silence:
                 failure = self._explain(silence, warm=warm, bounded=within is not None)
             # A warm connection may have died long ago; and what broke in the making may hold the next time.
-            worth_it = isinstance(failure, ContactLost) and (warm or failure.code == UNSTEADY)
+            worth_it = isinstance(failure, ContactLost) and (warm or failure.code == UNSTEADY) and failure.code != SLOW
             if not (again and worth_it and within is None and tries_left):
                 raise failure
         raise AssertionError("the last try returns or raises")
+
+    def _late(self, seconds: float, *, bounded: bool) -> GpurunError:
+        """No answer in time. A connection that is dead is let go; a host that is slow keeps it: a new one may cost a
+        person's password."""
+        connection = self.wire.connection
+        what = f"no answer within {seconds:g} s"
+        if not bounded and connection.passes():
+            busy = ", though the connection stands: the host is busy, or one of its disks hangs"
+            return lost(connection.name, what + busy, code=SLOW)
+        if not bounded:
+            connection.drop()
+        return lost(connection.name, what)
 
     def _put(self, timeout: float, patience: Patience | None) -> _Exchange:
         """Ask; when the agent is not there, once more with the agent."""
@@ -237,7 +232,7 @@ class _Question:
                 raise
         self.archive = self.bundle.read()
         wire = self.wire
-        self.command = bootstrap_command(wire.python, wire.root, self.bundle.hash, self.verb, len(self.archive))
+        self.command = bundle.bootstrap_command(wire.python, wire.root, self.bundle.hash, self.verb, len(self.archive))
         return self._once(patience or self.wire.connection.patience(timeout))
 
     def _once(self, patience: Patience) -> _Exchange:

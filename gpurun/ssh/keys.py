@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from gpurun.errors import HostUnreachable
+from gpurun.errors import GpurunError, HostUnreachable
 from gpurun.ssh import process
 from gpurun.ssh.config import Resolved
 from gpurun.ssh.openssh import program
@@ -84,8 +84,16 @@ def parse_found(file: str, printed: bytes) -> list[KnownKey]:
 
 
 def trust(host: Resolved, key: HostKey) -> Path:
-    """Write the key into the user's first known_hosts file, as ssh does after a yes. Returns the file."""
-    file = Path(host.known_hosts[0])
+    """Write the key into the user's first known_hosts file, as ssh does after a yes. Returns the file.
+
+    Raises GpurunError where the configuration names no file.
+    """
+    file = Path(host.known_hosts[0] if host.known_hosts else "/dev/null")
+    if file.exists() and not file.is_file():
+        raise GpurunError(
+            f"your SSH configuration remembers no host keys for {host.alias} (UserKnownHostsFile {file})",
+            f"give it a file: UserKnownHostsFile ~/.ssh/known_hosts under Host {host.alias} in ~/.ssh/config",
+        )
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     before = file.read_bytes() if file.is_file() else b""
     gap = b"" if not before or before.endswith(b"\n") else b"\n"

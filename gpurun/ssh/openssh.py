@@ -25,6 +25,7 @@ from gpurun.ssh.process import Completed, Process, TimedOut
 KEEP_MASTER = 600  # seconds without use until the master ends
 CONNECT_TIMEOUT = 10  # seconds for TCP and the server's first line
 CONTROL_TIMEOUT = 3.0  # seconds for a word with our own master; it is a local socket
+PASS_IN = 5.0  # seconds for an empty command over the master, there and back
 CONNECTION_FAILED = 255  # ssh's own exit code for everything but the remote command's end
 SOCKET_PATH_LIMIT = 104 - 18  # sun_path, less the suffix that ssh appends while it makes the socket
 
@@ -207,6 +208,15 @@ class Connection:
     def is_up(self) -> bool:
         """Whether a master stands and answers (it does not ask the host)."""
         return self._control("check") is not None
+
+    def passes(self) -> bool:
+        """Whether a command still gets through to the host over the master."""
+        ours = ["-F/dev/null", "-T", f"-oControlPath={self.control_path}", "-oProxyCommand=false"]  # no other way
+        try:
+            argv = [*program()[:1], *ours, "--", self.address.host, "exit 0"]
+            return self.is_warm and process.run(argv, timeout=PASS_IN).code == 0
+        except TimedOut:
+            return False
 
     def drop(self) -> None:
         """Let the master go, without harm to what still runs over it; the next question makes another.

@@ -392,3 +392,19 @@ def test_ssh_itself_says_nothing_of_the_kind(host: LabHost, here: Laptop) -> Non
     connection: Connection = wire_to("ada").connection
     assert connection.run("exit 255").code == 255
     assert connection.is_up()
+
+
+def test_a_slow_host_keeps_its_connection(host: LabHost, here: Laptop) -> None:
+    """A new one may cost a person's password."""
+    ask("ada")
+    slow = host.home() / "slow-python"
+    slow.write_text("#!/bin/sh\nsleep 30\n")
+    slow.chmod(0o755)
+    connected = Wire(wire_to("ada").connection, python="~/slow-python")
+    before = host.sshd.traffic()
+    with pytest.raises(ContactLost, match="though the connection stands"):
+        connected.ask("data", {"name": "sets"}, timeout=1.0)
+    with pytest.raises(ContactLost):
+        connected.ask("data", {"name": "sets"}, within=1.0)
+    assert ask("ada")
+    assert (host.sshd.traffic() - before).logins == 0

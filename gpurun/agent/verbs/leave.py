@@ -41,7 +41,7 @@ def _wipe(host: HostPaths, *, keep_data: bool) -> Dict[str, Any]:
         _remove(facts.host_id_file(host), left)
     else:
         _empty(host, keep_data, left)
-    _remove(locks.folder(), left)
+    _remove_locks()
     return {**removed, "left": left, "shared": shared}
 
 
@@ -62,6 +62,16 @@ def _remove_ours(host: HostPaths, keep_data: bool, left: List[str]) -> None:
         _remove(path, left)
     if os.path.isdir(host.root) and not os.listdir(host.root):
         os.rmdir(host.root)
+
+
+def _remove_locks() -> None:
+    """Nobody holds one: no run is live. On a host that is the laptop too, the SSH sockets beside them stay."""
+    folder = locks.folder()
+    for name in os.listdir(folder):
+        if name.startswith(("run-", "job-", "host-")):
+            os.unlink(os.path.join(folder, name))
+    if not os.listdir(folder):
+        os.rmdir(folder)
 
 
 def _data(host: HostPaths) -> List[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gpurun.errors import GpurunError
 from gpurun.ssh import diagnose, keys
 from gpurun.ssh.config import Resolved
 from gpurun.ssh.diagnose import Problem
@@ -104,3 +105,9 @@ def test_a_jump_is_a_program_whose_output_is_the_connection() -> None:
         *("ssh", "-oBatchMode=yes", "-oClearAllForwardings=no", "-J", "a@first"),
         *("-W", "[inner]:2222", "-p", "2200", "b@second"),
     ]
+
+
+def test_a_configuration_that_remembers_nothing_is_told(tmp_path: Path) -> None:
+    for files in ((), ("/dev/null",)):
+        with pytest.raises(GpurunError, match="remembers no host keys for box"):
+            keys.trust(Resolved("box", "h", 22, "ada", (), files), KEY)
