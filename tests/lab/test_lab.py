@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.faultproxy import FaultProxy
+from tests.lab.host import steps
 from tests.lab.host.golden import BASE_IMAGE
 from tests.lab.host.lab import Lab
 from tests.lab.host.labhost import LabHost
@@ -119,7 +120,7 @@ def test_a_reboot_ends_everything_and_changes_the_boot_id(laptop: Laptop, host: 
     identity = "cat /etc/machine-id /proc/sys/kernel/random/boot_id"
     machine, boot = laptop.ssh("ada", identity).stdout.split()
     laptop.ssh("ada", "touch kept; touch /tmp/lost; setsid sleep 300 </dev/null >/dev/null 2>&1 &")
-    assert host.processes() == ["sleep 300"]
+    steps.until(lambda: host.processes() == ["sleep 300"], step="starting a process", seconds=5)
     host.reboot()
     assert host.processes() == []
     assert laptop.ssh("ada", identity).stdout.split() != [machine, boot]
