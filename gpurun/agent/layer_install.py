@@ -79,7 +79,9 @@ def packaging() -> Any:
 
 
 def local_path(line: str, folder: str) -> Optional[str]:
-    """The absolute path that a requirement line names; None for one that comes from elsewhere."""
+    """The absolute path that a requirement line names; None for an option, and for what comes from elsewhere."""
+    if re.match(r"-(?!e\b|-editable\b)", line):
+        return None
     text = re.sub(r"^(-e|--editable)[ =]*", "", line).split(" @ ", 1)[-1]
     text = re.split(r"\s+--|\s*;", text)[0].strip()
     if text.startswith("file:"):
