@@ -174,7 +174,7 @@ def _install(run: RunPaths, job: Dict[str, Any], python: str, say: Say) -> None:
     spec = layers.order(job, project=run.workspace, where=where)
     write_json(run.layer, spec, 0o600)
     try:
-        env = {**os.environ, "PIP_CACHE_DIR": os.path.join(run.host.cache, "pip")}
+        env = {**os.environ, "PIP_CACHE_DIR": os.path.join(run.host.job_cache, "pip")}
         answer = programs.watch([python, "-E", layers.INSTALLER, run.layer], say, env=env, cwd="/")
     finally:
         os.unlink(run.layer)

@@ -152,8 +152,13 @@ class HostPaths:
         return os.path.join(self.root, "cache", "environments")
 
     @property
+    def job_cache(self) -> str:
+        """The jobs' own part of the cache: what gpurun itself believes lies outside of it."""
+        return os.path.join(self.root, "cache", "jobs")
+
+    @property
     def home(self) -> str:
-        return os.path.join(self.root, "cache", "home")
+        return os.path.join(self.job_cache, "home")
 
     def environment(self, key: str) -> str:
         """A Python environment of the `bare` runtime, by the hash of what is in it."""

@@ -60,7 +60,7 @@ def test_a_job_finds_its_things_and_the_python_that_has_torch(bare_host: LabHost
     env = told["env"]
     assert env["TOKEN"] == 'it\'s\n"$(secret)"'
     assert env["CUDA_VISIBLE_DEVICES"] == ",".join(bare_host.gpus.uuids[:2])
-    assert (env["GPURUN_DATA"], env["HOME"]) == (f"{root}/data/vision", f"{root}/cache/home")
+    assert (env["GPURUN_DATA"], env["HOME"]) == (f"{root}/data/vision", f"{root}/cache/jobs/home")
     assert env["PYTHONPATH"] == told["cwd"]
 
 

@@ -136,7 +136,7 @@ def mounts(container: Container) -> List[str]:
         bind(run.workspace, places.workspace),
         bind(run.out, places.out),
         bind(run.ro, places.ro, readonly=True),
-        bind(run.host.cache, places.cache),
+        bind(run.host.job_cache, places.cache),
         bind(run.host.data(job["project"]["name"]), places.data),
     ]
     if container.who.uid != 0:

@@ -44,7 +44,7 @@ IN_CONTAINER = Places(words.WORKSPACE_MOUNT, words.OUT_MOUNT, words.RO_MOUNT, wo
 
 
 def on_host(run: RunPaths, project: str) -> Places:
-    return Places(run.workspace, run.out, run.ro, run.host.cache, run.host.data(project))
+    return Places(run.workspace, run.out, run.ro, run.host.job_cache, run.host.data(project))
 
 
 def settings(places: Places, user: str) -> Dict[str, str]:

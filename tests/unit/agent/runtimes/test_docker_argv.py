@@ -23,7 +23,7 @@ MOUNTS = [
     "--mount", "type=bind,source=/home/ada/.gpurun/runs/train-7f3k/workspace,target=/workspace",
     "--mount", "type=bind,source=/home/ada/.gpurun/runs/train-7f3k/out,target=/gpurun/out",
     "--mount", "type=bind,source=/home/ada/.gpurun/runs/train-7f3k/ro,target=/gpurun/ro,readonly",
-    "--mount", "type=bind,source=/home/ada/.gpurun/cache,target=/gpurun/cache",
+    "--mount", "type=bind,source=/home/ada/.gpurun/cache/jobs,target=/gpurun/cache",
     "--mount", "type=bind,source=/home/ada/.gpurun/data/vision,target=/gpurun/data",
 ]  # fmt: skip
 PASSWD = [

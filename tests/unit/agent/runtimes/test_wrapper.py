@@ -64,7 +64,7 @@ def test_values_arrive_byte_for_byte(run: RunPaths, shell: str) -> None:
 
 def test_what_a_job_finds_set(run: RunPaths) -> None:
     told = environment(run)
-    cache = run.host.cache
+    cache = run.host.job_cache
     assert told["GPURUN_RUN_ID"] == "train-7f3k"
     assert told["GPURUN_RUN_NAME"] == "träin"
     assert told["GPURUN_ATTEMPT"] == "1"
