@@ -44,9 +44,6 @@ def ensure(
     return ensure_present(engine, mirrored(reference, profile.get("registry_mirror")), say, sleep)
 
 
-# --- gpurun's own -------------------------------------------------------------------------------------------------
-
-
 def ensure_own(engine: Engine, profile: Mapping[str, Any], say: Say, sleep: Sleep = time.sleep) -> Image:
     """gpurun's image, built once for each content of Dockerfile, lock and base."""
     context = folder()
@@ -102,9 +99,6 @@ def content_hash(context: str, base: str) -> str:
             with open(path, "rb") as file:
                 digest.update(name.encode() + b"\0" + hashlib.sha256(file.read()).digest())
     return digest.hexdigest()[:16]
-
-
-# --- any ----------------------------------------------------------------------------------------------------------
 
 
 def ensure_present(engine: Engine, reference: str, say: Say, sleep: Sleep = time.sleep) -> Image:

@@ -37,9 +37,6 @@ class Failed(Exception):
     """They cannot be installed."""
 
 
-# --- reading ------------------------------------------------------------------------------------------------------
-
-
 def read_lines(path: str, seen: Optional[Set[str]] = None) -> Iterator[Tuple[str, str]]:
     """The requirement lines of a file and of those it names by -r and -c: (folder of the file, line).
 
@@ -90,9 +87,6 @@ def local_path(line: str, folder: str) -> Optional[str]:
         return None
     bare = re.sub(r"\[[^]]*\]$", "", text.split("#")[0])
     return os.path.normpath(os.path.join(folder, bare))
-
-
-# --- sorting out --------------------------------------------------------------------------------------------------
 
 
 class Sorted:
@@ -204,9 +198,6 @@ def is_satisfied(requirements: List[Any], held: Dict[str, str]) -> bool:
         for needed in distribution(requirement.name).requires or []:
             to_see.extend((packaging().Requirement(needed), name) for name in ("", *requirement.extras))
     return True
-
-
-# --- doing --------------------------------------------------------------------------------------------------------
 
 
 def main(path: str) -> int:

@@ -13,7 +13,8 @@ from gpurun.agent.identity import Identity, Login, identity
 from gpurun.agent.mounts import bind
 from gpurun.agent.paths import HostPaths
 from gpurun.agent.runtimes import Presence, docker
-from gpurun.agent.runtimes.docker import Container
+from gpurun.agent.runtimes import container as argv
+from gpurun.agent.runtimes.container import Container
 
 RUN = HostPaths("/home/ada/.gpurun").run("train-7f3k")
 ADA = identity(Login(1000, 1000, (27, 1000), "ada"), {})
@@ -48,7 +49,7 @@ def container(who: Identity = ADA, **changes: Any) -> Container:
 def test_a_job_with_gpus_and_limits() -> None:
     limits = {"memory": 32 * GIB, "cpus": 7.5}
     devices = ["/dev/nvidiactl", "/dev/nvidia3"]
-    assert docker.create(container(resources=limits, gpus=GPUS, devices=devices)) == [
+    assert argv.create(container(resources=limits, gpus=GPUS, devices=devices)) == [
         "create", "--name", "gpurun-train-7f3k",
         "--label", "gpurun.run=train-7f3k", "--label", "gpurun.gpus=GPU-a,GPU-b", "--label", "gpurun.owner=ada",
         *CONFINED, *USER, *LIMITED,
@@ -59,7 +60,7 @@ def test_a_job_with_gpus_and_limits() -> None:
 
 
 def test_a_job_without_gpus_and_limits() -> None:
-    assert docker.create(container()) == [
+    assert argv.create(container()) == [
         "create", "--name", "gpurun-train-7f3k",
         "--label", "gpurun.run=train-7f3k", "--label", "gpurun.gpus=", "--label", "gpurun.owner=ada",
         *CONFINED, *USER, *LIMITED, "--shm-size", str(32 * GIB), "--env", "NVIDIA_VISIBLE_DEVICES=void",
@@ -69,26 +70,26 @@ def test_a_job_without_gpus_and_limits() -> None:
 
 def test_a_rootless_engine_raises_no_limits_and_needs_no_passwd() -> None:
     rootless = identity(Login(1000, 1000, (27, 1000), "ada"), {"rootless": True})
-    assert docker.confinement(container(rootless)) == [
+    assert argv.confinement(container(rootless)) == [
         *CONFINED, "--user", "0:0", "--pids-limit", "32768", "--ulimit", "stack=67108864",
         "--shm-size", str(32 * GIB),
     ]  # fmt: skip
-    assert docker.mounts(container(rootless)) == MOUNTS
+    assert argv.mounts(container(rootless)) == MOUNTS
 
 
 def test_restrictions_that_are_given_up() -> None:
     given_up = {"keep_caps": ["SYS_PTRACE", "no-new-privileges"]}
-    assert docker.confinement(container(job=given_up, resources={"shm": GIB})) == [
+    assert argv.confinement(container(job=given_up, resources={"shm": GIB})) == [
         "--init", "--restart=no", "--cap-drop", "ALL", "--cap-add", "SYS_PTRACE", *USER, *LIMITED,
         "--shm-size", str(GIB),
     ]  # fmt: skip
 
 
 def test_a_shell_beside_the_job_and_one_after_it() -> None:
-    assert docker.shell_beside(RUN, ["ls", "-l"], tty=False) == [
+    assert argv.shell_beside(RUN, ["ls", "-l"], tty=False) == [
         "exec", "--interactive", "gpurun-train-7f3k", "/bin/sh", "/gpurun/ro/wrapper", "-", "ls", "-l",
     ]  # fmt: skip
-    fresh = docker.fresh_shell(container(gpus=GPUS), [], tty=True)
+    fresh = argv.fresh_shell(container(gpus=GPUS), [], tty=True)
     assert fresh[:4] == ["run", "--rm", "--interactive", "--tty"]
     assert "--gpus" not in fresh
     assert "--name" not in fresh
@@ -146,10 +147,10 @@ def test_device_files_are_found_by_uuid(tmp_path: Path) -> None:
     for slot, uuid, minor in (("0000:3b:00.0", "GPU-a", 1), ("0000:86:00.0", "GPU-b", 0)):
         (proc / slot).mkdir(parents=True)
         (proc / slot / "information").write_text(f"Model: \t\t A100\nGPU UUID: \t {uuid}\nDevice Minor: \t {minor}\n")
-    found = docker.device_files(GPUS[:1], str(dev), str(proc))
+    found = argv.device_files(GPUS[:1], str(dev), str(proc))
     assert [Path(path).name for path in found] == ["nvidiactl", "nvidia-uvm", "nvidia1"]
-    assert docker.device_files([], str(dev), str(proc)) == []
-    assert docker.device_files(GPUS, str(dev), str(tmp_path)) == [str(dev / "nvidiactl"), str(dev / "nvidia-uvm")]
+    assert argv.device_files([], str(dev), str(proc)) == []
+    assert argv.device_files(GPUS, str(dev), str(tmp_path)) == [str(dev / "nvidiactl"), str(dev / "nvidia-uvm")]
 
 
 def test_a_container_without_our_label_is_not_ours() -> None:

@@ -1,0 +1,158 @@
+"""A job's container as the engine's command line wants it. Builders make argv and do no IO."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from dataclasses import dataclass, field
+from typing import List, Sequence
+
+from .. import vocabulary as words
+from ..gpus import Gpu
+from ..identity import Identity
+from ..mounts import bind
+from ..paths import RunPaths
+from . import Job, wrapper
+
+PIDS = 32768
+STACK = 64 << 20
+NVIDIA_CONTROL = ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset")
+
+
+@dataclass(frozen=True)
+class Container:
+    """All that decides about a job's container."""
+
+    image: str  # id or digest
+    who: Identity
+    memory_of_host: int  # bytes
+    run: RunPaths
+    job: Job
+    gpus: Sequence[Gpu] = ()
+    devices: Sequence[str] = field(default_factory=list)
+
+
+def name_of(run: RunPaths) -> str:
+    return words.CONTAINER_PREFIX + run.id
+
+
+def create(container: Container) -> List[str]:
+    """`docker create` for the job, without the engine's own argv."""
+    job, run = container.job, container.run
+    return [
+        "create",
+        "--name",
+        name_of(run),
+        *labels(job, container.gpus),
+        *confinement(container),
+        *gpu_options(container.gpus, container.devices),
+        *mounts(container),
+        "--entrypoint",
+        "/bin/sh",
+        container.image,
+        *wrapper.start(wrapper.IN_CONTAINER, job["command"])[1:],
+    ]
+
+
+def fresh_shell(container: Container, command: Sequence[str], *, tty: bool) -> List[str]:
+    """`docker run` for a shell in a container like that of a job that has ended, without its GPUs."""
+    return [
+        "run",
+        "--rm",
+        "--interactive",
+        *(["--tty"] if tty else []),
+        *confinement(container),
+        *gpu_options([], []),
+        *mounts(container),
+        "--entrypoint",
+        "/bin/sh",
+        container.image,
+        *wrapper.shell(wrapper.IN_CONTAINER, command)[1:],
+    ]
+
+
+def shell_beside(run: RunPaths, command: Sequence[str], *, tty: bool) -> List[str]:
+    """`docker exec` for a shell in the live job's container."""
+    terminal = ["--tty"] if tty else []
+    return ["exec", "--interactive", *terminal, name_of(run), *wrapper.shell(wrapper.IN_CONTAINER, command)]
+
+
+def labels(job: Job, gpus: Sequence[Gpu]) -> List[str]:
+    values = {
+        words.LABEL_RUN: job["id"],
+        words.LABEL_GPUS: ",".join(gpu.uuid for gpu in gpus),
+        words.LABEL_OWNER: job["owner"],
+    }
+    return [word for label, value in values.items() for word in ("--label", "%s=%s" % (label, value))]
+
+
+def confinement(container: Container) -> List[str]:
+    """What the job may not do, and may not use up."""
+    asked, kept = container.job["resources"], container.job["keep_caps"]
+    memory = asked["memory"]
+    shm = asked["shm"] or (memory or container.memory_of_host) // 2
+    options = ["--init", "--restart=no", "--cap-drop", "ALL"]
+    for cap in kept:
+        options += [] if cap == "no-new-privileges" else ["--cap-add", cap]
+    if "no-new-privileges" not in kept:
+        options += ["--security-opt", "no-new-privileges"]
+    options += container.who.options
+    options += ["--pids-limit", str(PIDS), "--ulimit", "stack=%d" % STACK]
+    if container.who.may_raise_limits:
+        options += ["--ulimit", "memlock=-1"]
+    options += ["--shm-size", str(shm)]
+    if memory is not None:
+        options += ["--memory", str(memory), "--memory-swap", str(memory)]
+    if asked["cpus"] is not None:
+        options += ["--cpus", "%g" % asked["cpus"]]
+    return options
+
+
+def gpu_options(gpus: Sequence[Gpu], devices: Sequence[str]) -> List[str]:
+    if not gpus:  # else an engine whose default runtime is nvidia's gives it all of them
+        return ["--env", "NVIDIA_VISIBLE_DEVICES=void"]
+    # The inner quotes keep the list in one field of the CSV that the option is.
+    options = ["--gpus", '"device=%s"' % ",".join(gpu.uuid for gpu in gpus)]
+    return options + [word for device in devices for word in ("--device", device)]
+
+
+def mounts(container: Container) -> List[str]:
+    run, job = container.run, container.job
+    places = wrapper.IN_CONTAINER
+    found = [
+        bind(run.workspace, places.workspace),
+        bind(run.out, places.out),
+        bind(run.ro, places.ro, readonly=True),
+        bind(run.host.job_cache, places.cache),
+        bind(run.host.data(job["project"]["name"]), places.data),
+    ]
+    if container.who.uid != 0:
+        found += [bind(run.passwd, "/etc/passwd", readonly=True), bind(run.group, "/etc/group", readonly=True)]
+    for asked in job["mounts"]:
+        source = os.path.expanduser(asked["source"])
+        found.append(bind(source, asked["target"], readonly=asked.get("readonly", False)))
+    return [word for one in found for word in ("--mount", one)]
+
+
+def device_files(gpus: Sequence[Gpu], dev: str = "/dev", proc: str = "/proc/driver/nvidia/gpus") -> List[str]:
+    """The GPUs' device files, and those of the driver: a reload of the engine takes away what only --gpus gave.
+
+    A file is found by UUID, for the driver's minor numbers need not be the indexes; one that is not known is left out,
+    because it might be another run's GPU.
+    """
+    if not gpus:
+        return []
+    names = list(NVIDIA_CONTROL)
+    wanted = {gpu.uuid for gpu in gpus}
+    for path in sorted(glob.glob(os.path.join(proc, "*", "information"))):
+        try:
+            with open(path) as file:
+                text = file.read()
+        except OSError:
+            continue
+        uuid = re.search(r"^GPU UUID:\s*(\S+)", text, re.MULTILINE)
+        minor = re.search(r"^Device Minor:\s*(\d+)", text, re.MULTILINE)
+        if uuid and minor and uuid.group(1) in wanted:
+            names.append("nvidia" + minor.group(1))
+    return [path for path in (os.path.join(dev, name) for name in names) if os.path.exists(path)]
