@@ -82,6 +82,7 @@ class JobOnHost:
     more: dict[str, Any] = field(default_factory=dict)
     gpus: int = 0
     env: dict[str, str] = field(default_factory=dict)
+    environ: dict[str, str] = field(default_factory=dict)  # of the supervisor
 
     def __post_init__(self) -> None:
         install_agent(self.host, self.user)
@@ -121,7 +122,9 @@ class JobOnHost:
             for index, uuid in enumerate(self.host.gpus.uuids[: self.gpus])
         ]
         asked = {"job": self.job(), "steps": steps, "gpus": gpus, **fields}
-        said = self.host.run("python3", "-c", ASK, user=self.user, stdin=json.dumps(asked).encode(), timeout=timeout)
+        variables = [f"{name}={value}" for name, value in self.environ.items()]
+        command = ["env", *variables, "python3", "-c", ASK]
+        said = self.host.run(*command, user=self.user, stdin=json.dumps(asked).encode(), timeout=timeout)
         answer = json.loads(said.splitlines()[-1])
         if "failed" in answer or "error" in answer:
             raise Failed(*answer.get("failed", [answer.get("error")]))

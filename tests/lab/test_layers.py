@@ -154,3 +154,51 @@ def test_a_half_made_environment_is_made_again(bare_host: LabHost) -> None:
     (made / "bin/little").unlink()
     job.ask("prepare")
     assert result(job)[1] == "1.0\n"
+
+
+# A build backend that needs no other package: it makes one wheel.
+BACKEND = """
+import pathlib, sys
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+from wheels import make_wheel
+
+
+def build_wheel(folder, settings=None, metadata=None):
+    return make_wheel(pathlib.Path(folder), "little").name
+"""
+
+
+def test_a_private_repository_is_reached_by_the_users_ssh_agent(box: LabHost, runtime: str) -> None:
+    """The key is in the agent alone; the host knows the key of the server that has the repository."""
+    source = f"git+ssh://{ADA.name}@127.0.0.1:{box.sshd.port}{ADA.home}/little.git"
+    job = job_with(box, runtime, f"{source}\n")
+    own(box.home(), ADA)
+    make_repository(box, job)
+    job.environ["SSH_AUTH_SOCK"] = lend_key(box, job)
+    job.ask("prepare")
+    assert result(job)[0] == "1.0"
+
+
+def make_repository(box: LabHost, job: JobOnHost) -> None:
+    files = {
+        "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n',
+        "backend.py": BACKEND,
+        "wheels.py": (Path(__file__).parents[1] / "wheels.py").read_text(),
+    }
+    for name, text in files.items():
+        job.write(box.home() / "little.git" / name, text)
+    who = "-c user.name=Ada -c user.email=ada@example.org"
+    box.run("sh", "-c", f"cd ~/little.git && git init -q && git add . && git {who} commit -q -m 1")
+
+
+def lend_key(box: LabHost, job: JobOnHost) -> str:
+    """An agent with a key that opens this host; its socket."""
+    socket = "/tmp/ada-agent"
+    script = f"""
+        ssh-keygen -q -t ed25519 -N '' -f ~/key && cat ~/key.pub >>~/.ssh/authorized_keys
+        ssh-agent -a {socket} >/dev/null </dev/null 2>&1
+        SSH_AUTH_SOCK={socket} ssh-add -q ~/key && rm ~/key
+    """
+    box.run("sh", "-ec", script)
+    job.write(box.home() / ".ssh/known_hosts", f"{box.sshd.known_hosts_line}\n")
+    return socket
