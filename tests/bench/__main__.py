@@ -1,4 +1,7 @@
-"""`python -m tests.bench [help submit ps logs fetch] [near far]`: prints a table; nothing is asserted."""
+"""`python -m tests.bench [help submit ps logs fetch torn] [near far] [MIB]`: prints a table; nothing is asserted.
+
+MIB is how much is fetched, 1000 unless told.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,8 @@ from tests.bench.place import WAYS, Place, up
 
 def main(words: list[str]) -> int:
     known = ["help", "submit", "ps", "logs", "fetch", "torn"]
-    unknown = [word for word in words if word not in (*known, *WAYS)]
+    mib = next((int(word) for word in words if word.isdigit()), figures.BIG)
+    unknown = [word for word in words if word not in (*known, *WAYS) and not word.isdigit()]
     if unknown:
         print(f"not known: {', '.join(unknown)}; known: {', '.join((*known, *WAYS))}", file=sys.stderr)
         return 2
@@ -20,16 +24,16 @@ def main(words: list[str]) -> int:
         if "help" in wanted:
             show(figures.help_text(place), "")
         for way in [word for word in words if word in WAYS] or list(WAYS):
-            measure_way(place, way, wanted)
+            measure_way(place, way, wanted, mib)
         if "torn" in wanted:
             print(torn.rewrite_while_fetching(place), flush=True)
     return 0
 
 
-def measure_way(place: Place, way: str, wanted: list[str]) -> None:
+def measure_way(place: Place, way: str, wanted: list[str], mib: int) -> None:
     if not {"submit", "logs", "ps", "fetch"} & set(wanted):
         return
-    size = str(figures.BIG) if "fetch" in wanted else "1"
+    size = str(mib) if "fetch" in wanted else "1"
     print(f"... a run on {way} that writes {size} MiB", file=sys.stderr, flush=True)
     told = place.laptop.gpurun(
         "submit", "train.py", "-H", way, "-f", "--json", "--", size, cwd=place.project, timeout=1200
@@ -42,7 +46,7 @@ def measure_way(place: Place, way: str, wanted: list[str]) -> None:
     if "logs" in wanted:
         show(figures.logs(place, way, run), way)
     if "fetch" in wanted:
-        show(figures.fetch(place, way, run), way)
+        show(figures.fetch(place, way, run, mib), way)
 
 
 def show(figure: figures.Figure, way: str) -> None:

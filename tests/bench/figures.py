@@ -11,7 +11,7 @@ from tests.bench.place import Place
 from tests.lab.host.golden import BASE_IMAGE
 
 REPEATS = 5
-BIG = 1000  # MiB
+BIG = 1000  # MiB to fetch
 Measure = Callable[[], float]
 
 
@@ -94,8 +94,8 @@ def logs(place: Place, way: str, run: str) -> Figure:
     return measure("logs of a finished run", _four(by_hand, ours))
 
 
-def fetch(place: Place, way: str, run: str) -> Figure:
-    """1 GB in one checkpoint, to an empty folder. A plain rsync sends it without comparing anything."""
+def fetch(place: Place, way: str, run: str, mib: int) -> Figure:
+    """So much in one checkpoint, to an empty folder. A plain rsync sends it without comparing anything."""
     to = place.laptop.home / "fetched"
 
     def by_hand(*, master: bool) -> float:
@@ -111,7 +111,7 @@ def fetch(place: Place, way: str, run: str) -> Figure:
         return place.seconds(place.gpurun("fetch", run, "-o", str(to)))
 
     repeats = 3 if way == "near" else 2
-    return measure("fetch of 1 GB", _four(by_hand, ours), aim="0.95 of rsync's rate", repeats=repeats, warm_up=False)
+    return measure(f"fetch of {mib} MiB", _four(by_hand, ours), aim="0.95 of rsync's rate", repeats=repeats, warm_up=False)
 
 
 def help_text(place: Place) -> Figure:
