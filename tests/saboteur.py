@@ -11,9 +11,9 @@ STEPS = (
     ("gpurun.agent.allocation", "wait_for_gpus"),
     ("RUNTIME", "create_and_start"),
     ("gpurun.agent.supervisor", "_note_running"),
-    ("gpurun.agent.supervisor", "end_by_presence"),
+    ("gpurun.agent.endings", "end_by_presence"),
     ("gpurun.agent.journal", "record_end"),
-    ("gpurun.agent.supervisor", "disk_use"),
+    ("gpurun.agent.endings", "disk_use"),
 )
 POINTS = tuple(f"{when} {attribute}" for _, attribute in STEPS for when in ("before", "after"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
@@ -59,6 +60,10 @@ def main() -> None:
     except AgentError as error:
         _reply(request["nonce"], {"ok": False, "error": error.as_json()})
         return
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        _reply(request["nonce"], {"ok": False, "error": _disk_full(error) if full else _internal(verb, error)})
+        return
     except Exception as error:  # noqa: BLE001 (the laptop is told)
         _reply(request["nonce"], {"ok": False, "error": _internal(verb, error)})
         return
@@ -80,6 +85,15 @@ def _load(verb: str, request: Dict[str, Any]) -> Any:
 def _reply(nonce: str, document: Dict[str, Any]) -> None:
     sys.stdout.buffer.write(("\n%s\n%s\n" % (nonce, json.dumps(document))).encode())
     sys.stdout.buffer.flush()
+
+
+def _disk_full(error: OSError) -> Dict[str, Any]:
+    return AgentError(
+        "disk_full",
+        "the host's disk is full",
+        "gpurun prune --fetched, or name a roomier root for the host",
+        where=str(error.filename or ""),
+    ).as_json()
 
 
 def _internal(verb: str, error: Exception) -> Dict[str, Any]:

@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from dataclasses import dataclass
 from typing import Callable, Dict, Optional, Tuple
 
-from . import facts, journal, locks, runtimes, supervisor
+from . import endings, facts, journal, locks, runtimes, supervisor
 from . import vocabulary as words
 from .files import read_json
 from .paths import HostPaths, RunPaths
@@ -81,12 +82,17 @@ def decide(seen: Evidence) -> str:
 def tend(host: HostPaths) -> None:
     """Look after every run of this host whose lock is free."""
     for run in host.all_runs():
-        tend_run(host, run)
+        try:
+            tend_run(host, run)
+        except OSError as error:
+            # A full disk keeps an end from being recorded, not from being asked about: the next verb tries again.
+            if error.errno != errno.ENOSPC:
+                raise
 
 
 def tend_run(host: HostPaths, run: RunPaths) -> None:
     if os.path.exists(run.exit):
-        supervisor.wipe(run)  # for one that was killed between the end and this
+        endings.wipe(run)  # for one that was killed between the end and this
         return
     if not is_of_this_host(run):
         return
@@ -98,7 +104,7 @@ def tend_run(host: HostPaths, run: RunPaths) -> None:
     finally:
         held.release()
     if action == SUPERVISE:
-        supervisor.launch(host, run)
+        supervisor.launch(run)
 
 
 def is_of_this_host(run: RunPaths) -> bool:
@@ -142,7 +148,7 @@ def _idle(run: RunPaths) -> float:
 
 
 def _fail_sync(run: RunPaths, state: journal.Run, presence: Presence) -> None:
-    supervisor.end(
+    endings.end(
         run,
         words.FAILED,
         "sync",
@@ -152,19 +158,15 @@ def _fail_sync(run: RunPaths, state: journal.Run, presence: Presence) -> None:
 
 
 def _record_exit(run: RunPaths, state: journal.Run, presence: Presence) -> None:
-    supervisor.end_by_presence(run, state, presence)
+    endings.end_by_presence(run, state, presence)
 
 
 def _lost_reboot(run: RunPaths, state: journal.Run, presence: Presence) -> None:
-    supervisor.end(run, words.LOST, "reboot", message="the host was restarted while the job ran")
+    endings.end(run, words.LOST, "reboot", message="the host was restarted while the job ran")
 
 
-def _lost_removed(run: RunPaths, state: journal.Run, presence: Presence) -> None:
-    job = read_json(run.job) or {}
-    if job.get("host", {}).get("runtime") == "bare":
-        supervisor.end(run, words.LOST, "keeper", message="the job and what watched it were killed from outside")
-    else:
-        supervisor.end(run, words.LOST, "removed", message="the job's container was removed from outside")
+def _gone(run: RunPaths, state: journal.Run, presence: Presence) -> None:
+    endings.end_gone(run, state)
 
 
 def _no_ending(run: RunPaths, state: journal.Run, presence: Presence) -> None:
@@ -175,5 +177,5 @@ ENDINGS: Dict[str, Callable[[RunPaths, journal.Run, Presence], None]] = {
     FAIL_SYNC: _fail_sync,
     RECORD_EXIT: _record_exit,
     LOST_REBOOT: _lost_reboot,
-    LOST_REMOVED: _lost_removed,
+    LOST_REMOVED: _gone,
 }

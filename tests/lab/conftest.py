@@ -10,6 +10,7 @@ import pytest
 from tests.lab.host.lab import Lab
 from tests.lab.host.labhost import LabHost
 from tests.lab.host.laptop import Laptop
+from tests.lab.jobs import Jobs
 
 
 @pytest.hookimpl(wrapper=True)
@@ -48,6 +49,21 @@ def pinned_image(lab: Lab) -> None:
     with Laptop(lab) as laptop:
         project = laptop.project({"gpurun.toml": "", "ready.py": "print('the image is ready')\n"})
         laptop.gpurun("submit", "ready.py", "-H", "ada", "-g", "0", "-f", cwd=project, timeout=900)
+
+
+@pytest.fixture(scope="session")
+def pinned_image(lab: Lab) -> None:
+    """The image that jobs run in, built on the host by gpurun itself from the real Dockerfile, so that no test waits for it."""
+    lab.gpu_host.reset()
+    with Laptop(lab) as laptop:
+        project = laptop.project({"gpurun.toml": "", "train.py": ""})
+        laptop.gpurun("submit", "train.py", "-H", "ada", "-g", "0", "-f", cwd=project, timeout=1800)
+
+
+@pytest.fixture
+def jobs(laptop: Laptop, pinned_image: None, host: LabHost) -> Jobs:
+    """Jobs on the host with an engine, as its user ada."""
+    return Jobs(laptop, host)
 
 
 @pytest.fixture

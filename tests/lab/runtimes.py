@@ -93,7 +93,7 @@ class JobOnHost:
     @property
     def run(self) -> Path:
         """The run's directory, seen from out here."""
-        return self.host.home(self.user) / ".gpurun/runs" / self.id
+        return self.host.root / self.user.home.lstrip("/") / ".gpurun/runs" / self.id  # with what tests mounted there
 
     @property
     def container(self) -> str:
@@ -102,7 +102,7 @@ class JobOnHost:
     def write(self, path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-        own(self.host.home(self.user), self.user)
+        own(self.host.root / self.user.home.lstrip("/"), self.user)
 
     def job(self) -> dict[str, Any]:
         return {

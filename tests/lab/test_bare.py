@@ -166,6 +166,19 @@ def test_a_python_that_is_a_venv_is_seen_whole(bare_host: LabHost) -> None:
     assert job.log == "mine\n"
 
 
+def test_the_end_of_a_job_that_filled_the_disk_is_written(bare_host: LabHost) -> None:
+    root = f"{ADA.home}/.gpurun"
+    bare_host.run("mkdir", "-p", root)
+    bare_host.run("mount", "-t", "tmpfs", "-o", f"size=20m,uid={ADA.uid}", "tmpfs", root, user=None)
+    late = JobOnHost(bare_host, {}, ["true"], runtime="bare", id="late-9k2m")
+    late.ask("prepare")
+    job = bare(bare_host, "file = open('large', 'wb', 0)\nwhile True:\n    file.write(bytes(1 << 12))\n")
+    job.ask("prepare", "start")
+    assert job.end()["exit_code"] == 1
+    with pytest.raises(Failed, match="the host's disk is full"):
+        late.ask("start")
+
+
 def kill_keeper(host: LabHost) -> None:
     for pid in host.box.processes(ADA.uid):
         if b"keeper.py" in Path(f"/proc/{pid}/cmdline").read_bytes():

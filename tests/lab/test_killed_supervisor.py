@@ -7,14 +7,12 @@ import pytest
 from gpurun.agent import vocabulary as words
 from tests import saboteur
 from tests.lab.host.labhost import LabHost
-from tests.lab.host.laptop import Laptop
 from tests.lab.host.users import ADA
 from tests.lab.jobs import Jobs
 
 
 @pytest.mark.parametrize("point", saboteur.POINTS)
-def test_killed_at(laptop: Laptop, host: LabHost, point: str) -> None:
-    jobs = Jobs(laptop, host)
+def test_killed_at(jobs: Jobs, host: LabHost, point: str) -> None:
     jobs.ask("ps", "-H", "ada")  # brings the agent
     (agent,) = (host.home(ADA) / ".gpurun/agent").iterdir()
     flag = host.home(ADA) / "trap"

@@ -5,18 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-import pytest
-
 from gpurun.agent import vocabulary as words
-from tests.lab.host.labhost import LabHost
 from tests.lab.host.laptop import Laptop
 from tests.lab.host.users import BOB
 from tests.lab.jobs import SLEEPER, Jobs
-
-
-@pytest.fixture
-def jobs(laptop: Laptop, host: LabHost) -> Jobs:
-    return Jobs(laptop, host)
 
 
 def waits(record: dict[str, object]) -> bool:

@@ -15,11 +15,6 @@ from tests.lab.jobs import SLEEPER, Jobs
 
 
 @pytest.fixture
-def jobs(laptop: Laptop, host: LabHost) -> Jobs:
-    return Jobs(laptop, host)
-
-
-@pytest.fixture
 def bare(laptop: Laptop, bare_host: LabHost) -> Jobs:
     return Jobs(laptop, bare_host, alias="bare")
 

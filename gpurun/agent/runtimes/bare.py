@@ -57,9 +57,10 @@ class Bare:
                 if "exit_code" in record:
                     return
                 raise RunFailed("keeper", "the job was started before, and was killed with what watched it")
-            wrapper.make_folders(run, job["project"]["name"])
-            first, last = settings(run, job, prepared, gpus)
-            wrapper.write(run, first, last)
+            with wrapper.telling_the_run():
+                wrapper.make_folders(run, job["project"]["name"])
+                first, last = settings(run, job, prepared, gpus)
+                wrapper.write(run, first, last)
             _start_keeper(order(run, job, [held.fd, *leases]))
         finally:
             held.release()  # keeper and job hold it now
@@ -119,6 +120,8 @@ class Bare:
             ("shm", "--shm-size is not held: the job shares the host's /dev/shm"),
         ]
         notes = [note for name, note in limits if asked.get(name) is not None]
+        if job["user"] is not None or job["keep_caps"]:
+            notes.append("user and keep_caps change nothing: without an engine the job runs as the host's own user")
         if any(mount.get("readonly") for mount in job["mounts"]):
             notes.append("read-only mounts are not held: without an engine the job sees the host's own paths")
         return notes

@@ -78,7 +78,8 @@ class Docker:
     ) -> None:
         try:
             container = self._container(run, job, prepared["image_id"], gpus)
-            _lay_out(container)
+            with wrapper.telling_the_run():
+                _lay_out(container)
             try:
                 self._bring_up(container)
             except EngineError as error:

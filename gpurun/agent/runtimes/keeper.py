@@ -19,6 +19,7 @@ from typing import Any, Dict, List, Set
 TICK = 0.2  # seconds between two looks at the control file
 PATIENCE = 10.0  # seconds for killed processes to go; one that is stuck in the kernel is left behind
 PR_SET_CHILD_SUBREAPER = 36
+RECORD = 512  # bytes
 
 Order = Dict[str, Any]  # {"id", "argv", "cwd", "env", "log", "record", "control", "fds"}
 
@@ -47,11 +48,16 @@ def keep(order: Order, tell: int) -> None:
     become_subreaper()
     control = os.open(order["control"], os.O_RDONLY | os.O_CREAT, 0o600)
     woken = wake_on_child()
+    job = None
     try:
+        # Before the job starts: it may fill the disk, and its end must be written all the same.
+        records = [reserve(order["record"] + name) for name in (".start", ".end")]
         job = start(order)
         record = {"pid": job.pid, "keeper": os.getpid(), "started": time.time()}
-        write_record(order["record"], record)
+        write_record(records[0], order["record"], record)
     except OSError as error:
+        if job is not None:
+            kill_all(job.pid, order["id"])
         os.write(tell, str(error).encode("utf-8", "surrogateescape"))
         return
     os.write(tell, b"started")
@@ -65,7 +71,7 @@ def keep(order: Order, tell: int) -> None:
     kill_all(job.pid, order["id"])
     _, status = os.waitpid(job.pid, 0)
     code = 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-    write_record(order["record"], {**record, "exit_code": code, "finished": time.time()})
+    write_record(records[1], order["record"], {**record, "exit_code": code, "finished": time.time()})
 
 
 def start(order: Order) -> subprocess.Popen[bytes]:
@@ -202,14 +208,22 @@ def processes() -> List[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
-def write_record(path: str, record: Dict[str, Any]) -> None:
-    """Seen whole or not at all, and lasting."""
-    temporary = path + ".new"
-    with open(temporary, "w") as file:
-        json.dump(record, file)
+def reserve(path: str) -> str:
+    """A file that has its room on the disk already."""
+    with open(path, "wb") as file:
+        file.write(b" " * RECORD)
         file.flush()
         os.fsync(file.fileno())
-    os.rename(temporary, path)
+    return path
+
+
+def write_record(reserved: str, path: str, record: Dict[str, Any]) -> None:
+    """In the room that was reserved; seen whole or not at all, and lasting. Blanks behind the JSON are no harm."""
+    with open(reserved, "r+b") as file:
+        file.write(json.dumps(record).encode().ljust(RECORD))
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(reserved, path)
 
 
 if __name__ == "__main__":

@@ -6,14 +6,16 @@ Values go through a file that the wrapper reads, never through argv or the engin
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shlex
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Sequence
+from typing import Any, Dict, Iterator, List, Mapping, Sequence
 
 from .. import vocabulary as words
-from ..errors import AgentError
+from ..errors import AgentError, RunFailed
 from ..files import write_atomically
 from ..paths import RunPaths
 
@@ -119,6 +121,18 @@ _ANY_SHELL = "if command -v bash >/dev/null 2>&1; then exec bash; fi; exec sh"
 def shell(places: Places, command: Sequence[str]) -> List[str]:
     """argv of a shell, or of `command`, in the job's environment and workspace."""
     return ["/bin/sh", places.wrapper, "-", *(command or ["/bin/sh", "-c", _ANY_SHELL])]
+
+
+@contextmanager
+def telling_the_run() -> Iterator[None]:
+    """What the disk refuses while a job is started is the run's failure, told by name. Raises RunFailed."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            next_step = "gpurun prune --fetched, or name a roomier root for the host"
+            raise RunFailed("disk", "the host's disk is full", next_step) from error
+        raise RunFailed("start", "the job could not be started: %s" % error) from error
 
 
 def make_folders(run: RunPaths, project: str) -> None:

@@ -6,7 +6,7 @@ import os
 import shutil
 from typing import Any, Dict
 
-from .. import journal, records, runtimes, supervisor, tend
+from .. import endings, journal, records, runtimes, tend
 from ..errors import AgentError
 from ..files import read_json
 from ..paths import HostPaths, RunPaths
@@ -20,7 +20,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
         tend.tend_run(host, run)
         if journal.fold(run).live and tend.is_of_this_host(run):
             raise AgentError("live", "the run %s is still live" % run.id, "gpurun stop " + run.id, exit_code=2)
-    freed = sum(supervisor.disk_use(run) for run in runs)
+    freed = sum(endings.disk_use(run) for run in runs)
     for run in runs:
         _remove(host, run)
     return {"removed": [run.id for run in runs], "freed": freed}

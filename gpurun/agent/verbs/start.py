@@ -29,7 +29,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
             journal.record(run, words.QUEUED, ticket=number)
     # Not under the lock: a supervisor would inherit it, and hold it for its whole life.
     if journal.fold(run).live:
-        supervisor.launch(host, run)
+        supervisor.launch(run)
     return {"run": records.record_of(run)}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Dict
 
-from .. import journal, records, supervisor, tend
+from .. import endings, journal, records, tend
 from .. import vocabulary as words
 from ..files import read_json
 from ..paths import HostPaths, RunPaths
@@ -32,4 +32,4 @@ def _stop(run: RunPaths, request: Dict[str, Any]) -> None:
         words.CREATED,
         words.SYNCING,
     ):  # nobody supervises it yet, and `start` reads the journal first
-        supervisor.end(run, words.STOPPED, "stop", message="stopped before the job was started")
+        endings.end(run, words.STOPPED, "stop", message="stopped before the job was started")

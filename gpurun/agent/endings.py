@@ -1,0 +1,75 @@
+"""How a run ends: what is recorded of it, and what must not outlive it."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from . import facts, journal
+from . import vocabulary as words
+from .files import read_json, write_json
+from .paths import RunPaths
+from .runtimes import Presence
+
+
+def end(run: RunPaths, state: str, reason: str, **facts_of_end: Any) -> None:
+    """Record the end, and wipe what must not outlive the run."""
+    journal.record_end(run, state, reason, **facts_of_end)
+    wipe(run)
+    write_json(run.usage, {"bytes": disk_use(run), "t": time.time()})
+
+
+def wipe(run: RunPaths) -> None:
+    """Take away the user's secrets."""
+    try:
+        os.unlink(run.env)
+    except FileNotFoundError:
+        pass
+
+
+def end_by_presence(run: RunPaths, state: journal.Run, presence: Presence) -> None:
+    """The engine says that the job has exited: what that means. Success needs exit code 0 and no stop request."""
+    code = presence.exit_code
+    if state.stop is not None:
+        kind = words.TIMED_OUT if state.stop.get("reason") == "duration" else words.STOPPED
+        end(run, kind, state.stop.get("reason", "stop"), exit_code=code)
+    elif code == 0:
+        end(run, words.SUCCEEDED, "exit", exit_code=0)
+    elif code == 137 and presence.oom:
+        end(run, words.FAILED, "oom", exit_code=code, message="the job ran out of the memory it was given")
+    elif code is not None and 128 < code <= 128 + 64:
+        end(
+            run,
+            words.FAILED,
+            "signal",
+            exit_code=code,
+            message="the job was killed by signal %d" % (code - 128),
+        )
+    else:
+        end(run, words.FAILED, "exit", exit_code=code)
+
+
+def end_gone(run: RunPaths, state: journal.Run) -> None:
+    """Nothing is there of a job that ran, and it left no exit: why."""
+    job = read_json(run.job) or {"host": {}}
+    if state.boot_id not in (None, facts.boot_id()):
+        end(run, words.LOST, "reboot", message="the host was restarted while the job ran")
+    elif job["host"].get("runtime") == "bare":
+        end(run, words.LOST, "keeper", message="the job and what watched it were killed from outside")
+    else:
+        end(run, words.LOST, "removed", message="the job's container was removed from outside")
+
+
+def disk_use(run: RunPaths) -> int:
+    """Bytes on disk that go when the run is removed: files that other snapshots share count for nothing here."""
+    total = 0
+    for folder, _, names in os.walk(run.root):
+        for name in names:
+            try:
+                found = os.lstat(os.path.join(folder, name))
+            except OSError:
+                continue
+            if found.st_nlink == 1:
+                total += found.st_blocks * 512
+    return total
