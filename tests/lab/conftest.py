@@ -51,15 +51,6 @@ def pinned_image(lab: Lab) -> None:
         laptop.gpurun("submit", "ready.py", "-H", "ada", "-g", "0", "-f", cwd=project, timeout=900)
 
 
-@pytest.fixture(scope="session")
-def pinned_image(lab: Lab) -> None:
-    """The image that jobs run in, built on the host by gpurun itself from the real Dockerfile, so that no test waits for it."""
-    lab.gpu_host.reset()
-    with Laptop(lab) as laptop:
-        project = laptop.project({"gpurun.toml": "", "train.py": ""})
-        laptop.gpurun("submit", "train.py", "-H", "ada", "-g", "0", "-f", cwd=project, timeout=1800)
-
-
 @pytest.fixture
 def jobs(laptop: Laptop, pinned_image: None, host: LabHost) -> Jobs:
     """Jobs on the host with an engine, as its user ada."""
