@@ -15,10 +15,11 @@ import tarfile
 import tempfile
 import time
 from dataclasses import dataclass
-from typing import IO, Any, Dict, List, Optional, Sequence
+from typing import IO, Any, Dict, List, Optional
 
 from . import changes, journal, programs, wholeness
 from . import vocabulary as words
+from .engine import Engine
 from .errors import AgentError
 from .files import read_json
 from .outputs import from_wire, to_wire
@@ -29,24 +30,33 @@ from .tend import is_of_this_host
 Skipped = Dict[str, Any]
 
 _LITTLE = 512 << 20  # bytes that are left free on a host's disk
-_SECONDS = 60.0  # for a question to the engine
+_DIFF_SECONDS = 300.0  # some storage drivers compare the whole image file by file
 _BLOCK = 1 << 20
 
 
+def may_hold_more(run: RunPaths, job: Dict[str, Any]) -> bool:
+    """Whether there is, or was, a container whose files `collect` should look at. Asks nobody."""
+    return (
+        _engine(job) is not None
+        and journal.fold(run).started is not None
+        and not (read_json(run.fetched) or {}).get("t")  # then it was let go, with all that it held in `outside/`
+    )
+
+
 def collect(run: RunPaths, job: Dict[str, Any], live: bool) -> List[Skipped]:
-    """Bring the run's `outside/` up to date. What could not be copied, and why."""
+    """Bring the run's `outside/` up to date. What could not be copied, and why. May take as long as a copy takes."""
     engine = _engine(job)
-    if engine is None or journal.fold(run).started is None or (read_json(run.fetched) or {}).get("t"):
-        return []  # no container, or it was let go with all that it held here
+    if engine is None or not may_hold_more(run, job):
+        return []
     if not is_of_this_host(run):
         return [_skip(b"", "the container is on another machine, %s" % job["host"].get("hostname"))]
     name = words.CONTAINER_PREFIX + run.id
     try:
-        if not _ask([*engine, "ps", "-a", "-q", "--filter", "name=^%s$" % name]).strip():
+        if not engine.ask("ps", "-a", "-q", "--filter", "name=^%s$" % name).out.strip():
             gone = "the container is gone, and with it what was written outside the workspace"
             return [_skip(b"", gone, lost=False)]
-        diff = changes.parse_diff(_ask([*engine, "diff", name]))
-    except OSError as error:
+        diff = changes.parse_diff(engine.ask("diff", name, timeout=_DIFF_SECONDS).out)
+    except AgentError as error:
         return [_skip(b"", "the engine did not tell what was written outside the workspace: %s" % error)]
     mounts = [str(mount["target"]) for mount in job.get("mounts") or []]
     copy = _Copy(engine, name, run, mounts, live, [])
@@ -60,21 +70,14 @@ def forget(run: RunPaths, job: Dict[str, Any]) -> None:
     engine = _engine(job)
     if engine is not None:
         with contextlib.suppress(AgentError, OSError):
-            load("docker", engine).remove(run, job)
+            load("docker", engine.argv).remove(run, job)
 
 
-def _engine(job: Dict[str, Any]) -> Optional[List[str]]:
+def _engine(job: Dict[str, Any]) -> Optional[Engine]:
     host = job.get("host") or {}
     if host.get("runtime") != "docker" or not host.get("engine"):
         return None
-    return [str(word) for word in host["engine"]]
-
-
-def _ask(argv: Sequence[str]) -> bytes:
-    answer = programs.ask(argv, timeout=_SECONDS)
-    if not answer.ok:
-        raise OSError(answer.complaint or "no answer")
-    return answer.out
+    return Engine([str(word) for word in host["engine"]])
 
 
 def _skip(path: bytes, why: str, *, lost: bool = True) -> Skipped:
@@ -85,7 +88,7 @@ def _skip(path: bytes, why: str, *, lost: bool = True) -> Skipped:
 class _Copy:
     """From one container into one run's `outside/`."""
 
-    engine: List[str]
+    engine: Engine
     container: str
     run: RunPaths
     mounts: List[str]
@@ -94,7 +97,7 @@ class _Copy:
 
     def take(self, kind: str, source: bytes) -> None:
         """One `docker cp` to a tar stream, of which the regular files are taken."""
-        argv = [os.fsencode(word) for word in (*self.engine, "cp", self.container + ":")]
+        argv = [os.fsencode(word) for word in self.engine.command("cp", self.container + ":")]
         argv[-1] += source
         with tempfile.TemporaryFile() as said:
             process = subprocess.Popen([*argv, b"-"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said)

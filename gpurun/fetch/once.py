@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,7 @@ from gpurun import rsync
 from gpurun.agent.files import sync_folder
 from gpurun.errors import ContactLost
 from gpurun.fetch import arrivals, verify
+from gpurun.fetch.background import Background
 from gpurun.fetch.destination import Destination, InTheWay, Placed
 from gpurun.fetch.plan import Item, Left, Listing, groups, read_listing, select, without_clashes
 from gpurun.fetch.report import Fetched, Report, Wanted, no_room
@@ -21,8 +24,23 @@ if TYPE_CHECKING:
 
 TRIES = 3  # for a file that changes under our hands
 PAUSE = 2.2  # seconds between two tries: a file that was quiet for 2 s is taken to be whole
-LISTING_SECONDS = 900.0  # the host may have to copy files out of a container first
+LISTING_SECONDS = 120.0  # a walk over many files, on a slow disk
+OUTSIDE_SECONDS = 1800.0  # the host may have much to copy out of a container
+AT_ONCE = 2  # transfers: one's round trips, and the limit of one SSH channel, pass while the other moves
 STILL_WRITTEN = "still being written; kept the last whole version"
+
+
+class _Cancelled(Exception):
+    """Another transfer failed, or the person gave up: rsync is ended by TERM and keeps what it has."""
+
+
+@dataclass(frozen=True)
+class _Transfer:
+    """A group of files on its way: rsync brings them while both ends hash."""
+
+    group: list[Item]
+    hashes: Background[verify.Hashes]
+    arrival: Background[tuple[dict[str, arrivals.Arrived], str]]  # and what rsync complained of
 
 
 @dataclass
@@ -33,32 +51,42 @@ class Pass:
     destination: Destination
     only: tuple[str, ...]
     report: Report
-    done: int = 0  # bytes of finished transfers
-    total: int = 0
+    _moved: dict[int, int] = field(default_factory=dict)  # bytes of each group that has been begun
+    _total: int = 0
+    _over: threading.Event = field(default_factory=threading.Event)
 
     def run_through(self) -> Fetched:
         self.report.say(f"asking {self.wire.host} what {self.destination.run} wrote")
         listing = self._list()
-        fetched = Fetched(self.destination.run, self.destination.root, listing.live, left=list(listing.left))
+        fetched = Fetched(self.destination.run, self.destination.root, listing.live)
+        outside = Background(lambda: self._list(outside=True)) if listing.container else None
+        self._bring(listing, fetched)
+        if outside is not None:
+            self.report.say(f"asking {self.wire.host} what was written outside the workspace")
+            self._bring(outside.result(), fetched, outside=True)
+        if not fetched.writing and not fetched.left:
+            self.destination.clear()
+        return fetched
+
+    def _bring(self, listing: Listing, fetched: Fetched, *, outside: bool = False) -> None:
+        """All that `listing` names, as far as it can be had."""
+        fetched.left += listing.left
         waiting = self._choose(listing, fetched)
         self._check_room(waiting)
         for attempt in range(TRIES):
             if attempt and listing.live:
                 self.report.say(f"waiting for {len(waiting)} files that are being written")
                 self.report.sleep(PAUSE)
-                waiting = self._look_again(waiting)
+                waiting = self._look_again(waiting, outside=outside)
             waiting = self._transfer(listing, fetched, waiting, last=attempt == TRIES - 1)
             if not waiting:
                 break
         self._make_links(listing, fetched)
         self.destination.save()
-        if not fetched.writing and not fetched.left:
-            self.destination.clear()
-        return fetched
 
-    def _list(self) -> Listing:
-        request = {"run": self.destination.run, "caches": bool(self.only)}
-        return read_listing(self.wire.ask("outputs", request, timeout=LISTING_SECONDS))
+    def _list(self, *, outside: bool = False) -> Listing:
+        request = {"run": self.destination.run, "caches": bool(self.only), "outside": outside}
+        return read_listing(self.wire.ask("outputs", request, timeout=OUTSIDE_SECONDS if outside else LISTING_SECONDS))
 
     def _choose(self, listing: Listing, fetched: Fetched) -> list[Item]:
         """What has to be transferred. Asks when that is much."""
@@ -67,7 +95,7 @@ class Pass:
         fetched.left += clashing
         files = [item for item in items if item.link is None]
         wanted = [item for item in files if not self.destination.is_current(item)]
-        fetched.unchanged = len(files) - len(wanted)
+        fetched.unchanged += len(files) - len(wanted)
         self.report.confirm(Wanted(fetched.run, fetched.to, tuple(wanted)))
         return wanted
 
@@ -76,36 +104,56 @@ class Pass:
         if needed > self.destination.free():
             raise no_room(self.destination.root, needed)
 
-    def _look_again(self, waiting: list[Item]) -> list[Item]:
+    def _look_again(self, waiting: list[Item], *, outside: bool) -> list[Item]:
         """The same files as they are now; those that the job has removed are no outputs any more."""
-        now = {item.to: item for item in self._list().items if item.link is None}
+        now = {item.to: item for item in self._list(outside=outside).items if item.link is None}
         return [now[item.to] for item in waiting if item.to in now]
 
     def _transfer(self, listing: Listing, fetched: Fetched, items: list[Item], *, last: bool) -> list[Item]:
         """Transfer, verify and place; the files that are worth another try. After the `last` they are told."""
         ready = [item for item in items if item.writing is None]
         again = {item: verify.Verdict(False, item.writing) for item in items if item.writing is not None}
-        self.done, self.total = 0, sum(item.size for item in ready)
-        for group in groups(ready):
-            again.update(self._transfer_group(listing, fetched, group))
-            self.destination.save()
+        self._moved, self._total = {}, sum(item.size for item in ready)
+        on_the_way: deque[_Transfer] = deque()
+        try:
+            for group in groups(ready):
+                on_the_way.append(self._begin(listing.root, group))
+                if len(on_the_way) == AT_ONCE:
+                    again.update(self._finish(fetched, on_the_way.popleft()))
+            while on_the_way:
+                again.update(self._finish(fetched, on_the_way.popleft()))
+        except BaseException:
+            self._over.set()
+            for transfer in on_the_way:
+                transfer.arrival.over(rsync.SECONDS_TO_END)
+            raise
         if not last:
             return list(again)
         for item, verdict in again.items():
             self._tell(fetched, item, verdict, live=listing.live)
         return []
 
-    def _transfer_group(self, listing: Listing, fetched: Fetched, group: list[Item]) -> dict[Item, verify.Verdict]:
-        """One rsync, both ends hashing meanwhile. What came whole is in its place afterwards."""
-        run = self.destination.run
-        questions = verify.Questions(self.wire, run, group)
-        with arrivals.Arrivals(self.destination, group) as watch:
-            said = self._pull(listing.root, group)
-            came = watch.finish()
+    def _begin(self, root: str, group: list[Item]) -> _Transfer:
+        number = len(self._moved)
+        self._moved[number] = 0
+        hashes = verify.ask_early(self.wire, self.destination.run, group)
+
+        def arrive() -> tuple[dict[str, arrivals.Arrived], str]:
+            with arrivals.Arrivals(self.destination, group) as watch:
+                said = self._pull(root, group, number)
+                return watch.finish(), said
+
+        return _Transfer(group, hashes, Background(arrive))
+
+    def _finish(self, fetched: Fetched, transfer: _Transfer) -> dict[Item, verify.Verdict]:
+        """What came whole is in its place afterwards; the rest with what speaks against it."""
+        group = transfer.group
+        came, said = transfer.arrival.result()
         placed = {item.path: self.destination.placed_size(item) for item in group}
-        verdicts = verify.judge_all(self.wire, run, group, came, questions.answers(), placed)
-        self.done += sum(item.size for item in group)
+        run = self.destination.run
+        verdicts = verify.judge_all(self.wire, run, group, came, transfer.hashes.result(), placed)
         again = {}
+        before = len(fetched.placed)
         for item in group:
             verdict = verdicts[item.path]
             if verdict.good:
@@ -113,22 +161,27 @@ class Pass:
             elif not verdict.gone:
                 self.destination.discard(item.path)
                 again[item] = replace(verdict, why=said) if said and item.path not in came else verdict
-        _settle(self.destination.root, fetched.placed[-len(group) :])
+        _settle(self.destination.root, fetched.placed[before:])
+        self.destination.save()
         return again
 
-    def _pull(self, root: str, group: list[Item]) -> str:
+    def _pull(self, root: str, group: list[Item], number: int) -> str:
         """Run rsync until all has come or nothing comes any more. What it complained of."""
         names = [os.fsencode(item.path) for item in group]
         moved = [0]
 
         def progress(seen: rsync.Progress) -> None:
+            if self._over.is_set():
+                raise _Cancelled
             moved[0] = max(moved[0], seen.bytes)
-            self.report.progress(self.done + seen.bytes, self.total)
+            self._moved[number] = seen.bytes
+            self.report.progress(sum(self._moved.values()), self._total)
 
         while True:
             moved[0] = 0
             try:
                 rsync.pull(self.wire.connection, root, names, self.destination.staging, progress=progress)
+                self._moved[number] = sum(item.size for item in group)
                 return ""
             except ContactLost:
                 if not moved[0]:

@@ -15,7 +15,7 @@ from typing import Any
 from gpurun.errors import GpurunError
 
 PRIVATE = ".gpurun"  # our own folder in the destination: state, and what is on its way
-GROUP_BYTES = 2_000_000_000  # what is placed at once; also bounds one question for hashes
+GROUP_BYTES = 500_000_000  # what is placed at once; also bounds one question for hashes
 SMALL_GROUP_BYTES = 16_000_000  # not worth a transfer of its own
 GROUP_FILES = 20_000
 
@@ -61,6 +61,7 @@ class Listing:
     live: bool
     items: tuple[Item, ...]
     left: tuple[Left, ...]
+    container: bool  # there may be more, outside the workspace, which takes longer to find
 
 
 def read_listing(answer: Mapping[str, Any]) -> Listing:
@@ -91,7 +92,7 @@ def read_listing(answer: Mapping[str, Any]) -> Listing:
         raise GpurunError(
             "the host named no folder of the run", "This is a bug of gpurun, or not gpurun's agent there."
         )
-    return Listing(root, bool(answer["live"]), tuple(items), tuple(left))
+    return Listing(root, bool(answer["live"]), tuple(items), tuple(left), bool(answer.get("container")))
 
 
 def _refusal(entry: Mapping[str, Any]) -> str | None:

@@ -4,13 +4,13 @@ their way.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gpurun.errors import GpurunError
 from gpurun.fetch.arrivals import Arrived
+from gpurun.fetch.background import Background
 from gpurun.fetch.plan import Item
 
 if TYPE_CHECKING:
@@ -33,25 +33,16 @@ class Verdict:
     gone: bool = False  # the job removed it meanwhile, so that it is no output any more
 
 
-class Questions:
-    """The host's hashes of some files, asked in the background. A question that fails leaves its files
-    unanswered.
-    """
+def ask_early(wire: Wire, run: str, items: Sequence[Item]) -> Background[Hashes]:
+    """Ask while the files are on their way. One that fails leaves them unanswered: they are asked about again."""
 
-    def __init__(self, wire: Wire, run: str, items: Sequence[Item]) -> None:
-        self._hashes: Hashes = {}
-        self._thread = threading.Thread(target=self._ask, args=(wire, run, items), name="hashes", daemon=True)
-        self._thread.start()
-
-    def _ask(self, wire: Wire, run: str, items: Sequence[Item]) -> None:
+    def work() -> Hashes:
         try:
-            self._hashes = ask(wire, run, items, {})
+            return ask(wire, run, items, {})
         except GpurunError:
-            return  # asked again when the files are here, where a failure is told
+            return {}
 
-    def answers(self) -> Hashes:
-        self._thread.join()
-        return self._hashes
+    return Background(work)
 
 
 def ask(wire: Wire, run: str, items: Sequence[Item], prefix: Mapping[str, int]) -> Hashes:

@@ -1,13 +1,14 @@
-"""What a run wrote, to be fetched: `{run, caches: bool}`.
+"""What a run wrote, to be fetched: `{run, caches: bool, outside: bool}`.
 
--> `{run, root, live, now, files, skipped, caches, bytes}`. `root` is the run's directory. A file is `{path,
-as, size, mtime_ns, ctime_ns, inode, link, rank, grows, writing}`: `path` is relative to `root`, `as` to the folder it
-is fetched into, `link` the relative target of a symbolic link (then there is no `path` to read), `rank` its
-turn (0 first), `grows` true for what its writer only appends to, `writing` why it is not whole now, as far as
-a glance tells.
+-> `{run, root, live, now, files, skipped, caches, bytes, container}`. `root` is the run's directory. A file is `{path,
+as, size, mtime_ns, ctime_ns, inode, link, rank, grows, writing}`: `path` is relative to `root`, `as` to the folder that
+it is fetched into, `link` the relative target of a symbolic link (then there is no `path` to read), `rank` its turn (0
+first), `grows` true for what its writer only appends to, `writing` why it is not whole now, as far as a glance tells.
+`skipped` is `[{path, why, lost}]`, `lost` where the fetch is not whole without it.
 
-The folder that it is fetched into has the job's files where the job has them, gpurun's own record under
-`_gpurun/`, and what the job wrote outside its workspace under `outside/`.
+What lies outside the workspace takes long to find: `container` says that it is worth a question of its own, with
+`outside` true, which answers with those files alone. The folder that all is fetched into has the job's files where the
+job has them, gpurun's own record under `_gpurun/`, and what was written outside the workspace under `outside/`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any, Dict, List, Tuple
 from .. import outputs, records, tend, wholeness
 from .. import vocabulary as words
 from ..files import read_json
-from ..outside import collect
+from ..outside import collect, may_hold_more
 from ..paths import HostPaths, RunPaths
 
 File = Dict[str, Any]
@@ -31,10 +32,18 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     tend.tend_run(host, run)
     live = not os.path.exists(run.exit)
     now = time.time()
+    job = read_json(run.job) or {}
     names = outputs.free_names(run.workspace, ("_gpurun", "outside"))
-    found = outputs.find_outputs(run.workspace, run.snapshot, with_caches=bool(request.get("caches")))
-    away = collect(run, read_json(run.job) or {}, live)
-    files = [*_record(run, names["_gpurun"]), *_workspace(found), *_outside(run, names["outside"])]
+    found = outputs.Found()
+    container = may_hold_more(run, job)
+    if request.get("outside"):
+        found.skipped = collect(run, job, live)
+        files = _outside(run, names["outside"])
+    else:
+        found = outputs.find_outputs(run.workspace, run.snapshot, with_caches=bool(request.get("caches")))
+        files = [*_record(run, names["_gpurun"]), *_workspace(found)]
+        if not container:
+            files += _outside(run, names["outside"])
     if live:
         _mark_writing(run, files, now)
     files.sort(key=lambda file: (file["rank"], file["size"], file["as"]))
@@ -44,9 +53,10 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
         "live": live,
         "now": now,
         "files": files,
-        "skipped": found.skipped + away,
+        "skipped": found.skipped,
         "caches": found.caches,
         "bytes": sum(file["size"] for file in files),
+        "container": container,
     }
 
 
