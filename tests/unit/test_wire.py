@@ -131,7 +131,7 @@ def test_a_large_request_does_not_block(home: Path) -> None:
 
 def test_a_host_that_is_late_is_out_of_reach(home: Path) -> None:
     fake_agent(home, "time.sleep(30)")
-    with pytest.raises(ContactLost, match="no answer within 0.3 s"):
+    with pytest.raises(ContactLost, match=r"no answer within 0\.3 s"):
         wire.connect(Profile(), interactive=False).ask("ps", {}, within=0.3)
 
 
