@@ -17,6 +17,7 @@ from gpurun.errors import GpurunError, UsageError
 from gpurun.push import parse_target, push, survey
 from gpurun.wire import Wire
 from tests.unit.hostile import NAMES
+from tests.unit.slow_line import slow_line
 
 if TYPE_CHECKING:
     from gpurun.demo.host import EmbeddedHost
@@ -88,22 +89,26 @@ def test_links_inside_travel_and_those_that_lead_out_are_named(laptop: Wire, dat
     assert sorted(path.name for path in (data / "links").rglob("*")) == ["deep", "inside", "real"]
 
 
-def test_a_push_goes_on_when_the_host_hangs_up(
-    laptop: Wire, embedded_host: EmbeddedHost, data: Path, tmp_path: Path
+def test_a_push_goes_on_when_the_line_breaks(
+    laptop: Wire, embedded_host: EmbeddedHost, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "set"
     folder.mkdir()
-    content = random.Random(3).randbytes(60_000_000)
+    content = random.Random(3).randbytes(50_000_000)
     (folder / "big").write_bytes(content)
-    hung_up: list[int] = []
+    broke: list[int] = []
+    with slow_line(embedded_host, tmp_path) as (proxy, ssh):
+        monkeypatch.setenv("GPURUN_SSH", ssh)
 
-    def progress(done: int, total: int) -> None:
-        if done > 5_000_000 and not hung_up:
-            hung_up.append(done)
-            embedded_host.hang_up()
+        def progress(done: int, total: int) -> None:
+            if done > 5_000_000 and not broke:
+                broke.append(done)
+                proxy.reset()
 
-    push(laptop, "demo", folder, "big", survey(folder), progress=progress)
-    assert hung_up
+        push(laptop, "demo", folder, "big", survey(folder), progress=progress)
+        laptop.connection.close()
+        assert broke
+        assert sum(each.up for each in proxy.traffic) < 1.9 * len(content)
     assert (data / "big" / "big").read_bytes() == content
     assert [path.name for path in (data / "big").iterdir()] == ["big"]
 

@@ -12,7 +12,9 @@ import pytest
 
 from gpurun import fetch, wire
 from gpurun.config.hosts import Host
+from tests.faultproxy import FaultProxy
 from tests.unit.agent.run_folder import RunFolder
+from tests.unit.slow_line import slow_line
 
 if TYPE_CHECKING:
     from gpurun.demo.host import EmbeddedHost
@@ -50,6 +52,14 @@ def laptop(embedded_host: EmbeddedHost, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("GPURUN_SSH", shlex.join(embedded_host.ssh_command))
     yield embedded_host
     wire.connect(Host(embedded_host.alias), interactive=False).connection.close()
+
+
+@pytest.fixture
+def slow(laptop: EmbeddedHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    with slow_line(laptop, tmp_path) as (proxy, ssh):
+        monkeypatch.setenv("GPURUN_SSH", ssh)
+        yield proxy
+        wire.connect(Host(laptop.alias), interactive=False).connection.close()
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from gpurun import fetch, index
 from gpurun.errors import ContactLost, GpurunError, HostUnreachable
 from gpurun.fetch import destination, once
 from gpurun.wire import Wire
+from tests.faultproxy import FaultProxy
 from tests.unit.fetch.conftest import FetchedRun
 from tests.unit.hostile import NAMES
 
@@ -343,8 +344,8 @@ def test_two_fetches_into_one_folder_do_not_mix(run: FetchedRun) -> None:
         run.fetch()
 
 
-def test_a_host_that_hangs_up_in_the_middle_is_asked_again(run: FetchedRun, laptop: Any) -> None:
-    content = random.Random(1).randbytes(60_000_000)
+def test_a_host_that_hangs_up_in_the_middle_is_asked_again(run: FetchedRun, slow: FaultProxy) -> None:
+    content = random.Random(1).randbytes(50_000_000)
     run.job.write("big.bin", content)
     run.job.end()
     hung_up: list[int] = []
@@ -352,7 +353,7 @@ def test_a_host_that_hangs_up_in_the_middle_is_asked_again(run: FetchedRun, lapt
     def progress(done: int, total: int) -> None:
         if done > 5_000_000 and not hung_up:
             hung_up.append(done)
-            laptop.hang_up()
+            slow.reset()
 
     try:
         run.fetch(report=fetch.Report(progress=progress))
@@ -375,12 +376,12 @@ run = fetch.fetch_run(wire.connect(Host(sys.argv[1]), interactive=False), sys.ar
 """
 
 
-def test_a_fetch_that_was_killed_goes_on_from_what_had_come(run: FetchedRun, laptop: Any) -> None:
-    content = random.Random(2).randbytes(150_000_000)
+def test_a_fetch_that_was_killed_goes_on_from_what_had_come(run: FetchedRun, slow: FaultProxy) -> None:
+    content = random.Random(2).randbytes(50_000_000)
     run.job.write("big.bin", content)
     run.job.end()
     killed = subprocess.Popen(
-        [sys.executable, "-c", KILLED, laptop.alias, run.id, str(run.to)],
+        [sys.executable, "-c", KILLED, "demo", run.id, str(run.to)],
         stdout=subprocess.PIPE,
         start_new_session=True,
     )
@@ -393,6 +394,8 @@ def test_a_fetch_that_was_killed_goes_on_from_what_had_come(run: FetchedRun, lap
         kept = [path for path in there.staging.rglob("*") if path.is_file()]
         assert [(path.parent.name, path.name) for path in kept] == [(destination.PARTIAL, "big.bin")]
         assert kept[0].stat().st_size > 1_000_000
+    before = sum(each.down for each in slow.traffic)
     run.fetch()
     assert run.files() == {"big.bin": content}
+    assert sum(each.down for each in slow.traffic) - before < len(content)
     assert list((run.to / ".gpurun").glob("incoming/**/*")) == []
