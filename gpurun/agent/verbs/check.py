@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import shutil
 import socket
 import tempfile
@@ -81,13 +82,19 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
 def stream(request: Dict[str, Any], host: HostPaths, frames: Frames) -> None:
     until = time.monotonic() + ECHO_FOR
     try:
-        while time.monotonic() < until:
-            time.sleep(0.5)
+        while time.monotonic() < until and not _client_is_gone(0.5):
             frames.beat()
         frames.end({})
     finally:
         if _echo is not None:
             _echo.close()
+
+
+def _client_is_gone(seconds: float) -> bool:
+    """Wait at most so long for the reader of stdout to go away: nothing of ours stays behind on the host for it."""
+    poll = select.poll()
+    poll.register(1, 0)  # errors and hang-ups alone, which are always told
+    return bool(poll.poll(seconds * 1000))
 
 
 def ends_at_logout(user: str) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import subprocess
 from pathlib import Path
 
 from gpurun.agent.verbs import leave
@@ -41,7 +43,30 @@ def test_nvidia_smi_that_fails_is_told_and_asked_again(agent: AgentHost) -> None
     assert not Path(agent.paths.facts).exists()
 
 
-def test_an_echo_answers_while_the_check_goes_on(agent: AgentHost) -> None:
+def test_an_echo_answers_and_goes_with_the_client(agent: AgentHost) -> None:
+    argv = [agent.python, "-I", "-S", str(agent.agent), "check"]
+    question = {"nonce": "n0nce", "protocol": 1, "owner": "ada", "engine": None, "root": None}
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=agent.env) as asked:
+        assert asked.stdin is not None
+        assert asked.stdout is not None
+        asked.stdin.write(json.dumps(question).encode() + b"\n")
+        asked.stdin.close()
+        while asked.stdout.readline() != b"n0nce\n":
+            pass
+        echo = json.loads(asked.stdout.readline())["answer"]["echo"]
+        with socket.create_connection(("127.0.0.1", echo["port"]), timeout=10) as client:
+            client.sendall(b"over a port")
+            assert client.recv(100) == b"over a port"
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(echo["socket"])
+            client.sendall(b"over a socket")
+            assert client.recv(100) == b"over a socket"
+        asked.stdout.close()
+        assert asked.wait(timeout=4) == 0  # sooner than the next beat would have told it
+    assert not Path(echo["socket"]).parent.exists()
+
+
+def test_a_check_without_its_stream(agent: AgentHost) -> None:
     found = agent.ask("check", stream=False)
     assert found["echo"] is None
     assert found["rsync"] is None
