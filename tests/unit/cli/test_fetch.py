@@ -1,0 +1,69 @@
+"""What `gpurun fetch` says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gpurun import index
+from gpurun.cli import app
+from gpurun.cli.fetch import printable
+from tests.unit.fetch.conftest import FetchedRun, laptop, run
+
+__all__ = ["laptop", "run"]
+
+
+@pytest.fixture
+def project(run: FetchedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The project of the run, as the folder that we are in."""
+    (tmp_path / "gpurun.toml").touch()
+    monkeypatch.chdir(tmp_path)
+    job = {"id": run.id, "name": "train", "created": 1.0, "project": {"name": "p", "root": str(tmp_path)}}
+    index.add(job, "demo")
+    return tmp_path
+
+
+def gpurun(*words: str) -> int:
+    return app.main(list(words))
+
+
+def test_the_newest_run_comes_below_the_project(
+    run: FetchedRun, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.job.write("a\x1b[31m", b"12")
+    (run.job.root / "workspace" / "out").symlink_to("/etc")
+    run.job.end()
+    assert gpurun("fetch") == 0
+    said = capsys.readouterr()
+    assert said.out == f"{run.to}\n"
+    assert f"{run.id}: 4 files" in said.err
+    assert "out: a link that leads out of the workspace, to /etc" in said.err
+    assert (project / "fetched" / ".gitignore").read_text() == "*\n"
+    assert gpurun("fetch") == 0
+    assert "nothing new" in capsys.readouterr().err
+
+
+def test_as_json(run: FetchedRun, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run.job.write("x", b"12")
+    run.job.end()
+    assert gpurun("fetch", "--json", "--only", "x", "-o", "here") == 0
+    told = json.loads(capsys.readouterr().out)["runs"][0]
+    assert (told["id"], told["folder"], told["bytes"]) == (run.id, str(project / "here"), 2)
+    assert [one["path"] for one in told["files"]] == ["x"]
+
+
+def test_all_takes_no_run(run: FetchedRun, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert gpurun("fetch", "--all", run.id) == 2
+    run.job.end()
+    assert gpurun("fetch", "--all") == 0
+    assert gpurun("fetch", "--all") == 0
+    assert "all runs of this project are fetched" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [("a b", "a b"), ("a\nb", "a\\nb"), ("\x1b[2J", "\\x1b[2J"), ("\udcff", "\\udcff"), ("é", "é")]
+)
+def test_names_cannot_play_with_the_terminal(name: str, shown: str) -> None:
+    assert printable(name) == shown
