@@ -52,7 +52,7 @@ def submit(place: Place, way: str) -> Figure:
         count[0] += 1
         name = f"hand-{way}-{count[0]}"
         ssh = place.ssh(way, master=master)
-        inside = f"-v $HOME/hand:/workspace -w /workspace --user $(id -u):$(id -g) {BASE_IMAGE} python3 train.py"
+        inside = f"--gpus 1 -v $HOME/hand:/workspace -w /workspace --user $(id -u):$(id -g) {BASE_IMAGE} python3 train.py"
         return place.seconds(
             place.rsync("-az", way, "--exclude=.git", "./", f"{way}:hand/", master=master),
             [*ssh, f"docker run -d --name {name} {inside}"],
