@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpurun.config import hosts
-from gpurun.errors import ContactLost, GpurunError, UsageError
+from gpurun.errors import GpurunError, UsageError
 
 if TYPE_CHECKING:
     from gpurun.rsync import Progress
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 # In the data folder itself, beside each file that broke off; rsync leaves it out of what it sends.
 PARTIAL = ".gpurun-partial"
-PATIENCE = 5  # attempts in a row that moved nothing
 
 
 @dataclass(frozen=True)
@@ -88,9 +87,8 @@ def push(wire: Wire, host: str, folder: Path, name: str, tree: Tree, *, progress
 
     Raises HostUnreachable (repeat it), RsyncError, GpurunError when the host's disk is too small for it.
     """
-    from gpurun.rsync import check_local
+    from gpurun.transfer import keep_on
 
-    check_local()
     there = wire.ask("data", {"name": name})
     if there["empty"] and tree.bytes > there["free"]:
         raise GpurunError(
@@ -99,37 +97,12 @@ def push(wire: Wire, host: str, folder: Path, name: str, tree: Tree, *, progress
             where=f"{host}:{there['path']}",
             code="disk_full",
         )
-    _send(wire.connection, folder, there["path"], tree, progress)
+
+    def report(seen: Progress) -> None:
+        progress(min(seen.bytes, tree.bytes), tree.bytes)
+
+    keep_on(wire.connection, argv(wire.connection, folder, there["path"]), b"", report)
     return Pushed(there["path"], _remember(host, name, there["path"]))
-
-
-def _send(connection: Connection, folder: Path, path: str, tree: Tree, progress: Callable[[int, int], None]) -> None:
-    """Run rsync again after each drop, for as long as something moves."""
-    from gpurun import rsync
-    from gpurun.rsync_errors import explain
-
-    idle = 0
-    while True:
-        moved = [0]
-
-        def report(seen: Progress, moved: list[int] = moved) -> None:
-            moved[0] = max(moved[0], seen.bytes)
-            progress(min(seen.bytes, tree.bytes), tree.bytes)
-
-        code, said = rsync.transfer(argv(connection, folder, path), b"", report)
-        if code == 0:
-            return
-        failure = explain(connection, code, said)
-        idle = 0 if moved[0] else idle + 1
-        if not isinstance(failure, ContactLost) or idle >= PATIENCE:
-            raise failure
-        _pause(idle)
-
-
-def _pause(idle: int) -> None:
-    import time
-
-    time.sleep(min(2.0**idle, 10.0))
 
 
 def argv(connection: Connection, folder: Path, path: str) -> list[str]:

@@ -11,6 +11,7 @@ import os
 import re
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from gpurun.fetch.destination import Destination, InTheWay
@@ -84,6 +85,10 @@ class Arrivals:
         return self.results
 
     def _watch(self) -> None:
+        with suppress(OSError):  # a disk that fails: `finish` meets it again, and tells
+            self._follow_all()
+
+    def _follow_all(self) -> None:
         waiting = sorted(self.items, key=_rsync_order)
         while waiting and not self._over.is_set():
             came = {item.path for item in waiting[:_AHEAD] if self._take(item, unfinished=True)}

@@ -16,23 +16,25 @@ class Background(Generic[T]):
         self._work = work
         self._result: list[T] = []
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        # Not the thread's own `join`: one that Ctrl-C breaks off takes the thread for ended ever after.
+        self._ended = threading.Event()
+        threading.Thread(target=self._run, daemon=True).start()
 
     def _run(self) -> None:
         try:
             self._result.append(self._work())
         except BaseException as error:  # noqa: BLE001 - raised again where the result is wanted
             self._error = error
+        finally:
+            self._ended.set()
 
     def result(self) -> T:
         """Wait for it."""
-        self._thread.join()
+        self._ended.wait()
         if self._error is not None:
             raise self._error
         return self._result[0]
 
     def over(self, seconds: float) -> bool:
         """Wait at most so long for its end, whatever that is."""
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
+        return self._ended.wait(seconds)

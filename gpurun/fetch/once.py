@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from gpurun import rsync
 from gpurun.agent.files import sync_folder
-from gpurun.errors import ContactLost
 from gpurun.fetch import arrivals, verify
 from gpurun.fetch.background import Background
 from gpurun.fetch.destination import Destination, InTheWay, Placed
 from gpurun.fetch.plan import Item, Left, Listing, groups, read_listing, select, without_clashes
 from gpurun.fetch.report import Fetched, Report, Wanted, no_room
+from gpurun.transfer import keep_on
 
 if TYPE_CHECKING:
     from gpurun.wire import Wire
@@ -28,10 +28,6 @@ LISTING_SECONDS = 120.0  # a walk over many files, on a slow disk
 OUTSIDE_SECONDS = 1800.0  # the host may have much to copy out of a container
 AT_ONCE = 2  # transfers: one's round trips, and the limit of one SSH channel, pass while the other moves
 STILL_WRITTEN = "still being written; kept the last whole version"
-
-
-class _Cancelled(Exception):
-    """Another transfer failed, or the person gave up: rsync is ended by TERM and keeps what it has."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +60,7 @@ class Pass:
         if outside is not None:
             self.report.say(f"asking {self.wire.host} what was written outside the workspace")
             self._bring(outside.result(), fetched, outside=True)
-        if not fetched.writing and not fetched.left:
+        if fetched.whole:
             self.destination.clear()
         return fetched
 
@@ -119,10 +115,12 @@ class Pass:
             for group in groups(ready):
                 on_the_way.append(self._begin(listing.root, group))
                 if len(on_the_way) == AT_ONCE:
-                    again.update(self._finish(fetched, on_the_way.popleft()))
+                    again.update(self._finish(fetched, on_the_way[0]))
+                    on_the_way.popleft()
             while on_the_way:
-                again.update(self._finish(fetched, on_the_way.popleft()))
-        except BaseException:
+                again.update(self._finish(fetched, on_the_way[0]))
+                on_the_way.popleft()
+        except BaseException:  # Ctrl-C too: what is on its way is to be kept
             self._over.set()
             for transfer in on_the_way:
                 transfer.arrival.over(rsync.SECONDS_TO_END)
@@ -166,33 +164,31 @@ class Pass:
         return again
 
     def _pull(self, root: str, group: list[Item], number: int) -> str:
-        """Run rsync until all has come or nothing comes any more. What it complained of."""
-        names = [os.fsencode(item.path) for item in group]
-        moved = [0]
+        """Bring all that can be had of a group into staging. What rsync complained of."""
+        connection = self.wire.connection
 
         def progress(seen: rsync.Progress) -> None:
-            if self._over.is_set():
-                raise _Cancelled
-            moved[0] = max(moved[0], seen.bytes)
             self._moved[number] = seen.bytes
             self.report.progress(sum(self._moved.values()), self._total)
 
-        while True:
-            moved[0] = 0
-            try:
-                rsync.pull(self.wire.connection, root, names, self.destination.staging, progress=progress)
-                self._moved[number] = sum(item.size for item in group)
-                return ""
-            except ContactLost:
-                if not moved[0]:
-                    raise
-                self.report.say("the connection broke off; going on")
-            except rsync.RsyncError as error:
-                if error.meaning == rsync.DISK_FULL:
-                    raise no_room(self.destination.root, sum(item.size for item in group)) from error
-                if error.meaning != rsync.PARTIAL:
-                    raise
-                return error.what.splitlines()[-1]
+        try:
+            keep_on(
+                connection,
+                rsync.pull_argv(connection, root, self.destination.staging),
+                rsync.listed(os.fsencode(item.path) for item in group),
+                progress,
+                dropped=lambda: self.report.say("the connection broke off; going on"),
+                cancelled=self._over,
+                accept=(0, 24),  # 24: the job removed files meanwhile
+            )
+        except rsync.RsyncError as error:
+            if error.meaning == rsync.DISK_FULL:
+                raise no_room(self.destination.root, sum(item.size for item in group)) from error
+            if error.meaning != rsync.PARTIAL:
+                raise
+            return error.what.splitlines()[-1]
+        self._moved[number] = sum(item.size for item in group)
+        return ""
 
     def _place(self, fetched: Fetched, item: Item, came: arrivals.Arrived) -> None:
         try:

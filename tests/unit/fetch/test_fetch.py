@@ -399,3 +399,23 @@ def test_a_fetch_that_was_killed_goes_on_from_what_had_come(run: FetchedRun, slo
     assert run.files() == {"big.bin": content}
     assert sum(each.down for each in slow.traffic) - before < len(content)
     assert list((run.to / ".gpurun").glob("incoming/**/*")) == []
+
+
+def test_ctrl_c_ends_a_fetch_soon_and_keeps_what_has_come(run: FetchedRun, slow: FaultProxy) -> None:
+    content = random.Random(3).randbytes(50_000_000)
+    run.job.write("big.bin", content)
+    run.job.end()
+    fetching = subprocess.Popen(
+        [sys.executable, "-c", KILLED, "demo", run.id, str(run.to)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    assert fetching.stdout is not None
+    assert fetching.stdout.readline() == b"there\n"
+    os.killpg(fetching.pid, signal.SIGINT)
+    assert fetching.wait(timeout=8) == -signal.SIGINT
+    kept = [path for path in (run.to / ".gpurun").rglob("*") if path.is_file() and path.name == "big.bin"]
+    assert kept[0].stat().st_size > 1_000_000
+    run.fetch()
+    assert run.files() == {"big.bin": content}
