@@ -8,11 +8,7 @@ import pytest
 
 from gpurun.errors import GpurunError
 from gpurun.fetch import plan
-
-
-def an_entry(**changes: Any) -> dict[str, Any]:
-    entry = {"path": "workspace/x", "as": "x", "size": 1, "mtime_ns": 1, "inode": 1, "link": None}
-    return {**entry, "ctime_ns": 1, "rank": 4, "grows": False, "writing": None, **changes}
+from tests.unit.fetch.meddler import an_entry
 
 
 def an_item(to: str, size: int = 1, rank: int = 4) -> plan.Item:
