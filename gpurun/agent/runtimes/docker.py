@@ -20,7 +20,7 @@ from ..identity import identity, login
 from ..mounts import bind
 from ..paths import RunPaths
 from . import Job, Presence, Say, wrapper
-from .container import Container, create, device_files, fresh_shell, name_of, shell_beside
+from .container import Container, create, device_files, fresh_shell, name_of, shell_beside, token_label
 
 PATIENCE = 120.0  # seconds that an engine may be away while a job is started: it may be restarting
 SHORT_PATIENCE = 10.0
@@ -93,23 +93,37 @@ class Docker:
             raise failed(error, "start") from error
 
     def _bring_up(self, container: Container) -> None:
-        name = name_of(container.run)
         try:
             self.engine.ask(*create(container), timeout=300.0, patience=PATIENCE)
         except EngineError as error:
             if error.kind != "name_taken":
                 raise
             # An earlier supervisor made it, and did not live to see that. To start one that has exited would run the
-            # job a second time.
-            if self._status(container.run) != "created":
-                return
-        self.engine.ask("start", name, timeout=300.0, patience=PATIENCE)
+            # job a second time: `_start` looks first.
+        self._start(container)
 
-    def _status(self, run: RunPaths) -> str:
-        found = self.engine.inspect("container", name_of(run))
+    def _start(self, container: Container) -> None:
+        """A start whose answer was lost may have been done: it is asked again only while the job has not begun."""
+        deadline = time.monotonic() + PATIENCE
+        while self._status(container) == "created":
+            try:
+                self.engine.ask("start", name_of(container.run), timeout=300.0)
+                return
+            except EngineError as error:
+                if not error.is_away or time.monotonic() > deadline:
+                    raise
+                time.sleep(1.0)
+
+    def _status(self, container: Container) -> str:
+        found = self.engine.inspect("container", name_of(container.run), patience=PATIENCE)
         if found is None:
             raise RunFailed("removed", "the job's container was removed while it was started")
-        check_ours(found, run)
+        if not is_ours(found, container.job):
+            raise RunFailed(
+                "start",
+                "the host has a container %s that this run did not make" % name_of(container.run),
+                "remove it there: docker rm " + name_of(container.run),
+            )
         return str(found["State"]["Status"])
 
     def _container(self, run: RunPaths, job: Job, image_id: str, gpus: Sequence[Gpu]) -> Container:
@@ -138,6 +152,8 @@ class Docker:
             found = self.engine.inspect("container", listed[0])
             if found is None:  # removed in between: the next question will tell
                 return Presence("no_answer")
+            if not is_ours(found, job):  # nothing is known of it, nor done to it
+                return Presence("absent")
             presence = parse_state(found["State"])
             if presence.kind == "exited" and job["user"] == "root":
                 self._hand_over(run, job, found["Image"])
@@ -154,10 +170,13 @@ class Docker:
         bound = [word for place in places for word in ("--mount", bind(place, place))]
         confined = ["--network", "none", "--cap-drop", "ALL", "--cap-add", "CHOWN", "--cap-add", "DAC_OVERRIDE"]
         owner = "%d:%d" % (who.uid, who.gid)
-        self.engine.ask(
-            "run", "--rm", "--user", "0:0", *confined, *bound, "--entrypoint", "chown", image_id, "-Rh", owner, *places,
-            timeout=600.0,
-        )  # fmt: skip
+        try:
+            self.engine.ask(
+                "run", "--rm", "--user", "0:0", *confined, *bound, "--entrypoint", "chown", image_id, "-Rh", owner, *places,
+                timeout=600.0,
+            )  # fmt: skip
+        except EngineError:
+            pass  # an image without `chown`, say: no reason to keep the run's end from being told
 
     def wait(self, run: RunPaths, job: Job, seconds: float) -> None:
         if not self.engine.can_be_killed:
@@ -195,7 +214,9 @@ class Docker:
 
     def remove(self, run: RunPaths, job: Job) -> None:
         try:
-            self.engine.ask("rm", "--force", "--volumes", name_of(run), timeout=120.0, patience=SHORT_PATIENCE)
+            found = self.engine.inspect("container", name_of(run), patience=SHORT_PATIENCE)
+            if found is not None and is_ours(found, job):
+                self.engine.ask("rm", "--force", "--volumes", found["Id"], timeout=120.0, patience=SHORT_PATIENCE)
         except EngineError as error:
             if error.kind != "absent":
                 raise
@@ -224,15 +245,10 @@ def _lay_out(container: Container) -> None:
     write_atomically(run.group, container.who.group())
 
 
-def check_ours(found: Mapping[str, Any], run: RunPaths) -> None:
-    """Raises RunFailed for a container that has our name and is not ours."""
-    config = found.get("Config") or {}
-    if (config.get("Labels") or {}).get(words.LABEL_RUN) != run.id:
-        raise RunFailed(
-            "start",
-            "the host has a container %s that gpurun did not make" % name_of(run),
-            "remove it there: docker rm " + name_of(run),
-        )
+def is_ours(found: Mapping[str, Any], job: Job) -> bool:
+    """Whether this run made the container: another user's run, or a stranger's container, may have the same name."""
+    labels = (found.get("Config") or {}).get("Labels") or {}
+    return labels.get(words.LABEL_RUN) == job["id"] and labels.get(words.LABEL_TOKEN) == token_label(job)
 
 
 # The kinds of refusals that end a run for another reason than the step that met them.
