@@ -12,10 +12,13 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gpurun.secret import Secret
 
 # After this time without a start the agent ends a run as failed(sync); see the tend table.
 FORGET_AFTER = 3600.0
@@ -44,12 +47,22 @@ class Claim:
             os.close(self._lock)
 
 
-def take(job: dict[str, Any], manifest: dict[str, Any], host: str, *, now: float | None = None) -> Claim:
-    """Claim `job`: under the id of an equal submit that nobody works on any more, else under its own."""
+def take(
+    job: dict[str, Any],
+    manifest: dict[str, Any],
+    host: str,
+    env: Mapping[str, Secret] | None = None,
+    *,
+    now: float | None = None,
+) -> Claim:
+    """Claim `job`: under the id of an equal submit that nobody works on any more, else under its own.
+
+    Equal is one with the same job, files, host and values of `env`, which are not in the job.
+    """
     now = time.time() if now is None else now
     folder = _folder()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    same = _fingerprint(job, manifest, host)
+    same = _fingerprint(job, manifest, host, env or {})
     for file, lock, earlier in _abandoned(folder, now):
         if earlier["fingerprint"] == same:
             ours = {key: earlier[key] for key in _OF_ONE_SUBMIT if key in earlier}
@@ -86,10 +99,11 @@ def _abandoned(folder: Path, now: float) -> Iterator[tuple[Path, int, dict[str, 
             yield file, lock, earlier
 
 
-def _fingerprint(job: dict[str, Any], manifest: dict[str, Any], host: str) -> str:
-    """Equal for two submits of the same job with the same files to the same host."""
+def _fingerprint(job: dict[str, Any], manifest: dict[str, Any], host: str, env: Mapping[str, Secret]) -> str:
+    """Equal for two submits of the same job with the same files and environment to the same host."""
     asked = {key: value for key, value in job.items() if key not in _OF_ONE_SUBMIT}
-    return hashlib.sha256(json.dumps([asked, manifest, host], sort_keys=True).encode()).hexdigest()
+    values = {name: value.reveal() for name, value in env.items()}
+    return hashlib.sha256(json.dumps([asked, manifest, host, values], sort_keys=True).encode()).hexdigest()
 
 
 def _folder() -> Path:

@@ -13,7 +13,9 @@ class GpurunError(Exception):
 
     exit_code = words.EXIT_FAILED
 
-    def __init__(self, what: str, next_step: str = "", *, where: str = "", exit_code: int | None = None, code: str = "") -> None:
+    def __init__(
+        self, what: str, next_step: str = "", *, where: str = "", exit_code: int | None = None, code: str = ""
+    ) -> None:
         super().__init__(what)
         self.what = what
         self.where = where

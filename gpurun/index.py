@@ -84,6 +84,8 @@ def patch(run_id: str) -> bytes | None:
 def update(records: Iterable[Mapping[str, Any]], host: str, *, now: float | None = None) -> None:
     """Take in RunRecords as `host` answered them. Runs that the laptop did not know get an entry."""
     for record in records:
+        if not re.fullmatch(words.RUN_ID, record["id"]):
+            continue  # an id is a file's name here: a broken host must not choose another
         known = find(record["id"]) or RunEntry(
             record["id"], record["name"], record["project"], None, host, None, float(record["created"])
         )
@@ -151,6 +153,12 @@ def remove(run_id: str) -> None:
     """Forget a run; nothing when it is not known."""
     for suffix in (".json", ".patch"):
         (folder() / f"{run_id}{suffix}").unlink(missing_ok=True)
+
+
+def is_here(run_id: str) -> bool:
+    """Whether all that the run wrote has come to this laptop, and the folder that it came to is still there."""
+    entry = find(run_id)
+    return bool(entry and entry.fetched and entry.fetched_to and Path(entry.fetched_to).is_dir())
 
 
 def mark_fetched(run_id: str, to: str, *, now: float | None = None) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,8 +131,10 @@ def git(root: Path, *arguments: str) -> process.Completed | None:
     return done if done.code == 0 else None
 
 
-def git_facts(root: Path) -> dict[str, Any] | None:
+def git_facts(root: Path, travels: Callable[[str], bool] = lambda _: True) -> dict[str, Any] | None:
     """`commit`, `branch` (None on a detached head), `dirty`, `patch` against the commit; None without a working git.
+
+    `travels` says whether a file of the project may leave the laptop: of one that stays, the patch tells nothing.
 
     `dirty` counts new files too. The patch has the project's tracked changes alone (new files lie in the snapshot);
     it is None when there are none, and when it is larger than PATCH_LIMIT. Bytes that are not UTF-8 are surrogates.
@@ -150,13 +152,18 @@ def git_facts(root: Path) -> dict[str, Any] | None:
         "commit": commit,
         "branch": None if branch == "(detached)" else branch,
         "dirty": bool(changes),
-        "patch": _patch(root) if commit and any(line[0] != "?" for line in changes) else None,
+        "patch": _patch(root, travels) if commit and any(line[0] != "?" for line in changes) else None,
     }
 
 
-def _patch(root: Path) -> str | None:
+def _patch(root: Path, travels: Callable[[str], bool]) -> str | None:
+    listed = git(root, "diff", "HEAD", "--name-only", "--no-renames", "--relative", "-z", "--", ".")
+    names = [os.fsdecode(name) for name in listed.stdout.split(b"\0") if name] if listed else []
+    sent = [name for name in names if travels(name) or not os.path.lexists(root / name)]
+    if not sent:
+        return None
     plain = ("--no-ext-diff", "--no-textconv", "--no-color", "--src-prefix=a/", "--dst-prefix=b/")
-    answer = git(root, "diff", "HEAD", "--binary", *plain, "--", ".")
+    answer = git(root, "--literal-pathspecs", "diff", "HEAD", "--binary", *plain, "--", *sent)
     if answer is None or not answer.stdout or len(answer.stdout) > PATCH_LIMIT:
         return None
     return os.fsdecode(answer.stdout)

@@ -12,8 +12,6 @@ from gpurun.agent import vocabulary as words
 if TYPE_CHECKING:
     from gpurun.runs import HostRuns
 
-DAY = 86400.0
-
 
 @dataclass(frozen=True)
 class Removal:
@@ -24,16 +22,11 @@ class Removal:
 
     @property
     def fetched(self) -> bool:
-        return is_fetched(self.record)
+        return index.is_here(self.record["id"])
 
     @property
     def bytes(self) -> int:
         return int(self.record.get("disk") or 0)
-
-
-def is_fetched(record: dict[str, Any]) -> bool:
-    entry = index.find(record["id"])
-    return bool(record.get("fetched") or (entry and entry.fetched))
 
 
 def choose(found: Sequence[HostRuns], *, owner: str, fetched: bool, older_than: float | None) -> list[Removal]:
@@ -45,6 +38,6 @@ def choose(found: Sequence[HostRuns], *, owner: str, fetched: bool, older_than: 
         for record in one.answer["runs"]:
             ended = record["state"] in words.ENDS and record["owner"] == owner
             age = one.answer["now"] - (record["ended"] or record["created"] or 0)
-            if ended and (not fetched or is_fetched(record)) and (older_than is None or age > older_than):
+            if ended and (not fetched or index.is_here(record["id"])) and (older_than is None or age > older_than):
                 chosen.append(Removal(one.host, record))
     return chosen

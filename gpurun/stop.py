@@ -62,13 +62,13 @@ def watch(
     records: Sequence[dict[str, Any]],
     countdown: Callable[[list[tuple[dict[str, Any], float | None]]], None],
     *,
-    clock: Callable[[], float] = time.time,
+    clock: Callable[[], float] = time.monotonic,
 ) -> list[dict[str, Any]]:
     """Wait until all have ended; `countdown` gets the live ones, each with the seconds until it is killed."""
     now = {record["id"]: record for record in records}
-    latest = clock() + max([_left(record, clock()) or 0.0 for record in records], default=0.0)
+    latest = clock() + max([_left(record) or 0.0 for record in records], default=0.0)
     while live := [record for record in now.values() if record["state"] not in words.ENDS]:
-        countdown([(record, _left(record, clock())) for record in live])
+        countdown([(record, _left(record)) for record in live])
         if clock() > latest + OVERTIME:
             names = ", ".join(record["id"] for record in live)
             raise GpurunError(
@@ -92,8 +92,9 @@ def _ask_again(entries: Sequence[RunEntry]) -> list[dict[str, Any]]:
     return found
 
 
-def _left(record: dict[str, Any], now: float) -> float | None:
-    return None if record.get("kill_at") is None else max(float(record["kill_at"]) - now, 0.0)
+def _left(record: dict[str, Any]) -> float | None:
+    """Seconds until the host kills it, by the host's own clock: the laptop's may be another."""
+    return None if record.get("kill_in") is None else float(record["kill_in"])
 
 
 def still_held(entries: Sequence[RunEntry], *, sleep: Callable[[float], None] = time.sleep) -> list[str]:
@@ -103,7 +104,8 @@ def still_held(entries: Sequence[RunEntry], *, sleep: Callable[[float], None] = 
         wire = runs.wire_to(host)
         for _ in range(TRIES):
             answer = wire.ask("ps", {"ids": ids, "gpus": True}, timeout=30)
-            used = [gpu for gpu in answer["gpus"] if any(_names(gpu["used_by"], run) for run in ids)]
+            theirs = {gpu["uuid"] for record in answer["runs"] for gpu in record["gpus"]}
+            used = [gpu for gpu in answer["gpus"] if gpu["uuid"] in theirs and _is_leftover(gpu["used_by"], ids)]
             if not used:
                 break
             sleep(PAUSE)
@@ -112,5 +114,7 @@ def still_held(entries: Sequence[RunEntry], *, sleep: Callable[[float], None] = 
     return held
 
 
-def _names(used_by: str | None, run: str) -> bool:
-    return used_by is not None and run in used_by.split()
+def _is_leftover(used_by: str | None, ids: Sequence[str]) -> bool:
+    """True unless the GPU is free or was given to the next run: a process that stayed behind bears no run's name."""
+    words_of = (used_by or "").split()
+    return bool(words_of) and (words_of[0] != "run" or words_of[1] in ids)

@@ -50,22 +50,20 @@ class Started:
     record: dict[str, Any]
     stream: Stream | None  # its log, when that was asked for
     earlier: bool  # it had been started already, by the submit that this one repeats
+    fetch: bool  # the job wants to be fetched when it has ended
 
 
 def make_plan(loaded: Loaded, *, run_id: str | None = None, now: float | None = None) -> Plan:
     """List the project's files and write the job. Reads the project alone."""
-    from concurrent.futures import ThreadPoolExecutor
-
     from gpurun.dependencies import find_dependencies
     from gpurun.job import make_job
     from gpurun.project import git_facts
 
-    with ThreadPoolExecutor(1) as beside:  # git has processes of its own, which work meanwhile
-        git = beside.submit(git_facts, loaded.project.root)
-        files = _list(loaded)
-        found = find_dependencies(files, loaded.spec.dependencies, own_image=loaded.spec.image is not None)
-        now = time.time() if now is None else now
-        job = make_job(loaded, files, now=now, dependencies=found.job, git=git.result(), run_id=run_id)
+    files = _list(loaded)
+    git = git_facts(loaded.project.root, files.has)
+    found = find_dependencies(files, loaded.spec.dependencies, own_image=loaded.spec.image is not None)
+    now = time.time() if now is None else now
+    job = make_job(loaded, files, now=now, dependencies=found.job, git=git, run_id=run_id)
     return Plan(loaded, files, job, (*files.notes, *([found.note] if found.note else [])), found.needs_agent)
 
 
@@ -87,7 +85,7 @@ def submit(wire: Wire, plan: Callable[[], Plan], report: Report, *, follow: bool
         if prepared["run"]["state"] in (words.CREATED, words.SYNCING):
             started = _send_and_start(wire, plan(), prepared, report, taken[0].job, follow=follow)
         else:
-            started = Started(prepared["run"], None, earlier=True)
+            started = Started(prepared["run"], None, earlier=True, fetch=plan().loaded.spec.fetch)
     except BaseException as error:
         if taken:
             _give_up(taken[0], error, on_host=prepared is not None or taken[0].taken_over)
@@ -100,7 +98,7 @@ def submit(wire: Wire, plan: Callable[[], Plan], report: Report, *, follow: bool
 def _first_question(wire: Wire, plan: Plan, report: Report, taken: list[Claim]) -> dict[str, Any]:
     """The request of `prepare`. From here on the run is known on this laptop, whatever becomes of this process."""
     report.listed(plan)
-    claim = claims.take({**plan.job}, plan.files.manifest(), wire.host)
+    claim = claims.take({**plan.job}, plan.files.manifest(), wire.host, plan.loaded.env)
     taken.append(claim)
     index.add(claim.job, wire.host)
     report.say(f"asking {wire.host}")
@@ -166,9 +164,10 @@ def _start(wire: Wire, plan: Plan, files: FileList, job: dict[str, Any], *, foll
         "follow": follow,
     }
     if not follow:
-        return Started(wire.ask("start", {**request, "stream": False}, timeout=60)["run"], None, earlier=False)
+        record = wire.ask("start", {**request, "stream": False}, timeout=60)["run"]
+        return Started(record, None, earlier=False, fetch=plan.loaded.spec.fetch)
     stream = wire.stream("start", request, timeout=60)
-    return Started(stream.answer["run"], stream, earlier=False)
+    return Started(stream.answer["run"], stream, earlier=False, fetch=plan.loaded.spec.fetch)
 
 
 def _list(loaded: Loaded) -> FileList:

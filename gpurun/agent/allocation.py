@@ -31,7 +31,7 @@ def wait_for_gpus(run: RunPaths, job: Job, check: Callable[[], None]) -> Tuple[L
         told: Optional[str] = None
         while True:
             check()
-            standing.touch()
+            os.utime(standing.fd)  # cleaners of /tmp go by age
             taken, why = _try_to_take(run, job, ticket)
             if taken is not None:
                 return taken
@@ -78,6 +78,9 @@ def _try_to_take(
     run: RunPaths, job: Job, ticket: tickets.Ticket
 ) -> Tuple[Optional[Tuple[List[Gpu], List[locks.Held]]], str]:
     """The GPUs and their locks, or None and what the run waits for."""
+    first = tickets.ahead_of(ticket)
+    if first is not None:  # only the first in line needs to look
+        return None, "its turn for %s GPU(s), after run %s" % (job["resources"]["gpus"], first.run)
     try:
         found, used = look(job["host"]["engine"])
     except AgentError as error:

@@ -9,7 +9,7 @@ from . import facts
 
 # File systems that are on a disk of this machine and outlive a reboot.
 LASTING = ("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "jfs", "bcachefs")
-NETWORK = ("nfs", "nfs4", "cifs", "smb3", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "afs", "9p", "fuse.sshfs")
+
 _NOT_FOR_DATA = ("/boot", "/efi", "/etc", "/usr", "/var/lib/docker", "/snap", "/nix", "/proc", "/sys", "/dev")
 
 

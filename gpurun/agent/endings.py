@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from typing import Any
 
 from . import facts, journal
@@ -17,7 +18,7 @@ def end(run: RunPaths, state: str, reason: str, **facts_of_end: Any) -> None:
     """Record the end, and wipe what must not outlive the run."""
     journal.record_end(run, state, reason, **facts_of_end)
     wipe(run)
-    write_json(run.usage, {"bytes": disk_use(run), "t": time.time()})
+    note_disk_use(run)
 
 
 def wipe(run: RunPaths) -> None:
@@ -59,6 +60,12 @@ def end_gone(run: RunPaths, state: journal.Run) -> None:
         end(run, words.LOST, "keeper", message="the job and what watched it were killed from outside")
     else:
         end(run, words.LOST, "removed", message="the job's container was removed from outside")
+
+
+def note_disk_use(run: RunPaths) -> None:
+    """For `ps`. What cannot be written is not known."""
+    with suppress(OSError):
+        write_json(run.usage, {"bytes": disk_use(run), "t": time.time()})
 
 
 def disk_use(run: RunPaths) -> int:

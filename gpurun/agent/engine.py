@@ -79,6 +79,11 @@ class EngineError(AgentError):
         self.kind = kind
         self.said = said
 
+    @property
+    def is_away(self) -> bool:
+        """No answer, which may come in a while: the engine may be restarting."""
+        return self.kind in ("down", "no_answer")
+
 
 def classify(said: str) -> str:
     """What kind of refusal this text of an engine is; `unknown` for one that nobody has met."""
@@ -135,10 +140,10 @@ class Engine:
         """Run a command that takes long, and pass on what it says. Its exit code is the caller's to judge."""
         return programs.watch(self.command(*args), say, stdin=stdin)
 
-    def inspect(self, kind: str, name: str) -> Optional[Dict[str, Any]]:
+    def inspect(self, kind: str, name: str, patience: float = 0.0) -> Optional[Dict[str, Any]]:
         """What the engine knows of a `container`, an `image` or a `volume`; None when there is none. Raises EngineError."""
         try:
-            answer = self.ask(kind, "inspect", "--format", "{{json .}}", name)
+            answer = self.ask(kind, "inspect", "--format", "{{json .}}", name, patience=patience)
         except EngineError as error:
             if error.kind in ("absent", "image_absent") or "no such" in error.said.lower():
                 return None
@@ -165,7 +170,7 @@ def _patiently(question: Callable[[], T], patience: float) -> T:
         try:
             return question()
         except EngineError as error:
-            if error.kind not in ("down", "no_answer") or time.monotonic() > deadline:
+            if not error.is_away or time.monotonic() > deadline:
                 raise
             time.sleep(1.0)
 

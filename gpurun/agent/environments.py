@@ -137,7 +137,7 @@ def ensure(run: RunPaths, job: Dict[str, Any], say: Say) -> Environment:
     environment = Environment(made, python, [os.path.join(made, "bin"), os.path.join(base["prefix"], "bin")])
     if read_json(os.path.join(made, MARKER)) is not None and os.path.exists(python):
         return environment
-    with locks.host_lock("environment-" + key):
+    with locks.host_lock("environment-" + key, lambda: say(b"")):
         if read_json(os.path.join(made, MARKER)) is None or not os.path.exists(python):
             shutil.rmtree(made, ignore_errors=True)
             _make(made, base, say)

@@ -8,7 +8,9 @@ from . import vocabulary as words
 class AgentError(Exception):
     """An answer that says no. It travels to the laptop as JSON and is shown there as it stands."""
 
-    def __init__(self, code: str, what: str, next_step: str = "", *, where: str = "", exit_code: int = words.EXIT_FAILED):
+    def __init__(
+        self, code: str, what: str, next_step: str = "", *, where: str = "", exit_code: int = words.EXIT_FAILED
+    ):
         super().__init__(what)
         self.code = code
         self.what = what

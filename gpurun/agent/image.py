@@ -52,7 +52,7 @@ def ensure_own(engine: Engine, profile: Mapping[str, Any], say: Say, sleep: Slee
     found = look(engine, tag)
     if found is not None:
         return found
-    with locks.host_lock("image"):
+    with locks.host_lock("image", lambda: say(b"")):
         found = look(engine, tag)  # another run may have built it while we waited
         if found is None:
             say(("building %s on %s\n" % (tag, base)).encode())

@@ -6,6 +6,7 @@ the others (`stop`, `waiting`, `leased`, `prepared`, `note`) carry facts.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -146,6 +147,10 @@ def _heal(fd: int) -> None:
 
 def _append(fd: int, event: str, facts: Dict[str, Any]) -> Event:
     entry = {"t": time.time(), "event": event, **facts}
-    os.write(fd, (json.dumps(entry) + "\n").encode())
+    line = (json.dumps(entry) + "\n").encode()
+    size = os.fstat(fd).st_size
+    if os.write(fd, line) != len(line):  # a disk that is nearly full takes a part
+        os.ftruncate(fd, size)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     os.fsync(fd)
     return entry

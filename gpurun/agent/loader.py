@@ -44,7 +44,8 @@ def sync(path: str) -> None:
 
 def unpack(archive: tarfile.TarFile, place: str) -> None:
     above = os.path.dirname(place)
-    os.makedirs(above, mode=0o700, exist_ok=True)
+    for folder in (os.path.dirname(above), above):  # makedirs gives its mode to the last one alone
+        os.makedirs(folder, mode=0o700, exist_ok=True)
     beside = tempfile.mkdtemp(dir=above, prefix=".new-")
     if hasattr(tarfile, "data_filter"):
         archive.extraction_filter = tarfile.data_filter

@@ -2,7 +2,7 @@
 
 Locks lie on a local disk, because a home may be NFS and shared by several machines. Not in /run/user/UID: systemd removes
 that folder at the user's last logout, under the feet of a supervisor that stays, and the next one would lock a new file
-of the same name beside it. Files in /tmp are cleaned by age, so that a holder touches its own (`Held.touch`).
+of the same name beside it. Files in /tmp are cleaned by age, so that a supervisor touches its own.
 `GPURUN_LOCKS` names another folder than /tmp, for tests that make several hosts on one machine.
 """
 
@@ -12,8 +12,9 @@ import errno
 import fcntl
 import os
 import stat
+import time
 from contextlib import contextmanager
-from typing import Iterator, Optional
+from typing import Callable, Iterator, Optional
 
 from .errors import AgentError
 
@@ -42,10 +43,6 @@ class Held:
     def __init__(self, path: str, fd: int):
         self.path = path
         self.fd = fd
-
-    def touch(self) -> None:
-        """Keep cleaners of /tmp away."""
-        os.utime(self.fd)
 
     def stands(self) -> bool:
         """False when the file was removed or replaced: then somebody else may hold one of the same name."""
@@ -114,10 +111,15 @@ def job_lock(run_id: str) -> str:
 
 
 @contextmanager
-def host_lock(name: str) -> Iterator[None]:
-    """Only one process of this user does `name` at a time; the others wait."""
-    held = acquire(os.path.join(folder(), "host-" + name), wait=True)
-    assert held is not None
+def host_lock(name: str, meanwhile: Optional[Callable[[], None]] = None) -> Iterator[None]:
+    """Only one process of this user does `name` at a time; the others wait, and call `meanwhile`, which may raise."""
+    path = os.path.join(folder(), "host-" + name)
+    held = acquire(path, wait=meanwhile is None)
+    while held is None:
+        if meanwhile is not None:
+            meanwhile()
+        time.sleep(0.5)
+        held = acquire(path)
     try:
         yield
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from typing import Any, Dict, List, Optional
 
 from . import journal
@@ -45,7 +46,7 @@ def record_of(run: RunPaths) -> Dict[str, Any]:
         "log_bytes": _size(run.log),
         "live": state.live,
         "stop_requested": state.stop is not None,
-        "kill_at": state.stop["t"] + float(state.stop["grace"]) if state.stop else None,
+        "kill_in": max(0.0, state.stop["t"] + float(state.stop["grace"]) - time.time()) if state.stop else None,
         "fetched": (read_json(run.fetched) or {}).get("t"),
         "notes": state.notes,
         "host_id": host.get("id"),

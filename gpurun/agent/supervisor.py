@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 import traceback
-from typing import List
+from contextlib import suppress
+from typing import List, Optional
 
-from . import allocation, endings, facts, journal, locks, preparing, runtimes, watching
+from . import allocation, endings, facts, journal, leases, locks, preparing, runtimes, watching
 from . import vocabulary as words
-from .errors import RunFailed
+from .errors import AgentError, RunFailed
 from .files import read_json
 from .paths import RunPaths
 from .runtimes import Job, Presence, Runtime
+
+PAUSE = 2.0  # seconds before what did not work is tried again
+TOUCH_EVERY = 3600.0  # seconds; cleaners of /tmp count in days
 
 
 class Stopped(Exception):
@@ -60,34 +65,60 @@ def _redirect(run: RunPaths) -> None:
 
 
 def _live(run: RunPaths, tell: int) -> None:
-    lock = locks.acquire(locks.run_lock(run.id))
+    lock = _take_lock(run)
     if lock is None:
         return
     os.write(tell, b"1")
     os.close(tell)
-    try:
-        supervise(run, lock)
-    except Exception:  # noqa: BLE001
-        # Not an end: the job may be running. The next verb starts a supervisor again; the cause is in this log.
-        traceback.print_exc()
-        _give_up_before_start(run)
-    finally:
-        lock.release()
+    threading.Thread(target=_keep_locks, args=(run,), daemon=True).start()
+    while True:
+        try:
+            supervise(run)
+            return
+        except Exception as error:  # noqa: BLE001
+            traceback.print_exc()
+            if _gave_up(run, error):
+                return
+            # The job may be running: it is not left without a deadline and without a stop because a disk is full.
+            time.sleep(PAUSE)
 
 
-def _give_up_before_start(run: RunPaths) -> None:
-    """A failure of ours before the job ran would come again with each supervisor: that is the run's end."""
-    if journal.fold(run).state in (words.QUEUED, words.PREPARING):
-        what = traceback.format_exc().strip().splitlines()[-1]
+def _take_lock(run: RunPaths) -> Optional[locks.Held]:
+    """The run's lock, or None when a supervisor holds it. A verb that tends holds it for moments only."""
+    until = time.monotonic() + 2.0
+    while True:
+        lock = locks.acquire(locks.run_lock(run.id))
+        if lock is not None or time.monotonic() > until:
+            return lock
+        time.sleep(0.05)
+
+
+def _keep_locks(run: RunPaths) -> None:
+    """Keep cleaners of /tmp away from the lock files of this run, its job and its GPUs for as long as this process lives."""
+    while True:
+        time.sleep(TOUCH_EVERY)
+        gpus = [leases.lock_path(gpu["uuid"]) for gpu in journal.fold(run).gpus]
+        for path in (locks.run_lock(run.id), locks.job_lock(run.id), *gpus):
+            with suppress(OSError):
+                os.utime(path)
+
+
+def _gave_up(run: RunPaths, error: Exception) -> bool:
+    """A failure of ours before the job ran would come again with each try: that is the run's end."""
+    if journal.fold(run).state not in (words.QUEUED, words.PREPARING):
+        return False
+    what = "%s: %s" % (type(error).__name__, error)
+    with suppress(OSError):
         endings.end(run, words.FAILED, "internal", message=what, next="see " + run.supervisor_log + " on the host")
+    return True
 
 
-def supervise(run: RunPaths, lock: locks.Held) -> None:
+def supervise(run: RunPaths) -> None:
     """The steps, each of which may find its work done."""
     job = read_json(run.job)
     assert job is not None
     runtime = runtimes.load(job["host"]["runtime"], job["host"]["engine"])
-    leases: List[locks.Held] = []
+    held: List[locks.Held] = []
     try:
         presence = _presence(run, job, runtime)
         state = journal.fold(run)
@@ -96,22 +127,22 @@ def supervise(run: RunPaths, lock: locks.Held) -> None:
         if presence.kind == "created":  # never started, and for GPUs that may be another's by now
             runtime.remove(run, job)
         if presence.kind not in ("absent", "created"):
-            leases = allocation.adopt(run, job, state.gpus)
+            held = allocation.adopt(run, job, state.gpus)
         elif state.state == words.RUNNING:  # a job is never started a second time
             endings.end_gone(run, state)
             return
         else:
-            leases = _bring_up(run, job, runtime)
+            held = _bring_up(run, job, runtime)
         _note_running(run)
-        watching.watch(run, job, runtime, lock)
+        watching.watch(run, job, runtime)
     except Stopped:
+        _remove(run, job, runtime)
         endings.end(run, words.STOPPED, "stop", message="stopped before the job was started")
-        runtime.remove(run, job)
     except RunFailed as failure:
+        _remove(run, job, runtime)
         endings.end(run, words.FAILED, failure.reason, message=failure.what, next=failure.next_step)
-        runtime.remove(run, job)
     finally:
-        allocation.give_back(run, leases)
+        allocation.give_back(run, held)
 
 
 def _presence(run: RunPaths, job: Job, runtime: Runtime) -> Presence:
@@ -120,7 +151,18 @@ def _presence(run: RunPaths, job: Job, runtime: Runtime) -> Presence:
         presence = runtime.presence(run, job)
         if presence.kind != "no_answer":
             return presence
-        time.sleep(1.0)
+        time.sleep(PAUSE)
+
+
+def _remove(run: RunPaths, job: Job, runtime: Runtime) -> None:
+    """Before the end is recorded: a start that failed in doubt may have started the job, and nobody tends an ended run."""
+    while True:
+        try:
+            runtime.remove(run, job)
+            return
+        except AgentError:
+            traceback.print_exc()
+            time.sleep(PAUSE)
 
 
 def _bring_up(run: RunPaths, job: Job, runtime: Runtime) -> List[locks.Held]:
@@ -129,10 +171,10 @@ def _bring_up(run: RunPaths, job: Job, runtime: Runtime) -> List[locks.Held]:
     check_stop(run)
     prepared = preparing.prepare(run, job, runtime, lambda: check_stop(run))
     journal.record(run, "prepared", record=prepared)
-    gpus, leases = allocation.wait_for_gpus(run, job, lambda: check_stop(run))
+    gpus, held = allocation.wait_for_gpus(run, job, lambda: check_stop(run))
     check_stop(run)  # again under the lock, last thing before the job runs
-    runtime.create_and_start(run, job, prepared, gpus, [lease.fd for lease in leases])
-    return leases
+    runtime.create_and_start(run, job, prepared, gpus, [lease.fd for lease in held])
+    return held
 
 
 def check_stop(run: RunPaths) -> None:

@@ -108,9 +108,9 @@ def tend_run(host: HostPaths, run: RunPaths) -> None:
 
 
 def is_of_this_host(run: RunPaths) -> bool:
-    """False for the run of another machine that shares this home, and for what is no run at all."""
-    job = read_json(run.job)
-    return job is not None and job["host"]["machine_id"] == facts.machine_id()
+    """False for a run of another machine that shares this home, of a newer gpurun, and for what is no run at all."""
+    host = (read_json(run.job) or {}).get("host", {})
+    return host.get("machine_id") == facts.machine_id() and host.get("runtime") in runtimes.RUNTIMES
 
 
 def _act(run: RunPaths) -> str:

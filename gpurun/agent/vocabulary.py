@@ -55,6 +55,7 @@ CONTAINER_PREFIX = "gpurun-"
 LABEL_RUN = "gpurun.run"
 LABEL_GPUS = "gpurun.gpus"
 LABEL_OWNER = "gpurun.owner"
+LABEL_TOKEN = "gpurun.token"  # tells the run of one user from another's of the same id
 LABEL_LAYER = "gpurun.layer"  # on images that gpurun made from a project's dependencies
 
 # Where a job finds its things inside a container.

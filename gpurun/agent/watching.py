@@ -6,10 +6,12 @@ import os
 import threading
 import time
 import traceback
+from contextlib import suppress
+from typing import Optional
 
-from . import endings, journal, locks
+from . import endings, journal
 from .errors import AgentError
-from .files import write_atomically, write_json
+from .files import write_atomically
 from .paths import RunPaths
 from .runtimes import Job, Runtime
 
@@ -17,8 +19,8 @@ TICK = 0.25  # seconds between two looks at stop requests, deadlines and the log
 DISK_EVERY = 600.0  # seconds between two counts of the run's disk use
 
 
-def watch(run: RunPaths, job: Job, runtime: Runtime, lock: locks.Held) -> None:
-    """Until the job has exited: log times, deadline, stop requests, and a sign of life for the lock's file."""
+def watch(run: RunPaths, job: Job, runtime: Runtime) -> None:
+    """Until the job has exited: log times, deadline, stop requests."""
     stopping = _Stopping(run, job, runtime)
     times = _LogTimes(run)
     disk_at = time.time() + DISK_EVERY
@@ -31,8 +33,7 @@ def watch(run: RunPaths, job: Job, runtime: Runtime, lock: locks.Held) -> None:
             stopping.step()
             if time.time() > disk_at:
                 disk_at = time.time() + DISK_EVERY
-                lock.touch()
-                write_json(run.usage, {"bytes": endings.disk_use(run), "t": time.time()})
+                endings.note_disk_use(run)
         presence = runtime.presence(run, job)
         if presence.kind == "exited":
             times.sample()
@@ -53,45 +54,54 @@ def _wait(runtime: Runtime, run: RunPaths, job: Job) -> None:
 
 
 class _Stopping:
-    """The stop file, TERM to the main process, and KILL when the grace time is over."""
+    """The stop file, TERM to the main process, and KILL when the grace time is over.
+
+    Time is measured from when this process first knew: a clock that is set meanwhile moves no deadline.
+    """
 
     def __init__(self, run: RunPaths, job: Job, runtime: Runtime):
         self.run, self.job, self.runtime = run, job, runtime
         self.seen = -1
         self.state = journal.fold(run)
         self.termed = self.killed = False
+        self.deadline = _from_now(self.state.started or time.time(), job["max_duration"])
+        self.kill_at: Optional[float] = None
 
     def step(self) -> None:
         size = os.stat(self.run.events).st_size
-        if size != self.seen:  # the journal grew: somebody may have asked for a stop
+        if size != self.seen:  # the journal grew: somebody may have asked for a stop, or for a quicker one
             self.seen, self.state = size, journal.fold(self.run)
-        self._check_deadline()
-        stop = self.state.stop
-        if stop is None or self.killed:
+            stop = self.state.stop
+            self.kill_at = _from_now(stop["t"], 0.0 if stop.get("force") else float(stop["grace"])) if stop else None
+        if self.state.stop is None and self.deadline is not None and time.monotonic() > self.deadline:
+            journal.record(self.run, "stop", reason="duration", grace=self.job["grace"], force=False)
+            return
+        if self.kill_at is None or self.killed:
             return
         if not self.termed:
-            write_atomically(self.run.stop_file, b"")
+            # Only a wish: a full disk, or a job that has made something else of that name, does not keep TERM away.
+            with suppress(OSError):
+                write_atomically(self.run.stop_file, b"")
             self.termed = self._signal("TERM")
-        if stop.get("force") or time.time() > stop["t"] + float(stop["grace"]):
+        if time.monotonic() > self.kill_at:
             self.killed = self._signal("KILL")
 
     def _signal(self, name: str) -> bool:
         """False when the engine did not answer: it is asked again at the next step."""
         try:
             self.runtime.signal(self.run, self.job, name)
-        except AgentError:
+        except (AgentError, OSError):
             traceback.print_exc()
             return False
         return True
 
-    def _check_deadline(self) -> None:
-        allowed = self.job["max_duration"]
-        started = self.state.started
-        if allowed is None or started is None or self.state.stop is not None:
-            return
-        if time.time() > started + allowed:
-            grace = self.job["grace"]
-            self.state.stop = journal.record(self.run, "stop", reason="duration", grace=grace, force=False)
+
+def _from_now(began: float, allowed: Optional[float]) -> Optional[float]:
+    """`allowed` seconds after the unix time `began`, as a moment of this process's monotonic clock; None for no limit."""
+    if allowed is None:
+        return None
+    left = began + allowed - time.time()
+    return time.monotonic() + min(max(left, 0.0), allowed)
 
 
 class _LogTimes:
@@ -106,14 +116,13 @@ class _LogTimes:
         now = time.time()
         if now < self.at + 1.0:
             return
-        try:
+        # A log without times is better than a job without a supervisor.
+        with suppress(OSError):
             size = os.stat(self.run.log).st_size
-        except FileNotFoundError:
-            return
-        if size != self.size:
-            with open(self.run.log_times, "a") as file:
-                file.write("%.3f %d\n" % (now, size))
-            self.size, self.at = size, now
+            if size != self.size:
+                with open(self.run.log_times, "a") as file:
+                    file.write("%.3f %d\n" % (now, size))
+                self.size, self.at = size, now
 
 
 def _last_offset(path: str) -> int:

@@ -11,7 +11,7 @@ def demo() -> None:
     """Train on an SSH host inside this program: submit, follow, fetch, and measure what came back.
 
     It needs no GPU, no other machine and nothing of your ~/.ssh, and leaves nothing behind. Install it with
-    pip install 'gpurun[demo]'.
+    pip install '.[demo]'.
     """
     from gpurun.demo.run import run_demo
 

@@ -235,7 +235,7 @@ def leave(
         question = f"The data folders {', '.join(data)} go, too. Remove them?"
         output.confirm(question, yes=yes, otherwise="--keep-data leaves them there, -y removes them")
     with output.activity(f"removing everything of gpurun's from {name}"):
-        left = leaving.wipe(wire, keep_data=keep_data)
+        left = leaving.wipe(wire, plan.all, keep_data=keep_data)
     if as_json:
         output.json(left)
     else:

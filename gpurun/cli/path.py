@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
-from gpurun.cli import complete, options, output
+from gpurun.cli import options, output
 
 EXAMPLES = """\
 gpurun path train-7f3k
@@ -14,9 +10,7 @@ scp $(gpurun path train-7f3k)/metrics.csv ."""
 
 
 def path(
-    run: Annotated[
-        str, typer.Argument(metavar="RUN", help="An id, a name, or the beginning.", autocompletion=complete.runs)
-    ],
+    run: options.Run = None,
     as_json: options.Json = False,
 ) -> None:
     """Print where a run's working directory is, as host:/path, for scp, rsync and the like."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import shlex
 import sys
 from collections.abc import Callable
@@ -114,37 +113,74 @@ def submit(
     """
     if (target is None) == (module is None):
         raise UsageError("name a script, a job file or -m MODULE", "gpurun submit train.py, or gpurun submit --help")
-    from gpurun.config.load import load
-
     said = {
         "module": module, "gpus": gpus, "name": name, "image": image, "runtime": runtime, "memory": memory,
         "cpus": cpus, "shm_size": shm_size, "env": env or None, "env_file": env_file, "mounts": mount or None,
         "max_duration": max_duration, "host": host, "args": ctx.meta.get(KEY), "fetch": fetch or None,
     }  # fmt: skip
-    loaded = load(said, target)
     if dry_run:
-        return plan_shown.show(loaded, as_json=as_json)
-    if loaded.spec.fetch and not follow and fetch:
+        return plan_shown.show(_load(said, target), as_json=as_json)
+    if fetch and not follow:
         raise UsageError("--fetch waits for the run's end, so it wants -f", "add -f, or fetch later: gpurun fetch")
-    return _submit(loaded, follow=follow, yes=yes, as_json=as_json)
+    return _submit(said, target, follow=follow, yes=yes, as_json=as_json)
 
 
-def _submit(loaded: Loaded, *, follow: bool, yes: bool, as_json: bool) -> int:
-    from gpurun import rsync
-    from gpurun.submit import Report, make_plan
-    from gpurun.submit import submit as start
+def _load(said: dict[str, Any], target: str | None) -> Loaded:
+    from gpurun.config.load import load  # slow: it brings the schema
+
+    return load(said, target)
+
+
+class _ForAnotherHost(Exception):
+    """The checked configuration names another host than its first reading did."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        super().__init__()
+        self.loaded = loaded
+
+
+def _submit(said: dict[str, Any], target: str | None, *, follow: bool, yes: bool, as_json: bool) -> int:
+    """Over a connection that stands, ssh starts first, and the configuration is checked while it travels."""
+    from gpurun.config.early import likely_host
     from gpurun.wire import connect
 
+    likely = likely_host(said["host"], target)
+    if likely is not None and (wire := connect(likely)).connection.is_warm:
+
+        def plan() -> Plan:
+            loaded = _load(said, target)
+            if loaded.host != likely:
+                raise _ForAnotherHost(loaded)
+            return _make_plan(loaded)
+
+        try:
+            return _submit_over(wire, plan, follow=follow, yes=yes, as_json=as_json)
+        except _ForAnotherHost as other:
+            loaded = other.loaded
+    else:
+        loaded = _load(said, target)
     assert loaded.host is not None
-    rsync.check_local()
     wire = connect(loaded.host)
-    plan = functools.partial(make_plan, loaded)
+    done = _make_plan(loaded)
+    # ssh may ask for a password next: our own questions come before that, not at the same time.
+    plan_shown.approve(done, yes=yes)
     if not wire.connection.is_warm:
-        # ssh may ask for a password now: our own questions come first, not at the same time.
-        done = plan()
-        plan_shown.approve(done, yes=yes)
-        plan, yes = functools.partial(_same, done), True
         output.note(f"connecting to {wire.host}")
+    return _submit_over(wire, lambda: done, follow=follow, yes=True, as_json=as_json)
+
+
+def _make_plan(loaded: Loaded) -> Plan:
+    from gpurun import rsync
+    from gpurun.submit import make_plan
+
+    rsync.check_local()
+    return make_plan(loaded)
+
+
+def _submit_over(wire: Wire, plan: Callable[[], Plan], *, follow: bool, yes: bool, as_json: bool) -> int:
+    from gpurun.submit import Report
+    from gpurun.submit import submit as start
+
     with output.activity() as say, output.transfer(f"sending to {wire.host}") as bar:
         report = Report(
             say=say,
@@ -158,20 +194,14 @@ def _submit(loaded: Loaded, *, follow: bool, yes: bool, as_json: bool) -> int:
             started = start(wire, plan, report, follow=follow)
         except KeyboardInterrupt:
             output.after_interrupt()
-            output.say(f"interrupted: nothing runs on {wire.host} yet. The same line again goes on from here:")
-            output.next_steps((_this_line(), ""))
+            output.say(f"interrupted before {wire.host} had started it. The same line again goes on from here:")
+            output.next_steps((shlex.join(["gpurun", *sys.argv[1:]]), ""))
             return words.EXIT_INTERRUPTED
         say("")
-        return _after_start(wire, started, loaded, say, follow=follow, as_json=as_json)
+        return _after_start(wire, started, say, follow=follow, as_json=as_json)
 
 
-def _same(plan: Plan) -> Plan:
-    return plan
-
-
-def _after_start(
-    wire: Wire, started: Started, loaded: Loaded, say: Callable[[str], None], *, follow: bool, as_json: bool
-) -> int:
+def _after_start(wire: Wire, started: Started, say: Callable[[str], None], *, follow: bool, as_json: bool) -> int:
     record = started.record
     if started.earlier:
         output.note(f"{record['id']} had been started by the submit that this one repeats")
@@ -185,7 +215,7 @@ def _after_start(
         elif sys.stdout.isatty():
             output.next_steps((f"gpurun logs -f {record['id']}", "follow it"), ("gpurun ps", "all live runs"))
         return 0
-    return _follow(wire, started, loaded, say, as_json=as_json)
+    return _follow(wire, started, say, as_json=as_json)
 
 
 def _hold_until_running(wire: Wire, started: Started, say: Callable[[str], None]) -> dict[str, Any]:
@@ -203,7 +233,7 @@ def _hold_until_running(wire: Wire, started: Started, say: Callable[[str], None]
     )
 
 
-def _follow(wire: Wire, started: Started, loaded: Loaded, say: Callable[[str], None], *, as_json: bool) -> int:
+def _follow(wire: Wire, started: Started, say: Callable[[str], None], *, as_json: bool) -> int:
     from gpurun import runs
     from gpurun.follow import show_log
 
@@ -216,10 +246,10 @@ def _follow(wire: Wire, started: Started, loaded: Loaded, say: Callable[[str], N
         say_detached(run, wire.host)
         return words.EXIT_INTERRUPTED
     screen.fresh_line()
-    say_end(record, fetches=loaded.spec.fetch)
+    say_end(record, fetches=started.fetch)
     if as_json:
         output.json({**record, "host": wire.host})
-    if loaded.spec.fetch:
+    if started.fetch:
         _fetch(run)
     code = runs.exit_code(record)
     return words.EXIT_FAILED if code is None else code
@@ -232,7 +262,3 @@ def _fetch(run: str) -> None:
 
     for fetched in bring([runs.resolve(run)], yes=True):
         output.say(f"  in {fetched.to}")
-
-
-def _this_line() -> str:
-    return shlex.join(["gpurun", *sys.argv[1:]])

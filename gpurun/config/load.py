@@ -68,12 +68,6 @@ def load(flags: Mapping[str, Any], target: str | None, cwd: Path | None = None, 
     return _merge([layer for layer in layers if layer], project, job_file, need_host)
 
 
-def project_host(project: Project) -> str | None:
-    """`host` of the project's file, without checking the rest of it."""
-    host = project.settings().get("host")
-    return host if isinstance(host, str) else None
-
-
 def script_in(project: Project, target: str, here: Path) -> str:
     """`target`, typed in the folder `here`, relative to the project's root. Raises UsageError when it is not there."""
     found = next((base / target for base in (here, project.root) if (base / target).is_file()), None)

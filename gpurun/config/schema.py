@@ -9,7 +9,7 @@ import re
 import shlex
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, TypeAdapter
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, TypeAdapter
 
 from gpurun.secret import Secret
 
@@ -219,6 +219,12 @@ class AddressConfig(_Table):
     """The host to go through, as in `ssh -J`."""
 
 
+def _without_password(index: str | None) -> str | None:
+    if index is not None and "@" in index.partition("://")[2].partition("/")[0]:
+        raise ValueError("must hold no user or password: keep them in ~/.netrc of the host")
+    return index
+
+
 class HostProfile(_Table):
     """What `[hosts.NAME]` says about one host."""
 
@@ -234,8 +240,8 @@ class HostProfile(_Table):
     """Variables for every job on this host."""
     data: dict[str, str] = Field(default_factory=dict)
     """Where this host keeps data: `[hosts.NAME.data]` with lines `imagenet = "/mnt/imagenet"`."""
-    pip_index: str | None = None
-    """The package index that pip asks on this host."""
+    pip_index: Annotated[str | None, AfterValidator(_without_password)] = None
+    """The package index that pip asks on this host. A password has no place in it: it would be seen in `ps` there."""
     registry_mirror: str | None = None
     """The registry that images are pulled from in place of Docker Hub."""
     base_image: str | None = None

@@ -82,7 +82,7 @@ def run_demo(say: Say) -> float:
 def check_needs() -> None:
     """Raise UsageError unless everything that the demo runs on is there."""
     if missing := [name for name in NEEDED_PACKAGES if importlib.util.find_spec(name) is None]:
-        raise UsageError(f"gpurun demo needs {', '.join(missing)}", "pip install 'gpurun[demo]'")
+        raise UsageError(f"gpurun demo needs {', '.join(missing)}", "pip install '.[demo]'")
     if missing := [name for name in NEEDED_PROGRAMS if shutil.which(name) is None]:
         raise UsageError(f"gpurun demo needs {' and '.join(missing)}", "apt install openssh-client rsync")
 

@@ -22,6 +22,7 @@ class Plan:
 
     live: tuple[str, ...]
     unfetched: tuple[str, ...]
+    all: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,13 @@ def look(wire: Wire) -> Plan:
     return Plan(
         live=tuple(record["id"] for record in ours if record["live"]),
         unfetched=tuple(record["id"] for record in ours if not record["live"] and not _is_fetched(record)),
+        all=tuple(record["id"] for record in ours),
     )
 
 
 def _is_fetched(record: dict[str, Any]) -> bool:
-    known = index.find(record["id"])
-    return bool(record["fetched"] or (known and known.fetched)) or not record["log_bytes"]
+    """Here, or never started: a job that printed nothing may have written a checkpoint."""
+    return index.is_here(record["id"]) or not record["started"]
 
 
 def stop(wire: Wire, runs: Sequence[str], say: Callable[[str], None]) -> None:
@@ -83,9 +85,12 @@ def refuse_unfetched(wire: Wire, runs: Sequence[str]) -> None:
         )
 
 
-def wipe(wire: Wire, *, keep_data: bool) -> Left:
-    """Take runs, caches, agent and our key off the host, and forget it. Raises HostError `live`."""
-    request = {"wipe": True, "keep_data": keep_data, "revoke": mark(wire.host)}
+def wipe(wire: Wire, runs: Sequence[str], *, keep_data: bool) -> Left:
+    """Take `runs`, caches, agent and our key off the host, and forget it. Raises HostError `live`.
+
+    A run that the host has besides these has come since we looked: HostError `more_runs`, and nothing is removed.
+    """
+    request = {"wipe": True, "runs": list(runs), "keep_data": keep_data, "revoke": mark(wire.host)}
     answer = wire.ask("leave", request, timeout=WIPE_IN)
     hosts.remove(wire.host)
     wire.connection.close()

@@ -52,7 +52,9 @@ def submit(place: Place, way: str) -> Figure:
         count[0] += 1
         name = f"hand-{way}-{count[0]}"
         ssh = place.ssh(way, master=master)
-        inside = f"--gpus 1 -v $HOME/hand:/workspace -w /workspace --user $(id -u):$(id -g) {BASE_IMAGE} python3 train.py"
+        inside = (
+            f"--gpus 1 -v $HOME/hand:/workspace -w /workspace --user $(id -u):$(id -g) {BASE_IMAGE} python3 train.py"
+        )
         return place.seconds(
             place.rsync("-az", way, "--exclude=.git", "./", f"{way}:hand/", master=master),
             [*ssh, f"docker run -d --name {name} {inside}"],
@@ -111,7 +113,9 @@ def fetch(place: Place, way: str, run: str, mib: int) -> Figure:
         return place.seconds(place.gpurun("fetch", run, "-o", str(to)))
 
     repeats = 3 if way == "near" else 2
-    return measure(f"fetch of {mib} MiB", _four(by_hand, ours), aim="0.95 of rsync's rate", repeats=repeats, warm_up=False)
+    return measure(
+        f"fetch of {mib} MiB", _four(by_hand, ours), aim="0.95 of rsync's rate", repeats=repeats, warm_up=False
+    )
 
 
 def help_text(place: Place) -> Figure:

@@ -50,7 +50,11 @@ class Place:
 
     def ssh(self, way: str, *, master: bool) -> list[str]:
         """What a user has in the configuration: nothing, or a ControlMaster."""
-        options = [f"-oControlPath={self.laptop.home}/hand-{way}.socket", "-oControlMaster=auto", "-oControlPersist=600"]
+        options = [
+            f"-oControlPath={self.laptop.home}/hand-{way}.socket",
+            "-oControlMaster=auto",
+            "-oControlPersist=600",
+        ]
         return ["ssh", *(options if master else ["-oControlPath=none"]), way]
 
     def rsync(self, flags: str, way: str, *words: str, master: bool) -> list[str]:

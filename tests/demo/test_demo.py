@@ -60,5 +60,5 @@ def test_the_demo_says_what_to_install(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert "asyncssh" in done.stderr
-    assert "pip install 'gpurun[demo]'" in done.stderr
+    assert "pip install '.[demo]'" in done.stderr
     assert "Traceback" not in done.stderr

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 
 import pytest
@@ -22,6 +24,11 @@ def bare(laptop: Laptop, bare_host: LabHost) -> Jobs:
 def engine(jobs: Jobs) -> Engine:
     assert jobs.host.engine is not None
     return jobs.host.engine
+
+
+def token_of(jobs: Jobs, run: str) -> str:
+    job = json.loads((jobs.folder(run) / "job.json").read_text())
+    return hashlib.sha256(job["token"].encode()).hexdigest()[:16]
 
 
 def test_running_and_the_container_runs_it_is_watched_again(jobs: Jobs) -> None:
@@ -127,7 +134,12 @@ def test_created_and_not_started_is_made_anew_for_the_gpus_of_now(jobs: Jobs) ->
     run = jobs.submit("import os; print(os.environ['NVIDIA_VISIBLE_DEVICES'])", gpus=1)
     jobs.until(run, lambda record: bool(record["waiting"]))
     jobs.kill_supervisor(run)
-    labels = (f"gpurun.run={run}", f"gpurun.gpus={jobs.host.gpus.uuids[0]}", "gpurun.owner=ada")
+    labels = (
+        f"gpurun.run={run}",
+        f"gpurun.gpus={jobs.host.gpus.uuids[0]}",
+        "gpurun.owner=ada",
+        f"gpurun.token={token_of(jobs, run)}",
+    )
     options = [word for label in labels for word in ("--label", label)]
     engine(jobs).docker("create", "--name", jobs.container(run), *options, BASE_IMAGE, "true")
     jobs.host.gpus.free()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 import re
 from dataclasses import dataclass, field
@@ -78,11 +79,17 @@ def shell_beside(run: RunPaths, command: Sequence[str], *, tty: bool) -> List[st
     return ["exec", "--interactive", *terminal, name_of(run), *wrapper.shell(wrapper.IN_CONTAINER, command)]
 
 
+def token_label(job: Job) -> str:
+    """The run's token, without telling it: all users of the engine can read labels."""
+    return hashlib.sha256(job["token"].encode()).hexdigest()[:16]
+
+
 def labels(job: Job, gpus: Sequence[Gpu]) -> List[str]:
     values = {
         words.LABEL_RUN: job["id"],
         words.LABEL_GPUS: ",".join(gpu.uuid for gpu in gpus),
         words.LABEL_OWNER: job["owner"],
+        words.LABEL_TOKEN: token_label(job),
     }
     return [word for label, value in values.items() for word in ("--label", "%s=%s" % (label, value))]
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from typing import Any, Dict, List
+from contextlib import suppress
+from typing import Any, Dict, List, Optional
 
 from .. import facts, journal, locks, tend
 from ..errors import AgentError
@@ -21,19 +22,23 @@ from . import rm
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     done: Dict[str, Any] = {"revoked": 0, "removed": [], "freed": 0, "left": [], "shared": False}
     if request.get("wipe"):
-        done.update(_wipe(host, keep_data=bool(request.get("keep_data"))))
+        done.update(_wipe(host, request["runs"], _engine(host, request), keep_data=bool(request.get("keep_data"))))
     done["data"] = _data(host)
     if request.get("revoke"):
         done["revoked"] = revoke(os.path.expanduser("~/.ssh/authorized_keys"), request["revoke"])
     return done
 
 
-def _wipe(host: HostPaths, *, keep_data: bool) -> Dict[str, Any]:
+def _wipe(host: HostPaths, agreed: List[str], engine: Optional[List[str]], *, keep_data: bool) -> Dict[str, Any]:
     tend.tend(host)
     ours = [run for run in host.all_runs() if tend.is_of_this_host(run)]
     live = [run.id for run in ours if journal.fold(run).live]
     if live:
         raise AgentError("live", "still live here: " + ", ".join(live), "gpurun stop " + " ".join(live), exit_code=2)
+    more = [run.id for run in ours if run.id not in agreed]
+    if more:
+        what = "runs that came meanwhile are not fetched: " + ", ".join(more)
+        raise AgentError("more_runs", what, "gpurun host leave again")
     removed = rm.answer({"runs": [run.id for run in ours]}, host)
     shared = facts.machines_here(host) > 1
     left: List[str] = []
@@ -42,7 +47,33 @@ def _wipe(host: HostPaths, *, keep_data: bool) -> Dict[str, Any]:
     else:
         _empty(host, keep_data, left)
     _remove_locks()
+    if not shared:
+        _remove_images(engine)
     return {**removed, "left": left, "shared": shared}
+
+
+def _engine(host: HostPaths, request: Dict[str, Any]) -> Optional[List[str]]:
+    known = facts.host_facts(host, request.get("engine"))["engine"]
+    return list(known["argv"]) if known else None
+
+
+def _remove_images(engine: Optional[List[str]]) -> None:
+    """Images that gpurun built, which may hold the packages of a private project. One that somebody uses stays."""
+    if engine is None:
+        return
+    from ..engine import Engine, EngineError
+
+    docker = Engine(engine)
+    try:
+        images = docker.ask(
+            "images", "--filter", "reference=gpurun/*", "--format", "{{.Repository}}:{{.Tag}}"
+        ).text.split()
+        volumes = docker.ask("volume", "ls", "--quiet", "--filter", "name=^gpurun-").text.split()
+    except EngineError:
+        return
+    for command in [["rmi", image] for image in images] + [["volume", "rm", volume] for volume in volumes]:
+        with suppress(EngineError):
+            docker.ask(*command, timeout=120.0)
 
 
 def _empty(host: HostPaths, keep_data: bool, left: List[str]) -> None:
@@ -65,11 +96,12 @@ def _remove_ours(host: HostPaths, keep_data: bool, left: List[str]) -> None:
 
 
 def _remove_locks() -> None:
-    """Nobody holds one: no run is live. On a host that is the laptop too, the SSH sockets beside them stay."""
+    """Those that nobody holds: a run under another root may be live. SSH sockets of a laptop's lie beside them and stay."""
     folder = locks.folder()
     for name in os.listdir(folder):
-        if name.startswith(("run-", "job-", "host-")):
-            os.unlink(os.path.join(folder, name))
+        path = os.path.join(folder, name)
+        if name.startswith(("run-", "job-", "host-")) and locks.is_free(path):
+            os.unlink(path)
     if not os.listdir(folder):
         os.rmdir(folder)
 

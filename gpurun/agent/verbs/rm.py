@@ -18,7 +18,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     runs = records.find_all(host, [run.id for run in runs])
     for run in runs:
         tend.tend_run(host, run)
-        if journal.fold(run).live and tend.is_of_this_host(run):
+        if journal.fold(run).live:
             raise AgentError("live", "the run %s is still live" % run.id, "gpurun stop " + run.id, exit_code=2)
     freed = sum(endings.disk_use(run) for run in runs)
     for run in runs:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Dict
 
-from .. import journal, locks, logs, manifest, records, snapshots, supervisor, tickets
+from .. import endings, journal, locks, logs, manifest, records, snapshots, supervisor, tend, tickets
 from .. import vocabulary as words
 from ..errors import AgentError
 from ..files import read_json
@@ -19,6 +19,10 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     assert job is not None
     if job["token"] != request["token"]:
         raise AgentError("id_taken", "the run %s on this host is another one" % run.id, "submit again")
+    if not tend.is_of_this_host(run):
+        raise AgentError(
+            "elsewhere", "the run %s was prepared on another machine of this home" % run.id, "submit again"
+        )
     with locks.host_lock("start-" + run.id):
         state = journal.fold(run)
         if state.state in (words.CREATED, words.SYNCING):
@@ -27,6 +31,8 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
             snapshots.note_whole(host, job["project"]["name"], run)
             number = None if job["resources"]["gpus"] == 0 else tickets.draw(run.id).number
             journal.record(run, words.QUEUED, ticket=number)
+        if not journal.fold(run).live:  # stopped since: its end has wiped the secrets before they were written
+            endings.wipe(run)
     # Not under the lock: a supervisor would inherit it, and hold it for its whole life.
     if journal.fold(run).live:
         supervisor.launch(run)

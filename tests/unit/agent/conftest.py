@@ -27,11 +27,10 @@ from gpurun.agent.paths import HostPaths, RunPaths
 def oldest_python() -> str:
     """The oldest Python of this machine that the agent promises to run on."""
     for minor in range(8, sys.version_info.minor):
-        found = shutil.which(f"python3.{minor}") or next(
-            (str(path) for path in Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/python")), None
-        )
-        if found and subprocess.run([found, "-c", ""], capture_output=True, check=False).returncode == 0:
-            return found
+        installed = sorted(map(str, Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/python")))
+        for found in filter(None, [*installed, shutil.which(f"python3.{minor}")]):  # a shim of pyenv's may lead nowhere
+            if subprocess.run([found, "-c", ""], capture_output=True, check=False).returncode == 0:
+                return found
     return sys.executable
 
 
@@ -192,7 +191,10 @@ def make_job(run_id: str, **changes: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def python() -> str:
-    return oldest_python()
+    """The oldest Python at hand; which one it is stands in the run's output."""
+    found = oldest_python()
+    print(f"agent tests run on {found}", file=sys.__stderr__)
+    return found
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ def test_missing_packages_are_named_with_the_command_that_brings_them(monkeypatc
     monkeypatch.setattr(run, "NEEDED_PACKAGES", ("json", "no_such_package", "nor_this"))
     with pytest.raises(UsageError, match="needs no_such_package, nor_this") as caught:
         run.check_needs()
-    assert caught.value.next_step == "pip install 'gpurun[demo]'"
+    assert caught.value.next_step == "pip install '.[demo]'"
     assert caught.value.exit_code == 2
 
 

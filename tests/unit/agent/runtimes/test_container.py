@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from gpurun.agent.errors import RunFailed
 from gpurun.agent.gpus import Gpu
 from gpurun.agent.identity import Identity, Login, identity
 from gpurun.agent.mounts import bind
@@ -39,7 +38,7 @@ LIMITED = ["--pids-limit", "32768", "--ulimit", "stack=67108864", "--ulimit", "m
 
 def container(who: Identity = ADA, **changes: Any) -> Container:
     job = {
-        "id": "train-7f3k", "name": "train", "owner": "ada", "project": {"name": "vision"},
+        "id": "train-7f3k", "token": "t0", "name": "train", "owner": "ada", "project": {"name": "vision"},
         "command": ["python", "train.py", "--lr", "1e-3"], "mounts": [], "keep_caps": [], "user": None,
         "resources": {"gpus": 2, "memory": None, "cpus": None, "shm": None, **changes.pop("resources", {})},
     }  # fmt: skip
@@ -51,7 +50,7 @@ def test_a_job_with_gpus_and_limits() -> None:
     devices = ["/dev/nvidiactl", "/dev/nvidia3"]
     assert argv.create(container(resources=limits, gpus=GPUS, devices=devices)) == [
         "create", "--name", "gpurun-train-7f3k",
-        "--label", "gpurun.run=train-7f3k", "--label", "gpurun.gpus=GPU-a,GPU-b", "--label", "gpurun.owner=ada",
+        "--label", "gpurun.run=train-7f3k", "--label", "gpurun.gpus=GPU-a,GPU-b", "--label", "gpurun.owner=ada", "--label", "gpurun.token=512f26ada3c3d634",
         *CONFINED, *USER, *LIMITED,
         "--shm-size", str(16 * GIB), "--memory", str(32 * GIB), "--memory-swap", str(32 * GIB), "--cpus", "7.5",
         "--gpus", '"device=GPU-a,GPU-b"', "--device", "/dev/nvidiactl", "--device", "/dev/nvidia3",
@@ -62,7 +61,7 @@ def test_a_job_with_gpus_and_limits() -> None:
 def test_a_job_without_gpus_and_limits() -> None:
     assert argv.create(container()) == [
         "create", "--name", "gpurun-train-7f3k",
-        "--label", "gpurun.run=train-7f3k", "--label", "gpurun.gpus=", "--label", "gpurun.owner=ada",
+        "--label", "gpurun.run=train-7f3k", "--label", "gpurun.gpus=", "--label", "gpurun.owner=ada", "--label", "gpurun.token=512f26ada3c3d634",
         *CONFINED, *USER, *LIMITED, "--shm-size", str(32 * GIB), "--env", "NVIDIA_VISIBLE_DEVICES=void",
         *MOUNTS, *PASSWD, "--entrypoint", "/bin/sh", "sha256:1a2b", *START,
     ]  # fmt: skip
@@ -154,7 +153,14 @@ def test_device_files_are_found_by_uuid(tmp_path: Path) -> None:
 
 
 def test_a_container_without_our_label_is_not_ours() -> None:
-    docker.check_ours({"Config": {"Labels": {"gpurun.run": RUN.id}}}, RUN)
-    for labels in (None, {}, {"gpurun.run": "other-1111"}):
-        with pytest.raises(RunFailed, match="did not make"):
-            docker.check_ours({"Config": {"Labels": labels}}, RUN)
+    job = {"id": RUN.id, "token": "t0"}
+    ours = {"gpurun.run": RUN.id, "gpurun.token": argv.token_label(job)}
+    assert docker.is_ours({"Config": {"Labels": ours}}, job)
+    for labels in (
+        None,
+        {},
+        {"gpurun.run": RUN.id},
+        {**ours, "gpurun.run": "other-1111"},
+        {**ours, "gpurun.token": "0"},
+    ):
+        assert not docker.is_ours({"Config": {"Labels": labels}}, job)
