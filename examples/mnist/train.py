@@ -23,9 +23,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=5, help="passes over the training images, at most")
     parser.add_argument("--lr", type=float, default=3e-3, help="highest learning rate of the schedule")
     parser.add_argument("--batch-size", type=int, default=128, help="images a step, for each process")
-    parser.add_argument(
-        "--workers", type=int, default=2, help="loader processes, for each process that trains"
-    )
+    parser.add_argument("--workers", type=int, default=2, help="loader processes, for each process that trains")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and order")
     parser.add_argument("--accelerator", default="auto", help="auto, cpu, gpu, ...")
     parser.add_argument("--devices", default="auto", help="auto, a number, or ids as in 0,2")
