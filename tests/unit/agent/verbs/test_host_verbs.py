@@ -80,17 +80,20 @@ def test_leaving_takes_what_is_ours_and_nothing_else(agent: AgentHost) -> None:
     root = Path(agent.paths.root)
     (root / "not gpurun's").write_text("precious")
     (root / "data/imagenet/train").mkdir(parents=True)
-    kept = agent.ask("leave", wipe=True, keep_data=True)
+    more = agent.refused("leave", wipe=True, runs=[], keep_data=True)  # it came after the laptop had looked
+    assert more["code"] == "more_runs"
+    assert Path(run.job).exists()
+    kept = agent.ask("leave", wipe=True, runs=[run.id], keep_data=True)
     assert (kept["removed"], kept["data"], kept["left"]) == ([run.id], ["imagenet"], [])
     assert sorted(path.name for path in root.iterdir()) == ["data", "not gpurun's"]
-    agent.ask("leave", wipe=True, keep_data=False)
+    agent.ask("leave", wipe=True, runs=[], keep_data=False)
     assert [path.name for path in root.iterdir()] == ["not gpurun's"]
 
 
 def test_leaving_refuses_a_live_run(agent: AgentHost) -> None:
     run = agent.submit("import time; print('up', flush=True); time.sleep(60)")
     agent.until_running(run, b"up")
-    refused = agent.refused("leave", wipe=True)
+    refused = agent.refused("leave", wipe=True, runs=[run.id])
     assert (refused["code"], refused["exit"]) == ("live", 2)
     assert run.id in refused["next"]
     assert Path(run.job).exists()
@@ -102,7 +105,7 @@ def test_leaving_a_shared_home_spares_the_other_machine(agent: AgentHost) -> Non
     agent.machine_id.write_text("another machine")
     mine = agent.submit("print('mine')")
     agent.wait(mine)
-    left = agent.ask("leave", wipe=True)
+    left = agent.ask("leave", wipe=True, runs=[mine.id])
     assert (left["removed"], left["shared"]) == ([mine.id], True)
     assert json.loads(Path(theirs.job).read_text())["id"] == theirs.id
 
