@@ -242,7 +242,10 @@ class _Question:
             running = connection.popen(self.command, stderr=errors if patience.running else None)
             try:
                 pipe = Pipe(running)
-                pipe.feed(self._stdin())
+                stdin = self._stdin()
+                if callable(self.request):
+                    patience.restart()  # what we took ourselves is no silence of the host
+                pipe.feed(stdin)
                 noise = pipe.until(self.nonce.encode() + b"\n", patience)
                 answer = None if noise is None else pipe.until(b"\n", patience)
                 if answer is not None:

@@ -209,7 +209,13 @@ def _after_start(wire: Wire, started: Started, say: Callable[[str], None], *, fo
         output.out(record["id"])
     if not follow:
         if started.stream is not None:
-            record = _hold_until_running(wire, started, say)
+            try:
+                record = _hold_until_running(wire, started, say)
+            except KeyboardInterrupt:
+                output.after_interrupt()
+                output.warn("without your SSH agent its dependencies over git+ssh cannot be installed")
+                say_detached(record["id"], wire.host)
+                return words.EXIT_INTERRUPTED
         if as_json:
             output.json({**record, "host": wire.host})
         elif sys.stdout.isatty():

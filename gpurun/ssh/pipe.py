@@ -21,6 +21,11 @@ class Patience:
         self._started = started
         self._end = None if seconds is None or started else time.monotonic() + seconds
 
+    def restart(self) -> None:
+        """Let a clock that runs begin anew."""
+        if self._end is not None and self.seconds is not None:
+            self._end = time.monotonic() + self.seconds
+
     def left(self) -> float | None:
         """Seconds until the next look, 0 or less when the time is over, None for ever."""
         if self._started is not None:

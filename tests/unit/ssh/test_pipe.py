@@ -43,3 +43,12 @@ def test_the_clock_stands_still_while_a_person_is_asked(program: process.Process
         Pipe(program).until(b"\n", patience)
     assert patience.running
     assert next(looks, None) is None
+
+
+def test_the_clock_can_begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("gpurun.ssh.pipe.time.monotonic", lambda: now[0])
+    patience = Patience(10)
+    now[0] += 30
+    patience.restart()
+    assert patience.left() == 10
