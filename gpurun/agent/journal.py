@@ -13,13 +13,14 @@ import os
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional, TypeVar
 
 from . import vocabulary as words
-from .files import read_json, write_json
+from .files import read_json, write_atomically, write_json
 from .paths import RunPaths
 
 Event = Dict[str, Any]
+T = TypeVar("T")
 
 
 @dataclass
@@ -48,14 +49,30 @@ class Run:
         return self.state not in words.ENDS
 
 
+RESERVE = 1 << 16  # bytes
+
+
+def keep_reserve(run: RunPaths) -> None:
+    """Put space aside, so that a run whose job has filled the disk can still be stopped and its end be recorded."""
+    write_atomically(run.reserve, os.urandom(RESERVE))  # which no file system makes smaller
+
+
 def record(run: RunPaths, event: str, **facts: Any) -> Event:
     """Append one event and make it last. After the run's end nothing but notes is written."""
-    with _opened(run) as file:
-        return _append(file, event, facts)
+    return _with_reserve(run, lambda: _record(run, event, facts))
 
 
 def record_end(run: RunPaths, state: str, reason: str, **facts: Any) -> bool:
     """Write how the run ended: `exit.json`, then the event. The first end wins; False when there was one already."""
+    return _with_reserve(run, lambda: _record_end(run, state, reason, facts))
+
+
+def _record(run: RunPaths, event: str, facts: Dict[str, Any]) -> Event:
+    with _opened(run) as file:
+        return _append(file, event, facts)
+
+
+def _record_end(run: RunPaths, state: str, reason: str, facts: Dict[str, Any]) -> bool:
     with _opened(run) as file:
         if os.path.exists(run.exit):
             return False
@@ -63,6 +80,17 @@ def record_end(run: RunPaths, state: str, reason: str, **facts: Any) -> bool:
         write_json(run.exit, ended)
         _append(file, "ended", {"state": state, "reason": reason, **facts})
     return True
+
+
+def _with_reserve(run: RunPaths, write: Callable[[], T]) -> T:
+    """Do `write`; on a full disk give the reserve up for it."""
+    try:
+        return write()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not os.path.exists(run.reserve):
+            raise
+        os.unlink(run.reserve)
+        return write()
 
 
 def read(run: RunPaths) -> List[Event]:

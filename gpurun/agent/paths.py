@@ -121,6 +121,10 @@ class RunPaths:
         return self._in("fetched.json")
 
     @property
+    def reserve(self) -> str:
+        return self._in("reserve")
+
+    @property
     def supervisor_log(self) -> str:
         return self._in("supervisor.log")
 

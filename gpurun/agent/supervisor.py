@@ -147,6 +147,9 @@ def supervise(run: RunPaths) -> None:
 
 def _presence(run: RunPaths, job: Job, runtime: Runtime) -> Presence:
     """What is there of the job. An engine that does not answer is waited for: no answer is not absent."""
+    state = journal.fold(run)
+    if state.state == words.QUEUED and not state.prepared:  # nobody has worked on it: the engine need not be asked
+        return Presence("absent")
     while True:
         presence = runtime.presence(run, job)
         if presence.kind != "no_answer":

@@ -82,15 +82,11 @@ def decide(seen: Evidence) -> str:
 def tend(host: HostPaths) -> None:
     """Look after every run of this host whose lock is free."""
     for run in host.all_runs():
-        try:
-            tend_run(host, run)
-        except OSError as error:
-            # A full disk keeps an end from being recorded, not from being asked about: the next verb tries again.
-            if error.errno != errno.ENOSPC:
-                raise
+        tend_run(host, run)
 
 
 def tend_run(host: HostPaths, run: RunPaths) -> None:
+    """Look after one run, unless its supervisor does, it has ended, or it is not of this host."""
     if os.path.exists(run.exit):
         endings.wipe(run)  # for one that was killed between the end and this
         return
@@ -99,8 +95,13 @@ def tend_run(host: HostPaths, run: RunPaths) -> None:
     held = locks.acquire(locks.run_lock(run.id))
     if held is None:
         return  # its supervisor will
+    action = NOTHING
     try:
         action = _act(run)
+    except OSError as error:
+        # A full disk keeps an end from being recorded, not from being asked about: the next verb tries again.
+        if error.errno != errno.ENOSPC:
+            raise
     finally:
         held.release()
     if action == SUPERVISE:

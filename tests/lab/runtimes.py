@@ -106,7 +106,7 @@ class JobOnHost:
 
     def job(self) -> dict[str, Any]:
         return {
-            "id": self.id, "name": "train", "owner": self.user.alias, "project": {"name": "vision"},
+            "id": self.id, "token": "t0", "name": "train", "owner": self.user.alias, "project": {"name": "vision"},
             "command": self.command, "image": None, "env": [], "mounts": [], "dependencies": None, "git": None,
             "keep_caps": [], "user": None, "max_duration": None, "grace": 60.0,
             "resources": {"gpus": self.gpus, "memory": None, "cpus": None, "shm": None},

@@ -130,7 +130,7 @@ def test_disk_of_the_host_is_full(jobs: Jobs, submit: Callable[..., Result], hos
 
 
 def test_job_that_fills_the_disk_is_still_stopped_and_its_end_recorded(jobs: Jobs, host: LabHost) -> None:
-    """Nothing can be journalled meanwhile; once there is room again, nothing is missing."""
+    """A reserve is given up for it."""
     small_disk(host, "1300m")
     script = (
         "import time\nprint('here', flush=True)\nfile = open('big.bin', 'wb', buffering=0)\n"
@@ -141,12 +141,8 @@ def test_job_that_fills_the_disk_is_still_stopped_and_its_end_recorded(jobs: Job
     jobs.until_running(run)
     while host.run("df", "--output=avail", f"{ADA.home}/.gpurun").split()[-1] != "0":
         time.sleep(0.5)
-    done = jobs.ask("stop", run, "--force", check=False)
-    assert done.returncode == 125
-    assert "disk is full" in one_message(done)
     assert jobs.record(run)["live"]
-    host.run("rm", f"{ADA.home}/.gpurun/runs/{run}/workspace/big.bin")
-    jobs.ask("stop", run, "--force", check=False)
+    jobs.ask("stop", run, "--force")
     assert jobs.until_ended(run)[0] == words.STOPPED
 
 

@@ -161,7 +161,7 @@ def test_a_strangers_container_of_that_name_is_left_alone(host: LabHost) -> None
     assert host.engine
     job = JobOnHost(host, {}, ["python", "-V"], more=PLAIN)
     host.engine.docker("create", "--name", job.container, BASE_IMAGE, "true")
-    with pytest.raises(Failed, match="that gpurun did not make"):
+    with pytest.raises(Failed, match="that this run did not make"):
         job.ask("prepare", "start")
 
 

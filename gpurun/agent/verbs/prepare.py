@@ -52,6 +52,7 @@ def _make(host: HostPaths, run: RunPaths, job: Dict[str, Any], notes: List[str])
     for folder in (half.root, half.snapshot, half.ro, half.out):
         os.mkdir(folder)
     write_json(half.job, job)
+    journal.keep_reserve(half)
     journal.record(half, words.CREATED)
     for note in notes:
         journal.record(half, "note", message=note)
