@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,11 @@ import pytest
 
 if TYPE_CHECKING:
     from gpurun.demo.host import EmbeddedHost
+
+# Whoever starts the tests in the background (nohup, a CI's runner) may have them ignore these, and all that they start:
+# a test of Ctrl-C would then wait for nothing.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
