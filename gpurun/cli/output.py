@@ -22,6 +22,7 @@ from gpurun.cli.terminal import (
     ago,
     cut,
     duration,
+    harmless,
     interactive,
     plural,
     size,
@@ -50,7 +51,7 @@ class Declined(GpurunError):
 def out(text: str) -> None:
     """A line of the result."""
     clear()
-    print(text, flush=True)
+    print(harmless(text), flush=True)
 
 
 def out_bytes(data: bytes) -> None:
@@ -87,7 +88,7 @@ def _plain(value: Any) -> Any:
 def say(text: str) -> None:
     """A line for the person who waits."""
     clear()
-    print(text, file=sys.stderr, flush=True)
+    print(harmless(text), file=sys.stderr, flush=True)
 
 
 def after_interrupt() -> None:

@@ -67,6 +67,11 @@ def plural(count: int, noun: str, several: str | None = None) -> str:
     return f"{count:,} {noun if count == 1 else several or noun + 's'}"
 
 
+def harmless(text: str) -> str:
+    """`text` without control characters but newline, tab and colours: names of processes and files come from anybody."""
+    return re.sub(r"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]", "", text)
+
+
 def without_styles(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", text) if "\x1b" in text else text
 

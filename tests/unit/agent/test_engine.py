@@ -11,7 +11,7 @@ DOWN = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is t
 SOCKET = "permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock"
 GPU = 'could not select device driver "" with capabilities: [[gpu]].'
 
-# What engines from 20.10 to 28 really print.
+# What engines from 20.10 to 28 print, as far as it was seen or is documented.
 SAID = [
     (DOWN, "down"),
     ("ERROR: " + DOWN + "\nerrors pretty printing info", "down"),

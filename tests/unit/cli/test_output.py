@@ -66,3 +66,11 @@ def test_an_activity_in_a_pipe_is_silent(capsys: pytest.CaptureFixture[str]) -> 
     with output.activity("asking box") as say:
         say("sending")
     assert capsys.readouterr().err == ""
+
+
+def test_control_characters_of_others_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """The name of a stranger's process, say, could else rewrite the screen or the window's title."""
+    output.out("GPU 0: process 7 (\x1b]0;owned\x07\x1b[2Jevil\r of bob)")
+    assert capsys.readouterr().out == "GPU 0: process 7 (]0;owned[2Jevil of bob)\n"
+    output.out("\x1b[31mred\x1b[0m\tand\nplain")
+    assert capsys.readouterr().out == "\x1b[31mred\x1b[0m\tand\nplain\n"
