@@ -328,8 +328,9 @@ def run(argv: List[str], env: Optional[Dict[str, str]] = None) -> Tuple[int, str
     assert child.stdout is not None
     said = b""
     for line in child.stdout:
-        sys.stdout.buffer.write(line)
-        sys.stdout.buffer.flush()
+        if not line.startswith(b"Requirement already satisfied"):  # dozens, for a torch that is there
+            sys.stdout.buffer.write(line)
+            sys.stdout.buffer.flush()
         said = (said + line)[-65536:]
     return child.wait(), said.decode("utf-8", "replace")
 
