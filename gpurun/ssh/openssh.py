@@ -23,6 +23,7 @@ from gpurun.ssh.pipe import Patience
 from gpurun.ssh.process import Completed, Process, TimedOut
 
 KEEP_MASTER = 600  # seconds without use until the master ends
+KEEP_LENDING = 15  # the same for one that lends the user's agent: root of the host could use it meanwhile
 CONNECT_TIMEOUT = 10  # seconds for TCP and the server's first line
 CONTROL_TIMEOUT = 3.0  # seconds for a word with our own master; it is a local socket
 PASS_IN = 5.0  # seconds for an empty command over the master, there and back
@@ -132,7 +133,11 @@ class Connection:
             connect_timeout=self.connect_timeout,
         )
         sharing = (
-            ["-oControlMaster=auto", f"-oControlPersist={KEEP_MASTER}", f"-oControlPath={self.control_path}"]
+            [
+                "-oControlMaster=auto",
+                f"-oControlPersist={KEEP_LENDING if self.forward_agent else KEEP_MASTER}",
+                f"-oControlPath={self.control_path}",
+            ]
             if shared
             else ["-oControlMaster=no", "-oControlPath=none"]
         )
