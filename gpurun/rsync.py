@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -52,6 +51,9 @@ class Progress:
         return self.checked / self.files if self.files else 0.0
 
 
+SOME_FAILED = 23
+
+
 def push_argv(
     connection: Connection,
     root: Path,
@@ -59,12 +61,11 @@ def push_argv(
     link_dest: Sequence[str] = (),
     *,
     compress: bool = False,
-    changed: bool = False,
 ) -> list[str]:
     """Send the files named on stdin (NUL-ended, relative to `root`) into `snapshot`, linking what is unchanged.
 
     Files of `link_dest` (absolute, at most 20) count as unchanged when size, mode and time to the nanosecond are equal.
-    What is named but not there is removed from `snapshot`. `changed`: the snapshot may hold another list already.
+    What is named but not there any more is passed over. (`--delete-missing-args` fails in rsync 3.2.7.)
     """
     return [
         *_common(connection),
@@ -75,11 +76,9 @@ def push_argv(
         *(f"--link-dest={folder}" for folder in link_dest),
         # Outside the snapshot: what is left of a broken upload is no file of the project.
         f"--partial-dir={PurePosixPath(snapshot).parent / 'partial'}",
-        # Folders' times and modes matter to nobody, and setting them costs a round trip. But only with them among
-        # the names does rsync put a folder where an earlier list had a file.
-        *([] if changed else ["--no-implied-dirs"]),
-        "--delete-missing-args",
-        "--force",
+        # Folders' times and modes matter to nobody, and setting them costs a round trip.
+        "--no-implied-dirs",
+        "--ignore-missing-args",
         *(["-z"] if compress else []),
         "--",
         f"{root}/",
@@ -131,15 +130,14 @@ def push(
     link_dest: Sequence[str] = (),
     *,
     progress: Callable[[Progress], None] | None = None,
-    gone: Sequence[bytes] = (),
 ) -> None:
     """Make the host's folder `snapshot` hold what `files` lists. Whether it does is for the host to check (manifest).
 
-    `gone`: paths of an earlier list of the same run that are not in this one. Raises RsyncError, ContactLost.
+    Raises RsyncError, ContactLost.
     """
     check_local()
-    argv = push_argv(connection, files.root, snapshot, link_dest, compress=shrinks(files), changed=bool(gone))
-    names = listed((*(entry.path for entry in files.entries), *filter(partial(_deletable, files.root), gone)))
+    argv = push_argv(connection, files.root, snapshot, link_dest, compress=shrinks(files))
+    names = listed(entry.path for entry in files.entries)
     # 24: files vanished under rsync's hands. The host's check tells, and the list is made again.
     _retrying(connection, argv, names, progress, accept=(0, 24))
 
@@ -168,20 +166,6 @@ def listed(names: Iterable[bytes]) -> bytes:
     return b"".join(b"./" + name + b"\0" for name in names)
 
 
-def _deletable(root: Path, name: bytes) -> bool:
-    """Whether rsync sees that `name` is missing below `root`, so that it deletes it on the other side.
-
-    Below what is a file by now there is nothing to look for; that file replaces the whole folder (`--force`).
-    """
-    try:
-        os.lstat(os.path.join(os.fsencode(root), name))
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return False
-
-
 def shrinks(files: FileList) -> bool:
     """Whether most of the bytes are of a kind that compression makes smaller."""
     dense = sum(entry.size for entry in files.entries if entry.path.rpartition(b".")[2].lower() in _DENSE)
@@ -207,6 +191,10 @@ def _retrying(
     for attempt in retrying:
         with attempt:
             code, said = transfer(argv, names, progress)
+            if code == SOME_FAILED:
+                # rsync 3.2.7 may not get over what an interrupted run has left of a file: it is sent from its beginning.
+                anew = [f"{word}.anew" if word.startswith("--partial-dir=") else word for word in argv]
+                code, said = transfer(anew, names, progress)
             if code not in accept:
                 raise explain(connection, code, said)
 

@@ -123,7 +123,7 @@ def _send_and_start(
     """Sync, then start; once more when files changed on the way."""
     from gpurun import rsync
 
-    files, gone = plan.files, frozenset[bytes]()
+    files, link_dest = plan.files, list(prepared["link_dest"])
     if plan.needs_agent:
         wire = replace(wire, connection=wire.connection.with_agent())
     for attempt in range(1, SYNC_AGAIN + 1):
@@ -132,9 +132,8 @@ def _send_and_start(
             wire.connection,
             files,
             prepared["snapshot"],
-            prepared["link_dest"],
+            link_dest,
             progress=functools.partial(_tell_progress, report, files.bytes),
-            gone=sorted(gone),
         )
         report.say(f"starting {job['id']}")
         try:
@@ -142,9 +141,8 @@ def _send_and_start(
         except HostError as error:
             if error.code != "snapshot_differs" or attempt == SYNC_AGAIN:
                 raise
-        newer = _list(plan.loaded)
-        gone = (gone | _paths(files)) - _paths(newer)
-        files = newer
+        files = _list(plan.loaded)
+        link_dest = [*prepared["link_dest"], f"{prepared['snapshot']}.before"]  # where the host has put what came
     raise AssertionError("unreachable")
 
 
@@ -174,7 +172,3 @@ def _list(loaded: Loaded) -> FileList:
     from gpurun.files import list_files
 
     return list_files(loaded.project, exclude=loaded.spec.exclude, env_files=loaded.env_files)
-
-
-def _paths(files: FileList) -> frozenset[bytes]:
-    return frozenset(entry.path for entry in files.entries)

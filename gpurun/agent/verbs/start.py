@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from typing import Any, Dict
 
 from .. import endings, journal, locks, logs, manifest, records, snapshots, supervisor, tend, tickets
@@ -46,6 +48,11 @@ def stream(request: Dict[str, Any], host: HostPaths, out: Any) -> None:
 
 
 def _check_snapshot(run: RunPaths, expected: Dict[str, Any]) -> None:
+    before = run.snapshot + ".before"
+    shutil.rmtree(before, ignore_errors=True)
     difference = manifest.difference(run.snapshot, expected)
     if difference is not None:
+        # The next upload begins with nothing that is gone meanwhile, and links to what had come.
+        os.rename(run.snapshot, before)
+        os.mkdir(run.snapshot)
         raise AgentError("snapshot_differs", "the project changed while it was sent: " + difference, "submit again")
