@@ -21,7 +21,7 @@ from gpurun.files import FileList
 from gpurun.rsync_errors import DISK_FULL, PARTIAL, Connection, RsyncError, check_local, explain
 from gpurun.ssh import process
 
-__all__ = ["DISK_FULL", "PARTIAL", "Progress", "RsyncError", "check_local", "pull", "push"]
+__all__ = ["DISK_FULL", "PARTIAL", "Progress", "RsyncError", "check_local", "push"]
 
 ATTEMPTS = 5
 SECONDS_TO_END = 10.0  # after TERM; rsync then keeps what it has of the file at hand
@@ -140,22 +140,6 @@ def push(
     names = listed(entry.path for entry in files.entries)
     # 24: files vanished under rsync's hands. The host's check tells, and the list is made again.
     _retrying(connection, argv, names, progress, accept=(0, 24))
-
-
-def pull(
-    connection: Connection,
-    source: str,
-    names: Sequence[bytes],
-    staging: Path,
-    *,
-    progress: Callable[[Progress], None] | None = None,
-) -> None:
-    """Bring `names` below the host's folder `source` into `staging`, which exists. Nothing is checked for being whole.
-
-    Raises RsyncError, ContactLost.
-    """
-    check_local()
-    _retrying(connection, pull_argv(connection, source, staging), listed(names), progress, accept=(0, 24))
 
 
 def listed(names: Iterable[bytes]) -> bytes:

@@ -223,7 +223,8 @@ def test_pull_brings_names_of_any_kind_and_no_link_that_leads_out(host: LocalShe
     (source / "workspace/evil").symlink_to("/etc/passwd")
     (source / "workspace/worse").symlink_to("../../elsewhere")
     asked = [b"workspace/" + name for name in (*NAMES, b"good", b"evil", b"worse", b"vanished")]
-    rsync.pull(host, str(source), asked, staging)
+    code, said = rsync.transfer(rsync.pull_argv(host, str(source), staging), rsync.listed(asked))
+    assert code == 0, said
     assert set(os.listdir(os.fsencode(staging / "workspace"))) == {*NAMES, b"good"}
 
 
