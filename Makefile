@@ -24,6 +24,7 @@ lint: $(INSTALLED)  ## Check style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	MYPYPATH=gpurun/agent/serve $(BIN)/mypy --explicit-package-bases gpurun/agent/serve/*.py
 	$(BIN)/vermin --quiet --no-tips --violations --target=3.8- gpurun/agent
 
 unit: $(INSTALLED)  ## Run the fast tests

@@ -48,6 +48,12 @@ class RunEntry:
     def ended(self) -> bool:
         return self.state in words.ENDS
 
+    @property
+    def service(self) -> str | None:
+        """What it is when it is no job: `tensorboard`, `jupyter` or `shell`."""
+        told = (self.job or self.record or {}).get("service")
+        return str(told["kind"]) if told else None
+
 
 def folder() -> Path:
     """Where the entries lie. It need not exist."""
@@ -117,7 +123,8 @@ def all_runs() -> list[RunEntry]:
 
 
 def newest(project_root: str) -> RunEntry | None:
-    return next((entry for entry in all_runs() if entry.project_root == project_root), None)
+    """The newest job; a service is meant only when it is named."""
+    return next((entry for entry in all_runs() if entry.project_root == project_root and not entry.service), None)
 
 
 def live(project_root: str | None = None) -> list[RunEntry]:

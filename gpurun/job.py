@@ -36,15 +36,16 @@ def make_job(
     dependencies: dict[str, Any] | None,
     git: dict[str, Any] | None = None,
     run_id: str | None = None,
+    service: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """job.json without the part that the host adds. `now` in seconds since 1970.
+    """job.json without the part that the host adds. `now` in seconds since 1970. `service`: see agent/services.py.
 
     Raises UsageError when the script does not travel, cannot be started, or when the host lacks data that is asked for.
     """
     spec, project = loaded.spec, loaded.project
     if spec.script:
         _check_script(spec.script, files)
-    name = spec.name or _name_of(spec)
+    name = service["kind"] if service else spec.name or _name_of(spec)
     run = run_id or new_id(name)
     return {
         "schema": words.JOB_SCHEMA,
@@ -54,8 +55,10 @@ def make_job(
         "owner": getpass.getuser(),
         "created": now,
         "project": {"name": project.name, "root": str(project.root)},
-        "command": command(spec, files),
-        "script": spec.script or f"-m {spec.module}",
+        "command": [] if service else command(spec, files),
+        "script": service["kind"] if service else spec.script or f"-m {spec.module}",
+        "service": service,
+        "ports": [port.model_dump() for port in spec.ports],
         "args": list(spec.args),
         "resources": {"gpus": spec.gpus, "memory": spec.memory, "cpus": spec.cpus, "shm": spec.shm_size},
         "runtime": spec.runtime,

@@ -53,8 +53,10 @@ class Started:
     fetch: bool  # the job wants to be fetched when it has ended
 
 
-def make_plan(loaded: Loaded, *, run_id: str | None = None, now: float | None = None) -> Plan:
-    """List the project's files and write the job. Reads the project alone."""
+def make_plan(
+    loaded: Loaded, *, run_id: str | None = None, now: float | None = None, service: dict[str, Any] | None = None
+) -> Plan:
+    """List the project's files and write the job. Reads the project alone. `service`: one that has the project's code."""
     from gpurun.dependencies import find_dependencies
     from gpurun.job import make_job
     from gpurun.project import git_facts
@@ -63,7 +65,7 @@ def make_plan(loaded: Loaded, *, run_id: str | None = None, now: float | None = 
     git = git_facts(loaded.project.root, files.has)
     found = find_dependencies(files, loaded.spec.dependencies, own_image=loaded.spec.image is not None)
     now = time.time() if now is None else now
-    job = make_job(loaded, files, now=now, dependencies=found.job, git=git, run_id=run_id)
+    job = make_job(loaded, files, now=now, dependencies=found.job, git=git, run_id=run_id, service=service)
     return Plan(loaded, files, job, (*files.notes, *([found.note] if found.note else [])), found.needs_agent)
 
 
@@ -128,13 +130,14 @@ def _send_and_start(
         wire = replace(wire, connection=wire.connection.with_agent())
     for attempt in range(1, SYNC_AGAIN + 1):
         report.say(f"sending to {wire.host}")
-        rsync.push(
-            wire.connection,
-            files,
-            prepared["snapshot"],
-            link_dest,
-            progress=functools.partial(_tell_progress, report, files.bytes),
-        )
+        if files.count:
+            rsync.push(
+                wire.connection,
+                files,
+                prepared["snapshot"],
+                link_dest,
+                progress=functools.partial(_tell_progress, report, files.bytes),
+            )
         report.say(f"starting {job['id']}")
         try:
             return _start(wire, plan, files, job, follow=follow)

@@ -48,9 +48,10 @@ def ensure(
 
     Raises RunFailed, EngineError.
     """
-    if job["dependencies"] is None:
+    asked = layers.asked(job)
+    if asked is None:
         return None
-    key = layers.key(base.id, layers.fingerprint(run.workspace, job["dependencies"]))
+    key = layers.key(base.id, layers.fingerprint(run.workspace, asked))
     tag = "%s:%s" % (REPOSITORY, key)
     with locks.host_lock("layer-" + key, lambda: say(b"")):
         found = look(engine, tag)
@@ -58,7 +59,7 @@ def ensure(
             return Layer(tag, found.id)
         if (read_json(run.host.layer(key)) or {}).get("satisfied"):
             return None
-        say(("installing what %s asks for\n" % job["dependencies"]["file"]).encode())
+        say(("installing what %s asks for\n" % asked["file"]).encode())
         if not _install(engine, facts, run, job, base, "gpurun.layer.%s.%d" % (key, os.getuid()), tag, say):
             os.makedirs(os.path.dirname(run.host.layer(key)), exist_ok=True)
             write_json(run.host.layer(key), {"satisfied": True, "base": base.id})

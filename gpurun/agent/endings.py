@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from . import facts, journal
+from . import facts, journal, services
 from . import vocabulary as words
 from .files import read_json, write_json
 from .paths import RunPaths
@@ -22,7 +22,8 @@ def end(run: RunPaths, state: str, reason: str, **facts_of_end: Any) -> None:
 
 
 def wipe(run: RunPaths) -> None:
-    """Take away the user's secrets."""
+    """Take away the user's secrets, and the doors of a service."""
+    services.wipe(run)
     try:
         os.unlink(run.env)
     except FileNotFoundError:

@@ -130,7 +130,7 @@ def ensure(run: RunPaths, job: Dict[str, Any], say: Say) -> Environment:
     """The environment of this job, made if it is not there. Raises RunFailed."""
     base = choose(job["profile"].get("python"))
     say(("Python %s of %s, torch %s\n" % (base["version"], base["prefix"], base["torch"] or "absent")).encode())
-    content = layers.fingerprint(run.workspace, job["dependencies"])
+    content = layers.fingerprint(run.workspace, layers.asked(job))
     key = layers.key(base["prefix"], base["version"], str(base["torch"]), content)
     made = run.host.environment(key)
     python = os.path.join(made, "bin", "python")
@@ -142,7 +142,7 @@ def ensure(run: RunPaths, job: Dict[str, Any], say: Say) -> Environment:
             shutil.rmtree(made, ignore_errors=True)
             _make(made, base, say)
             _install(run, job, python, say)
-            write_json(os.path.join(made, MARKER), {"base": base, "dependencies": job["dependencies"]})
+            write_json(os.path.join(made, MARKER), {"base": base, "dependencies": layers.asked(job)})
     return environment
 
 
@@ -167,7 +167,7 @@ def _see_parent(made: str, base: Dict[str, Any]) -> None:
 
 
 def _install(run: RunPaths, job: Dict[str, Any], python: str, say: Say) -> None:
-    if job["dependencies"] is None:
+    if layers.asked(job) is None:
         return
     where = "the host's Python"
     next_step = 'change it there, or name a Python that has it: python = "…" in the host\'s profile'

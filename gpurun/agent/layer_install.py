@@ -20,7 +20,8 @@ SATISFIED = 10  # everything was there already
 CONFLICT = 11  # the last line says what contradicts what
 FAILED = 12
 
-# {"kind", "file", "requirements", "project", "index", "where"}, and in a container "cache" (pip's) and "ssh".
+# {"kind", "file", "requirements", "project", "index", "where"}, in a container "cache" (pip's) and "ssh",
+# and "tools": what a service needs besides.
 Order = Dict[str, Any]
 
 # What the base was built around. Another torch beside its CUDA libraries is a different machine.
@@ -250,6 +251,10 @@ def install(order: Order) -> int:
 
 
 def wanted(order: Order) -> List[Tuple[str, str]]:
+    return asked_by_project(order) + [(order["project"], line) for line in order.get("tools", [])]
+
+
+def asked_by_project(order: Order) -> List[Tuple[str, str]]:
     project = order["project"]
     if order["kind"] == "pyproject":
         return [(project, line) for line in order["requirements"]]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import Any, Mapping, Optional
+from typing import Any, Dict, Mapping, Optional
 
-from . import layer_install
+from . import layer_install, services
 from .errors import RunFailed
 from .programs import Answer, last_lines
 
@@ -19,6 +19,16 @@ def key(*parts: str) -> str:
     return hashlib.sha256("\0".join([VERSION, *parts]).encode("utf-8", "surrogateescape")).hexdigest()[:20]
 
 
+def asked(job: Mapping[str, Any]) -> Optional[Dict[str, Any]]:
+    """What is to be installed for the job: its project's dependencies, and what a service needs besides."""
+    tools = services.tools(job)
+    if not tools:
+        return job["dependencies"]  # type: ignore[no-any-return]
+    if job["dependencies"] is None:
+        return {"kind": "pyproject", "file": str(services.kind(job)), "requirements": tools}
+    return {**job["dependencies"], "tools": tools}
+
+
 def fingerprint(project: str, dependencies: Optional[Mapping[str, Any]]) -> str:
     """What decides about the installation: the requirements with every file that they name. Raises RunFailed."""
     digest = hashlib.sha256()
@@ -26,6 +36,8 @@ def fingerprint(project: str, dependencies: Optional[Mapping[str, Any]]) -> str:
         return "none"
     path = os.path.join(project, dependencies["file"])
     digest.update(repr((dependencies["kind"], dependencies.get("requirements"))).encode("utf-8", "surrogateescape"))
+    if dependencies.get("tools"):
+        digest.update(repr(dependencies["tools"]).encode())
     if dependencies["kind"] == "pyproject":
         lines = [(project, line) for line in dependencies["requirements"]]
     elif dependencies["kind"] == "uv":
@@ -67,7 +79,7 @@ def _add_file(digest: Any, path: str) -> None:
 def order(job: Mapping[str, Any], *, project: str, where: str) -> layer_install.Order:
     """What the installer is told. `where` names the base in its messages."""
     return {
-        **job["dependencies"],
+        **(asked(job) or {}),
         "project": project,
         "index": job["profile"].get("pip_index"),
         "where": where,
@@ -87,6 +99,4 @@ def check(answer: Answer, job: Mapping[str, Any], conflict_next: str) -> bool:
         raise RunFailed("disk", "the host's disk is full: " + said, "make room there: `gpurun prune`")
     if answer.code == layer_install.CONFLICT:
         raise RunFailed("dependencies", said, conflict_next)
-    raise RunFailed(
-        "dependencies", said, "`gpurun logs` shows all that pip said; mend %s" % job["dependencies"]["file"]
-    )
+    raise RunFailed("dependencies", said, "`gpurun logs` shows all that pip said; mend %s" % (asked(job) or {})["file"])

@@ -57,6 +57,10 @@ class RunPaths:
         return self._in("ro", words.SETTINGS)
 
     @property
+    def token(self) -> str:
+        return self._in("ro", "serve", "token")
+
+    @property
     def passwd(self) -> str:
         return self._in("ro", "passwd")
 
@@ -83,6 +87,10 @@ class RunPaths:
     @property
     def stop_file(self) -> str:
         return self._in("out", words.STOP_FILE)
+
+    @property
+    def sockets(self) -> str:
+        return self._in("out", words.SOCKETS)
 
     @property
     def workspace(self) -> str:

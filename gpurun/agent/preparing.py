@@ -7,6 +7,8 @@ import shutil
 import subprocess
 from typing import Any, Callable, Dict
 
+from . import journal, lasting, services
+from . import vocabulary as words
 from .errors import RunFailed
 from .paths import RunPaths
 from .runtimes import Runtime
@@ -23,7 +25,7 @@ def prepare(run: RunPaths, job: Job, runtime: Runtime, check: Callable[[], None]
     least every second, so that a stop ends a build.
     """
     try:
-        make_workspace(run)
+        make_workspace(run, job)
         with open(run.prepare_log, "ab", buffering=0) as log:
 
             def say(text: bytes) -> None:
@@ -35,9 +37,11 @@ def prepare(run: RunPaths, job: Job, runtime: Runtime, check: Callable[[], None]
         raise _failed(run, str(error)) from error
 
 
-def make_workspace(run: RunPaths) -> None:
-    """The job's working directory: a copy of the snapshot, whole or not there."""
+def make_workspace(run: RunPaths, job: Job) -> None:
+    """The job's working directory: a copy of the snapshot, whole or not there. A session goes on in its last one."""
     os.makedirs(run.out, exist_ok=True)
+    if not os.path.isdir(run.workspace) and services.kind(job) in (words.JUPYTER, words.SHELL):
+        _take_over(run, job)
     if not os.path.isdir(run.workspace):
         half = run.workspace + ".new"
         shutil.rmtree(half, ignore_errors=True)
@@ -49,6 +53,17 @@ def make_workspace(run: RunPaths) -> None:
             )
         os.rename(half, run.workspace)
     os.makedirs(run.tmp, exist_ok=True)
+
+
+def _take_over(run: RunPaths, job: Job) -> None:
+    earlier = services.earlier(run.host, run, job)
+    if earlier is not None:
+        journal.record(run, "note", message="goes on with the files of %s" % earlier.id)
+        for path in lasting.take_over(earlier, run):
+            beside = "%s was changed on both sides: yours of the host stays, the new one is %s%s" % (
+                path, path, lasting.BESIDE,
+            )  # fmt: skip
+            journal.record(run, "note", message=beside)
 
 
 def _failed(run: RunPaths, what: str) -> RunFailed:

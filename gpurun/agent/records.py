@@ -36,6 +36,8 @@ def record_of(run: RunPaths) -> Dict[str, Any]:
         "since": state.since,
         "started": state.started,
         "ended": state.ended,
+        "service": job.get("service"),
+        "ports": job.get("ports", []),
         "gpus": state.gpus,
         "gpus_asked": job.get("resources", {}).get("gpus"),
         "waiting": state.waiting,

@@ -69,8 +69,15 @@ DATA_MOUNT = "/gpurun/data"
 WORKSPACE_PRIVATE = ".gpurun"
 TMP_IN_WORKSPACE = WORKSPACE_PRIVATE + "/tmp"
 
+# Runs that are no training, by what they are.
+TENSORBOARD = "tensorboard"
+JUPYTER = "jupyter"
+SHELL = "shell"
+SERVICES = (TENSORBOARD, JUPYTER, SHELL)
+
 STOP_FILE = "stop"
 LOG_FILE = "log"
+SOCKETS = "sockets"
 # In ro/: what starts the job, and the environment that it sets first.
 WRAPPER = "wrapper"
 SETTINGS = "settings"

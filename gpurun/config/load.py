@@ -50,10 +50,17 @@ class _Layer:
         return self.values.model_fields_set
 
 
-def load(flags: Mapping[str, Any], target: str | None, cwd: Path | None = None, *, need_host: bool = True) -> Loaded:
+def load(
+    flags: Mapping[str, Any],
+    target: str | None,
+    cwd: Path | None = None,
+    *,
+    need_host: bool = True,
+    need_script: bool = True,
+) -> Loaded:
     """Read every layer for `target` (a script, a job file ending in .toml, or None with `module` among `flags`).
 
-    `flags` has keys of JobConfig as typed; None means not said. Raises UsageError that lists everything that is wrong.
+    `flags` has keys of JobConfig as typed; None means not said. A service has no script. Raises UsageError that lists everything that is wrong.
     """
     here = cwd or Path.cwd()
     wrong: list[str] = []
@@ -65,7 +72,10 @@ def load(flags: Mapping[str, Any], target: str | None, cwd: Path | None = None, 
         told["script"] = script_in(project, target, here)
     layers = [_project_layer(project, wrong), job, _flag_layer(told, here, wrong)]
     problems.refuse(wrong)
-    return _merge([layer for layer in layers if layer], project, job_file, need_host)
+    given = [layer for layer in layers if layer]
+    if need_script:
+        _check_script_named(given, job_file)
+    return _merge(given, project, job_file, need_host)
 
 
 def script_in(project: Project, target: str, here: Path) -> str:
@@ -142,6 +152,14 @@ def _without(values: JobConfig, keys: set[str]) -> JobConfig:
     return JobConfig().model_copy(update={key: getattr(values, key) for key in values.model_fields_set - keys})
 
 
+def _check_script_named(layers: Sequence[_Layer], job_file: Path | None) -> None:
+    if not any(layer.values.script or layer.values.module for layer in layers):
+        raise UsageError(
+            f"{job_file}: neither script nor module says what to run" if job_file else "no script was named",
+            'Write `script = "train.py"` there.' if job_file else "gpurun submit train.py",
+        )
+
+
 def _merge(layers: Sequence[_Layer], project: Project, job_file: Path | None, need_host: bool) -> Loaded:
     taken: dict[str, Any] = {}
     sources: dict[str, str] = {}
@@ -156,11 +174,6 @@ def _merge(layers: Sequence[_Layer], project: Project, job_file: Path | None, ne
         mounts.update({mount.target: mount for mount in layer.values.mounts})
         data.update(dict.fromkeys(layer.values.data))
     taken.update(mounts=tuple(mounts.values()), data=tuple(data))
-    if not taken.get("script") and not taken.get("module"):
-        raise UsageError(
-            f"{job_file}: neither script nor module says what to run" if job_file else "no script was named",
-            'Write `script = "train.py"` there.' if job_file else "gpurun submit train.py",
-        )
     host = _host(layers) if need_host else None
     env, files = _environment(layers, host)
     spec = JobConfig().model_copy(update=taken | {"env": dict(env)})

@@ -24,6 +24,8 @@ _KINDS = {
     "shm_size": "size",
     "max_duration": "time span",
     "grace": "time span",
+    "idle": "time span",
+    "ports": "list",
     "env": "list or table",
     "mounts": "list",
     "dependencies": "`false` or path",

@@ -102,6 +102,20 @@ def _mount(value: Any) -> Any:
     return {"source": source, "target": target, "readonly": mode == "ro"}
 
 
+def port(value: Any) -> Any:
+    """`8080`, "8080" or "9000:8080" (local:remote) as a PortConfig's values. Raises ValueError."""
+    if isinstance(value, dict | BaseModel):
+        return value
+    words = str(value).split(":")
+    if (
+        isinstance(value, bool)
+        or len(words) > 2
+        or not all(word.isdecimal() and 0 < int(word) < 65536 for word in words)
+    ):
+        raise ValueError(f'{value!r} is no port; write 8080, or "9000:8080" for port 9000 of the laptop')
+    return {"remote": int(words[-1]), "local": int(words[0]) if len(words) == 2 else None}
+
+
 def _capability(value: Any) -> Any:
     if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z_-]+", value):
         raise ValueError('wants names such as "SYS_PTRACE" or "no-new-privileges"')
@@ -140,6 +154,13 @@ class _Table(BaseModel):
         arbitrary_types_allowed=True,
         use_attribute_docstrings=True,
     )
+
+
+class PortConfig(_Table):
+    remote: int
+    """The port that the program listens on, where it runs."""
+    local: int | None = None
+    """The port of this laptop; the same unless told."""
 
 
 class MountConfig(_Table):
@@ -188,6 +209,10 @@ class JobConfig(_Table):
     data: tuple[str, ...] = ()
     """Data directories that `[hosts.NAME.data]` names, mounted read-only at `/data/NAME`.
     Added to those of lower layers."""
+    ports: tuple[Annotated[PortConfig, BeforeValidator(port)], ...] = ()
+    """Ports of the job that `gpurun tunnel` opens here: `[8080, "9000:8000"]` (local:remote)."""
+    idle: Annotated[float, BeforeValidator(_longer_than_zero)] = 7200.0
+    """When TensorBoard, Jupyter or a shell that nobody uses ends by itself; a kernel that computes counts as used."""
     max_duration: Annotated[float | None, BeforeValidator(lambda v: None if v is None else _longer_than_zero(v))] = None
     """The host ends the run after this time, e.g. `"12h"`."""
     grace: Annotated[float, BeforeValidator(span)] = 60.0

@@ -79,6 +79,8 @@ def test_the_whole_job(project: Path) -> None:
             "registry_mirror": None,
             "base_image": None,
         },
+        "service": None,
+        "ports": [],
         "fetch_hint": "gpurun fetch train-7f3k",
     }
     assert "hunter2" not in json.dumps(job)

@@ -62,6 +62,11 @@ class Runtime(Protocol):
     def notes(self, job: Job) -> List[str]:
         """What was asked for and cannot be held here, a sentence each."""
 
+    def relay(self, run: RunPaths, job: Job, socket: str, port: int) -> Optional[List[str]]:
+        """argv of what leads from `socket`, a name in the run's folder of sockets, to `port` on the job's own loopback
+        for as long as its stdin is open. None where the host's loopback is the job's.
+        """
+
     def shell(self, run: RunPaths, job: Job, command: Sequence[str], tty: bool) -> List[str]:
         """argv of a shell (or of `command`) beside the live job, or in a fresh place like its own. Raises AgentError."""
 

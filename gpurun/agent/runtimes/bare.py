@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
-from .. import environments, locks, programs
+from .. import environments, locks, programs, services
 from ..errors import AgentError, RunFailed
 from ..files import read_json, write_json
 from ..gpus import Gpu
@@ -61,6 +61,8 @@ class Bare:
                 wrapper.make_folders(run, job["project"]["name"])
                 first, last = settings(run, job, prepared, gpus)
                 wrapper.write(run, first, last)
+                places = wrapper.on_host(run, job["project"]["name"])
+                services.lay_out(run, job, ro=places.ro, workspace=places.workspace, socket_folder=places.sockets)
             _start_keeper(order(run, job, [held.fd, *leases]))
         finally:
             held.release()  # keeper and job hold it now
@@ -126,10 +128,14 @@ class Bare:
             notes.append("read-only mounts are not held: without an engine the job sees the host's own paths")
         return notes
 
+    def relay(self, run: RunPaths, job: Job, socket: str, port: int) -> Optional[List[str]]:
+        return None
+
     def shell(self, run: RunPaths, job: Job, command: Sequence[str], tty: bool) -> List[str]:
         if not os.path.exists(run.wrapper):
             raise AgentError("not_started", "run %s has no environment yet" % run.id, "wait until it is running")
-        return wrapper.shell(wrapper.on_host(run, job["project"]["name"]), command)
+        places = wrapper.on_host(run, job["project"]["name"])
+        return wrapper.shell(places, command, services.holder(job, places.ro))
 
 
 def holders(lock: str) -> Set[int]:
@@ -150,7 +156,7 @@ def order(run: RunPaths, job: Job, fds: List[int]) -> keeper.Order:
     places = wrapper.on_host(run, job["project"]["name"])
     return {
         "id": run.id,
-        "argv": wrapper.start(places, job["command"]),
+        "argv": wrapper.start(places, services.command(job, places.ro)),
         "cwd": run.workspace,
         "env": inherited(os.environ),
         "log": run.log,

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass, field
 from typing import List, Sequence
 
+from .. import services
 from .. import vocabulary as words
 from ..gpus import Gpu
 from ..identity import Identity
@@ -52,7 +53,7 @@ def create(container: Container) -> List[str]:
         "--entrypoint",
         "/bin/sh",
         container.image,
-        *wrapper.start(wrapper.IN_CONTAINER, job["command"])[1:],
+        *wrapper.start(wrapper.IN_CONTAINER, services.command(job, wrapper.IN_CONTAINER.ro))[1:],
     ]
 
 
@@ -73,10 +74,30 @@ def fresh_shell(container: Container, command: Sequence[str], *, tty: bool) -> L
     ]
 
 
-def shell_beside(run: RunPaths, command: Sequence[str], *, tty: bool) -> List[str]:
+def shell_beside(run: RunPaths, command: Sequence[str], *, tty: bool, holder: Sequence[str] = ()) -> List[str]:
     """`docker exec` for a shell in the live job's container."""
     terminal = ["--tty"] if tty else []
-    return ["exec", "--interactive", *terminal, name_of(run), *wrapper.shell(wrapper.IN_CONTAINER, command)]
+    return ["exec", "--interactive", *terminal, name_of(run), *wrapper.shell(wrapper.IN_CONTAINER, command, holder)]
+
+
+def relay(run: RunPaths, socket: str, port: int) -> List[str]:
+    """`docker exec` for a way from the run's folder of sockets to a port of the container's own loopback."""
+    places = wrapper.IN_CONTAINER
+    program = "%s/%s" % (places.ro, services.RELAY)
+    # The image's own Python, whatever the job has on its PYTHONPATH.
+    start = 'for python in python3 python; do command -v $python >/dev/null && exec $python -I "$@"; done; exit 127'
+    return [
+        "exec",
+        "--interactive",
+        name_of(run),
+        "/bin/sh",
+        "-c",
+        start,
+        "-",
+        program,
+        places.sockets + "/" + socket,
+        str(port),
+    ]
 
 
 def token_label(job: Job) -> str:
@@ -136,6 +157,8 @@ def mounts(container: Container) -> List[str]:
     ]
     if container.who.uid != 0:
         found += [bind(run.passwd, "/etc/passwd", readonly=True), bind(run.group, "/etc/group", readonly=True)]
+    if services.kind(job) == words.TENSORBOARD:  # it reads those that come later too
+        found.append(bind(run.host.runs, run.host.runs, readonly=True))
     for asked in job["mounts"]:
         source = os.path.expanduser(asked["source"])
         found.append(bind(source, asked["target"], readonly=asked.get("readonly", False)))

@@ -10,7 +10,7 @@ import time
 from dataclasses import replace
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
-from .. import docker_layers, facts, image, programs
+from .. import docker_layers, facts, image, programs, services
 from .. import vocabulary as words
 from ..engine import Engine, EngineError
 from ..errors import AgentError, RunFailed
@@ -20,7 +20,7 @@ from ..identity import identity, login
 from ..mounts import bind
 from ..paths import RunPaths
 from . import Job, Presence, Say, wrapper
-from .container import Container, create, device_files, fresh_shell, name_of, shell_beside, token_label
+from .container import Container, create, device_files, fresh_shell, name_of, relay, shell_beside, token_label
 
 PATIENCE = 120.0  # seconds that an engine may be away while a job is started: it may be restarting
 SHORT_PATIENCE = 10.0
@@ -224,9 +224,14 @@ class Docker:
     def notes(self, job: Job) -> List[str]:
         return []
 
+    def relay(self, run: RunPaths, job: Job, socket: str, port: int) -> Optional[List[str]]:
+        services.copy_programs(run)
+        return self.engine.command(*relay(run, socket, port))
+
     def shell(self, run: RunPaths, job: Job, command: Sequence[str], tty: bool) -> List[str]:
         if self.presence(run, job).kind == "running":
-            return self.engine.command(*shell_beside(run, command, tty=tty))
+            holder = services.holder(job, wrapper.IN_CONTAINER.ro)
+            return self.engine.command(*shell_beside(run, command, tty=tty, holder=holder))
         prepared = read_json(run.prepared)
         if prepared is None or not os.path.exists(run.wrapper):
             raise AgentError("not_started", "run %s was not started yet" % run.id, "wait until it is running")
@@ -241,6 +246,7 @@ def _lay_out(container: Container) -> None:
     run, job, places = container.run, container.job, wrapper.IN_CONTAINER
     wrapper.make_folders(run, job["project"]["name"])
     wrapper.write(run, wrapper.settings(places, container.who.name), wrapper.last_settings(places, job))
+    services.lay_out(run, job, ro=places.ro, workspace=places.workspace, socket_folder=places.sockets)
     write_atomically(run.passwd, container.who.passwd())
     write_atomically(run.group, container.who.group())
 

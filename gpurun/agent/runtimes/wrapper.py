@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Dict, Iterator, List, Mapping, Sequence
 
+from .. import sockets
 from .. import vocabulary as words
 from ..errors import AgentError, RunFailed
 from ..files import write_atomically
@@ -32,6 +33,7 @@ class Places:
     ro: str
     cache: str
     data: str
+    sockets: str
 
     @property
     def wrapper(self) -> str:
@@ -42,11 +44,18 @@ class Places:
         return self.out + "/" + words.LOG_FILE
 
 
-IN_CONTAINER = Places(words.WORKSPACE_MOUNT, words.OUT_MOUNT, words.RO_MOUNT, words.CACHE_MOUNT, words.DATA_MOUNT)
+IN_CONTAINER = Places(
+    words.WORKSPACE_MOUNT,
+    words.OUT_MOUNT,
+    words.RO_MOUNT,
+    words.CACHE_MOUNT,
+    words.DATA_MOUNT,
+    words.OUT_MOUNT + "/" + words.SOCKETS,
+)
 
 
 def on_host(run: RunPaths, project: str) -> Places:
-    return Places(run.workspace, run.out, run.ro, run.host.job_cache, run.host.data(project))
+    return Places(run.workspace, run.out, run.ro, run.host.job_cache, run.host.data(project), sockets.folder(run))
 
 
 def settings(places: Places, user: str) -> Dict[str, str]:
@@ -118,9 +127,9 @@ def start(places: Places, command: Sequence[str]) -> List[str]:
 _ANY_SHELL = "if command -v bash >/dev/null 2>&1; then exec bash; fi; exec sh"
 
 
-def shell(places: Places, command: Sequence[str]) -> List[str]:
-    """argv of a shell, or of `command`, in the job's environment and workspace."""
-    return ["/bin/sh", places.wrapper, "-", *(command or ["/bin/sh", "-c", _ANY_SHELL])]
+def shell(places: Places, command: Sequence[str], holder: Sequence[str] = ()) -> List[str]:
+    """argv of a shell, or of `command`, in the job's environment and workspace; `holder` is the program that becomes it."""
+    return ["/bin/sh", places.wrapper, "-", *holder, *(command or ["/bin/sh", "-c", _ANY_SHELL])]
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import sys
 from contextlib import suppress
 from typing import Any, Dict, List, Optional
 
-from .. import facts, journal, locks, tend
+from .. import facts, journal, locks, sockets, tend
 from ..errors import AgentError
 from ..files import write_atomically
 from ..paths import HostPaths
@@ -100,7 +100,9 @@ def _remove_locks() -> None:
     folder = locks.folder()
     for name in os.listdir(folder):
         path = os.path.join(folder, name)
-        if name.startswith(("run-", "job-", "host-")) and locks.is_free(path):
+        if name.startswith(sockets.PREFIX):  # of a run that is gone
+            _remove(path, [])
+        elif name.startswith(("run-", "job-", "host-")) and locks.is_free(path):
             os.unlink(path)
     if not os.listdir(folder):
         os.rmdir(folder)

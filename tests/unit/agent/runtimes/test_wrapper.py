@@ -135,5 +135,5 @@ def test_what_no_environment_can_hold_is_refused(name: str, value: str) -> None:
 
 
 def test_the_start_is_the_wrapper_with_the_log() -> None:
-    places = Places("/w", "/out", "/ro", "/cache", "/data")
+    places = Places("/w", "/out", "/ro", "/cache", "/data", "/sockets")
     assert wrapper.start(places, ["python", "x.py"]) == ["/bin/sh", "/ro/wrapper", "/out/log", "python", "x.py"]

@@ -1,0 +1,19 @@
+"""Becomes a command that holds its session open: `attach.py COMMAND...`. Whatever it starts holds it too."""
+
+import fcntl
+import os
+import sys
+
+from told import told
+
+
+def main() -> None:
+    path = os.path.join(told()["sockets"], "attached")
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(fd, fcntl.LOCK_SH)
+    os.set_inheritable(fd, True)
+    os.execvp(sys.argv[1], sys.argv[1:])
+
+
+if __name__ == "__main__":
+    main()

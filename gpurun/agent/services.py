@@ -1,0 +1,108 @@
+"""Runs that are no training: TensorBoard, Jupyter, a session for a shell. What starts them lies in their ro/.
+
+A job with `service` = {"kind", "title", "idle", "run"} has no command of its own: the programs in `serve/` are it. `idle`
+is in seconds; `run` names the one run that a TensorBoard is about, or is None.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import secrets
+from typing import Any, Dict, List, Mapping, Optional
+
+from . import sockets
+from . import vocabulary as words
+from .files import read_json, write_atomically, write_json
+from .paths import HostPaths, RunPaths
+
+PROGRAMS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "serve")
+TOKEN_BYTES = 32
+_FOLDER = "serve"  # in ro/
+_TOOLS = {
+    words.TENSORBOARD: ("tensorboard>=2.18", "werkzeug>=2.2"),
+    words.JUPYTER: ("jupyterlab>=4.6.2", "jupyter-server>=2.20.0", "ipykernel"),
+}
+RELAY = _FOLDER + "/relay.py"
+
+
+def kind(job: Mapping[str, Any]) -> Optional[str]:
+    """One of words.SERVICES, or None for a job."""
+    service = job.get("service")
+    return str(service["kind"]) if service else None
+
+
+def command(job: Mapping[str, Any], ro: str) -> List[str]:
+    """What the job runs; `ro` is where it sees the run's ro/."""
+    service = kind(job)
+    if service is None:
+        return list(job["command"])
+    return ["python", "%s/%s/%s_service.py" % (ro, _FOLDER, service)]
+
+
+def tools(job: Mapping[str, Any]) -> List[str]:
+    """What a service needs in an image that is not gpurun's, or in the host's own Python: requirement lines."""
+    needed = list(_TOOLS.get(kind(job) or "", ()))
+    return needed if needed and not (job["image"] is None and job["host"]["runtime"] == "docker") else []
+
+
+def holder(job: Mapping[str, Any], ro: str) -> List[str]:
+    """What becomes a shell's command, and by that holds the session open that the run is; nothing beside other runs."""
+    return ["python", "%s/%s/attach.py" % (ro, _FOLDER)] if kind(job) == words.SHELL else []
+
+
+def lay_out(run: RunPaths, job: Mapping[str, Any], *, ro: str, workspace: str, socket_folder: str) -> None:
+    """Put the programs and what they are told into the run's ro/. The last three are as the job sees them."""
+    if kind(job) is None:
+        return
+    sockets.make(run, job)
+    copy_programs(run)
+    service = {
+        **job["service"],
+        "project": job["project"]["name"],
+        "workspace": workspace,
+        "sockets": socket_folder,
+        "runs": run.host.runs,
+        "token_file": "%s/%s/token" % (ro, _FOLDER),
+    }
+    write_json(os.path.join(run.ro, _FOLDER, "service.json"), service)
+    if kind(job) == words.JUPYTER and not os.path.exists(run.token):
+        write_atomically(run.token, secrets.token_hex(TOKEN_BYTES).encode(), 0o600)
+
+
+def copy_programs(run: RunPaths) -> None:
+    """serve/ into the run's ro/, where its container sees it."""
+    os.makedirs(os.path.join(run.ro, _FOLDER), exist_ok=True)
+    for program in glob.glob(os.path.join(PROGRAMS, "*.py")):
+        with open(program, "rb") as file:
+            write_atomically(os.path.join(run.ro, _FOLDER, os.path.basename(program)), file.read())
+
+
+def token(run: RunPaths) -> Optional[str]:
+    """The secret that Jupyter asks for; None when this run has none."""
+    try:
+        with open(run.token) as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
+
+
+def wipe(run: RunPaths) -> None:
+    """At the run's end: its sockets and its token."""
+    sockets.remove(run)
+    try:
+        os.unlink(run.token)
+    except FileNotFoundError:
+        pass
+
+
+def earlier(host: HostPaths, run: RunPaths, job: Mapping[str, Any]) -> Optional[RunPaths]:
+    """The newest ended session of the same kind and project that still has its workspace."""
+    found = []
+    for other in host.all_runs():
+        told: Dict[str, Any] = read_json(other.job) or {}
+        same = kind(told) == kind(job) and told.get("project", {}).get("name") == job["project"]["name"]
+        ours = told.get("host", {}).get("id") == job["host"]["id"]
+        if other.id != run.id and same and ours and os.path.exists(other.exit) and os.path.isdir(other.workspace):
+            found.append((told.get("created", 0.0), other.id, other))
+    return max(found)[2] if found else None

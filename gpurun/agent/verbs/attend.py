@@ -1,0 +1,191 @@
+"""`attend`: keep the ways to a tunnel's services open, and tell how their runs are, for as long as the tunnel is there.
+
+Request: `{tunnel: name, doors: [{name, run or null, service: bool, port or null}], loopback: bool}`. A door leads to the
+service that a run is, to a port of a run's own loopback, or (without a run) to a port of the host.
+Answer: `{doors: [{name, socket or null, port or null, token or null}], probe: path or port, runs: [RunRecord]}`: where the
+host's sshd is to forward to. The probe greets whoever connects, so that a forwarding that is refused shows at once.
+
+Then a state frame for each run, and whenever it changes; a service's has `ready` besides. The laptop writes a line now and
+then: one that fell silent, or went away, ends this process and all that it started.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import subprocess
+import time
+from typing import Any, Dict, List, Optional
+
+from .. import locks, loopback, programs, records, runtimes, services, sockets, tend
+from ..errors import AgentError
+from ..files import read_json
+from ..paths import HostPaths, RunPaths
+
+TICK = 0.5  # seconds between two looks
+SILENCE = 30.0  # seconds without a word of the laptop
+GENTLE = 2.0  # seconds before what leads into a container is started again
+
+Door = Dict[str, Any]
+
+
+def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
+    runs = records.find_all(host, sorted({door["run"] for door in request["doors"] if door["run"]}))
+    for run in runs:
+        tend.tend_run(host, run)
+    doors = [_door(host, door, request["tunnel"]) for door in request["doors"]]
+    if request.get("loopback"):
+        doors = [
+            {**door, "port": loopback.listen(door["socket"]), "socket": None} if door["socket"] else door
+            for door in doors
+        ]
+    probe = None
+    if any(door["socket"] for door in doors):
+        probe = _probe_path(request)
+        _unlink(probe)
+    return {"probe": loopback.greet(probe), "doors": doors, "runs": [records.record_of(run) for run in runs]}
+
+
+def _door(host: HostPaths, door: Door, tunnel: str) -> Door:
+    if door["run"] is None:
+        return {"name": door["name"], "socket": None, "port": door["port"], "token": None}
+    run, job = _run_of(host, door)
+    if door["service"]:
+        path = os.path.join(sockets.make(run, job), services.kind(job) or "")
+        return {"name": door["name"], "socket": path, "port": None, "token": services.token(run)}
+    if _relay_argv(run, job, door, tunnel) is None:
+        return {"name": door["name"], "socket": None, "port": door["port"], "token": None}
+    path = os.path.join(sockets.make(run, job), _relay_name(door, tunnel))
+    return {"name": door["name"], "socket": path, "port": None, "token": None}
+
+
+def _run_of(host: HostPaths, door: Door) -> "tuple[RunPaths, Dict[str, Any]]":
+    run = records.find(host, door["run"])
+    job = read_json(run.job) or {}
+    if not tend.is_of_this_host(run):
+        where = job.get("host", {}).get("hostname", "another host")
+        raise AgentError("elsewhere", "run %s belongs to %s, which shares this home" % (run.id, where), "ask that host")
+    return run, job
+
+
+def _relay_name(door: Door, tunnel: str) -> str:
+    return "%d.%s" % (door["port"], tunnel)
+
+
+def _relay_argv(run: RunPaths, job: Dict[str, Any], door: Door, tunnel: str) -> Optional[List[str]]:
+    runtime = runtimes.load(job["host"]["runtime"], job["host"]["engine"])
+    return runtime.relay(run, job, _relay_name(door, tunnel), int(door["port"]))
+
+
+def stream(request: Dict[str, Any], host: HostPaths, out: Any) -> None:
+    """Until the laptop goes away, or every run has ended."""
+    ports = [door for door in request["doors"] if door["run"] and not door["service"]]
+    relays = [_Relay(host, door, request["tunnel"]) for door in ports]
+    watched = [
+        _Watched(host, name, request["doors"]) for name in sorted({d["run"] for d in request["doors"] if d["run"]})
+    ]
+    heard = time.monotonic()
+    try:
+        while time.monotonic() < heard + SILENCE:
+            for one in watched:
+                one.look(out)
+            for relay in relays:
+                relay.keep()
+            if watched and not any(one.live for one in watched):
+                out.end(watched[-1].record)
+                return
+            out.beat()
+            if select.select([0], [], [], TICK)[0]:
+                if not os.read(0, 4096):
+                    return
+                heard = time.monotonic()
+    finally:
+        for relay in relays:
+            relay.end()
+        _unlink(_probe_path(request))
+
+
+def _probe_path(request: Dict[str, Any]) -> str:
+    return os.path.join(locks.folder(), "%sprobe-%s" % (sockets.PREFIX, request["tunnel"]))
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+class _Watched:
+    """One run, told of when it changes."""
+
+    def __init__(self, host: HostPaths, run_id: str, doors: List[Door]):
+        self.host, self.run = host, host.run(run_id)
+        self.service = any(door["service"] for door in doors if door["run"] == run_id)
+        self.record: Dict[str, Any] = {}
+        self.tended = time.monotonic()
+        self.told = ""
+
+    @property
+    def live(self) -> bool:
+        return bool(self.record["live"])
+
+    def look(self, out: Any) -> None:
+        if time.monotonic() > self.tended + 10 * TICK:
+            self.tended = time.monotonic()
+            tend.tend_run(self.host, self.run)
+        ready = self.record.get("ready") or (self.service and _answers(self.run))
+        self.record = {**records.record_of(self.run), "ready": bool(ready)}
+        what = "%s %s %s" % (self.record["state"], self.record["reason"], ready)
+        if what != self.told:
+            self.told = what
+            out.state(self.record)
+
+
+def _answers(run: RunPaths) -> bool:
+    """Whether the service takes connections. A user's own port is never tried: a debugger may take one alone."""
+    job = read_json(run.job) or {}
+    path = os.path.join(sockets.folder(run), services.kind(job) or "")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+        return True
+
+
+class _Relay:
+    """The way into a container, kept open."""
+
+    def __init__(self, host: HostPaths, door: Door, tunnel: str):
+        self.run, job = _run_of(host, door)
+        self.path = os.path.join(sockets.folder(self.run), _relay_name(door, tunnel))
+        self.argv = _relay_argv(self.run, job, door, tunnel)
+        self.child: Optional[subprocess.Popen[bytes]] = None
+        self.again_at = 0.0
+
+    def keep(self) -> None:
+        if (
+            self.argv is None
+            or (self.child is not None and self.child.poll() is None)
+            or time.monotonic() < self.again_at
+        ):
+            return
+        self.again_at = time.monotonic() + GENTLE
+        _unlink(self.path)
+        self.child = subprocess.Popen(
+            self.argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+    def end(self) -> None:
+        if self.child is not None:
+            assert self.child.stdin is not None
+            self.child.stdin.close()  # by this it ends in the container too, where a signal does not reach
+            try:
+                self.child.wait(GENTLE)
+            except subprocess.TimeoutExpired:
+                pass
+            programs.kill(self.child)
+        _unlink(self.path)
