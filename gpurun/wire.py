@@ -10,6 +10,7 @@ import getpass
 import json
 import secrets
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -81,6 +82,7 @@ class Stream:
 
     def __init__(self, answer: dict[str, Any], exchange: _Exchange, name: str) -> None:
         self.answer = answer
+        self.heard = time.monotonic()  # when the host last said something
         self.noise = exchange.noise  # what a start-up file of the host's shell printed first
         self._exchange = exchange
         self._name = name
@@ -104,9 +106,18 @@ class Stream:
             head = data = None
         if head is None or data is None:
             raise lost(self._name, "the connection broke off")
+        self.heard = time.monotonic()
         if "beat" in head:
             return None
         return Frame(head.get("stream", ""), head.get("offset", 0), data, head.get("state"), head.get("end"))
+
+    def say(self, line: bytes = b"\n") -> None:
+        """A line to a verb that goes on listening."""
+        self._exchange.pipe.feed(line, more=True)
+
+    def cut(self) -> None:
+        """Break the connection off; whoever reads the frames, in another thread, learns of it."""
+        self._exchange.process.kill()
 
     def close(self) -> None:
         process.kill(self._exchange.process)
@@ -152,10 +163,21 @@ class Wire:
         process.finish(exchange.process, within=2)  # the answer is here, whatever holds the channel
         return question.read(exchange.answer)
 
-    def stream(self, verb: str, request: Request, *, timeout: float = ANSWER_IN) -> Stream:
-        """Ask a streaming `verb`. Raises as `ask`; see `Stream` for what iterating raises."""
-        question = _Question(self, verb, request)
-        exchange = question.put(timeout, None, again=True)
+    def stream(
+        self,
+        verb: str,
+        request: Request,
+        *,
+        timeout: float = ANSWER_IN,
+        within: float | None = None,
+        listens: bool = False,
+    ) -> Stream:
+        """Ask a streaming `verb`. Raises and is bounded as `ask`; see `Stream` for what iterating raises.
+
+        One that `listens` hears what `Stream.say` tells it.
+        """
+        question = _Question(self, verb, request, listens=listens)
+        exchange = question.put(timeout, within, again=True)
         try:
             return Stream(question.read(exchange.answer), exchange, self.host)
         except BaseException:
@@ -186,8 +208,8 @@ class _Silence(Exception):
 class _Question:
     """One question, asked once or more under the same nonce."""
 
-    def __init__(self, wire: Wire, verb: str, request: Request) -> None:
-        self.wire, self.verb, self.request = wire, verb, request
+    def __init__(self, wire: Wire, verb: str, request: Request, *, listens: bool = False) -> None:
+        self.wire, self.verb, self.request, self.listens = wire, verb, request, listens
         self.nonce = secrets.token_hex(16)
         self.bundle = bundle.current()
         self.command = bundle.question_command(wire.python, wire.root, self.bundle.hash, verb)
@@ -245,7 +267,7 @@ class _Question:
                 stdin = self._stdin()
                 if callable(self.request):
                     patience.restart()  # what we took ourselves is no silence of the host
-                pipe.feed(stdin)
+                pipe.feed(stdin, more=self.listens)
                 noise = pipe.until(self.nonce.encode() + b"\n", patience)
                 answer = None if noise is None else pipe.until(b"\n", patience)
                 if answer is not None:

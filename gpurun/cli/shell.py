@@ -4,36 +4,84 @@ from __future__ import annotations
 
 import shlex
 import sys
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gpurun.agent import vocabulary as words
 from gpurun.cli import options, output
 from gpurun.cli.own_arguments import KEY, CommandWithArguments
+from gpurun.errors import UsageError
+
+if TYPE_CHECKING:
+    from gpurun.wire import Wire
 
 COMMAND = CommandWithArguments
 EXAMPLES = """\
 gpurun shell
-gpurun shell train-7f3k -- nvidia-smi"""
+gpurun shell train-7f3k -- nvidia-smi
+gpurun shell -g 1                     a development box: image, code and a GPU"""
 
 
-def shell(ctx: typer.Context, run: options.Run = None) -> int:
+def shell(
+    ctx: typer.Context,
+    run: options.Run = None,
+    gpus: Annotated[
+        str | None,
+        typer.Option("--gpus", "-g", metavar="N", help="A session of its own with N GPUs (0: none), not a run's."),
+    ] = None,
+    host: options.Host = None,
+) -> int:
     """Open a shell inside a run's container or environment, or run a command there; ends with its exit code.
 
-    A live run is entered as it is. One that has ended gets a fresh container with its image and its workspace.
+    A live run is entered as it is. One that has ended gets a fresh container with its image and its workspace. With -g a
+    new session begins, with the project's image, code and GPUs; it ends with its last shell.
     """
+    command = ctx.meta.get(KEY) or []
+    if gpus is not None:
+        if run is not None:
+            raise UsageError("-g begins a session of its own, so it takes no RUN", "gpurun shell -g 1")
+        return _session(gpus, host, command)
+    if host is not None:
+        raise UsageError("-H is for a session of its own", "gpurun shell -g 1 -H HOST")
     from gpurun import runs
+
+    entry = runs.resolve(run)
+    return _enter(runs.wire_to(entry.host), entry.id, command)
+
+
+def _enter(wire: Wire, run: str, command: list[str]) -> int:
     from gpurun.ssh import process
 
-    command = ctx.meta.get(KEY) or []
-    entry = runs.resolve(run)
-    wire = runs.wire_to(entry.host)
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     # The first start of an image can take its time.
-    request = {"run": entry.id, "command": command, "tty": terminal}
-    answer = wire.ask("shell", request, timeout=60)
+    answer = wire.ask("shell", {"run": run, "command": command, "tty": terminal}, timeout=60)
     if not command:
-        output.note(f"in {entry.id} on {entry.host}; exit or Ctrl-D leaves it")
+        output.note(f"in {run} on {wire.host}; exit or Ctrl-D leaves it")
     line = shlex.join(answer["argv"])
     if terminal:
         return wire.connection.attended(line)
     return process.attended(wire.connection.argv(line))
+
+
+def _session(gpus: str, host: str | None, command: list[str]) -> int:
+    """Submit a session, wait for it, enter it."""
+    from gpurun.cli.tunnel_shown import Starting, report
+    from gpurun.config.load import load
+    from gpurun.tunnel import services
+    from gpurun.wire import connect
+
+    loaded = load({"gpus": gpus, "host": host}, None, need_script=False)
+    assert loaded.host is not None
+    wire = connect(loaded.host)
+    wanted = services.Service(words.SHELL, loaded.project.name)
+    with output.activity() as say, output.transfer(f"sending to {wire.host}") as bar:
+        record = services.start(wire, wanted, loaded, report(say, bar))
+        try:
+            services.wait_until_running(wire, record, Starting(wire.host, say))
+        except KeyboardInterrupt:
+            output.after_interrupt()
+            output.say(f"{record['id']} goes on waiting on {wire.host}")
+            output.next_steps((f"gpurun shell {record['id']}", "enter it"), (f"gpurun stop {record['id']}", "end it"))
+            return words.EXIT_INTERRUPTED
+    return _enter(wire, record["id"], command)

@@ -114,12 +114,15 @@ class Connection:
     interactive: bool = field(default_factory=has_terminal)  # may ssh ask for a password, a host key?
     forward_agent: bool = False
     connect_timeout: int = CONNECT_TIMEOUT
+    own_socket: Path | None = None  # a connection of its own, whose master ends with its first command
 
     # Builders: argv, no IO beyond the socket's folder.
 
     @property
     def control_path(self) -> Path:
         """Where the master's socket lies: another socket for each way to connect."""
+        if self.own_socket is not None:
+            return self.own_socket
         config = Path("~/.ssh/config").expanduser()
         # An alias that was edited must not lead to the old host.
         edited = config.stat().st_mtime_ns if config.is_file() else 0
@@ -132,10 +135,11 @@ class Connection:
             forward_agent=self.forward_agent,
             connect_timeout=self.connect_timeout,
         )
+        keep = KEEP_LENDING if self.forward_agent else KEEP_MASTER
         sharing = (
             [
-                "-oControlMaster=auto",
-                f"-oControlPersist={KEEP_LENDING if self.forward_agent else KEEP_MASTER}",
+                f"-oControlMaster={'auto' if self.own_socket is None else 'yes'}",
+                f"-oControlPersist={keep if self.own_socket is None else 'no'}",
                 f"-oControlPath={self.control_path}",
             ]
             if shared
@@ -203,6 +207,19 @@ class Connection:
         """The same host, the user's SSH agent lent to it, over another master: it lends to all or none."""
         return replace(self, forward_agent=True)
 
+    def forward(self, local: Path, target: str) -> bool:
+        """Have the master listen on the Unix socket `local` for the host's `target`, a socket's path or `address:port`.
+
+        True when it does; whether the host allows it shows at the first use.
+        """
+        local.unlink(missing_ok=True)
+        return self._control("forward", f"-L{local}:{target}") is not None
+
+    def unforward(self, local: Path, target: str) -> None:
+        """Undo `forward`, on a master that others go on with."""
+        self._control("cancel", f"-L{local}:{target}")
+        local.unlink(missing_ok=True)
+
     # The master's life.
 
     @property
@@ -238,11 +255,11 @@ class Connection:
             with suppress(FileNotFoundError):
                 self.control_path.unlink()
 
-    def _control(self, word: str) -> Completed | None:
+    def _control(self, word: str, *more: str) -> Completed | None:
         if not self.control_path.exists():
             return None
         try:
-            done = process.run(self.control_argv(word), timeout=CONTROL_TIMEOUT)
+            done = process.run(self.control_argv(word, *more), timeout=CONTROL_TIMEOUT)
         except TimedOut:
             return None
         return done if done.code == 0 else None

@@ -50,17 +50,20 @@ class Pipe:
         self._stdin, self._fd = process.stdin, process.stdout.fileno()
         self._rest = b""
 
-    def feed(self, data: bytes) -> None:
-        """Write all of stdin and close it. It never blocks, and an end of the program is seen by reading."""
+    def feed(self, data: bytes, *, more: bool = False) -> None:
+        """Write to stdin, and close it unless there will be `more`. It never blocks, and an end of the program is seen by
+        reading."""
         if len(data) <= 32768:  # fits into the pipe
-            self._feed(data)
+            self._feed(data, more)
         else:
-            threading.Thread(target=self._feed, args=(data,), daemon=True).start()
+            threading.Thread(target=self._feed, args=(data, more), daemon=True).start()
 
-    def _feed(self, data: bytes) -> None:
+    def _feed(self, data: bytes, more: bool) -> None:
         try:
             self._stdin.write(data)
-            self._stdin.close()
+            self._stdin.flush()
+            if not more:
+                self._stdin.close()
         except (OSError, ValueError):
             pass
 

@@ -1,0 +1,107 @@
+"""`gpurun tunnel`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gpurun.agent import vocabulary as words
+from gpurun.cli import options, output
+
+if TYPE_CHECKING:
+    from gpurun.tunnel.plan import Asked
+
+EXAMPLES = """\
+gpurun tunnel                    TensorBoard over this project's runs
+gpurun tunnel --jupyter --open   Jupyter Lab beside the data, in your browser
+gpurun tunnel train-7f3k -p 8080 port 8080 of that run
+gpurun tunnel -d                 in the background; --list, --close ID"""
+
+
+def tunnel(
+    run: Annotated[
+        str | None,
+        typer.Argument(metavar="RUN", help="One run; all of this project unless given.", show_default=False),
+    ] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="TensorBoard alone.")] = False,
+    jupyter: Annotated[
+        bool, typer.Option("--jupyter", help="Jupyter Lab with the project's code, data and image.")
+    ] = False,
+    port: Annotated[
+        list[str] | None,
+        typer.Option("--port", "-p", metavar="[LOCAL:]REMOTE", help="A port of RUN; of the host without RUN."),
+    ] = None,
+    gpus: Annotated[
+        str | None, typer.Option("--gpus", "-g", metavar="N", help="For Jupyter; 0 for none. [1]", show_default=False)
+    ] = None,
+    host: options.Host = None,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open the browser.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Go on in the background.")] = False,
+    list_them: Annotated[bool, typer.Option("--list", help="The tunnels that are open.")] = False,
+    close: Annotated[str | None, typer.Option("--close", metavar="ID", help="Close one.", show_default=False)] = None,
+    close_all: Annotated[bool, typer.Option("--all", help="Close all.")] = False,
+    as_json: options.Json = False,
+) -> int:
+    """Open TensorBoard, Jupyter or a port here, through SSH; it heals by itself.
+
+    Without a service: TensorBoard over the project's runs, and the `ports` of its settings. Ctrl-C closes the tunnel; the
+    services go on, and end by themselves when nobody has used them for a while.
+    """
+    from gpurun.tunnel.plan import Asked
+
+    if list_them:
+        return _list(as_json=as_json)
+    if close is not None or close_all:
+        return _close(close)
+    asked = Asked(run, tensorboard=tensorboard, jupyter=jupyter, ports=tuple(port or ()), gpus=gpus, host=host)
+    return _open(asked, open_browser=open_browser, detach=detach, as_json=as_json)
+
+
+def _list(*, as_json: bool) -> int:
+    from gpurun.tunnel import registry
+
+    tunnels = registry.live()
+    if as_json:
+        output.json(tunnels)
+        return 0
+    if not tunnels:
+        output.note("no tunnel is open")
+        return 0
+    rows = [
+        [one.id, one.host, one.state, door.name, door.url]
+        for one in tunnels
+        for door in one.doors or (registry.OpenDoor("opening", "", 0, None),)
+    ]
+    output.table(["TUNNEL", "HOST", "STATE", "WHAT", "WHERE"], rows)
+    return 0
+
+
+def _close(which: str | None) -> int:
+    from gpurun.tunnel import registry
+
+    stayed = [one.id for one in ([registry.resolve(which)] if which else registry.live()) if not registry.close(one)]
+    if stayed:
+        output.warn(f"still there after {registry.CLOSES_IN:g} s: {', '.join(stayed)}")
+    return words.EXIT_FAILED if stayed else 0
+
+
+def _open(asked: Asked, *, open_browser: bool, detach: bool, as_json: bool) -> int:
+    from gpurun.cli.tunnel_shown import Shown, Starting, report
+    from gpurun.tunnel import hold, plan
+
+    with output.activity() as say, output.transfer("sending") as bar:
+        try:
+            planned = plan.make(asked)
+            found = plan.bring_up(planned, report(say, bar), lambda host: Starting(host, say), say)
+        except KeyboardInterrupt:
+            output.after_interrupt()
+            output.say("interrupted; what was started on the host goes on: gpurun ps")
+            return words.EXIT_INTERRUPTED
+    shown = Shown(found, open_browser=open_browser, as_json=as_json, detached=detach)
+    try:
+        return hold.hold(found, shown, detach=detach)
+    except KeyboardInterrupt:
+        output.after_interrupt()
+        shown.closed()
+        return words.EXIT_INTERRUPTED if as_json else 0

@@ -1,0 +1,253 @@
+"""What stands between the doors of this laptop and the services of a host: one ssh, and its healing.
+
+The connection is a tunnel's own, so that a large download stands in nobody's way. Over it runs the agent's `attend`, whose
+beats tell that the host is there; forwardings from Unix sockets of this laptop are added to it. When it breaks, it is made
+again, and the same sockets come back, to which the doors lead all the while.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from gpurun import healing, index
+from gpurun.errors import GpurunError, HostUnreachable
+from gpurun.ssh.openssh import socket_folder
+
+if TYPE_CHECKING:
+    from gpurun.ssh.openssh import Connection
+    from gpurun.wire import Stream, Wire
+
+SAY_EVERY = 3.0  # seconds between two words to the host
+SILENT = 10.0  # seconds without a beat and without a byte: the peer is dead
+SILENT_AFTER_SLEEP = 3.0
+FIRST_ANSWER = 30.0  # seconds
+GREETING_IN = 10.0  # seconds for the probe
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a door leads: to the service that a run is, to a port of a run, or (without a run) to a port of the host."""
+
+    name: str  # unique in its tunnel
+    run: str | None = None
+    port: int | None = None
+
+    def asked(self) -> dict[str, Any]:
+        service = self.run is not None and self.port is None
+        return {"name": self.name, "run": self.run, "service": service, "port": self.port}
+
+
+class Listener(Protocol):
+    """What happens to a tunnel. Called in the thread of `Link.hold`."""
+
+    def up(self) -> None:
+        """For the first time."""
+
+    def lost(self, what: str) -> None: ...
+    def back(self) -> None: ...
+    def state(self, record: dict[str, Any]) -> None:
+        """A run has changed; `record["ready"]` says that its service answers."""
+
+    def exposed(self) -> None:
+        """The host's sshd forwards to no socket: ports of its loopback stand in, which its other users can reach."""
+
+    def asks(self) -> None:
+        """A person must log in again."""
+
+
+class Link:
+    """Holds the way open until `end`, or until all runs behind it have ended."""
+
+    def __init__(self, wire: Wire, tunnel: str, targets: Sequence[Target], listener: Listener) -> None:
+        self.wire, self.tunnel, self.targets, self.listener = wire, tunnel, targets, listener
+        self.tokens: dict[str, str] = {}  # by the name of the target
+        self.traffic: Callable[[], float] = lambda: 0.0  # when bytes last came through a door
+        self._loopback = False
+        self._own = True  # until the host turns out to want a person at each login
+        self._patience: float | None = None  # seconds for a new try, known from the first
+        self._ended = threading.Event()
+        self._stream: Stream | None = None
+        self._forwards: list[tuple[Connection, Path, str]] = []
+
+    def socket(self, target: Target) -> Path:
+        """The Unix socket of this laptop that leads to `target` while the link is up."""
+        return socket_folder() / f"t-{self.tunnel}.{self.targets.index(target)}"
+
+    def hold(self) -> None:
+        """Returns after `end`, or when every run has ended. Raises what cannot heal: a refused login, a changed key."""
+        first = True
+        while not self._ended.is_set():
+            stream = self._reach(first=first)
+            if stream is None:
+                return
+            self.listener.up() if first else self.listener.back()
+            first = False
+            try:
+                if self._listen(stream):
+                    return
+            except HostUnreachable as error:
+                if not self._ended.is_set():
+                    self.listener.lost(error.what)
+            finally:
+                self._shut(stream)
+
+    def end(self) -> None:
+        """Close the tunnel, from any thread or signal handler."""
+        self._ended.set()
+        if self._stream is not None:
+            self._stream.cut()
+
+    # Reaching the host.
+
+    def _reach(self, *, first: bool) -> Stream | None:
+        """A connection with all its forwardings, tried until it stands; None when the tunnel was closed meanwhile."""
+        if first:
+            return self._first()
+        recovery = healing.Recovery()
+        while not self._ended.is_set():
+            try:
+                return self._connect(within=self._patience)
+            except HostUnreachable as error:
+                if not healing.worth_trying(error):
+                    return self._with_person(error)
+                if not recovery.goes_on():
+                    raise
+                self._ended.wait(recovery.pause())
+        return None
+
+    def _first(self) -> Stream:
+        began = time.monotonic()
+        try:
+            stream = self._connect(within=None)
+        except HostUnreachable as error:
+            if healing.worth_trying(error):
+                raise
+            # It lets in only who can be asked. The connection that all verbs share has been let in.
+            self._own = False
+            stream = self._connect(within=None)
+        self._patience = healing.connect_within(time.monotonic() - began)
+        return stream
+
+    def _with_person(self, error: HostUnreachable) -> Stream:
+        """Once, in the foreground: never a loop of failed logins behind the user's back."""
+        if not self.wire.connection.interactive:
+            raise error
+        self.listener.asks()
+        self._own = False
+        return self._connect(within=None)
+
+    def _connect(self, *, within: float | None) -> Stream:
+        connection = self.wire.connection
+        if self._own:
+            path = socket_folder() / f"t-{self.tunnel}"
+            path.unlink(missing_ok=True)
+            timeout = connection.connect_timeout if within is None else max(3, round(within / 2))
+            connection = replace(connection, own_socket=path, interactive=False, connect_timeout=timeout)
+        wire = replace(self.wire, connection=connection)
+        stream = wire.stream("attend", self._request, timeout=FIRST_ANSWER, within=within, listens=True)
+        try:
+            self._forward(wire, stream)
+        except BaseException:
+            stream.close()
+            raise
+        if not self._loopback and not self._greeted(wire, stream):
+            stream.close()
+            self._loopback = True
+            self.listener.exposed()
+            return self._connect(within=within)
+        self._stream = stream
+        return stream
+
+    def _request(self) -> dict[str, Any]:
+        doors = [target.asked() for target in self.targets]
+        return {"tunnel": self.tunnel, "doors": doors, "loopback": self._loopback}
+
+    def _forward(self, wire: Wire, stream: Stream) -> None:
+        for target, door in zip(self.targets, stream.answer["doors"], strict=True):
+            there = door["socket"] or f"127.0.0.1:{door['port']}"
+            self._forwards.append((wire.connection, self.socket(target), there))
+            if not wire.connection.forward(self.socket(target), there):
+                raise GpurunError(
+                    f"ssh would not forward to {there} on {wire.host}",
+                    f"gpurun host check {wire.host} looks closer",
+                    where=wire.host,
+                )
+            if door["token"]:
+                self.tokens[target.name] = door["token"]
+
+    def _greeted(self, wire: Wire, stream: Stream) -> bool:
+        """Whether the host's sshd lets us through to where it is asked to. Raises GpurunError when it lets us nowhere."""
+        probe = stream.answer["probe"]
+        local = socket_folder() / f"t-{self.tunnel}.p"
+        there = probe if isinstance(probe, str) else f"127.0.0.1:{probe}"
+        passes = wire.connection.forward(local, there) and _hears(local)
+        local.unlink(missing_ok=True)
+        if not passes and isinstance(probe, int):
+            raise GpurunError(
+                f"the SSH server of {wire.host} forwards nothing",
+                "its administrator can allow it: AllowTcpForwarding yes in sshd_config",
+                where=wire.host,
+            )
+        return passes
+
+    # While it stands.
+
+    def _listen(self, stream: Stream) -> bool:
+        """True when every run has ended. Raises ContactLost when the connection breaks."""
+        over = threading.Event()
+        threading.Thread(target=self._keep, args=(stream, over), daemon=True).start()
+        try:
+            for frame in stream:
+                record = frame.state or frame.end
+                if record is not None:
+                    index.update([record], self.wire.host)
+                    self.listener.state(record)
+                if frame.end is not None:
+                    return True
+        finally:
+            over.set()
+        return False
+
+    def _keep(self, stream: Stream, over: threading.Event) -> None:
+        """Tell the host that we are here, and break off a connection on which nothing comes."""
+        pulse, said, woken = healing.Pulse(), 0.0, None
+        while not over.wait(1.0):
+            now = time.monotonic()
+            if pulse.slept():
+                woken = now
+            if woken is not None or now > said + SAY_EVERY:
+                said = now
+                stream.say()
+            last = max(stream.heard, self.traffic())
+            if woken is not None and last > woken:
+                woken = None
+            if now > (woken + SILENT_AFTER_SLEEP if woken is not None else last + SILENT):
+                stream.cut()
+                return
+
+    def _shut(self, stream: Stream) -> None:
+        stream.close()
+        self._stream = None
+        for connection, local, there in self._forwards:
+            if connection.own_socket is None:
+                connection.unforward(local, there)
+            local.unlink(missing_ok=True)
+        self._forwards.clear()
+        if self._own:
+            (socket_folder() / f"t-{self.tunnel}").unlink(missing_ok=True)
+
+
+def _hears(local: Path) -> bool:
+    """Whether somebody greets behind this socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, suppress(OSError):
+        probe.settimeout(GREETING_IN)
+        probe.connect(str(local))
+        return bool(probe.recv(16))
+    return False

@@ -1,0 +1,55 @@
+"""What a door answers by itself: HTTP responses, whole, after which it closes the connection."""
+
+from __future__ import annotations
+
+from html import escape
+
+AGAIN = 2  # seconds
+_WAITING = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>Waiting for {host}</title>
+<style>
+  :root {{ color-scheme: light dark; }}
+  body {{ font: 16px/1.5 system-ui, sans-serif; margin: 20vh auto 0; max-width: 34em; padding: 0 1.5em; }}
+  h1 {{ font-size: 1.4em; font-weight: 600; }}
+  p {{ opacity: .75; }}
+  i {{ display: block; height: 3px; border-radius: 2px; background: #5b8def; animation: w 2s ease-in-out infinite alternate; }}
+  @keyframes w {{ from {{ width: 4em; }} to {{ width: 100%; }} }}
+</style>
+</head>
+<body>
+<h1>Waiting for {what} on {host}</h1>
+<i></i>
+<p>It does not answer at the moment. This page opens by itself as soon as it does. The terminal in which
+<code>gpurun tunnel</code> runs says how the connection is.</p>
+</body>
+</html>
+"""
+
+
+def waiting(what: str, host: str) -> bytes:
+    """For somebody who looks: asks again by itself."""
+    page = _WAITING.format(what=escape(what), host=escape(host)).encode()
+    return _response("503 Service Unavailable", "text/html; charset=utf-8", page, f"Refresh: {AGAIN}\r\n")
+
+
+def unavailable(what: str, host: str) -> bytes:
+    """For a program."""
+    text = f"{what} on {host} does not answer\n".encode()
+    return _response("503 Service Unavailable", "text/plain; charset=utf-8", text, f"Retry-After: {AGAIN}\r\n")
+
+
+def refused(status: str, why: str) -> bytes:
+    return _response(status, "text/plain; charset=utf-8", f"gpurun: {why}\n".encode())
+
+
+def _response(status: str, kind: str, body: bytes, more: str = "") -> bytes:
+    head = (
+        f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
+        f"Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n{more}\r\n"
+    )
+    return head.encode("latin-1", "replace") + body

@@ -1,0 +1,163 @@
+"""What a tunnel is to lead to, from what was typed and what the project says; and the services behind it brought up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from gpurun.agent import vocabulary as words
+from gpurun.errors import UsageError
+from gpurun.tunnel import ports
+from gpurun.tunnel.link import Target
+from gpurun.tunnel.services import Service
+
+if TYPE_CHECKING:
+    from gpurun.config.load import Loaded
+    from gpurun.follow import Listener
+    from gpurun.index import RunEntry
+    from gpurun.submit import Report
+    from gpurun.wire import Wire
+
+NAMES = {words.TENSORBOARD: "TensorBoard", words.JUPYTER: "Jupyter"}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was typed."""
+
+    run: str | None = None
+    tensorboard: bool = False
+    jupyter: bool = False
+    ports: tuple[str, ...] = ()
+    gpus: str | None = None
+    host: str | None = None
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The services and ports that are wanted, on which host."""
+
+    wire: Wire
+    loaded: Loaded
+    services: tuple[Service, ...]
+    run: str | None  # whose ports
+    ports: tuple[tuple[int | None, int], ...]  # (local or None, remote)
+
+
+@dataclass(frozen=True)
+class Way:
+    """A door to be opened: where it leads, and which local port it wants."""
+
+    target: Target
+    port: int
+    what: str  # for people: "TensorBoard of digits"
+    record: dict[str, Any] | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Found:
+    """All that a tunnel leads to; the services run."""
+
+    wire: Wire
+    ways: tuple[Way, ...]
+
+
+def make(asked: Asked) -> Planned:
+    """Reads the project and the index; asks no host. Raises UsageError."""
+    from gpurun import runs
+    from gpurun.config.load import load
+    from gpurun.wire import connect
+
+    entry = runs.resolve(asked.run) if asked.run is not None else None
+    if entry is not None and asked.host not in (None, entry.host):
+        raise UsageError(f"{entry.id} is on {entry.host}, not on {asked.host}", "leave -H out")
+    said = {"host": entry.host if entry else asked.host, "gpus": asked.gpus}
+    loaded = load(said, None, need_script=False)
+    assert loaded.host is not None
+    project = entry.project if entry else loaded.project.name
+    return Planned(
+        connect(loaded.host),
+        loaded,
+        _services(asked, entry, project),
+        entry.id if entry else None,
+        _ports(asked, entry, loaded),
+    )
+
+
+def _services(asked: Asked, entry: RunEntry | None, project: str) -> tuple[Service, ...]:
+    if entry is not None and entry.service in NAMES:  # it is one itself
+        told = (entry.job or entry.record or {})["service"]
+        return (Service(entry.service or "", project, told.get("run")),)
+    wanted = []
+    if asked.tensorboard or not (asked.jupyter or asked.ports):
+        wanted.append(Service(words.TENSORBOARD, project, entry.id if entry else None))
+    if asked.jupyter:
+        wanted.append(Service(words.JUPYTER, project))
+    return tuple(wanted)
+
+
+def _ports(asked: Asked, entry: RunEntry | None, loaded: Loaded) -> tuple[tuple[int | None, int], ...]:
+    from gpurun.config.schema import port
+
+    if not asked.ports:
+        named = asked.tensorboard or asked.jupyter
+        told = (entry.job or {}).get("ports", []) if entry else [one.model_dump() for one in loaded.spec.ports]
+        if named or entry is None:  # the project's ports are those of its jobs
+            return ()
+        return tuple((one["local"], one["remote"]) for one in told)
+    found = []
+    for text in asked.ports:
+        try:
+            one = port(text)
+        except ValueError as error:
+            raise UsageError(f"-p: {error}", "-p 8080, or -p 9000:8080") from None
+        found.append((one["local"], one["remote"]))
+    return tuple(found)
+
+
+def bring_up(
+    planned: Planned, report: Report, watching: Callable[[str], Listener], say: Callable[[str], None]
+) -> Found:
+    """Find or start every service, and wait until its process runs. Raises what submit raises."""
+    from gpurun.tunnel import services
+
+    wire, ways = planned.wire, []
+    say(f"asking {wire.host}")
+    records = []
+    for service in planned.services:
+        record = services.find(wire, service)
+        if record is None:
+            say(f"starting {NAMES[service.kind]} on {wire.host}")
+            record = services.start(wire, service, planned.loaded, report)
+        records.append((service, record))
+    for service, record in records:
+        running = services.wait_until_running(wire, record, watching(wire.host))
+        ways.append(_service_way(wire.host, service, running))
+    if planned.run and planned.ports:
+        _wait_for_job(wire, planned.run, watching(wire.host))
+    ways += [_port_way(planned.run, local, remote, wire.host) for local, remote in planned.ports]
+    return Found(wire, tuple(ways))
+
+
+def _wait_for_job(wire: Wire, run: str, listener: Listener) -> None:
+    from gpurun.tunnel import services
+
+    record = wire.ask("status", {"run": run})["run"]
+    if record["state"] in words.ENDS:
+        raise UsageError(f"{run} has ended, and with it what listened on its ports", "gpurun ps")
+    services.wait_until_running(wire, record, listener)
+
+
+def _service_way(host: str, service: Service, record: dict[str, Any]) -> Way:
+    name, about = NAMES[service.kind], service.run or service.project
+    return Way(
+        Target(name, record["id"]),
+        ports.stable(host, service.project, service.kind, service.run or ""),
+        f"{name} of {about}",
+        record,
+    )
+
+
+def _port_way(run: str | None, local: int | None, remote: int, host: str) -> Way:
+    return Way(Target(f"port {remote}", run, remote), local or remote, f"port {remote} of {run or host}")
