@@ -5,20 +5,31 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from gpurun import index
+from gpurun import healing, index
+from gpurun.agent import vocabulary as words
 from gpurun.errors import ContactLost, HostUnreachable
 
 if TYPE_CHECKING:
     from gpurun.wire import Frame, Stream, Wire
 
-GIVE_UP_AFTER = 3600.0  # seconds without contact
-PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)  # seconds before each new try; the last one repeats
+T = TypeVar("T")
+
+LOOK_EVERY = 2.0  # seconds between two questions of `watch`
 STAMP = len("2025-01-31T12:00:00Z ")  # what `times` puts before a line
 
 
-class Listener(Protocol):
+class Contact(Protocol):
+    """What happens to the connection."""
+
+    def lost(self, what: str) -> None: ...
+    def back(self) -> None: ...
+    def asks(self) -> None:
+        """A person must log in again."""
+
+
+class Listener(Contact, Protocol):
     """What happens to a run, as it happens."""
 
     def log(self, data: bytes) -> None: ...
@@ -26,8 +37,6 @@ class Listener(Protocol):
         """What the image and the dependencies say."""
 
     def state(self, record: dict[str, Any]) -> None: ...
-    def lost(self, what: str) -> None: ...
-    def back(self) -> None: ...
 
 
 @dataclass
@@ -61,50 +70,82 @@ def show_log(
     stream: Stream | None = None,
     until: Callable[[dict[str, Any]], bool] = lambda record: False,
     sleep: Callable[[float], None] = time.sleep,
-    clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, Any]:
     """Ask `logs` with `request` and hand over what comes; returns the last RunRecord.
 
     `stream`: one that is open already (of `start`). `until`: stop early, at the first such record. Once there was
-    contact, a connection that breaks off is made again for an hour; then HostUnreachable is raised.
+    contact, a connection that breaks off is made again as `healing` has it.
     """
-    place = _Place()
+    place, began = _Place(), time.monotonic()
     if stream is None:
         stream = wire.stream("logs", request)
         listener.state(stream.answer["run"])
+    within = healing.connect_within(time.monotonic() - began)
+
+    def ask(wire: Wire, within: float | None) -> Stream:
+        return wire.stream("logs", {**request, **_where(place)}, within=within)
+
     while True:
         try:
-            with stream:
+            with stream, healing.Vigil(stream):
                 for frame in stream:
                     record = _hand_over(frame, place, listener, times=bool(request.get("times")))
                     if record is not None and (frame.end is not None or until(record)):
                         index.update([record], wire.host)
                         return record
         except ContactLost as error:
-            stream = _reach_again(wire, {**request, **_where(place)}, error, listener, sleep, clock)
+            stream = _again(wire, ask, error, listener, within, sleep)
 
 
-def _reach_again(
+def watch(
     wire: Wire,
-    request: dict[str, Any],
-    failure: HostUnreachable,
-    listener: Listener,
-    sleep: Callable[[float], None],
-    clock: Callable[[], float],
-) -> Stream:
-    began, tries = clock(), 0
-    while clock() - began < GIVE_UP_AFTER:
-        listener.lost(failure.what)
-        sleep(PAUSES[min(tries, len(PAUSES) - 1)])
-        tries += 1
+    run: str,
+    contact: Contact,
+    show: Callable[[dict[str, Any]], None],
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+) -> dict[str, Any]:
+    """Ask `status` again and again until the run has ended, over connections that break; returns the last answer.
+
+    `show` gets each answer. Raises as `show_log` does.
+    """
+    began = time.monotonic()
+    answer = wire.ask("status", {"run": run})
+    within = healing.connect_within(time.monotonic() - began)
+
+    def ask(wire: Wire, within: float | None) -> dict[str, Any]:
+        return wire.ask("status", {"run": run}, within=within)
+
+    while True:
+        index.update([answer["run"]], wire.host)
+        show(answer)
+        if answer["run"]["state"] in words.ENDS:
+            return answer
+        sleep(LOOK_EVERY)
         try:
-            stream = wire.stream("logs", request)
+            answer = ask(wire.quiet(), healing.SILENT)
         except HostUnreachable as error:
-            failure = error
-        else:
-            listener.back()
-            return stream
-    raise failure
+            answer = _again(wire, ask, error, contact, within, sleep)
+
+
+def _again(
+    wire: Wire,
+    ask: Callable[[Wire, float | None], T],
+    error: HostUnreachable,
+    contact: Contact,
+    within: float,
+    sleep: Callable[[float], None],
+) -> T:
+    def wait(seconds: float) -> bool:
+        sleep(seconds)
+        return False
+
+    contact.lost(error.what)
+    wire.let_go()
+    found = healing.reach_again(wire, ask, within=within, asks=contact.asks, wait=wait)
+    assert found is not None  # `wait` never gives up
+    contact.back()
+    return found
 
 
 def _hand_over(frame: Frame, place: _Place, listener: Listener, *, times: bool) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ import secrets
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from gpurun import bundle
@@ -142,6 +142,15 @@ class Wire:
     @property
     def host(self) -> str:
         return self.connection.name
+
+    def quiet(self) -> Wire:
+        """The same, asking nobody for a password."""
+        return replace(self, connection=replace(self.connection, interactive=False))
+
+    def let_go(self) -> None:
+        """Drop the shared connection if nothing gets through it any more; what still runs over it is not harmed."""
+        if self.connection.is_warm and not self.connection.passes():
+            self.connection.drop()
 
     def ask(
         self,

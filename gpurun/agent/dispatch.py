@@ -39,9 +39,9 @@ class Frames:
     def end(self, record: Dict[str, Any]) -> None:
         self._send({"end": record})
 
-    def beat(self) -> None:
+    def beat(self, *, now: bool = False) -> None:
         """A sign of life, when nothing was said for a while; by this a follower of a dead connection ends."""
-        if time.monotonic() > self.spoke + self.BEAT_EVERY:
+        if now or time.monotonic() > self.spoke + self.BEAT_EVERY:
             self._send({"beat": time.time()})
 
     def _send(self, head: Dict[str, Any], data: bytes = b"") -> None:

@@ -17,7 +17,7 @@ from .files import read_json, write_atomically, write_json
 from .paths import HostPaths, RunPaths
 
 PROGRAMS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "serve")
-TOKEN_BYTES = 32
+TOKEN_BYTES = 16
 _FOLDER = "serve"  # in ro/
 _TOOLS = {
     words.TENSORBOARD: ("tensorboard>=2.18", "werkzeug>=2.2"),

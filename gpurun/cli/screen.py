@@ -80,6 +80,10 @@ class Screen:
         self._lost = False
         self._say("")
 
+    def asks(self) -> None:
+        self._say("")
+        output.say(f"{self._host} wants you to log in again:")
+
     def fresh_line(self) -> None:
         """Leave a half line of the log, where both go to one terminal."""
         if self._in_line and (self._to_stderr or sys.stdout.isatty()) and sys.stderr.isatty():

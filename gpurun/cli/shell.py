@@ -76,7 +76,7 @@ def _session(gpus: str, host: str | None, command: list[str]) -> int:
     wire = connect(loaded.host)
     wanted = services.Service(words.SHELL, loaded.project.name)
     with output.activity() as say, output.transfer(f"sending to {wire.host}") as bar:
-        record = services.start(wire, wanted, loaded, report(say, bar))
+        record = services.start(wire, wanted, loaded, report(wire.host, say, bar))
         try:
             services.wait_until_running(wire, record, Starting(wire.host, say))
         except KeyboardInterrupt:

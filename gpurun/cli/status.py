@@ -28,6 +28,9 @@ def status(
         bool,
         typer.Option("--exit-code", help="End with the job's exit code (125 while it is live)."),
     ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Go on until the run has ended, over broken connections too.")
+    ] = False,
     as_json: options.Json = False,
 ) -> int:
     """Show one run in full: what it waits for, what it runs on, or why it failed and what may help."""
@@ -35,7 +38,11 @@ def status(
 
     entry = runs.resolve(run)
     try:
-        answer = runs.status(entry)
+        answer = _watched(entry) if watch else runs.status(entry)
+    except KeyboardInterrupt:
+        output.after_interrupt()
+        output.note(f"{entry.id} goes on on {entry.host}")
+        return words.EXIT_INTERRUPTED
     except HostUnreachable as error:
         if entry.record is None or as_json:
             raise
@@ -52,17 +59,32 @@ def status(
     return words.EXIT_FAILED if code is None else code
 
 
+def _watched(entry: Any) -> dict[str, Any]:
+    from gpurun import follow, runs
+    from gpurun.cli.watched import Board
+
+    with Board(entry.host, lambda answer: _head(answer, entry)) as board:
+        return follow.watch(runs.wire_to(entry.host), entry.id, board, board.show)
+
+
 def _show(answer: dict[str, Any], entry: Any) -> None:
+    for line in _head(answer, entry):
+        output.out(line)
+    _show_failure(answer)
+    _show_next(answer["run"])
+
+
+def _head(answer: dict[str, Any], entry: Any) -> list[str]:
+    """The run and all that is known of it, a line each; longer ones go on in the next."""
     record = answer["run"]
     colour = describe.COLOURS.get(record["state"], output.DIM)
     clause = describe.outcome(record) if record["state"] in words.ENDS else f"is {describe.state(record)}"
     title = f"{output.styled(record['id'], output.BOLD, stream=sys.stdout)} "
-    output.out(title + output.styled(clause, colour, stream=sys.stdout))
+    lines = [title + output.styled(clause, colour, stream=sys.stdout)]
     for name, text in _lines(answer, entry):
         label = output.styled(name.ljust(9), output.DIM, stream=sys.stdout)
-        output.out(f"  {label} {_wrapped(text, 12)}")
-    _show_failure(answer)
-    _show_next(record)
+        lines.append(f"  {label} {_wrapped(text, 12)}")
+    return lines
 
 
 def _wrapped(text: str, indent: int) -> str:

@@ -93,7 +93,7 @@ def _open(asked: Asked, *, open_browser: bool, detach: bool, as_json: bool) -> i
     with output.activity() as say, output.transfer("sending") as bar:
         try:
             planned = plan.make(asked)
-            found = plan.bring_up(planned, report(say, bar), lambda host: Starting(host, say), say)
+            found = plan.bring_up(planned, report(planned.wire.host, say, bar), Starting(planned.wire.host, say), say)
         except KeyboardInterrupt:
             output.after_interrupt()
             output.say("interrupted; what was started on the host goes on: gpurun ps")

@@ -18,19 +18,24 @@ if TYPE_CHECKING:
 
 
 class Starting(Screen):
-    """What preparing a service says. Its own log is for `gpurun logs`."""
+    """What preparing a service says, a line at a time. All of it, and its own log, are for `gpurun logs`."""
 
     def log(self, data: bytes) -> None:
         return
 
+    def prepare(self, data: bytes) -> None:
+        lines = data.decode(errors="replace").split()
+        if lines:
+            self._say(output.cut(" ".join(lines), max(output.width() - 4, 20)))
 
-def report(say: Callable[[str], None], bar: Any) -> Report:
-    """Where the submit of a service tells how far it is."""
+
+def report(host: str, say: Callable[[str], None], bar: Any) -> Report:
+    """Where the submit of a service to `host` tells how far it is."""
     from gpurun.submit import Plan, Report
 
     def listed(plan: Plan) -> None:
         if plan.files.count:
-            plan_shown.tell(plan, "the host", yes=False)
+            plan_shown.tell(plan, host, yes=False)
 
     return Report(
         say=say,

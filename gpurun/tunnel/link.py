@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gpurun import healing, index
-from gpurun.errors import GpurunError, HostUnreachable
+from gpurun.errors import ContactLost, GpurunError, HostUnreachable
 from gpurun.ssh.openssh import socket_folder
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from gpurun.wire import Stream, Wire
 
 SAY_EVERY = 3.0  # seconds between two words to the host
-SILENT = 10.0  # seconds without a beat and without a byte: the peer is dead
-SILENT_AFTER_SLEEP = 3.0
 FIRST_ANSWER = 30.0  # seconds
 GREETING_IN = 10.0  # seconds for the probe
 
@@ -69,9 +67,9 @@ class Link:
         self.wire, self.tunnel, self.targets, self.listener = wire, tunnel, targets, listener
         self.tokens: dict[str, str] = {}  # by the name of the target
         self.traffic: Callable[[], float] = lambda: 0.0  # when bytes last came through a door
-        self._loopback = False
+        self._loopback = self._proven = False  # how the host's sshd forwards, and whether that was seen
         self._own = True  # until the host turns out to want a person at each login
-        self._patience: float | None = None  # seconds for a new try, known from the first
+        self._patience = healing.connect_within(0.0)  # seconds for a new try, from what the first took
         self._ended = threading.Event()
         self._stream: Stream | None = None
         self._forwards: list[tuple[Connection, Path, str]] = []
@@ -84,7 +82,7 @@ class Link:
         """Returns after `end`, or when every run has ended. Raises what cannot heal: a refused login, a changed key."""
         first = True
         while not self._ended.is_set():
-            stream = self._reach(first=first)
+            stream = self._first() if first else self._again()
             if stream is None:
                 return
             self.listener.up() if first else self.listener.back()
@@ -106,63 +104,48 @@ class Link:
 
     # Reaching the host.
 
-    def _reach(self, *, first: bool) -> Stream | None:
-        """A connection with all its forwardings, tried until it stands; None when the tunnel was closed meanwhile."""
-        if first:
-            return self._first()
-        recovery = healing.Recovery()
-        while not self._ended.is_set():
-            try:
-                return self._connect(within=self._patience)
-            except HostUnreachable as error:
-                if not healing.worth_trying(error):
-                    return self._with_person(error)
-                if not recovery.goes_on():
-                    raise
-                self._ended.wait(recovery.pause())
-        return None
-
     def _first(self) -> Stream:
         began = time.monotonic()
         try:
-            stream = self._connect(within=None)
+            stream = self._connect(self.wire.quiet(), None)
         except HostUnreachable as error:
-            if healing.worth_trying(error):
+            if not healing.for_a_person(error):
                 raise
             # It lets in only who can be asked. The connection that all verbs share has been let in.
             self._own = False
-            stream = self._connect(within=None)
+            stream = self._connect(self.wire, None)
         self._patience = healing.connect_within(time.monotonic() - began)
         return stream
 
-    def _with_person(self, error: HostUnreachable) -> Stream:
-        """Once, in the foreground: never a loop of failed logins behind the user's back."""
-        if not self.wire.connection.interactive:
-            raise error
-        self.listener.asks()
-        self._own = False
-        return self._connect(within=None)
+    def _again(self) -> Stream | None:
+        """A connection with all its forwardings, tried until it stands; None when the tunnel was closed meanwhile."""
+        if not self._own:
+            self.wire.let_go()
 
-    def _connect(self, *, within: float | None) -> Stream:
-        connection = self.wire.connection
+        def asks() -> None:
+            self._own = False
+            self.listener.asks()
+
+        return healing.reach_again(self.wire, self._connect, within=self._patience, asks=asks, wait=self._ended.wait)
+
+    def _connect(self, wire: Wire, within: float | None) -> Stream:
         if self._own:
             path = socket_folder() / f"t-{self.tunnel}"
             path.unlink(missing_ok=True)
-            timeout = connection.connect_timeout if within is None else max(3, round(within / 2))
-            connection = replace(connection, own_socket=path, interactive=False, connect_timeout=timeout)
-        wire = replace(self.wire, connection=connection)
+            timeout = wire.connection.connect_timeout if within is None else healing.connect_timeout(within)
+            wire = replace(wire, connection=replace(wire.connection, own_socket=path, connect_timeout=timeout))
         stream = wire.stream("attend", self._request, timeout=FIRST_ANSWER, within=within, listens=True)
         try:
             self._forward(wire, stream)
         except BaseException:
             stream.close()
             raise
-        if not self._loopback and not self._greeted(wire, stream):
+        if not self._proven and not self._greeted(wire, stream):
             stream.close()
             self._loopback = True
             self.listener.exposed()
-            return self._connect(within=within)
-        self._stream = stream
+            return self._connect(wire, within)
+        self._proven, self._stream = True, stream
         return stream
 
     def _request(self) -> dict[str, Any]:
@@ -174,11 +157,10 @@ class Link:
             there = door["socket"] or f"127.0.0.1:{door['port']}"
             self._forwards.append((wire.connection, self.socket(target), there))
             if not wire.connection.forward(self.socket(target), there):
-                raise GpurunError(
-                    f"ssh would not forward to {there} on {wire.host}",
-                    f"gpurun host check {wire.host} looks closer",
-                    where=wire.host,
-                )
+                what, next_step = f"ssh would not forward to {there}", f"gpurun host check {wire.host} looks closer"
+                # A connection that broke meanwhile forwards nothing either.
+                kind = GpurunError if wire.connection.is_up() else ContactLost
+                raise kind(what, next_step, where=wire.host)
             if door["token"]:
                 self.tokens[target.name] = door["token"]
 
@@ -189,6 +171,8 @@ class Link:
         there = probe if isinstance(probe, str) else f"127.0.0.1:{probe}"
         passes = wire.connection.forward(local, there) and _hears(local)
         local.unlink(missing_ok=True)
+        if not passes and not wire.connection.is_up():
+            raise ContactLost("the connection broke off", "try again", where=wire.host)
         if not passes and isinstance(probe, int):
             raise GpurunError(
                 f"the SSH server of {wire.host} forwards nothing",
@@ -201,9 +185,15 @@ class Link:
 
     def _listen(self, stream: Stream) -> bool:
         """True when every run has ended. Raises ContactLost when the connection breaks."""
-        over = threading.Event()
-        threading.Thread(target=self._keep, args=(stream, over), daemon=True).start()
-        try:
+        said = 0.0
+
+        def speak(woken: bool) -> None:
+            nonlocal said
+            if woken or time.monotonic() > said + SAY_EVERY:
+                said = time.monotonic()
+                stream.say()  # the host beats at once
+
+        with healing.Vigil(stream, traffic=self.traffic, speak=speak):
             for frame in stream:
                 record = frame.state or frame.end
                 if record is not None:
@@ -211,26 +201,7 @@ class Link:
                     self.listener.state(record)
                 if frame.end is not None:
                     return True
-        finally:
-            over.set()
         return False
-
-    def _keep(self, stream: Stream, over: threading.Event) -> None:
-        """Tell the host that we are here, and break off a connection on which nothing comes."""
-        pulse, said, woken = healing.Pulse(), 0.0, None
-        while not over.wait(1.0):
-            now = time.monotonic()
-            if pulse.slept():
-                woken = now
-            if woken is not None or now > said + SAY_EVERY:
-                said = now
-                stream.say()
-            last = max(stream.heard, self.traffic())
-            if woken is not None and last > woken:
-                woken = None
-            if now > (woken + SILENT_AFTER_SLEEP if woken is not None else last + SILENT):
-                stream.cut()
-                return
 
     def _shut(self, stream: Stream) -> None:
         stream.close()

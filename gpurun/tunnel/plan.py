@@ -35,14 +35,22 @@ class Asked:
 
 
 @dataclass(frozen=True)
+class Ports:
+    """Ports of a run's program; of the host itself without one. Each is (local or None, remote)."""
+
+    run: str | None
+    numbers: tuple[tuple[int | None, int], ...]
+    wanted: bool = True  # they were asked for; else the run only names them, and one that has ended is passed over
+
+
+@dataclass(frozen=True)
 class Planned:
     """The services and ports that are wanted, on which host."""
 
     wire: Wire
     loaded: Loaded
     services: tuple[Service, ...]
-    run: str | None  # whose ports
-    ports: tuple[tuple[int | None, int], ...]  # (local or None, remote)
+    ports: Ports
 
 
 @dataclass(frozen=True)
@@ -80,8 +88,7 @@ def make(asked: Asked) -> Planned:
         connect(loaded.host),
         loaded,
         _services(asked, entry, project),
-        entry.id if entry else None,
-        _ports(asked, entry, loaded),
+        _typed_ports(asked, entry) if asked.ports else _named_ports(asked, entry, loaded),
     )
 
 
@@ -97,15 +104,9 @@ def _services(asked: Asked, entry: RunEntry | None, project: str) -> tuple[Servi
     return tuple(wanted)
 
 
-def _ports(asked: Asked, entry: RunEntry | None, loaded: Loaded) -> tuple[tuple[int | None, int], ...]:
+def _typed_ports(asked: Asked, entry: RunEntry | None) -> Ports:
     from gpurun.config.schema import port
 
-    if not asked.ports:
-        named = asked.tensorboard or asked.jupyter
-        told = (entry.job or {}).get("ports", []) if entry else [one.model_dump() for one in loaded.spec.ports]
-        if named or entry is None:  # the project's ports are those of its jobs
-            return ()
-        return tuple((one["local"], one["remote"]) for one in told)
     found = []
     for text in asked.ports:
         try:
@@ -113,12 +114,25 @@ def _ports(asked: Asked, entry: RunEntry | None, loaded: Loaded) -> tuple[tuple[
         except ValueError as error:
             raise UsageError(f"-p: {error}", "-p 8080, or -p 9000:8080") from None
         found.append((one["local"], one["remote"]))
-    return tuple(found)
+    return Ports(entry.id if entry else None, tuple(found))
 
 
-def bring_up(
-    planned: Planned, report: Report, watching: Callable[[str], Listener], say: Callable[[str], None]
-) -> Found:
+def _named_ports(asked: Asked, entry: RunEntry | None, loaded: Loaded) -> Ports:
+    """Those that the settings of a job name: of the run that is meant, or of the project's newest that lives on the host."""
+    from gpurun import index
+
+    if asked.tensorboard or asked.jupyter:
+        return Ports(None, ())
+    assert loaded.host is not None
+    here = [one for one in index.live(str(loaded.project.root)) if one.host == loaded.host.name and not one.service]
+    for one in [entry] if entry is not None else here:
+        told = (one.job or one.record or {}).get("ports") or []
+        if told:
+            return Ports(one.id, tuple((each["local"], each["remote"]) for each in told), wanted=False)
+    return Ports(None, ())
+
+
+def bring_up(planned: Planned, report: Report, listener: Listener, say: Callable[[str], None]) -> Found:
     """Find or start every service, and wait until its process runs. Raises what submit raises."""
     from gpurun.tunnel import services
 
@@ -132,21 +146,24 @@ def bring_up(
             record = services.start(wire, service, planned.loaded, report)
         records.append((service, record))
     for service, record in records:
-        running = services.wait_until_running(wire, record, watching(wire.host))
+        running = services.wait_until_running(wire, record, listener)
         ways.append(_service_way(wire.host, service, running))
-    if planned.run and planned.ports:
-        _wait_for_job(wire, planned.run, watching(wire.host))
-    ways += [_port_way(planned.run, local, remote, wire.host) for local, remote in planned.ports]
+    ways += _port_ways(wire, planned.ports, listener)
     return Found(wire, tuple(ways))
 
 
-def _wait_for_job(wire: Wire, run: str, listener: Listener) -> None:
+def _port_ways(wire: Wire, ports: Ports, listener: Listener) -> list[Way]:
     from gpurun.tunnel import services
 
-    record = wire.ask("status", {"run": run})["run"]
-    if record["state"] in words.ENDS:
-        raise UsageError(f"{run} has ended, and with it what listened on its ports", "gpurun ps")
-    services.wait_until_running(wire, record, listener)
+    run = ports.run
+    if run is not None:
+        record = wire.ask("status", {"run": run})["run"]
+        if record["state"] in words.ENDS:
+            if not ports.wanted:
+                return []
+            raise UsageError(f"{run} has ended, and with it what listened on its ports", f"gpurun logs {run}")
+        services.wait_until_running(wire, record, listener)
+    return [_port_way(run, local, remote, wire.host) for local, remote in ports.numbers]
 
 
 def _service_way(host: str, service: Service, record: dict[str, Any]) -> Way:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ ENDED = {**RUNNING, "state": "succeeded"}
 class Stream:
     def __init__(self, frames: list[Frame | Exception]) -> None:
         self.answer = {"run": RUNNING}
+        self.heard = time.monotonic()
         self._frames = frames
 
     def __iter__(self) -> Iterator[Frame]:
@@ -32,22 +35,39 @@ class Stream:
     def __exit__(self, *_: object) -> None:
         return
 
+    def cut(self) -> None:
+        raise AssertionError("a stream that speaks is not cut")
+
 
 class Wire:
-    """Gives out the connections of its script one after the other, and keeps what each was asked."""
+    """Gives out the answers of its script one after the other, and keeps what each question was."""
 
     host = "box"
+    connection = SimpleNamespace(interactive=False)
 
-    def __init__(self, *connections: list[Frame | Exception] | Exception) -> None:
-        self.connections = list(connections)
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
         self.asked: list[dict[str, Any]] = []
+        self.looked = 0
 
-    def stream(self, verb: str, request: dict[str, Any]) -> Stream:
+    def quiet(self) -> Wire:
+        return self
+
+    def let_go(self) -> None:
+        self.looked += 1
+
+    def stream(self, verb: str, request: dict[str, Any], *, within: float | None = None) -> Stream:
+        return Stream(self._next(request))
+
+    def ask(self, verb: str, request: dict[str, Any], *, within: float | None = None) -> dict[str, Any]:
+        return {"run": self._next(request)}
+
+    def _next(self, request: dict[str, Any]) -> Any:
         self.asked.append(request)
-        connection = self.connections.pop(0)
-        if isinstance(connection, Exception):
-            raise connection
-        return Stream(connection)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
 
 class Heard:
@@ -70,6 +90,9 @@ class Heard:
 
     def back(self) -> None:
         self.events.append("back")
+
+    def asks(self) -> None:
+        raise AssertionError("nobody is there to be asked")
 
 
 def log(offset: int, data: bytes) -> Frame:
@@ -133,18 +156,31 @@ def test_what_preparing_said_is_not_said_again() -> None:
     assert (wire.asked[1]["prepare_offset"], wire.asked[1]["offset"]) == (8, 0)
 
 
-def test_a_host_that_stays_away_is_given_up_after_an_hour() -> None:
-    now = iter(range(0, 1_000_000, 600))
-    wire = Wire([LOST], *[HostUnreachable("no route") for _ in range(100)])
-    with pytest.raises(HostUnreachable):
-        follow.show_log(
-            wire,  # type: ignore[arg-type]
-            {"run": "a-1111"},
-            Heard(),
-            sleep=lambda _: None,
-            clock=lambda: float(next(now)),
-        )
-    assert len(wire.asked) < 10
+def test_several_tries_are_one_loss() -> None:
+    wire = Wire([log(0, b"one\n"), LOST], LOST, LOST, LOST, [log(4, b"two\n"), END])
+    heard, _ = run(wire)
+    assert heard.text == b"one\ntwo\n"
+    assert heard.events == ["running", "lost", "back", "succeeded"]
+    assert wire.looked == 1  # what nothing gets through is let go before it is tried again
+
+
+def test_what_only_a_person_can_mend_ends_it() -> None:
+    with pytest.raises(HostUnreachable, match="another key"):
+        run(Wire([LOST], HostUnreachable("another key", code="key_changed")))
+
+
+def test_a_status_that_is_watched_goes_on_over_a_loss() -> None:
+    wire, heard, shown = Wire(RUNNING, LOST, LOST, RUNNING, ENDED), Heard(), list[str]()
+    answer = follow.watch(
+        wire,  # type: ignore[arg-type]
+        "a-1111",
+        heard,
+        lambda answer: shown.append(answer["run"]["state"]),
+        sleep=lambda _: None,
+    )
+    assert answer["run"] == ENDED
+    assert shown == ["running", "running", "succeeded"]
+    assert heard.events == ["lost", "back"]
 
 
 def test_the_first_connection_that_fails_is_an_error_at_once() -> None:

@@ -1,8 +1,19 @@
 """Jupyter Lab in the job's workspace, on a Unix socket; its kernels speak over sockets too."""
 
+import json
 import os
 
 from told import fresh_socket, only_installed, told
+
+
+def leave_out_news(folder: str) -> None:
+    """Nobody is asked about news on each first visit, and no server of others is called."""
+    settings = os.path.join(folder, "labconfig", "page_config.json")
+    os.makedirs(os.path.dirname(settings), exist_ok=True)
+    with open(settings, "w") as file:
+        json.dump({"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}, file)
+    paths = [folder, os.environ.get("JUPYTER_CONFIG_PATH", "")]
+    os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(path for path in paths if path)
 
 
 def main() -> None:
@@ -12,6 +23,7 @@ def main() -> None:
     runtime = os.path.join(sockets, "jupyter.d")
     os.makedirs(runtime, mode=0o700, exist_ok=True)
     os.environ["JUPYTER_RUNTIME_DIR"] = runtime
+    leave_out_news(os.path.join(runtime, "config"))
     only_installed()
     from jupyterlab.labapp import LabApp
 
@@ -32,8 +44,6 @@ def main() -> None:
         "MappingKernelManager.cull_connected": True,
         "MappingKernelManager.cull_interval": max(1, min(60, idle // 4)),
         "ServerApp.shutdown_no_activity_timeout": idle,
-        "LabApp.news_url": None,
-        "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
     }
     LabApp.app_name = service["title"]
     print("Jupyter Lab starts in %s" % service["workspace"], flush=True)

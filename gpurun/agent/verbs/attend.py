@@ -6,7 +6,7 @@ Answer: `{doors: [{name, socket or null, port or null, token or null}], probe: p
 host's sshd is to forward to. The probe greets whoever connects, so that a forwarding that is refused shows at once.
 
 Then a state frame for each run, and whenever it changes; a service's has `ready` besides. The laptop writes a line now and
-then: one that fell silent, or went away, ends this process and all that it started.
+then, which is answered by a beat: one that fell silent, or went away, ends this process and all that it started.
 """
 
 from __future__ import annotations
@@ -100,6 +100,7 @@ def stream(request: Dict[str, Any], host: HostPaths, out: Any) -> None:
                 if not os.read(0, 4096):
                     return
                 heard = time.monotonic()
+                out.beat(now=True)
     finally:
         for relay in relays:
             relay.end()
