@@ -61,7 +61,8 @@ class Shown:
             for door in tunnel.doors:
                 name = output.styled(door.name.ljust(longest), output.BOLD, stream=sys.stdout)
                 output.out(f"{name}  {output.styled(door.url, output.CYAN, stream=sys.stdout)}")
-            self._tell_moved(tunnel)
+        self._tell_moved(tunnel)
+        if not self._as_json:
             self._tell_how_to_end(tunnel)
         if self._open_browser:
             open_in_browser([door.url for door in tunnel.doors])

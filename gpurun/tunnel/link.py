@@ -195,11 +195,10 @@ class Link:
 
         with healing.Vigil(stream, traffic=self.traffic, speak=speak):
             for frame in stream:
-                record = frame.state or frame.end
-                if record is not None:
-                    index.update([record], self.wire.host)
-                    self.listener.state(record)
-                if frame.end is not None:
+                if frame.state is not None:
+                    index.update([frame.state], self.wire.host)
+                    self.listener.state(frame.state)
+                if frame.end is not None:  # each run's own has come as its state
                     return True
         return False
 
