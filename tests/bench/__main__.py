@@ -1,4 +1,4 @@
-"""`python -m tests.bench [help submit ps logs fetch torn] [near far] [MIB]`: prints a table; nothing is asserted.
+"""`python -m tests.bench [help submit ps logs fetch torn tunnel] [near far] [MIB]`: prints a table; nothing is asserted.
 
 MIB is how much is fetched, 1000 unless told.
 """
@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import sys
 
-from tests.bench import figures, torn
+from tests.bench import figures, torn, tunnel
 from tests.bench.place import WAYS, Place, up
 
 
 def main(words: list[str]) -> int:
-    known = ["help", "submit", "ps", "logs", "fetch", "torn"]
+    known = ["help", "submit", "ps", "logs", "fetch", "torn", "tunnel"]
     mib = next((int(word) for word in words if word.isdigit()), figures.BIG)
     unknown = [word for word in words if word not in (*known, *WAYS) and not word.isdigit()]
     if unknown:
@@ -27,6 +27,8 @@ def main(words: list[str]) -> int:
             measure_way(place, way, wanted, mib)
         if "torn" in wanted:
             print(torn.rewrite_while_fetching(place), flush=True)
+        if "tunnel" in wanted:
+            print(tunnel.rate(place), tunnel.heal(place), sep="\n", flush=True)
     return 0
 
 
