@@ -2,7 +2,7 @@
 
 For each file there are three contents: the code that the earlier session began with, what lies in its workspace, and the
 code as submitted now. What the user changed there stays; what he did not touch follows the code. Where both changed, his
-file stays and the new one lies beside it.
+file stays and the new one lies beside it. Folders are but the way to files; a link in their place is the user's.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import filecmp
 import os
 import shutil
-from typing import List, Set
+from typing import List, Optional, Set
 
 from .paths import RunPaths
 
@@ -29,20 +29,31 @@ def take_over(earlier: RunPaths, run: RunPaths) -> List[str]:
 
 def merge(before: str, workspace: str, now: str) -> List[str]:
     """Change `workspace` from the code in `before` to that in `now`; both stay as they are."""
-    conflicts = []
-    for path in sorted(_files(before) | _files(now)):
-        old, own, new = (os.path.join(folder, path) for folder in (before, workspace, now))
-        if _same(old, new) or _same(own, new):
-            continue
-        if _same(own, old):
-            _replace(own, new)
-        elif os.path.lexists(new):
-            conflicts.append(path)
-            if os.path.lexists(own):
-                _replace(own + BESIDE, new)
-            else:  # the user removed it there, and it was changed here
-                _replace(own, new)
-    return conflicts
+    old_files, new_files = _files(before), _files(now)
+    # First what goes: a file may make room for a folder, and a folder for a file.
+    for path in sorted(old_files - new_files):
+        own = os.path.join(workspace, path)
+        if _in_the_way(workspace, path) is None and _same(own, os.path.join(before, path)):
+            os.unlink(own)
+            _remove_empty(workspace, os.path.dirname(path))
+    return [path for path in sorted(new_files) if _follow(before, workspace, now, path)]
+
+
+def _follow(before: str, workspace: str, now: str, path: str) -> bool:
+    """Bring one file to what it is in `now`; whether it changed on both sides."""
+    old, own, new = (os.path.join(folder, path) for folder in (before, workspace, now))
+    if _same(old, new):
+        return False
+    obstacle = _in_the_way(workspace, path)
+    if obstacle is not None:
+        _put(os.path.join(workspace, obstacle) + BESIDE + path[len(obstacle) :], new)
+        return True
+    if _same(own, new):
+        return False
+    untouched = _same(own, old) and not _is_folder(own)
+    # What the user removed there and was changed here comes again.
+    _put(own if untouched or not os.path.lexists(own) else own + BESIDE, new)
+    return not untouched
 
 
 def _files(folder: str) -> Set[str]:
@@ -53,23 +64,50 @@ def _files(folder: str) -> Set[str]:
     return found
 
 
+def _in_the_way(workspace: str, path: str) -> Optional[str]:
+    """The part of `path` that is a folder in the code, and something else here; a link may lead out of the workspace."""
+    parts = path.split(os.sep)
+    for count in range(1, len(parts)):
+        above = os.path.join(*parts[:count])
+        place = os.path.join(workspace, above)
+        if os.path.islink(place) or (os.path.lexists(place) and not os.path.isdir(place)):
+            return above
+    return None
+
+
+def _is_folder(path: str) -> bool:
+    return os.path.isdir(path) and not os.path.islink(path)
+
+
 def _same(one: str, other: str) -> bool:
-    """Two files with the same content, two links with the same target, or two that are not there."""
-    if not os.path.lexists(one) or not os.path.lexists(other):
-        return os.path.lexists(one) == os.path.lexists(other)
+    """Two files with the same content, two links with the same target, or two that are no files."""
+    there = [os.path.lexists(path) and not _is_folder(path) for path in (one, other)]
+    if not all(there):
+        return not any(there)
     if os.path.islink(one) or os.path.islink(other):
         return os.path.islink(one) and os.path.islink(other) and os.readlink(one) == os.readlink(other)
     return os.path.isfile(one) and os.path.isfile(other) and filecmp.cmp(one, other, shallow=False)
 
 
-def _replace(own: str, new: str) -> None:
-    """Put a copy of `new` at `own`, or nothing where there is no `new`. A folder of the user's in its place stays."""
-    if os.path.isdir(own) and not os.path.islink(own):
+def _put(own: str, new: str) -> None:
+    """Put a copy of `new` at `own`, unless the user has something there that is in its way."""
+    if _is_folder(own):
         return
-    if not os.path.lexists(new):
-        os.unlink(own)
+    try:
+        os.makedirs(os.path.dirname(own), exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
         return
-    os.makedirs(os.path.dirname(own), exist_ok=True)
     half = own + ".gpurun-new"
+    if os.path.lexists(half):  # of one that was killed: nothing is to be written through a link
+        os.unlink(half)
     shutil.copy2(new, half, follow_symlinks=False)
     os.replace(half, own)
+
+
+def _remove_empty(workspace: str, folder: str) -> None:
+    while folder:
+        try:
+            os.rmdir(os.path.join(workspace, folder))
+        except OSError:  # the user keeps something in it
+            return
+        folder = os.path.dirname(folder)
