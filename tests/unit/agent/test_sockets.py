@@ -1,0 +1,100 @@
+"""The folder that a run's services listen in."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpurun.agent import sockets
+from tests.unit.agent.run_folder import RunFolder
+
+DOCKER: dict[str, Any] = {"host": {"runtime": "docker"}}
+BARE: dict[str, Any] = {"host": {"runtime": "bare"}}
+LIMIT = 104  # bytes of a socket's path, on the strictest system
+
+
+@pytest.fixture(autouse=True)
+def own_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPURUN_LOCKS", str(tmp_path))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path / "host", "x" * 46 + "-7f3k")
+
+
+def mode(path: str) -> int:
+    return stat.S_IMODE(os.stat(path).st_mode)
+
+
+@pytest.mark.parametrize("job", [DOCKER, BARE])
+def test_nobody_else_can_enter(run: RunFolder, job: dict[str, Any]) -> None:
+    previous = os.umask(0)
+    try:
+        path = sockets.make(run.paths, job)
+    finally:
+        os.umask(previous)
+    assert path == sockets.folder(run.paths)
+    assert mode(path) == 0o700
+    assert sockets.make(run.paths, job) == path  # a supervisor that is started again
+
+
+def test_without_an_engine_it_is_a_folder_of_the_host(run: RunFolder) -> None:
+    assert not os.path.islink(sockets.make(run.paths, BARE))
+    assert not os.path.exists(run.paths.sockets)
+
+
+def test_in_a_container_it_lies_in_out_behind_a_short_link(run: RunFolder) -> None:
+    path = sockets.make(run.paths, DOCKER)
+    assert os.readlink(path) == run.paths.sockets
+    assert mode(run.paths.sockets) == 0o700
+
+
+def test_the_longest_id_leaves_room_in_the_usual_place(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: 2_000_000_000)
+    monkeypatch.setattr("gpurun.agent.locks.folder", lambda: "/tmp/gpurun-2000000000")
+    assert len(run.paths.id) == 51
+    assert len(f"{sockets.folder(run.paths)}/65535.abcd") < LIMIT
+
+
+@pytest.mark.parametrize("job", [DOCKER, BARE])
+def test_a_socket_in_it_can_be_reached_by_the_short_path(run: RunFolder, job: dict[str, Any], tmp_path: Path) -> None:
+    short = tmp_path / "s"
+    short.symlink_to(sockets.make(run.paths, job))
+    inside = Path(run.paths.sockets if job is DOCKER else sockets.folder(run.paths))
+    with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as client:
+        here = os.open(inside, os.O_RDONLY)
+        server.bind(f"/proc/self/fd/{here}/tensorboard")  # as the container sees it: by another path
+        os.close(here)
+        server.listen()
+        client.connect(str(short / "tensorboard"))
+
+
+@pytest.mark.parametrize("job", [DOCKER, BARE])
+def test_nothing_is_left_after_the_end(run: RunFolder, job: dict[str, Any]) -> None:
+    path = sockets.make(run.paths, job)
+    Path(path, "jupyter.d").mkdir()
+    Path(path, "jupyter.d/kernel").touch()
+    for _ in range(2):
+        sockets.remove(run.paths)
+        assert not os.path.lexists(path)
+        assert not os.path.exists(run.paths.sockets)
+    assert os.path.isdir(run.paths.out)
+
+
+def test_a_job_cannot_have_other_folders_removed(run: RunFolder, tmp_path: Path) -> None:
+    """out/ is the job's own to write: it may put a link in the place of its sockets."""
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").touch()
+    path = sockets.make(run.paths, DOCKER)
+    os.rmdir(run.paths.sockets)
+    os.symlink(precious, run.paths.sockets)
+    sockets.remove(run.paths)
+    assert (precious / "file").exists()
+    assert not os.path.lexists(path)
