@@ -25,7 +25,7 @@ def held(path: str) -> bool:
 
 def holders(path: str) -> int:
     """How many processes hold the lock: a shell at its prompt is one, what it runs is more."""
-    count = 0
+    count, path = 0, os.path.realpath(path)  # as the kernel calls it
     for process in glob.glob("/proc/[0-9]*/fd"):
         try:
             count += any(os.readlink(os.path.join(process, fd)) == path for fd in os.listdir(process))
