@@ -48,8 +48,7 @@ class Entry:
         folder().mkdir(parents=True, exist_ok=True, mode=0o700)
         self.tunnel = tunnel
         self._path = folder() / f"{tunnel.id}.json"
-        self._file: IO[str] = open(self._path, "a+", encoding="utf-8", opener=_private)  # noqa: SIM115
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        self._file = _locked(self._path)
         self.tell()
 
     def tell(self, **changes: object) -> None:
@@ -111,6 +110,16 @@ def folder() -> Path:
     import platformdirs
 
     return platformdirs.user_data_path("gpurun") / "tunnels"
+
+
+def _locked(path: Path) -> IO[str]:
+    while True:
+        file: IO[str] = open(path, "a+", encoding="utf-8", opener=_private)  # noqa: SIM115
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                return file
+        file.close()  # `live` took it for what a killed one left, before it was locked
 
 
 def _private(path: str, flags: int) -> int:
