@@ -85,9 +85,11 @@ class Link:
             stream = self._first() if first else self._again()
             if stream is None:
                 return
-            self.listener.up() if first else self.listener.back()
-            first = False
             try:
+                if self._ended.is_set():  # meanwhile, when there was nothing to cut yet
+                    return
+                self.listener.up() if first else self.listener.back()
+                first = False
                 if self._listen(stream):
                     return
             except HostUnreachable as error:
@@ -134,14 +136,16 @@ class Link:
             path.unlink(missing_ok=True)
             timeout = wire.connection.connect_timeout if within is None else healing.connect_timeout(within)
             wire = replace(wire, connection=replace(wire.connection, own_socket=path, connect_timeout=timeout))
-        stream = wire.stream("attend", self._request, timeout=FIRST_ANSWER, within=within, listens=True)
+        stream = None
         try:
+            stream = wire.stream("attend", self._request, timeout=FIRST_ANSWER, within=within, listens=True)
             self._forward(wire, stream)
+            passes = self._proven or self._greeted(wire, stream)
         except BaseException:
-            stream.close()
+            self._shut(stream)
             raise
-        if not self._proven and not self._greeted(wire, stream):
-            stream.close()
+        if not passes:
+            self._shut(stream)
             self._loopback = True
             self.listener.exposed()
             return self._connect(wire, within)
@@ -202,8 +206,9 @@ class Link:
                     return True
         return False
 
-    def _shut(self, stream: Stream) -> None:
-        stream.close()
+    def _shut(self, stream: Stream | None) -> None:
+        if stream is not None:
+            stream.close()
         self._stream = None
         for connection, local, there in self._forwards:
             if connection.own_socket is None:
