@@ -45,6 +45,7 @@ class EmbeddedHost:
         python: the interpreter whose folder comes first on the host's PATH.
         shell: the absolute path of the login shell.
         forwarding: whether ports and sockets of this machine can be reached through the host.
+        sockets: whether sockets can, where forwarding is allowed; many administrators leave it at ports.
         environment: further variables of what runs on the host.
     """
 
@@ -55,6 +56,7 @@ class EmbeddedHost:
         *,
         shell: str = "/bin/sh",
         forwarding: bool = True,
+        sockets: bool = True,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.alias = ALIAS
@@ -62,7 +64,7 @@ class EmbeddedHost:
         self.home = self.workdir / "home"
         self.ssh_config = self.workdir / "ssh" / "config"
         self.port = 0
-        self.forwarding = forwarding
+        self.forwarding, self.sockets = forwarding, sockets
         variables = _environment(self.home, Path(python), shell)
         # gpurun's locks belong to a machine; this host plays one of its own.
         variables |= {"GPURUN_LOCKS": str(self.workdir / "locks"), MARK: str(self.workdir)}
@@ -164,7 +166,7 @@ class _Door(asyncssh.SSHServer):
         return self.host.forwarding and dest_host in LOOPBACK
 
     def unix_connection_requested(self, dest_path: str) -> bool:
-        return self.host.forwarding
+        return self.host.forwarding and self.host.sockets
 
 
 async def _finish_tasks() -> None:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -224,6 +225,24 @@ def test_a_unix_socket_is_forwarded(embedded_host: EmbeddedHost) -> None:
             try:
                 assert until(here.exists)
                 assert _ask(str(here), socket.AF_UNIX) == b"HELLO"
+            finally:
+                tunnel.terminate()
+
+
+def test_a_host_may_leave_it_at_ports(tmp_path: Path, echo_port: int) -> None:
+    with EmbeddedHost(tmp_path / "host", sockets=False) as host, socket.socket(socket.AF_UNIX) as server:
+        there, here, local = host.home / "s", tmp_path / "s", _free_port()
+        server.bind(str(there))
+        server.listen()
+        server.settimeout(0.5)
+        forwards = ("-L", f"{here}:{there}", "-L", f"127.0.0.1:{local}:127.0.0.1:{echo_port}")
+        with subprocess.Popen([*host.ssh_command, "-N", *forwards, host.alias]) as tunnel:
+            try:
+                assert _ask(("127.0.0.1", local), socket.AF_INET) == b"HELLO"
+                with suppress(ConnectionResetError):
+                    assert _ask(str(here), socket.AF_UNIX) == b""
+                with pytest.raises(TimeoutError):
+                    server.accept()
             finally:
                 tunnel.terminate()
 

@@ -1,0 +1,74 @@
+"""A laptop of its own and the embedded host, on which runs play that nobody has started."""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gpurun import wire
+from gpurun.agent import facts, locks, sockets
+from gpurun.config.hosts import Host
+from gpurun.wire import Wire
+from tests.unit.agent.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from gpurun.demo.host import EmbeddedHost
+
+
+class Box:
+    """A host, what runs there, and the wire to it."""
+
+    def __init__(self, host: EmbeddedHost, stack: ExitStack) -> None:
+        self.host, self._stack = host, stack
+        self.wire: Wire = wire.connect(Host(host.alias), interactive=False)
+        stack.callback(self.wire.connection.close)
+
+    def run(self, name: str = "train", **job: Any) -> RunFolder:
+        """One that lives until the test ends it: the lock of its supervisor is held here."""
+        told = {"owner": self.wire.owner, "created": 1.0, "project": {"name": "digits"}, "token": "t", **job}
+        told["host"] = {"machine_id": facts.machine_id(), "id": "h1", "engine": None, **told.get("host", {})}
+        run = RunFolder(self.host.home / ".gpurun", f"{name}-{secrets.token_hex(2)}", **told)
+        held = locks.acquire(locks.run_lock(run.paths.id))
+        assert held is not None
+        self._stack.callback(shutil.rmtree, run.root)
+        self._stack.callback(sockets.remove, run.paths)
+        self._stack.callback(held.release)
+        return run
+
+    def service(self, kind: str = "tensorboard", *, about: str | None = None, **job: Any) -> RunFolder:
+        told = {"kind": kind, "title": "digits on demo", "idle": 60.0, "run": about}
+        return self.run(kind, service=told, **job)
+
+
+def box_of(host: EmbeddedHost, stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> Box:
+    """This process has the locks of that host, and its ssh leads there."""
+    monkeypatch.setenv("GPURUN_LOCKS", str(host.workdir / "locks"))
+    monkeypatch.setenv("GPURUN_SSH", shlex.join(host.ssh_command))
+    return Box(host, stack)
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def laptop(home: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Its home; ssh's sockets lie in a short place of their own."""
+    runtime = stack.enter_context(tempfile.TemporaryDirectory(dir="/tmp"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
+    return home
+
+
+@pytest.fixture
+def box(embedded_host: EmbeddedHost, laptop: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> Box:
+    return box_of(embedded_host, stack, monkeypatch)
