@@ -39,8 +39,10 @@ class Service:
 
 def find(wire: Wire, wanted: Service) -> dict[str, Any] | None:
     """The newest live run that is this service, or None."""
-    records = wire.ask("ps", {}, timeout=30)["runs"]
-    found = [record for record in records if wanted.is_in(record, wire.owner)]
+    told = wire.ask("ps", {}, timeout=30)
+    # Another machine that shares this home may have one too, which cannot be reached from here.
+    here = [record for record in told["runs"] if record["host_id"] == told["host_id"]]
+    found = [record for record in here if wanted.is_in(record, wire.owner)]
     index.update(found, wire.host)
     return found[-1] if found else None
 
