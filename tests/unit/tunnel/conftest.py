@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import shlex
 import shutil
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +20,7 @@ from gpurun import wire
 from gpurun.agent import facts, locks, sockets
 from gpurun.agent.paths import HostPaths
 from gpurun.config.hosts import Host
+from gpurun.tunnel.registry import OpenDoor
 from gpurun.wire import Wire
 from tests.unit.agent.run_folder import RunFolder
 
@@ -74,3 +78,39 @@ def laptop(home: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> Pat
 @pytest.fixture
 def box(embedded_host: EmbeddedHost, laptop: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> Box:
     return box_of(embedded_host, stack, monkeypatch)
+
+
+BOARD = OpenDoor("TensorBoard", "http://127.0.0.1:12345/", 12345, "tensorboard-1111")
+# A tunnel's process: its entry, until it is asked to end.
+HOLD = """
+import json, signal, sys
+from gpurun.tunnel.registry import Entry, OpenDoor, Tunnel
+deaf, tunnel, door = json.loads(sys.argv[1])
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+entry = Entry(Tunnel(**tunnel))
+entry.tell(state="up", doors=(OpenDoor(**door),))
+print("ready", flush=True)
+signal.sigwait([signal.SIGUSR1 if deaf else signal.SIGTERM])
+entry.close()
+"""
+
+Start = Callable[..., "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def start(home: Path) -> Iterator[Start]:
+    """Opens a tunnel, by a process of its own that does nothing but hold its entry."""
+    running = []
+
+    def start(tunnel_id: str, host: str = "box", *, deaf: bool = False, **more: Any) -> subprocess.Popen[bytes]:
+        told = json.dumps([deaf, {"id": tunnel_id, "host": host, **more}, vars(BOARD)])
+        process = subprocess.Popen([sys.executable, "-c", HOLD, told], stdout=subprocess.PIPE)
+        running.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        return process
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import stat
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,41 +12,8 @@ import pytest
 
 from gpurun.errors import UsageError
 from gpurun.tunnel import registry
-from gpurun.tunnel.registry import Entry, OpenDoor, Tunnel
-
-BOARD = OpenDoor("TensorBoard", "http://127.0.0.1:12345/", 12345, "tensorboard-1111")
-# A tunnel's process: its entry, until it is asked to end.
-HOLD = """
-import json, signal, sys
-from gpurun.tunnel.registry import Entry, OpenDoor, Tunnel
-deaf, tunnel, door = json.loads(sys.argv[1])
-signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-entry = Entry(Tunnel(**tunnel))
-entry.tell(state="up", doors=(OpenDoor(**door),))
-print("ready", flush=True)
-signal.sigwait([signal.SIGUSR1 if deaf else signal.SIGTERM])
-entry.close()
-"""
-
-Start = Callable[..., "subprocess.Popen[bytes]"]
-
-
-@pytest.fixture
-def start(home: Path) -> Iterator[Start]:
-    running = []
-
-    def start(tunnel_id: str, host: str = "box", *, deaf: bool = False, **more: Any) -> subprocess.Popen[bytes]:
-        told = json.dumps([deaf, {"id": tunnel_id, "host": host, **more}, vars(BOARD)])
-        process = subprocess.Popen([sys.executable, "-c", HOLD, told], stdout=subprocess.PIPE)
-        running.append(process)
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        return process
-
-    yield start
-    for process in running:
-        process.kill()
-        process.communicate()
+from gpurun.tunnel.registry import Entry, Tunnel
+from tests.unit.tunnel.conftest import BOARD, Start
 
 
 def ids() -> list[str]:
