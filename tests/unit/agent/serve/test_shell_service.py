@@ -81,6 +81,20 @@ def test_what_a_shell_leaves_behind_holds_it_too(serve: Make, python: str, tmp_p
     assert session.program.code() == 0
 
 
+@pytest.mark.parametrize("early", [True, False])
+def test_a_command_that_was_over_before_it_looked_was_somebody(serve: Make, python: str, *, early: bool) -> None:
+    """Else a session for `true` would stand until nobody had come for a while, with its GPUs."""
+    served = serve("shell")
+    served.sockets.mkdir()
+    if early:
+        assert served.start("attach.py", "true", python=python).code() == 0
+    session = Session(served, python)
+    if not early:
+        session.served.start("attach.py", "true", python=python).code()
+    assert session.program.code() == 0
+    assert "nobody came" not in session.program.said
+
+
 def test_it_ends_when_nobody_comes(serve: Make, python: str) -> None:
     session = Session(serve("shell"), python, first=0.3)
     assert session.program.code() == 0
