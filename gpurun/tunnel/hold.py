@@ -66,6 +66,8 @@ def _stay(found: Found, shown: Shown, tell: int) -> int:
         tunnel = _Open(found, shown, detached=True, tell=tell)
         signal.signal(signal.SIGTERM, lambda *_: tunnel.link.end())
         return tunnel.hold()
+    except KeyboardInterrupt:  # the parent got it too, and speaks for both
+        return words.EXIT_INTERRUPTED
     except GpurunError as error:
         if tunnel is not None and tunnel.left:
             return error.exit_code  # nobody looks any more; the registry told while it could
