@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -340,6 +341,62 @@ def test_a_run_that_is_gone_is_an_error_of_the_agent(hold: Hold) -> None:
     held.heard.until("failed")
     assert isinstance(held.failure, HostError)
     assert held.failure.code == "no_run"
+    assert left() == []
+
+
+# A host that lets in only who can be asked, as one with a second factor does; what a master carries needs no login.
+ASKING = """\
+#!/bin/sh
+for word; do
+    case $word in -oControlPath=*) master=${word#*=} ;; esac
+done
+case " $* " in *" -oBatchMode=yes "*) [ -S "$master" ] || exit 255 ;; esac
+exec ssh -F CONFIG "$@"
+"""
+
+
+@pytest.fixture
+def asking(box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Box:
+    """Who asks is always there."""
+    ssh = tmp_path / "asking_ssh"
+    ssh.write_text(ASKING.replace("CONFIG", str(box.host.ssh_config)))
+    ssh.chmod(0o755)
+    monkeypatch.setenv("GPURUN_SSH", str(ssh))
+    refusal = HostUnreachable("demo does not let us in", code="not_let_in")
+    monkeypatch.setattr("gpurun.ssh.diagnose.explain", lambda *_: refusal)
+    box.wire = replace(box.wire, connection=replace(box.wire.connection, interactive=True))
+    return box
+
+
+def test_a_host_that_asks_at_each_login_is_reached_over_the_shared_connection(
+    asking: Box, hold: Hold, port: Target
+) -> None:
+    held = hold(port)
+    assert held.heard.until("up") == ["up"]
+    assert held.ask(port) == b"HELLO"
+    assert left() == ["t-abcd.0"]
+    held.close()
+    assert left() == []
+    assert asking.wire.connection.is_up(), "it is not ours alone"
+
+
+def test_a_person_is_asked_once_when_that_connection_breaks(asking: Box, hold: Hold, port: Target) -> None:
+    held = hold(port)
+    held.heard.until("up")
+    asking.host.hang_up()
+    assert held.heard.until("back") == ["lost", "asks", "back"]
+    assert held.ask(port) == b"HELLO"
+
+
+def test_without_a_person_it_is_given_up(asking: Box, hold: Hold, port: Target) -> None:
+    asking.wire.ask("data", {"name": "warm"})
+    asking.wire = asking.wire.quiet()
+    held = hold(port)
+    assert held.heard.until("up") == ["up"]
+    asking.host.hang_up()
+    assert held.heard.until("failed") == ["lost", "failed"]
+    assert isinstance(held.failure, HostUnreachable)
+    assert held.failure.code == "not_let_in"
     assert left() == []
 
 
