@@ -283,7 +283,10 @@ def test_a_download_that_is_broken_off_leaves_no_thread(place: Place) -> None:
         client.recv(1 << 18)
     place.doors.close_one("Jupyter")
     assert sent.wait(10)
-    assert not [one for one in threading.enumerate() if one.name == "download" and one.join(10)]
+    for thread in threading.enumerate():
+        if thread.name == "download":
+            thread.join(10)
+            assert not thread.is_alive()
 
 
 def test_a_hundred_at_once(place: Place) -> None:
