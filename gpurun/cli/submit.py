@@ -31,7 +31,7 @@ gpurun submit train.py --gpus 2 -f -- --lr 1e-3 --epochs 20
 gpurun submit -m vision.train -H box --max-duration 12h
 gpurun submit jobs/digits.toml --dry-run
 gpurun submit train.ipynb -f
-gpurun submit jupyter-7f3k:train.ipynb     a notebook that lies in a session on the host"""
+gpurun submit jupyter-7f3k:train.ipynb     out of a session on the host"""
 
 RESOURCES, SETTING, AFTER = "Resources", "Where and how", "What happens then"
 
