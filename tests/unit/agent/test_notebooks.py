@@ -159,6 +159,19 @@ def test_a_second_process_of_the_job_begins_at_the_same_place(tmp_path: Path) ->
     assert places == [f"{ran.workspace}/a/b"] * 2
 
 
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_process_that_is_spawned_does_not_run_the_notebook_again(tmp_path: Path, method: str) -> None:
+    """As in Jupyter. DataLoader's workers are such processes where Python or the user says so."""
+    text = of(
+        "%%writefile helper.py\ndef work(n):\n    print('worked', n, flush=True)\n",
+        "import multiprocessing, helper\nprint('once', flush=True)\n"
+        f"process = multiprocessing.get_context({method!r}).Process(target=helper.work, args=(1,))\n"
+        "process.start()\nprocess.join()\nprocess.exitcode",
+    )
+    ran = run(tmp_path, text)
+    assert ran.log.splitlines()[1:] == ["once", "worked 1", "0"]
+
+
 def hide(folder: Path, package: str) -> str:
     """A PYTHONPATH entry with which `package` cannot be imported, as where it was never installed."""
     folder.mkdir()

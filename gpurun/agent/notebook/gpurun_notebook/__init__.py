@@ -33,6 +33,8 @@ def begin(script_file: str, notebook: str) -> None:
     # In place of this script's own folder, whose files would hide modules of the project.
     if sys.path and os.path.realpath(sys.path[0]) == os.path.dirname(os.path.realpath(script_file)):
         sys.path[0] = folder
+    # Jupyter has no such file either. Where there is one, multiprocessing runs it again in each process that it spawns.
+    sys.modules["__main__"].__dict__.pop("__file__", None)
     os.environ.setdefault("MPLBACKEND", "module://gpurun_notebook.figures")
     _shown.begin(os.path.join(root, "notebook"), root)
     _tracebacks.begin(script_file, os.path.basename(notebook))
