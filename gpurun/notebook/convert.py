@@ -47,30 +47,22 @@ def convert(text: str, path: str) -> Converted:
 
     Raises UsageError: for what is no Python notebook, and with the number of every cell that no script can run.
     """
-    cells = _read(text, path)
     parts: list[str] = []
     wrong: list[str] = []
-    found = magics.Found()
     futures: list[str] = []
-    number = 0
-    for cell in cells:
-        source = cell["source"]
-        if cell["cell_type"] == "markdown" and source.strip():
-            parts.append("# %% [markdown]\n" + _commented(source))
-        if cell["cell_type"] != "code" or not source.strip():
-            continue
-        number += 1
-        if SKIP in cell["metadata"].get("tags", ()):
+    found, number = magics.Found(), 0
+    for number, cell in _numbered(_read(text, path)):
+        if cell["cell_type"] == "markdown":
+            parts.append("# %% [markdown]\n" + _commented(cell["source"]))
+        elif SKIP in cell["metadata"].get("tags", ()):
             parts.append(f"# %% cell {number} stays out: it has the tag {SKIP}")
-            continue
-        done = _Cell(number, found)
-        try:
-            body = _script_of(done, source)
-        except Refused as error:
-            wrong.append(f"  cell {number}: {error}")
-            continue
-        futures += done.futures
-        parts.append(f"# %% cell {number}\n{SHIM}.cell({number})\n{body}")
+        else:
+            done = _Cell(number, found)
+            try:
+                parts.append(f"# %% cell {number}\n{SHIM}.cell({number})\n{_script_of(done, cell['source'])}")
+            except Refused as error:
+                wrong.append(f"  cell {number}: {error}")
+            futures += done.futures
     if wrong:
         raise UsageError(
             "\n".join([f"{path} cannot run without Jupyter as it is:", *wrong]),
@@ -123,12 +115,26 @@ def _read(text: str, path: str) -> list[Any]:
     return list(notebook["cells"])
 
 
+def _numbered(cells: list[Any]) -> Iterator[tuple[int, Any]]:
+    """The cells that hold code or text, each with the number of the last code cell up to it."""
+    number = 0
+    for cell in cells:
+        if cell["source"].strip() and cell["cell_type"] in ("code", "markdown"):
+            number += cell["cell_type"] == "code"
+            yield number, cell
+
+
 def _commented(text: str) -> str:
-    return "\n".join(f"# {line}".rstrip() for line in text.splitlines())
+    lines = text.encode("utf-8", "replace").decode().splitlines()
+    return "\n".join(f"# {line}".rstrip() for line in lines)
 
 
 def _script_of(cell: _Cell, source: str) -> str:
     """The cell as Python, line by line. Raises Refused."""
+    try:
+        source.encode()
+    except UnicodeEncodeError:
+        raise Refused("it holds half a character, which no file can") from None
     lines = source.split("\n")
     first = next(number for number, line in enumerate(lines) if line.strip())
     if not lines[first].startswith("%%"):

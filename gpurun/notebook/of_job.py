@@ -22,7 +22,7 @@ def read(loaded: Loaded) -> Converted | None:
         return None
     file = loaded.session.root / path if loaded.session else loaded.project.root / path
     try:
-        text = file.read_bytes().decode("utf-8")
+        text = file.read_bytes().decode("utf-8-sig")
     except OSError:
         raise UsageError(f"there is no notebook {path} in the project {loaded.project.root}") from None
     except UnicodeDecodeError as error:

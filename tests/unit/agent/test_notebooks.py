@@ -140,10 +140,24 @@ def test_a_figure_that_a_cell_ends_with_is_saved_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("variable", ["RANK", "LOCAL_RANK", "SLURM_PROCID"])
 def test_only_the_first_process_saves(tmp_path: Path, variable: str) -> None:
     text = of("import matplotlib.pyplot as plt\nplt.plot([1]);", "print('trained')")
-    ran = run(tmp_path, text, **{variable: "1"})
+    ran = run(tmp_path, text, WORLD_SIZE="2", **{variable: "1"})
     assert "trained" in ran.log
     assert not (ran.workspace / "notebook").exists()
-    assert run(tmp_path, text, **{variable: "0"}).shown == ["cell-01-1.png", "train.py"]
+    assert run(tmp_path, text, WORLD_SIZE="2", **{variable: "0"}).shown == ["cell-01-1.png", "train.py"]
+
+
+def test_a_variable_that_only_sounds_like_a_rank(tmp_path: Path) -> None:
+    assert run(tmp_path, of("x = 1"), RANK="8").shown == ["train.py"]
+
+
+@pytest.mark.parametrize(
+    "path", ["two words/it's.ipynb", "-f.ipynb", "größe/数据.ipynb", '"$(id)".ipynb', "a\nb.ipynb"]
+)
+def test_a_notebook_of_any_name(tmp_path: Path, path: str) -> None:
+    ran = run(tmp_path, of("import os\nprint(repr(os.getcwd()))", "1 / 0"), path)
+    assert ran.code == 1
+    assert repr(str(ran.workspace / os.path.dirname(path)).rstrip("/")) in ran.log
+    assert f'File "{os.path.basename(path)}, cell 2", line 1, in <module>' in ran.log
 
 
 def test_a_second_process_of_the_job_begins_at_the_same_place(tmp_path: Path) -> None:

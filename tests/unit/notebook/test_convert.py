@@ -152,6 +152,7 @@ def test_pip_that_only_looks_is_run() -> None:
         ("get_ipython().kernel_thing(1)", "get_ipython().kernel_thing(...)"),
         ("get_ipython().run_line_magic(name, '')", "with what is known only when it runs"),
         ("%%writefile\nx", "wants one name of a file"),
+        ("x = '\ud83d'", "half a character"),
     ],
 )
 def test_what_no_script_can_do_is_refused_with_its_cell(cell: str, says: str) -> None:

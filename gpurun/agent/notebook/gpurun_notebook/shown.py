@@ -40,7 +40,10 @@ def current_cell() -> int:
 
 def is_first_process() -> bool:
     """Of the processes of one training, which all run the whole script."""
-    return all(os.environ.get(name, "0") in ("", "0") for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
+    names = ["LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"]
+    if "WORLD_SIZE" in os.environ:  # alone, RANK may be anything: that of a LoRA, say
+        names.append("RANK")
+    return all(os.environ.get(name, "0") in ("", "0") for name in names)
 
 
 def say(text: str) -> None:
