@@ -80,6 +80,7 @@ def test_the_whole_job(project: Path) -> None:
             "base_image": None,
         },
         "service": None,
+        "notebook": None,
         "ports": [],
         "fetch_hint": "gpurun fetch train-7f3k",
     }
@@ -124,8 +125,7 @@ def test_a_module(project: Path) -> None:
 @pytest.mark.parametrize(
     ("script", "says", "step"),
     [
-        ("notes.txt", "neither a .py nor a .sh", "chmod +x notes.txt"),
-        ("explore.ipynb", "is a notebook", "jupyter nbconvert --to script"),
+        ("notes.txt", r"neither a \.py, an \.ipynb nor a \.sh", "chmod +x notes.txt"),
     ],
 )
 def test_what_cannot_be_started(project: Path, script: str, says: str, step: str) -> None:
