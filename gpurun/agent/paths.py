@@ -89,6 +89,22 @@ class RunPaths:
         return self._in("out", words.STOP_FILE)
 
     @property
+    def progress(self) -> str:
+        return self._in("out", words.PROGRESS_FILE)
+
+    @property
+    def ledger(self) -> str:
+        return self._in("out", words.LEDGER_FILE)
+
+    @property
+    def saving(self) -> str:
+        return self._in("out", words.SAVING_FILE)
+
+    @property
+    def stopped(self) -> str:
+        return self._in("out", words.STOPPED_FILE)
+
+    @property
     def sockets(self) -> str:
         return self._in("out", words.SOCKETS)
 

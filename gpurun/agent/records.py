@@ -1,4 +1,6 @@
-"""The RunRecord: what the laptop is told of a run. A fold over job.json, events.jsonl and exit.json, nothing of its own."""
+"""The RunRecord: what the laptop is told of a run. A fold over job.json, events.jsonl, exit.json and what the plugin reports,
+nothing of its own.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ import re
 import time
 from typing import Any, Dict, List, Optional
 
-from . import journal
+from . import checkpoints, journal
 from . import vocabulary as words
 from .errors import AgentError
 from .files import read_json
@@ -46,6 +48,8 @@ def record_of(run: RunPaths) -> Dict[str, Any]:
         "digest": state.prepared.get("digest"),
         "disk": (read_json(run.usage) or {}).get("bytes"),
         "log_bytes": _size(run.log),
+        "progress": checkpoints.progress(run),
+        "checkpoints": checkpoints.summary(run),
         "live": state.live,
         "stop_requested": state.stop is not None,
         "kill_in": max(0.0, state.stop["t"] + float(state.stop["grace"]) - time.time()) if state.stop else None,

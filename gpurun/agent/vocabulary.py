@@ -77,6 +77,12 @@ SERVICES = (TENSORBOARD, JUPYTER, SHELL)
 
 STOP_FILE = "stop"
 LOG_FILE = "log"
+# In out/, by the plugin that Lightning loads: how far the job is, its checkpoints, that one is being written (the agent
+# pauses the grace time), and what a stop has saved.
+PROGRESS_FILE = "progress.jsonl"
+LEDGER_FILE = "checkpoints.jsonl"
+SAVING_FILE = "saving"
+STOPPED_FILE = "stopped.json"
 SOCKETS = "sockets"
 # In ro/: what starts the job, and the environment that it sets first.
 WRAPPER = "wrapper"

@@ -1,0 +1,187 @@
+"""The checkpoints of a run, by the ledger that the plugin keeps in out/: which there are, the best, the last.
+
+The ledger is written by the job and is trusted in nothing: an entry counts when its file lies where a job may write and
+has the size that the ledger tells; for a resume its SHA-256 must fit too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import stat
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple
+
+from . import vocabulary as words
+from .files import read_json
+from .paths import RunPaths
+
+Entry = Dict[str, Any]
+
+_BLOCK = 1 << 20
+_TAIL = 1 << 16  # bytes at the end of progress.jsonl in which its last whole line is looked for
+
+
+def ledger(run: RunPaths) -> List[Entry]:
+    """The checkpoints that are there, each as its newest line tells, with `file`, its path on the host."""
+    newest: Dict[str, Entry] = {}
+    for entry in _lines(run.ledger):
+        newest[str(entry["path"])] = entry
+    job = read_json(run.job) or {}
+    found = []
+    for path, entry in newest.items():
+        if entry.get("complete") is True and not entry.get("removed"):
+            file = locate(run, job, path)
+            if file is not None and _size(file) == entry.get("size"):
+                found.append({**entry, "file": file})
+    return found
+
+
+def best(entries: Iterable[Entry]) -> Optional[Entry]:
+    """The one that the job calls the best, the newest of several; else the one with the best monitored value."""
+    entries = list(entries)
+    called = [entry for entry in entries if entry.get("best") is True]
+    if called:
+        return max(called, key=_age)
+    valued = [entry for entry in entries if _is_number(entry.get("value")) and entry.get("mode") in ("min", "max")]
+    if not valued:
+        return None
+    sign = 1.0 if max(valued, key=_age)["mode"] == "max" else -1.0
+    return max(valued, key=lambda entry: (sign * entry["value"], _age(entry)))
+
+
+def last(entries: Iterable[Entry]) -> Optional[Entry]:
+    """The one that goes furthest, the newest of several."""
+    return max(entries, key=_age, default=None)
+
+
+def newest_first(entries: Iterable[Entry]) -> List[Entry]:
+    return sorted(entries, key=_age, reverse=True)
+
+
+def is_whole(entry: Entry) -> bool:
+    """Whether the file is what the ledger tells, byte for byte. Reads all of it."""
+    try:
+        with open(entry["file"], "rb") as file:
+            return os.fstat(file.fileno()).st_size == entry["size"] and digest(file) == entry.get("sha256")
+    except OSError:
+        return False
+
+
+def digest(file: Any) -> str:
+    """The SHA-256 of what is left to read of an open file."""
+    running = hashlib.sha256()
+    for block in iter(lambda: file.read(_BLOCK), b""):
+        running.update(block)
+    return running.hexdigest()
+
+
+def locate(run: RunPaths, job: Dict[str, Any], path: str) -> Optional[str]:
+    """Where on the host the file is that the job calls `path` (relative to its workspace); None when it is nowhere, or
+    not where this job's files are.
+
+    What was written in a container alone is in `outside/` once that was gathered.
+    """
+    base, inside = _place(run, job, path)
+    if "\0" in path or inside is None:
+        return None
+    top, full = os.path.realpath(base), os.path.realpath(os.path.join(base, inside))
+    if not (full + "/").startswith(top.rstrip("/") + "/"):  # by `..`, or by a link that leads out
+        return None
+    try:
+        return full if stat.S_ISREG(os.stat(full).st_mode) else None
+    except OSError:
+        return None
+
+
+def brief(entry: Optional[Entry]) -> Optional[Entry]:
+    """What a RunRecord tells of one."""
+    if entry is None:
+        return None
+    keys = ("path", "epoch", "step", "monitor", "mode", "value", "size", "sha256", "t", "attempt")
+    return {key: entry.get(key) for key in keys}
+
+
+def summary(run: RunPaths) -> Optional[Dict[str, Any]]:
+    """`{count, best, last}`; None for a run that has no ledger."""
+    if not os.path.exists(run.ledger):
+        return None
+    entries = ledger(run)
+    return {"count": len(entries), "best": brief(best(entries)), "last": brief(last(entries))}
+
+
+def progress(run: RunPaths) -> Optional[Dict[str, Any]]:
+    """The last whole line of what the plugin reports of the job's progress."""
+    try:
+        with open(run.progress, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
+            lines = file.read().split(b"\n")[:-1]
+    except OSError:
+        return None
+    return next((line for line in map(_parse, reversed(lines)) if line is not None), None)
+
+
+def _lines(path: str) -> Iterator[Entry]:
+    try:
+        with open(path, "rb") as file:
+            lines = file.read().split(b"\n")[:-1]  # a torn last line is left out
+    except OSError:
+        return
+    for line in lines:
+        entry = _parse(line)
+        if entry is not None and isinstance(entry.get("path"), str) and entry["path"]:
+            yield entry
+
+
+def _parse(line: bytes) -> Optional[Dict[str, Any]]:
+    try:
+        told = json.loads(line)
+    except ValueError:
+        return None
+    return told if isinstance(told, dict) else None
+
+
+def _place(run: RunPaths, job: Dict[str, Any], path: str) -> Tuple[str, Optional[str]]:
+    """(folder of the host, path in it). None where the path names a mount itself."""
+    if not path.startswith("/"):
+        return run.workspace, path
+    if job.get("host", {}).get("runtime") == "bare":
+        return "/", path[1:]
+    for target, source in _mounts(run, job):
+        if path.startswith(target.rstrip("/") + "/"):
+            return source, path[len(target.rstrip("/")) + 1 :]
+        if path == target:
+            return source, None
+    return run.outside, path[1:]
+
+
+def _mounts(run: RunPaths, job: Dict[str, Any]) -> List[Tuple[str, str]]:
+    """(where the job sees it, where it is on the host), the deepest first."""
+    own = [
+        (words.WORKSPACE_MOUNT, run.workspace),
+        (words.OUT_MOUNT, run.out),
+        (words.CACHE_MOUNT, run.host.job_cache),
+        (words.DATA_MOUNT, run.host.data(job.get("project", {}).get("name", ""))),
+    ]
+    asked = [(mount["target"], os.path.expanduser(mount["source"])) for mount in job.get("mounts") or []]
+    return sorted(own + asked, key=lambda mount: len(mount[0]), reverse=True)
+
+
+def _size(path: str) -> Optional[int]:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return None
+
+
+def _age(entry: Entry) -> Tuple[float, float]:
+    return _number(entry.get("step")), _number(entry.get("t"))
+
+
+def _number(value: Any) -> float:
+    return float(value) if _is_number(value) else -1.0
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
