@@ -11,13 +11,16 @@ import json
 import math
 import os
 import stat
+import time
 from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple
 
 from . import vocabulary as words
-from .files import read_json
+from .files import open_regular, read_json
 from .paths import RunPaths
 
 Entry = Dict[str, Any]
+
+LONGEST_SAVING = 600.0  # seconds; what takes longer is a job that died while it saved
 
 _BLOCK = 1 << 20
 _TAIL = 1 << 16  # bytes at the end of progress.jsonl in which its last whole line is looked for
@@ -114,7 +117,7 @@ def summary(run: RunPaths) -> Optional[Dict[str, Any]]:
 def progress(run: RunPaths) -> Optional[Dict[str, Any]]:
     """The last whole line of what the plugin reports of the job's progress."""
     try:
-        with open(run.progress, "rb") as file:
+        with open_regular(run.progress) as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
             lines = file.read().split(b"\n")[:-1]
     except OSError:
@@ -122,9 +125,33 @@ def progress(run: RunPaths) -> Optional[Dict[str, Any]]:
     return next((line for line in map(_parse, reversed(lines)) if line is not None), None)
 
 
+def has_plugin(run: RunPaths, attempt: int) -> bool:
+    """Whether the plugin of this attempt has reported: only then somebody looks for the stop file."""
+    told = progress(run)
+    return told is not None and told.get("attempt") == attempt
+
+
+def is_saving(run: RunPaths) -> bool:
+    """Whether a checkpoint is being written now, as the plugin tells."""
+    try:
+        return abs(time.time() - os.lstat(run.saving).st_mtime) < LONGEST_SAVING
+    except OSError:
+        return False
+
+
+def stopped(run: RunPaths, attempt: int) -> Optional[Dict[str, Any]]:
+    """What the plugin saved when this attempt was asked to stop: `{checkpoint, epoch, step, lost_batches, why}`."""
+    try:
+        with open_regular(run.stopped) as file:
+            told = _parse(file.read())
+    except OSError:
+        return None
+    return told if told is not None and told.get("attempt") == attempt else None
+
+
 def _lines(path: str) -> Iterator[Entry]:
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             lines = file.read().split(b"\n")[:-1]  # a torn last line is left out
     except OSError:
         return

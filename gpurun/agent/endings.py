@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from . import facts, journal, services
+from . import checkpoints, facts, journal, services
 from . import vocabulary as words
 from .files import read_json, write_json
 from .paths import RunPaths
@@ -36,6 +36,8 @@ def end_by_presence(run: RunPaths, state: journal.Run, presence: Presence) -> No
     if state.stop is not None:
         kind = words.TIMED_OUT if state.stop.get("reason") == "duration" else words.STOPPED
         end(run, kind, state.stop.get("reason", "stop"), exit_code=code)
+    elif state.shutdown and (code != 0 or checkpoints.stopped(run, state.attempt) is not None):
+        end(run, words.LOST, "reboot", exit_code=code, message="the host was shut down while the job ran")
     elif code == 0:
         end(run, words.SUCCEEDED, "exit", exit_code=0)
     elif code == 137 and presence.oom:

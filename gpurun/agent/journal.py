@@ -1,7 +1,7 @@
 """A run's journal: one event a line, fsynced; the run's state is a fold over it. All state changes go through `record`.
 
 An event is `{"t": unix seconds, "event": name, ...}`. Names that change the state are the states themselves and `ended`;
-the others (`stop`, `waiting`, `leased`, `prepared`, `note`) carry facts.
+the others (`stop`, `shutdown`, `waiting`, `leased`, `prepared`, `note`) carry facts.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class Run:
     gpus: List[Dict[str, Any]] = field(default_factory=list)
     prepared: Dict[str, Any] = field(default_factory=dict)
     stop: Optional[Event] = None
+    shutdown: bool = False  # the host told the supervisor to go while the job ran
     notes: List[str] = field(default_factory=list)
 
     @property
@@ -134,6 +135,8 @@ def _apply(run: Run, event: Event) -> None:
         run.message, run.next_step, run.waiting = event.get("message"), event.get("next"), None
     elif name == "stop":
         run.stop = event
+    elif name == "shutdown":
+        run.shutdown = True
     elif name == "waiting":
         run.waiting = event["waiting"]
     elif name == "leased":

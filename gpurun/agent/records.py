@@ -53,6 +53,8 @@ def record_of(run: RunPaths) -> Dict[str, Any]:
         "live": state.live,
         "stop_requested": state.stop is not None,
         "kill_in": max(0.0, state.stop["t"] + float(state.stop["grace"]) - time.time()) if state.stop else None,
+        "saving": state.live and checkpoints.is_saving(run),
+        "stopped": checkpoints.stopped(run, state.attempt),
         "fetched": (read_json(run.fetched) or {}).get("t"),
         "notes": state.notes,
         "host_id": host.get("id"),

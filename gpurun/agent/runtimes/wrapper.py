@@ -81,6 +81,7 @@ def last_settings(places: Places, job: Mapping[str, Any]) -> Dict[str, str]:
         "GPURUN_RUN_ID": job["id"],
         "GPURUN_RUN_NAME": job["name"],
         "GPURUN_ATTEMPT": str(job.get("attempt", 1)),
+        "GPURUN_OUT": places.out,
         "GPURUN_DATA": places.data,
         "GPURUN_WORKSPACE": places.workspace,
     }
