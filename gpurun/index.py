@@ -97,6 +97,7 @@ def update(records: Iterable[Mapping[str, Any]], host: str, *, now: float | None
         )
         if known.record == record and known.host == host and known.seen is not None and known.ended:
             continue  # nothing changes about an end; `ps -a` over many runs should not write them all again
+        again = known.record is not None and record.get("attempt", 1) > known.record.get("attempt", 1)
         _write(
             replace(
                 known,
@@ -104,7 +105,8 @@ def update(records: Iterable[Mapping[str, Any]], host: str, *, now: float | None
                 host_id=record.get("host_id") or known.host_id,
                 record=dict(record),
                 seen=time.time() if now is None else now,
-                fetched=known.fetched or record.get("fetched"),
+                # What came of an earlier attempt is not all that there is now.
+                fetched=(None if again else known.fetched) or record.get("fetched"),
             )
         )
 

@@ -12,9 +12,10 @@ import math
 import os
 import stat
 import time
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple
+from typing import Any, BinaryIO, Dict, Iterable, Iterator, List, Optional, Tuple
 
 from . import vocabulary as words
+from . import wholeness
 from .files import open_regular, read_json
 from .paths import RunPaths
 
@@ -70,6 +71,11 @@ def is_whole(entry: Entry) -> bool:
             return os.fstat(file.fileno()).st_size == entry["size"] and digest(file) == entry.get("sha256")
     except OSError:
         return False
+
+
+def looks_whole(file: BinaryIO, size: int) -> bool:
+    """Of a file that no ledger tells of: what `torch.save` writes says by itself that it is finished."""
+    return size > 0 and (not wholeness.begins_as_zip(file) or wholeness.has_zip_end(file, size))
 
 
 def digest(file: Any) -> str:

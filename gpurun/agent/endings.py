@@ -15,10 +15,20 @@ from .runtimes import Presence
 
 
 def end(run: RunPaths, state: str, reason: str, **facts_of_end: Any) -> None:
-    """Record the end, and wipe what must not outlive the run."""
-    journal.record_end(run, state, reason, **facts_of_end)
-    wipe(run)
+    """Record the end, and wipe what must not outlive the run; or that of an attempt alone, when it is to be retried."""
+    again = retries_left(run, state, reason) > 0
+    journal.record_end(run, state, reason, again=again, **facts_of_end)
+    if not again:
+        wipe(run)
     note_disk_use(run)
+
+
+def retries_left(run: RunPaths, state: str, reason: str) -> int:
+    """How many attempts may still begin by themselves behind this end: none behind a stop, or what would fail again."""
+    known = journal.fold(run)
+    if state not in (words.FAILED, words.LOST) or reason not in words.RETRIED or known.stop is not None:
+        return 0
+    return int((read_json(run.job) or {}).get("retries") or 0) - known.retried
 
 
 def wipe(run: RunPaths) -> None:

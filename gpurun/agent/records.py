@@ -9,7 +9,7 @@ import re
 import time
 from typing import Any, Dict, List, Optional
 
-from . import checkpoints, journal
+from . import attempts, checkpoints, journal
 from . import vocabulary as words
 from .errors import AgentError
 from .files import read_json
@@ -18,7 +18,7 @@ from .paths import HostPaths, RunPaths
 
 def record_of(run: RunPaths) -> Dict[str, Any]:
     """The record of one run; times are unix seconds of the host's clock, sizes bytes."""
-    job = read_json(run.job) or {}
+    job = attempts.job_of(run) or {}
     state = journal.fold(run)
     host = job.get("host", {})
     return {
@@ -34,6 +34,9 @@ def record_of(run: RunPaths) -> Dict[str, Any]:
         "next": state.next_step,
         "exit_code": state.exit_code,
         "attempt": state.attempt,
+        "attempts": state.earlier,
+        "resumed": state.begun.get("checkpoint"),
+        "retries": {"asked": int(job.get("retries") or 0), "used": state.retried},
         "created": job.get("created"),
         "since": state.since,
         "started": state.started,

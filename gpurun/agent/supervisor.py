@@ -14,10 +14,9 @@ import traceback
 from contextlib import suppress
 from typing import List, Optional
 
-from . import allocation, endings, facts, journal, leases, locks, preparing, runtimes, watching
+from . import allocation, attempts, endings, facts, journal, leases, locks, preparing, runtimes, watching
 from . import vocabulary as words
 from .errors import AgentError, RunFailed
-from .files import read_json
 from .paths import RunPaths
 from .runtimes import Job, Presence, Runtime
 
@@ -114,8 +113,29 @@ def _gave_up(run: RunPaths, error: Exception) -> bool:
 
 
 def supervise(run: RunPaths) -> None:
+    """One attempt after the other, until the run has ended, or the host goes down."""
+    while True:
+        state = journal.fold(run)
+        if not state.live:
+            return
+        if state.between:
+            _next_attempt(run)
+        _attempt(run)
+        state = journal.fold(run)
+        if not state.between or state.shutdown:
+            return
+
+
+def _next_attempt(run: RunPaths) -> None:
+    if journal.fold(run).stop is not None:
+        endings.end(run, words.STOPPED, "stop", message="stopped before its next attempt was started")
+    else:
+        attempts.begin(run, "retry")
+
+
+def _attempt(run: RunPaths) -> None:
     """The steps, each of which may find its work done."""
-    job = read_json(run.job)
+    job = attempts.job_of(run)
     assert job is not None
     runtime = runtimes.load(job["host"]["runtime"], job["host"]["engine"])
     held: List[locks.Held] = []
@@ -172,12 +192,27 @@ def _bring_up(run: RunPaths, job: Job, runtime: Runtime) -> List[locks.Held]:
     """Workspace, image and dependencies, GPUs, container: the leases that the job holds."""
     journal.record(run, words.PREPARING)
     check_stop(run)
+    if job.get("attempt", 1) > 1:
+        _clear_earlier(run, job, runtime)
     prepared = preparing.prepare(run, job, runtime, lambda: check_stop(run))
     journal.record(run, "prepared", record=prepared)
     gpus, held = allocation.wait_for_gpus(run, job, lambda: check_stop(run))
     check_stop(run)  # again under the lock, last thing before the job runs
     runtime.create_and_start(run, job, prepared, gpus, [lease.fd for lease in held])
     return held
+
+
+def _clear_earlier(run: RunPaths, job: Job, runtime: Runtime) -> None:
+    """The container of an earlier attempt has the name that this one's will have. What it alone holds is copied first."""
+    while True:
+        try:
+            attempts.gather_earlier(run, job)
+            break
+        except AgentError:
+            traceback.print_exc()
+            check_stop(run)
+            time.sleep(PAUSE)
+    _remove(run, job, runtime)
 
 
 def check_stop(run: RunPaths) -> None:

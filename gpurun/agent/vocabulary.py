@@ -42,6 +42,9 @@ REASONS = {
     "internal": "gpurun itself failed on the host",
 }
 
+# After these a run with retries left begins another attempt by itself.
+RETRIED = ("exit", "signal", "oom", "reboot", "keeper")
+
 # Exit codes of the laptop command. With `submit -f`, `wait` and `status --exit-code` the job's own comes first.
 EXIT_USAGE = 2
 EXIT_FAILED = 125
@@ -56,6 +59,7 @@ LABEL_RUN = "gpurun.run"
 LABEL_GPUS = "gpurun.gpus"
 LABEL_OWNER = "gpurun.owner"
 LABEL_TOKEN = "gpurun.token"  # tells the run of one user from another's of the same id
+LABEL_ATTEMPT = "gpurun.attempt"
 LABEL_LAYER = "gpurun.layer"  # on images that gpurun made from a project's dependencies
 
 # Where a job finds its things inside a container.
@@ -68,6 +72,7 @@ DATA_MOUNT = "/gpurun/data"
 # gpurun's own folder in a workspace: it is never fetched.
 WORKSPACE_PRIVATE = ".gpurun"
 TMP_IN_WORKSPACE = WORKSPACE_PRIVATE + "/tmp"
+RESUME_IN_WORKSPACE = WORKSPACE_PRIVATE + "/resume"
 
 # Runs that are no training, by what they are.
 TENSORBOARD = "tensorboard"

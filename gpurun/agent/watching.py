@@ -106,7 +106,8 @@ class _Stopping:
         self.state = journal.fold(run)
         self.has_plugin = self.told = self.termed = self.killed = False
         allowed = job["max_duration"]
-        self.deadline = None if allowed is None else _from_now(self.state.started or time.time(), allowed)
+        left = None if allowed is None else max(allowed - self.state.spent, 0.0)
+        self.deadline = None if left is None else _from_now(self.state.started or time.time(), left)
         self.kill_at: Optional[float] = None
         self.term_at = 0.0
         self.saved = False

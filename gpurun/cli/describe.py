@@ -78,6 +78,19 @@ def reason(record: Record) -> str:
     return words.REASONS.get(record.get("reason") or "", "")
 
 
+def attempt_ended(told: Record) -> str:
+    """`attempt 1 failed with exit code 3`."""
+    return (
+        f"attempt {told['attempt']} {how_it_ended(told)}" if told.get("state") else f"attempt {told['attempt']} ended"
+    )
+
+
+def begins_from(record: Record) -> str:
+    """Where the present attempt began."""
+    told = record.get("resumed")
+    return f"from {checkpoint(told)}" if told else "from the beginning"
+
+
 def saved(record: Record) -> str:
     """What a job that was stopped has saved, and what is lost, in a sentence; empty when its plugin told nothing."""
     told = record.get("stopped")

@@ -120,6 +120,11 @@ class AgentHost:
         token = json.loads(Path(run.job).read_text())["token"]
         return self.ask("start", run=run.id, token=token, manifest=sent, env=env or {}, follow=False)
 
+    def resume(self, run: RunPaths, **request: Any) -> Any:
+        """The record of the next attempt."""
+        asked = {"ask": secrets.token_hex(4), "from": None, "gpus": None, "env": {}, **request}
+        return self.ask("resume", run=run.id, **asked)["run"]
+
     def status(self, run: RunPaths) -> Any:
         return self.ask("status", run=run.id)["run"]
 

@@ -16,7 +16,7 @@ from gpurun.agent.paths import HostPaths, RunPaths
 from gpurun.agent.runtimes import wrapper
 from gpurun.agent.runtimes.wrapper import Places
 
-JOB = {"id": "train-7f3k", "name": "träin", "project": {"name": "vision"}}
+JOB = {"id": "train-7f3k", "token": "t0", "name": "träin", "project": {"name": "vision"}}
 TELL = (
     "import json, os; print(json.dumps({k: v.encode('utf8', 'surrogateescape').hex() for k, v in os.environ.items()}))"
 )
@@ -42,7 +42,7 @@ def start(
     run: RunPaths, command: list[str], *, shell: str = "sh", log: bool = False
 ) -> subprocess.CompletedProcess[bytes]:
     places = wrapper.on_host(run, "vision")
-    wrapper.write(run, wrapper.settings(places, "ada"), wrapper.last_settings(places, JOB))
+    wrapper.write(run, wrapper.settings(places, "ada", JOB), wrapper.last_settings(places, JOB))
     argv = wrapper.start(places, command) if log else wrapper.shell(places, command)
     program = [shell, "sh"] if shell == "busybox" else [shell]
     return subprocess.run([*program, *argv[1:]], capture_output=True, check=False, env={"PATH": os.environ["PATH"]})

@@ -1,0 +1,104 @@
+"""`resume`: a run that has ended goes on, as its next attempt: the same code, image and arguments, from a checkpoint.
+
+Request: `{run, ask, from: null|"last"|"best"|path, gpus: null|number|"all", env: {name: value}, follow: bool}`. `ask` is of one
+question alone, so that to repeat it begins no second attempt. Answer: `{run: RunRecord}`; its `resumed` is the checkpoint, null
+where the job begins from the beginning. With `follow` the log of the new attempt goes on the same channel.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Dict, List, Optional
+
+from .. import attempts, endings, facts, journal, locks, logs, records, services, supervisor, tend
+from .. import vocabulary as words
+from ..errors import AgentError
+from ..paths import HostPaths, RunPaths
+from ..runtimes import wrapper
+from . import prepare
+
+PATIENCE = 20.0  # seconds for a supervisor whose run has ended to go
+
+
+def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
+    """Raises AgentError: `live`, `elsewhere`, `env`, `no_checkpoint`, `too_many_gpus`."""
+    run = records.find(host, request["run"])
+    tend.tend_run(host, run)
+    if journal.fold(run).begun.get("ask") != request["ask"]:
+        _begin(run, host, request)
+    # Not under the run's lock, which the supervisor takes.
+    if journal.fold(run).live:
+        supervisor.launch(run)
+    return {"run": records.record_of(run)}
+
+
+def stream(request: Dict[str, Any], host: HostPaths, out: Any) -> None:
+    if request.get("follow"):
+        logs.follow(host.run(request["run"]), out, offset=0, prepare_offset=0)
+
+
+def _begin(run: RunPaths, host: HostPaths, request: Dict[str, Any]) -> None:
+    job = attempts.job_of(run) or {}
+    _refuse(run, job, request["env"])
+    gpus = request.get("gpus")
+    if gpus is not None:
+        prepare.check_gpus({"resources": {"gpus": gpus}}, facts.host_facts(host, request.get("engine")))
+    held = _lock(run)
+    try:
+        state = journal.fold(run)
+        if state.live:
+            raise _live(run, state)
+        # Before the event: from then on any verb may start a supervisor. Behind exit.json's move: an ended run is wiped.
+        attempts.begin(
+            run,
+            "resume",
+            wanted=request.get("from"),
+            gpus=gpus,
+            ask=request["ask"],
+            by=request.get("owner"),
+            before=lambda: wrapper.write_env(run, request["env"]),
+        )
+    except BaseException:
+        if not journal.fold(run).live:
+            endings.wipe(run)
+        raise
+    finally:
+        held.release()
+
+
+def _refuse(run: RunPaths, job: Dict[str, Any], env: Dict[str, str]) -> None:
+    """Raises AgentError for a run that cannot go on here."""
+    state = journal.fold(run)
+    if state.live:
+        raise _live(run, state)
+    if services.kind(job) is not None:
+        raise AgentError(
+            "service",
+            "%s is no job that could go on" % run.id,
+            "start it anew: gpurun tunnel, or gpurun shell",
+            exit_code=2,
+        )
+    if not tend.is_of_this_host(run):
+        where = job.get("host", {}).get("hostname", "another host")
+        raise AgentError("elsewhere", "run %s belongs to %s, which shares this home" % (run.id, where), "ask that host")
+    missing: List[str] = [name for name in job.get("env") or [] if name not in env]
+    if missing:
+        what = "the run needs %s, which was wiped at its end" % ", ".join(missing)
+        raise AgentError("env", what, "set it and resume again", exit_code=words.EXIT_USAGE)
+
+
+def _live(run: RunPaths, state: journal.Run) -> AgentError:
+    what = "the run %s is still %s, as attempt %d" % (run.id, state.state, state.attempt)
+    return AgentError("live", what, "gpurun logs -f %s, or gpurun stop %s first" % (run.id, run.id), exit_code=2)
+
+
+def _lock(run: RunPaths) -> locks.Held:
+    """The run's lock. The supervisor of a run that has just ended may hold it for a moment, or while its hook runs."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        held: Optional[locks.Held] = locks.acquire(locks.run_lock(run.id))
+        if held is not None:
+            return held
+        if time.monotonic() > until:
+            raise AgentError("busy", "the end of run %s is still at work" % run.id, "try again in a minute")
+        time.sleep(0.1)
