@@ -91,6 +91,14 @@ def begins_from(record: Record) -> str:
     return f"from {checkpoint(told)}" if told else "from the beginning"
 
 
+def go_on(record: Record) -> list[tuple[str, str]]:
+    """The next step of a run that did not get through and has saved something."""
+    known = record.get("checkpoints") or {}
+    if record["state"] not in words.ENDS or record["state"] == words.SUCCEEDED or not known.get("last"):
+        return []
+    return [(f"gpurun resume {record['id']}", "go on from its last checkpoint")]
+
+
 def saved(record: Record) -> str:
     """What a job that was stopped has saved, and what is lost, in a sentence; empty when its plugin told nothing."""
     told = record.get("stopped")

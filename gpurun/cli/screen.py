@@ -114,6 +114,7 @@ def say_end(record: dict[str, Any], *, fetches: bool = False) -> None:
         steps.append((f"gpurun status {run}", "why, and what may help"))
     if record.get("started") and not fetches:
         steps.append((f"gpurun fetch {run}", "bring back what it wrote"))
+    steps += describe.go_on(record)
     output.next_steps(*steps)
 
 

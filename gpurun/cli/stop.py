@@ -77,4 +77,4 @@ def _tell(record: dict[str, Any], *, already: bool) -> None:
     if not already and (saved := describe.saved(record)):
         output.say(f"  {saved}")
     if record["state"] in words.ENDS and record.get("started") and not already:
-        output.next_steps((f"gpurun fetch {record['id']}", "bring back what it wrote"))
+        output.next_steps((f"gpurun fetch {record['id']}", "bring back what it wrote"), *describe.go_on(record))

@@ -10,12 +10,12 @@ from __future__ import annotations
 import time
 from typing import Any, Dict, List, Optional
 
-from .. import attempts, endings, facts, journal, locks, logs, records, services, supervisor, tend
+from .. import attempts, endings, facts, journal, locks, records, services, supervisor, tend
 from .. import vocabulary as words
 from ..errors import AgentError
 from ..paths import HostPaths, RunPaths
 from ..runtimes import wrapper
-from . import prepare
+from . import prepare, start
 
 PATIENCE = 20.0  # seconds for a supervisor whose run has ended to go
 
@@ -32,9 +32,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     return {"run": records.record_of(run)}
 
 
-def stream(request: Dict[str, Any], host: HostPaths, out: Any) -> None:
-    if request.get("follow"):
-        logs.follow(host.run(request["run"]), out, offset=0, prepare_offset=0)
+stream = start.stream
 
 
 def _begin(run: RunPaths, host: HostPaths, request: Dict[str, Any]) -> None:
