@@ -72,6 +72,8 @@ def make_job(
         "max_duration": spec.max_duration,
         "grace": spec.grace,
         "retries": 0 if service else spec.retries,
+        "on_checkpoint": None if service else spec.on_checkpoint,
+        "on_end": None if service else spec.on_end,
         "dependencies": dependencies,
         "git": git,
         "keep_caps": list(spec.keep_caps),

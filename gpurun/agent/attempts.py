@@ -47,8 +47,10 @@ def begin(
     """Begin the next attempt, from the checkpoint that is `wanted` (see `choose`). The caller holds the run's lock.
 
     `why`: "resume", or "retry" for one that begins by itself. `before` is called last before it has begun. Raises
-    AgentError `no_checkpoint`.
+    AgentError: `no_checkpoint`, and when the engine does not answer that has checkpoints in the job's container.
     """
+    if checkpoints.in_container(run):
+        gather_earlier(run, job_of(run) or {})
     checkpoint = choose(run, wanted)
     put_aside(run)
     before()
@@ -202,8 +204,9 @@ def gather_earlier(run: RunPaths, job: Mapping[str, Any]) -> None:
     from . import outside  # it knows of runs that are tended, and so of supervisors
 
     for skipped in outside.gather(run, dict(job)):
-        if skipped["lost"]:
-            journal.record(run, "note", message="lost with an earlier attempt: %(path)s: %(why)s" % skipped)
+        note = "lost with an earlier attempt: %(path)s: %(why)s" % skipped
+        if skipped["lost"] and note not in journal.fold(run).notes:
+            journal.record(run, "note", message=note)
 
 
 def _drop(path: str) -> None:

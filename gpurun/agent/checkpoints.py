@@ -42,6 +42,12 @@ def ledger(run: RunPaths) -> List[Entry]:
     return found
 
 
+def in_container(run: RunPaths) -> bool:
+    """Whether some were saved where only the job's container had them: they are to be gathered before they are there."""
+    job = read_json(run.job) or {}
+    return any(_place(run, job, str(entry["path"]))[0] == run.outside for entry in _lines(run.ledger))
+
+
 def best(entries: Iterable[Entry]) -> Optional[Entry]:
     """The one that the job calls the best, the newest of several; else the one with the best monitored value."""
     entries = list(entries)

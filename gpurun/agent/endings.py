@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from . import checkpoints, facts, journal, services
+from . import checkpoints, facts, hooks, journal, services
 from . import vocabulary as words
 from .files import read_json, write_json
 from .paths import RunPaths
@@ -17,8 +17,11 @@ from .runtimes import Presence
 def end(run: RunPaths, state: str, reason: str, **facts_of_end: Any) -> None:
     """Record the end, and wipe what must not outlive the run; or that of an attempt alone, when it is to be retried."""
     again = retries_left(run, state, reason) > 0
-    journal.record_end(run, state, reason, again=again, **facts_of_end)
+    first = journal.record_end(run, state, reason, again=again, **facts_of_end)
     if not again:
+        if first:
+            with suppress(OSError):  # what it is told cannot be written: the run has ended all the same
+                hooks.at_end(run, read_json(run.job) or {})
         wipe(run)
     note_disk_use(run)
 

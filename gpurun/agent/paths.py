@@ -166,6 +166,14 @@ class RunPaths:
         return self._own("fetched.json")
 
     @property
+    def hooks(self) -> str:
+        return self._in("hooks.json")
+
+    @property
+    def hooks_log(self) -> str:
+        return self._in("hooks.log")
+
+    @property
     def reserve(self) -> str:
         return self._in("reserve")
 

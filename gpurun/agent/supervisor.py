@@ -127,10 +127,16 @@ def supervise(run: RunPaths) -> None:
 
 
 def _next_attempt(run: RunPaths) -> None:
-    if journal.fold(run).stop is not None:
-        endings.end(run, words.STOPPED, "stop", message="stopped before its next attempt was started")
-    else:
-        attempts.begin(run, "retry")
+    while True:
+        if journal.fold(run).stop is not None:
+            endings.end(run, words.STOPPED, "stop", message="stopped before its next attempt was started")
+            return
+        try:
+            attempts.begin(run, "retry")
+            return
+        except AgentError:  # an engine that is away comes back
+            traceback.print_exc()
+            time.sleep(PAUSE)
 
 
 def _attempt(run: RunPaths) -> None:

@@ -10,7 +10,7 @@ import traceback
 from contextlib import suppress
 from typing import Callable, List, Optional
 
-from . import checkpoints, endings, journal
+from . import checkpoints, endings, hooks, journal
 from .errors import AgentError
 from .files import write_atomically
 from .paths import RunPaths
@@ -27,22 +27,30 @@ def watch(run: RunPaths, job: Job, runtime: Runtime) -> None:
     stopping = _Stopping(run, job, runtime)
     times = _LogTimes(run)
     with _Shutdown(run) as shutdown:
-        _until_exited(run, job, runtime, [stopping.step, times.sample, shutdown.step])
+        looking = hooks.AtCheckpoints(run, job)
+        looks, acts = [times.sample, looking.step], [stopping.step, shutdown.step]
+        _until_exited(run, job, runtime, looks, acts)
 
 
-def _until_exited(run: RunPaths, job: Job, runtime: Runtime, steps: List[Callable[[], None]]) -> None:
+def _until_exited(
+    run: RunPaths, job: Job, runtime: Runtime, looks: List[Callable[[], None]], acts: List[Callable[[], None]]
+) -> None:
+    """Take these steps until the job has exited, and look once more at what it did last."""
     disk_at = time.time() + DISK_EVERY
     while True:
         waiter = threading.Thread(target=_wait, args=(runtime, run, job), daemon=True)
         waiter.start()
         while waiter.is_alive():
             waiter.join(TICK)
-            for step in steps:
+            for step in looks + acts:
                 step()
             if time.time() > disk_at:
                 disk_at = time.time() + DISK_EVERY
                 endings.note_disk_use(run)
         presence = runtime.presence(run, job)
+        if presence.kind in ("exited", "absent"):
+            for look in looks:
+                look()
         if presence.kind == "exited":
             endings.end_by_presence(run, journal.fold(run), presence)
             return

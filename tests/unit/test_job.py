@@ -70,6 +70,8 @@ def test_the_whole_job(project: Path) -> None:
         "max_duration": 43200.0,
         "grace": 60.0,
         "retries": 0,
+        "on_checkpoint": None,
+        "on_end": None,
         "dependencies": None,
         "git": None,
         "keep_caps": [],
