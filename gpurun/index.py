@@ -38,6 +38,7 @@ class RunEntry:
     seen: float | None = None
     fetched: float | None = None
     fetched_to: str | None = None
+    manifest: dict[str, Any] | None = None  # of the code as it was submitted from here
 
     @property
     def state(self) -> str:
@@ -62,7 +63,7 @@ def folder() -> Path:
     return platformdirs.user_data_path("gpurun") / "runs"
 
 
-def add(job: Mapping[str, Any], host: str) -> RunEntry:
+def add(job: Mapping[str, Any], host: str, manifest: Mapping[str, Any] | None = None) -> RunEntry:
     """Remember a run before its host is first asked, so that a submit that is killed can be found again."""
     project, git = job["project"], job.get("git")
     kept = dict(job)
@@ -73,7 +74,15 @@ def add(job: Mapping[str, Any], host: str) -> RunEntry:
         write_atomically(str(folder() / f"{job['id']}.patch"), patch, 0o600)
         kept["git"] = {**git, "patch": None}
     entry = RunEntry(
-        job["id"], job["name"], project["name"], project["root"], host, None, float(job["created"]), job=kept
+        job["id"],
+        job["name"],
+        project["name"],
+        project["root"],
+        host,
+        None,
+        float(job["created"]),
+        job=kept,
+        manifest=dict(manifest) if manifest else None,
     )
     _write(entry)
     return entry
@@ -95,6 +104,8 @@ def update(records: Iterable[Mapping[str, Any]], host: str, *, now: float | None
         known = find(record["id"]) or RunEntry(
             record["id"], record["name"], record["project"], None, host, None, float(record["created"])
         )
+        if is_left_behind(known, record):
+            continue
         if known.record == record and known.host == host and known.seen is not None and known.ended:
             continue  # nothing changes about an end; `ps -a` over many runs should not write them all again
         again = known.record is not None and record.get("attempt", 1) > known.record.get("attempt", 1)
@@ -109,6 +120,20 @@ def update(records: Iterable[Mapping[str, Any]], host: str, *, now: float | None
                 fetched=(None if again else known.fetched) or record.get("fetched"),
             )
         )
+
+
+def note_manifest(run_id: str, manifest: Mapping[str, Any]) -> None:
+    """The code that was sent in the end: files may change while they are sent."""
+    entry = find(run_id)
+    if entry is not None and entry.manifest != manifest:
+        _write(replace(entry, manifest=dict(manifest)))
+
+
+def is_left_behind(known: RunEntry | None, record: Mapping[str, Any]) -> bool:
+    """Whether a host tells of a run that goes on, or went on, on another host since."""
+    if known is None or known.record is None or record.get("host_id") in (None, known.host_id):
+        return False
+    return int(record.get("attempt", 1)) <= int(known.record.get("attempt", 1))
 
 
 def find(run_id: str) -> RunEntry | None:

@@ -43,19 +43,14 @@ def job_of(entry: RunEntry) -> dict[str, Any]:
 def resume(wire: Wire, job: Mapping[str, Any], asked: Asked, *, follow: bool) -> Started:
     """Begin the run's next attempt on the host that has it. Raises UsageError, and what the host refuses."""
     loaded = load(job, asked, wire.host)
-    request = question(job, asked, loaded)
-    if follow:
-        stream = wire.stream("resume", {**request, "follow": True}, timeout=CHOOSING)
-        record = stream.answer["run"]
-    else:
-        stream, record = None, wire.ask("resume", {**request, "stream": False}, timeout=CHOOSING)["run"]
-    index.update([record], wire.host)
-    return Started(record, stream, earlier=False, fetch=False)
-
-
-def question(job: Mapping[str, Any], asked: Asked, loaded: Loaded) -> dict[str, Any]:
-    """The request of `resume`. To send it twice begins one attempt."""
     env = environment(job, loaded, {line.partition("=")[0] for line in asked.env or ()})
+    started = ask(wire, question(job, asked, loaded, env), follow=follow)
+    index.update([started.record], wire.host)
+    return started
+
+
+def question(job: Mapping[str, Any], asked: Asked, loaded: Loaded, env: Mapping[str, Secret]) -> dict[str, Any]:
+    """The request of `resume`. To send it twice begins one attempt."""
     return {
         "run": job["id"],
         "ask": secrets.token_hex(8),
@@ -63,6 +58,15 @@ def question(job: Mapping[str, Any], asked: Asked, loaded: Loaded) -> dict[str, 
         "gpus": None if asked.gpus is None else loaded.spec.gpus,
         "env": {name: value.reveal() for name, value in env.items()},
     }
+
+
+def ask(wire: Wire, request: Mapping[str, Any], *, follow: bool) -> Started:
+    """Send a `question`; with `follow` its log comes on the same channel."""
+    if not follow:
+        record = wire.ask("resume", {**request, "stream": False}, timeout=CHOOSING)["run"]
+        return Started(record, None, earlier=False, fetch=False)
+    stream = wire.stream("resume", {**request, "follow": True}, timeout=CHOOSING)
+    return Started(stream.answer["run"], stream, earlier=False, fetch=False)
 
 
 def load(job: Mapping[str, Any], asked: Asked, host: str) -> Loaded:

@@ -19,6 +19,8 @@ from .errors import AgentError
 from .files import read_json, sync_folder
 from .paths import RunPaths
 
+UPLOADING = (words.CREATED, words.SYNCING)  # it comes from another host: nothing of it was here
+
 Job = Dict[str, Any]
 Entry = Dict[str, Any]
 
@@ -41,18 +43,26 @@ def begin(
     why: str,
     *,
     wanted: Optional[str] = None,
+    carried: Optional[Mapping[str, Any]] = None,
     before: Callable[[], None] = lambda: None,
     **facts: Any,
 ) -> None:
     """Begin the next attempt, from the checkpoint that is `wanted` (see `choose`). The caller holds the run's lock.
 
-    `why`: "resume", or "retry" for one that begins by itself. `before` is called last before it has begun. Raises
-    AgentError: `no_checkpoint`, and when the engine does not answer that has checkpoints in the job's container.
+    `why`: "resume", or "retry" for one that begins by itself. `carried` is what came from another host: the `checkpoint` to
+    take in place of one of ours, the `attempt` that was the last there, and the `earlier` ones, as `journal.summary` has
+    them. `before` is called last before it has begun.
+    Raises AgentError: `no_checkpoint`, and when the engine is away that has checkpoints in the job's container.
     """
-    if checkpoints.in_container(run):
-        gather_earlier(run, job_of(run) or {})
-    checkpoint = choose(run, wanted)
-    put_aside(run)
+    if carried is not None:
+        checkpoint = carried["checkpoint"]
+        facts["earlier"] = carried["earlier"]
+    else:
+        if checkpoints.in_container(run):
+            gather_earlier(run, job_of(run) or {})
+        checkpoint = choose(run, wanted)
+    if journal.fold(run).state not in UPLOADING:
+        put_aside(run)
     before()
     job = job_of(run) or {}
     state = journal.fold(run)
@@ -61,7 +71,8 @@ def begin(
     ticket = None if gpus == 0 else tickets.draw(run.id).number
     if asked is None:
         facts["gpus"] = state.begun.get("gpus")
-    journal.record(run, "attempt", number=state.attempt + 1, why=why, checkpoint=checkpoint, ticket=ticket, **facts)
+    number = 1 + max(state.attempt, carried["attempt"] if carried else 0)
+    journal.record(run, "attempt", number=number, why=why, checkpoint=checkpoint, ticket=ticket, **facts)
 
 
 def put_aside(run: RunPaths) -> None:
@@ -117,7 +128,7 @@ def _found_again(run: RunPaths, checkpoint: Entry) -> Optional[Entry]:
     copy = {**checkpoint, "file": staged(run, checkpoint)}
     if checkpoints.is_whole(copy):
         return _told(run, copy)
-    return checkpoint if checkpoints.is_whole({**checkpoint, "file": _file(run, checkpoint)}) else None
+    return checkpoint if checkpoints.is_whole({**checkpoint, "file": file_of(run, checkpoint)}) else None
 
 
 def _named(run: RunPaths, path: str) -> Entry:
@@ -152,7 +163,8 @@ def _told(run: RunPaths, entry: Entry) -> Entry:
     return {**(checkpoints.brief(entry) or {}), "file": file}
 
 
-def _file(run: RunPaths, checkpoint: Entry) -> str:
+def file_of(run: RunPaths, checkpoint: Entry) -> str:
+    """Where a checkpoint lies that the journal tells of."""
     return os.path.join(run.root, str(checkpoint["file"]))
 
 
@@ -190,7 +202,7 @@ def stage(run: RunPaths) -> None:
     if not checkpoints.is_whole({**checkpoint, "file": target}):
         os.makedirs(run.staged, exist_ok=True)
         half = target + ".new"
-        shutil.copyfile(_file(run, checkpoint), half)
+        shutil.copyfile(file_of(run, checkpoint), half)
         os.rename(half, target)
     path = words.RESUME_IN_WORKSPACE + "/" + os.path.basename(target)
     if all(entry["path"] != path for entry in checkpoints.ledger(run)):

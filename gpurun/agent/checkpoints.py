@@ -29,23 +29,27 @@ _TAIL = 1 << 16  # bytes at the end of progress.jsonl in which its last whole li
 
 def ledger(run: RunPaths) -> List[Entry]:
     """The checkpoints that are there, each as its newest line tells, with `file`, its path on the host."""
-    newest: Dict[str, Entry] = {}
-    for entry in _lines(run.ledger):
-        newest[str(entry["path"])] = entry
     job = read_json(run.job) or {}
     found = []
-    for path, entry in newest.items():
-        if entry.get("complete") is True and not entry.get("removed"):
-            file = locate(run, job, path)
-            if file is not None and _size(file) == entry.get("size"):
-                found.append({**entry, "file": file})
+    for entry in read(run.ledger):
+        file = locate(run, job, entry["path"])
+        if file is not None and _size(file) == entry.get("size"):
+            found.append({**entry, "file": file})
     return found
+
+
+def read(path: str) -> List[Entry]:
+    """The checkpoints that the ledger in the file `path` calls whole, each as its newest line tells."""
+    newest: Dict[str, Entry] = {}
+    for entry in _lines(path):
+        newest[entry["path"]] = entry
+    return [entry for entry in newest.values() if entry.get("complete") is True and not entry.get("removed")]
 
 
 def in_container(run: RunPaths) -> bool:
     """Whether some were saved where only the job's container had them: they are to be gathered before they are there."""
     job = read_json(run.job) or {}
-    return any(_place(run, job, str(entry["path"]))[0] == run.outside for entry in _lines(run.ledger))
+    return any(_place(run, job, entry["path"])[0] == run.outside for entry in _lines(run.ledger))
 
 
 def best(entries: Iterable[Entry]) -> Optional[Entry]:

@@ -88,10 +88,10 @@ def _record_end(run: RunPaths, state: str, reason: str, again: bool, facts: Dict
         known = fold(run)
         if not known.live or (again and known.between):
             return False
-        told = {"state": state, "reason": reason, **facts, **({"again": True} if again else {})}
+        told = {"t": time.time(), "state": state, "reason": reason, **facts, **({"again": True} if again else {})}
         place = run.of_attempt(known.attempt) if again else run
         os.makedirs(os.path.dirname(place.exit), exist_ok=True)
-        write_json(place.exit, {"t": time.time(), "attempt": known.attempt, **told})
+        write_json(place.exit, {"attempt": known.attempt, **told})
         _append(file, "ended", told)
     return True
 
@@ -101,7 +101,7 @@ def heal_end(run: RunPaths) -> None:
     with _opened(run) as file:
         ended = read_json(run.exit)
         if ended is not None and replay(read(run)).live:
-            _append(file, "ended", {key: value for key, value in ended.items() if key not in ("t", "attempt")})
+            _append(file, "ended", {key: value for key, value in ended.items() if key != "attempt"})
 
 
 def _with_reserve(run: RunPaths, write: Callable[[], T]) -> T:

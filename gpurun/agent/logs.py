@@ -83,7 +83,13 @@ def place_of(run: RunPaths, number: int, state: journal.Run) -> RunPaths:
     if not 1 <= number <= state.attempt:
         what = "the run %s has no attempt %d; its newest is attempt %d" % (run.id, number, state.attempt)
         raise AgentError("no_attempt", what, "gpurun status " + run.id, exit_code=words.EXIT_USAGE)
-    return run if number == state.attempt else run.of_attempt(number)
+    if number == state.attempt:
+        return run
+    place = run.of_attempt(number)
+    if not os.path.isdir(place.aside):
+        what = "attempt %d of the run %s was on another host" % (number, run.id)
+        raise AgentError("no_attempt", what, "gpurun status " + run.id, exit_code=words.EXIT_USAGE)
+    return place
 
 
 def follow(

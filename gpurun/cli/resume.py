@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,10 +11,18 @@ from gpurun.agent import vocabulary as words
 from gpurun.cli import describe, options, output
 from gpurun.cli.submit import after_start
 
+if TYPE_CHECKING:
+    from gpurun.carry import Report
+    from gpurun.index import RunEntry
+    from gpurun.resume import Asked
+    from gpurun.rsync import Progress
+    from gpurun.submit import Started
+
 EXAMPLES = """\
 gpurun resume
 gpurun resume train-7f3k -f
-gpurun resume train-7f3k --from best -g 2"""
+gpurun resume train-7f3k --from best -g 2
+gpurun resume train-7f3k --host spare"""
 
 
 def resume(
@@ -24,6 +33,7 @@ def resume(
             "--from", metavar="best|last|PATH", help="The checkpoint; a path as the run's workspace has it. [last]"
         ),
     ] = None,
+    host: options.Host = None,
     gpus: Annotated[
         str | None, typer.Option("--gpus", "-g", metavar="N", help="Other than before: a number, or all.")
     ] = None,
@@ -36,31 +46,58 @@ def resume(
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Follow the log, and end with the job's exit code.")
     ] = False,
+    yes: options.Yes = False,
     as_json: options.Json = False,
 ) -> int:
     """Let a run that has ended go on: the same code, image and arguments, from its newest whole checkpoint.
 
     It stays the same run, in the same workspace, as its next attempt. Without a checkpoint it starts from the beginning.
+    With --host, code and checkpoint go to another host first; from what was fetched, when the old one is gone.
     """
     from gpurun import resume as resuming
     from gpurun import runs
 
     entry = runs.resolve(run)
     asked = resuming.Asked(checkpoint, gpus, env, env_file)
-    wire = runs.wire_to(entry.host)
-    with output.activity() as say:
+    target = host or entry.host
+    with output.activity() as say, output.transfer(f"carrying {entry.id}") as bar:
         try:
-            say(f"asking {wire.host} for the checkpoint")
-            started = resuming.resume(wire, resuming.job_of(entry), asked, follow=follow)
+            if target == entry.host:
+                say(f"asking {target} for the checkpoint")
+                started = resuming.resume(runs.wire_to(target), resuming.job_of(entry), asked, follow=follow)
+            else:
+                started = _carry(entry, target, asked, _report(say, bar, yes=yes), follow=follow)
         except KeyboardInterrupt:
             output.after_interrupt()
-            output.say(f"interrupted; gpurun status {entry.id} shows whether {wire.host} has begun with it")
+            output.say(f"interrupted; gpurun status {entry.id} shows whether {target} has begun with it")
             return words.EXIT_INTERRUPTED
         say("")
-        _tell(started.record)
-        return after_start(wire, started, say, follow=follow, as_json=as_json)
+        _tell(started.record, target)
+        return after_start(runs.wire_to(target), started, say, follow=follow, as_json=as_json)
 
 
-def _tell(record: dict[str, Any]) -> None:
+def _carry(entry: RunEntry, target: str, asked: Asked, report: Report, *, follow: bool) -> Started:
+    from gpurun import rsync
+    from gpurun.carry import carry
+
+    rsync.check_local()
+    return carry(entry, target, asked, report, follow=follow)
+
+
+def _report(say: Callable[[str], None], bar: Callable[..., None], *, yes: bool) -> Report:
+    from gpurun.carry import Report
+
+    def confirm(question: str) -> None:
+        say("")
+        output.confirm(question, yes=yes, otherwise="add -y")
+
+    def progress(at: Progress, total: int) -> None:
+        bar(at.bytes, 0, fraction=min(at.bytes / max(total, 1), 1.0), rate=at.rate)
+
+    return Report(say, progress, output.warn, confirm)
+
+
+def _tell(record: dict[str, Any], host: str) -> None:
     why = "" if record["resumed"] else ": no whole checkpoint is there"
-    output.note(f"{record['id']} goes on as attempt {record['attempt']}, {describe.begins_from(record)}{why}")
+    begins = f"{describe.begins_from(record)}{why}"
+    output.note(f"{record['id']} goes on as attempt {record['attempt']} on {host}, {begins}")

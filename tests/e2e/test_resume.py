@@ -32,7 +32,7 @@ def test_stop_says_what_it_saved_and_resume_goes_on_from_there(laptop: Laptop) -
     done = laptop.gpurun("resume", "-f")
     assert done.code == 0, done.err
     assert done.out.splitlines()[0] == run
-    assert f"{run} goes on as attempt 2, from checkpoints/stop.ckpt (epoch" in done.err
+    assert f"{run} goes on as attempt 2 on demo, from checkpoints/stop.ckpt (epoch" in done.err
     assert "attempt 2 begins at step" in done.out
     assert "trained to step 200" in done.out
     assert "attempt 1 begins" in laptop.ok("logs", run, "--attempt", "1")
@@ -55,7 +55,7 @@ def test_resume_without_a_checkpoint_says_so(laptop: Laptop) -> None:
     run = laptop.submit("train.py", "--", "crash=3", "every=1000", "steps=5")
     assert laptop.gpurun("wait", run).code == 1
     done = laptop.gpurun("resume", run, "-f")
-    assert "attempt 2, from the beginning: no whole checkpoint is there" in done.err
+    assert "attempt 2 on demo, from the beginning: no whole checkpoint is there" in done.err
     done = laptop.gpurun("resume", run, "--from", "gone.ckpt")
     assert done.code == 2
     assert "there is no checkpoint gone.ckpt" in done.err

@@ -3,6 +3,9 @@
 Request: `{run, ask, from: null|"last"|"best"|path, gpus: null|number|"all", env: {name: value}, follow: bool}`. `ask` is of one
 question alone, so that to repeat it begins no second attempt. Answer: `{run: RunRecord}`; its `resumed` is the checkpoint, null
 where the job begins from the beginning. With `follow` the log of the new attempt goes on the same channel.
+
+A run that comes from another host was prepared and sent as for `start`, its checkpoint into `carried/`. Then there are
+besides: `manifest`, null where its code was here already, and `carried: {checkpoint, attempt, earlier}` (see attempts.begin).
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import time
 from typing import Any, Dict, List, Optional
 
-from .. import attempts, endings, facts, journal, locks, records, services, supervisor, tend
+from .. import attempts, checkpoints, endings, facts, journal, locks, records, services, snapshots, supervisor, tend
 from .. import vocabulary as words
 from ..errors import AgentError
 from ..paths import HostPaths, RunPaths
@@ -37,23 +40,30 @@ stream = start.stream
 
 def _begin(run: RunPaths, host: HostPaths, request: Dict[str, Any]) -> None:
     job = attempts.job_of(run) or {}
-    _refuse(run, job, request["env"])
+    carried = request.get("carried")
+    if not (carried and journal.fold(run).state in attempts.UPLOADING):
+        refuse(run, job)
+    _check_env(job, request["env"])
     gpus = request.get("gpus")
     if gpus is not None:
         prepare.check_gpus({"resources": {"gpus": gpus}}, facts.host_facts(host, request.get("engine")))
     held = _lock(run)
     try:
         state = journal.fold(run)
-        if state.live:
+        if state.live and not (carried and state.state in attempts.UPLOADING):
             raise _live(run, state)
-        # Before the event: from then on any verb may start a supervisor. Behind exit.json's move: an ended run is wiped.
+        if carried:
+            _check_arrival(run, host, job, request)
         attempts.begin(
             run,
             "resume",
             wanted=request.get("from"),
+            carried=carried,
             gpus=gpus,
             ask=request["ask"],
             by=request.get("owner"),
+            # Before the event: from then on any verb may start a supervisor. Behind the move of exit.json: whoever tends
+            # wipes the secrets of an ended run.
             before=lambda: wrapper.write_env(run, request["env"]),
         )
     except BaseException:
@@ -64,8 +74,18 @@ def _begin(run: RunPaths, host: HostPaths, request: Dict[str, Any]) -> None:
         held.release()
 
 
-def _refuse(run: RunPaths, job: Dict[str, Any], env: Dict[str, str]) -> None:
-    """Raises AgentError for a run that cannot go on here."""
+def _check_arrival(run: RunPaths, host: HostPaths, job: Dict[str, Any], request: Dict[str, Any]) -> None:
+    """Raises AgentError when the code or the checkpoint did not come whole."""
+    if request.get("manifest"):
+        start.check_snapshot(run, request["manifest"])
+        snapshots.note_whole(host, job["project"]["name"], run)
+    checkpoint = request["carried"]["checkpoint"]
+    if checkpoint and not checkpoints.is_whole({**checkpoint, "file": attempts.file_of(run, checkpoint)}):
+        raise AgentError("not_whole", "the checkpoint %s did not come whole" % checkpoint["path"], "resume again")
+
+
+def refuse(run: RunPaths, job: Dict[str, Any]) -> None:
+    """Raises AgentError for a run that is live, no job, or another machine's."""
     state = journal.fold(run)
     if state.live:
         raise _live(run, state)
@@ -74,11 +94,14 @@ def _refuse(run: RunPaths, job: Dict[str, Any], env: Dict[str, str]) -> None:
             "service",
             "%s is no job that could go on" % run.id,
             "start it anew: gpurun tunnel, or gpurun shell",
-            exit_code=2,
+            exit_code=words.EXIT_USAGE,
         )
     if not tend.is_of_this_host(run):
         where = job.get("host", {}).get("hostname", "another host")
         raise AgentError("elsewhere", "run %s belongs to %s, which shares this home" % (run.id, where), "ask that host")
+
+
+def _check_env(job: Dict[str, Any], env: Dict[str, str]) -> None:
     missing: List[str] = [name for name in job.get("env") or [] if name not in env]
     if missing:
         what = "the run needs %s, which was wiped at its end" % ", ".join(missing)
