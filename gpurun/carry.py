@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from gpurun import fetch, index, resume, rsync, runs
-from gpurun.agent import checkpoints, manifest
+from gpurun.agent import ledger, manifest
 from gpurun.agent import vocabulary as words
 from gpurun.agent.manifest import Entry
 from gpurun.config import hosts
@@ -214,8 +214,8 @@ def _fetched(entry: RunEntry, wanted: str | None) -> tuple[dict[str, Any] | None
     attempt = (entry.record or {}).get("attempt", 1)
     for folder in dict.fromkeys(folders):
         told = _ledger(folder, entry)
-        best = checkpoints.best(told)
-        order = sorted(checkpoints.newest_first(told), key=lambda one: one.get("attempt", 1) != attempt)
+        best = ledger.best(told)
+        order = sorted(ledger.newest_first(told), key=lambda one: one.get("attempt", 1) != attempt)
         if wanted == "best":
             order = [best] if best else []
         elif wanted not in (None, "last"):
@@ -223,7 +223,7 @@ def _fetched(entry: RunEntry, wanted: str | None) -> tuple[dict[str, Any] | None
         for one in order:
             file = folder / (f"outside{one['path']}" if one["path"].startswith("/") else one["path"])
             if is_inside(str(file.relative_to(folder))) and _is(file, one):
-                return checkpoints.brief(one), file.resolve()
+                return ledger.brief(one), file.resolve()
     if wanted is not None:
         raise UsageError(
             f"the checkpoint that --from {wanted} means was not fetched, and {entry.host} does not answer",
@@ -234,7 +234,7 @@ def _fetched(entry: RunEntry, wanted: str | None) -> tuple[dict[str, Any] | None
 
 def _ledger(folder: Path, entry: RunEntry) -> list[dict[str, Any]]:
     """The checkpoints that the fetched ledger tells of, and those of the record that the host last gave."""
-    listed = checkpoints.read(str(folder / "_gpurun" / words.LEDGER_FILE))
+    listed = ledger.read(str(folder / "_gpurun" / words.LEDGER_FILE))
     known = (entry.record or {}).get("checkpoints") or {}
     return [*listed, *(one for one in (known.get("best"), known.get("last")) if one)]
 
@@ -289,7 +289,7 @@ def _alone(file: Path) -> FileList:
 def _carried(cargo: Cargo) -> dict[str, Any] | None:
     if cargo.checkpoint is None or cargo.file is None:
         return None
-    return {**(checkpoints.brief(cargo.checkpoint) or {}), "file": f"carried/{cargo.file.name}"}
+    return {**(ledger.brief(cargo.checkpoint) or {}), "file": f"carried/{cargo.file.name}"}
 
 
 def _attempts_so_far(record: Record) -> list[dict[str, Any]]:

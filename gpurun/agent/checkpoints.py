@@ -7,19 +7,21 @@ has the size that the ledger tells; for a resume its SHA-256 must fit too.
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 import os
 import stat
 import time
-from typing import Any, BinaryIO, Dict, Iterable, Iterator, List, Optional, Tuple
+from typing import Any, BinaryIO, Dict, List, Optional, Tuple
 
 from . import vocabulary as words
 from . import wholeness
 from .files import open_regular, read_json
+from .ledger import Entry, best, brief, last, lines, newest_first, parse, read
 from .paths import RunPaths
 
-Entry = Dict[str, Any]
+__all__ = [
+    "Entry", "best", "brief", "digest", "has_plugin", "in_container", "is_saving", "is_whole", "last", "ledger", "locate",
+    "looks_whole", "newest_first", "progress", "stopped", "summary",
+]  # fmt: skip
 
 LONGEST_SAVING = 600.0  # seconds; what takes longer is a job that died while it saved
 
@@ -38,40 +40,10 @@ def ledger(run: RunPaths) -> List[Entry]:
     return found
 
 
-def read(path: str) -> List[Entry]:
-    """The checkpoints that the ledger in the file `path` calls whole, each as its newest line tells."""
-    newest: Dict[str, Entry] = {}
-    for entry in _lines(path):
-        newest[entry["path"]] = entry
-    return [entry for entry in newest.values() if entry.get("complete") is True and not entry.get("removed")]
-
-
 def in_container(run: RunPaths) -> bool:
     """Whether some were saved where only the job's container had them: they are to be gathered before they are there."""
     job = read_json(run.job) or {}
-    return any(_place(run, job, entry["path"])[0] == run.outside for entry in _lines(run.ledger))
-
-
-def best(entries: Iterable[Entry]) -> Optional[Entry]:
-    """The one that the job calls the best, the newest of several; else the one with the best monitored value."""
-    entries = list(entries)
-    called = [entry for entry in entries if entry.get("best") is True]
-    if called:
-        return max(called, key=_age)
-    valued = [entry for entry in entries if _is_number(entry.get("value")) and entry.get("mode") in ("min", "max")]
-    if not valued:
-        return None
-    sign = 1.0 if max(valued, key=_age)["mode"] == "max" else -1.0
-    return max(valued, key=lambda entry: (sign * entry["value"], _age(entry)))
-
-
-def last(entries: Iterable[Entry]) -> Optional[Entry]:
-    """The one that goes furthest, the newest of several."""
-    return max(entries, key=_age, default=None)
-
-
-def newest_first(entries: Iterable[Entry]) -> List[Entry]:
-    return sorted(entries, key=_age, reverse=True)
+    return any(_place(run, job, entry["path"])[0] == run.outside for entry in lines(run.ledger))
 
 
 def is_whole(entry: Entry) -> bool:
@@ -114,14 +86,6 @@ def locate(run: RunPaths, job: Dict[str, Any], path: str) -> Optional[str]:
         return None
 
 
-def brief(entry: Optional[Entry]) -> Optional[Entry]:
-    """What a RunRecord tells of one."""
-    if entry is None:
-        return None
-    keys = ("path", "epoch", "step", "monitor", "mode", "value", "size", "sha256", "t", "attempt")
-    return {key: entry.get(key) for key in keys}
-
-
 def summary(run: RunPaths) -> Optional[Dict[str, Any]]:
     """`{count, best, last}`; None for a run that has no ledger."""
     if not os.path.exists(run.ledger):
@@ -135,10 +99,10 @@ def progress(run: RunPaths) -> Optional[Dict[str, Any]]:
     try:
         with open_regular(run.progress) as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
-            lines = file.read().split(b"\n")[:-1]
+            whole = file.read().split(b"\n")[:-1]
     except OSError:
         return None
-    return next((line for line in map(_parse, reversed(lines)) if line is not None), None)
+    return next((line for line in map(parse, reversed(whole)) if line is not None), None)
 
 
 def has_plugin(run: RunPaths, attempt: int) -> bool:
@@ -159,30 +123,10 @@ def stopped(run: RunPaths, attempt: int) -> Optional[Dict[str, Any]]:
     """What the plugin saved when this attempt was asked to stop: `{checkpoint, epoch, step, lost_batches, why}`."""
     try:
         with open_regular(run.stopped) as file:
-            told = _parse(file.read())
+            told = parse(file.read())
     except OSError:
         return None
     return told if told is not None and told.get("attempt") == attempt else None
-
-
-def _lines(path: str) -> Iterator[Entry]:
-    try:
-        with open_regular(path) as file:
-            lines = file.read().split(b"\n")[:-1]  # a torn last line is left out
-    except OSError:
-        return
-    for line in lines:
-        entry = _parse(line)
-        if entry is not None and isinstance(entry.get("path"), str) and entry["path"]:
-            yield entry
-
-
-def _parse(line: bytes) -> Optional[Dict[str, Any]]:
-    try:
-        told = json.loads(line)
-    except ValueError:
-        return None
-    return told if isinstance(told, dict) else None
 
 
 def _place(run: RunPaths, job: Dict[str, Any], path: str) -> Tuple[str, Optional[str]]:
@@ -216,15 +160,3 @@ def _size(path: str) -> Optional[int]:
         return os.stat(path).st_size
     except OSError:
         return None
-
-
-def _age(entry: Entry) -> Tuple[float, float]:
-    return _number(entry.get("step")), _number(entry.get("t"))
-
-
-def _number(value: Any) -> float:
-    return float(value) if _is_number(value) else -1.0
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
