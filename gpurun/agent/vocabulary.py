@@ -71,8 +71,8 @@ DATA_MOUNT = "/gpurun/data"
 
 # gpurun's own folder in a workspace: it is never fetched.
 WORKSPACE_PRIVATE = ".gpurun"
+RESUME_IN_WORKSPACE = WORKSPACE_PRIVATE + "/resume"  # a checkpoint that came from elsewhere
 TMP_IN_WORKSPACE = WORKSPACE_PRIVATE + "/tmp"
-RESUME_IN_WORKSPACE = WORKSPACE_PRIVATE + "/resume"
 
 # Runs that are no training, by what they are.
 TENSORBOARD = "tensorboard"
@@ -82,11 +82,10 @@ SERVICES = (TENSORBOARD, JUPYTER, SHELL)
 
 STOP_FILE = "stop"
 LOG_FILE = "log"
-# In out/, by the plugin that Lightning loads: how far the job is, its checkpoints, that one is being written (the agent
-# pauses the grace time), and what a stop has saved.
+# Written by the plugin in the job's training; the first two a line each time.
 PROGRESS_FILE = "progress.jsonl"
 LEDGER_FILE = "checkpoints.jsonl"
-SAVING_FILE = "saving"
+SAVING_FILE = "saving"  # is there while a checkpoint is being written
 STOPPED_FILE = "stopped.json"
 SOCKETS = "sockets"
 # In ro/: what starts the job, and the environment that it sets first.

@@ -60,18 +60,28 @@ class Docker:
 
     def prepare(self, run: RunPaths, job: Job, say: Say) -> Dict[str, Any]:
         try:
-            base = image.ensure(self.engine, job["image"], job["profile"], say)
+            base = self._image(run, job, say)
             layer = docker_layers.ensure(self.engine, lambda: self._engine_facts(run), run, job, base, say)
         except EngineError as error:
             raise failed(error, "image") from error
         prepared = {
             "image": base.reference,
             "digest": base.digest,
+            "base_id": base.id,
             "image_id": layer.id if layer else base.id,
             "environment": layer.tag if layer else None,
         }
         write_json(run.prepared, prepared)
         return prepared
+
+    def _image(self, run: RunPaths, job: Job, say: Say) -> image.Image:
+        """A later attempt has the image of the earlier ones, whatever its name means by now."""
+        earlier = (read_json(run.prepared) or {}) if job.get("attempt", 1) > 1 else {}
+        found = image.look(self.engine, earlier["base_id"]) if earlier.get("base_id") else None
+        if found is not None:
+            return image.Image(earlier["image"], earlier["digest"], found.id)
+        reference = job["image"] and image.pinned(job["image"], earlier)
+        return image.ensure(self.engine, reference, job["profile"], say)
 
     def create_and_start(
         self, run: RunPaths, job: Job, prepared: Dict[str, Any], gpus: List[Gpu], leases: List[int]

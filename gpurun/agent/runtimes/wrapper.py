@@ -91,8 +91,8 @@ def last_settings(places: Places, job: Mapping[str, Any]) -> Dict[str, str]:
         "GPURUN_RUN_NAME": job["name"],
         "GPURUN_ATTEMPT": str(job.get("attempt", 1)),
         **({"GPURUN_RESUME": job["resume"]} if job.get("resume") else {}),
-        "GPURUN_OUT": places.out,
         "GPURUN_DATA": places.data,
+        "GPURUN_OUT": places.out,
         "GPURUN_WORKSPACE": places.workspace,
     }
 
