@@ -11,6 +11,7 @@ import json
 import os
 import posixpath
 import shutil
+from contextlib import suppress
 from typing import Any, Callable, Dict, Mapping, Optional
 
 from . import checkpoints, journal, tickets
@@ -88,6 +89,9 @@ def put_aside(run: RunPaths) -> None:
         _drop(path)
     for folder in (run.root, run.out, earlier.aside):
         sync_folder(folder)
+    if not os.path.exists(run.reserve):  # given up for the end of this one
+        with suppress(OSError):
+            journal.keep_reserve(run)
 
 
 def choose(run: RunPaths, wanted: Optional[str] = None) -> Optional[Entry]:

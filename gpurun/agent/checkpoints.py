@@ -14,13 +14,13 @@ from typing import Any, BinaryIO, Dict, List, Optional, Tuple
 
 from . import vocabulary as words
 from . import wholeness
-from .files import open_regular, read_json
+from .files import open_regular, read_json, write_json
 from .ledger import Entry, best, brief, last, lines, newest_first, parse, read
 from .paths import RunPaths
 
 __all__ = [
     "Entry", "best", "brief", "digest", "has_plugin", "in_container", "is_saving", "is_whole", "last", "ledger", "locate",
-    "looks_whole", "newest_first", "progress", "stopped", "summary",
+    "looks_whole", "newest_first", "note_summary", "progress", "stopped", "summary",
 ]  # fmt: skip
 
 LONGEST_SAVING = 600.0  # seconds; what takes longer is a job that died while it saved
@@ -86,12 +86,27 @@ def locate(run: RunPaths, job: Dict[str, Any], path: str) -> Optional[str]:
         return None
 
 
-def summary(run: RunPaths) -> Optional[Dict[str, Any]]:
-    """`{count, best, last}`; None for a run that has no ledger."""
+def summary(run: RunPaths, live: bool = True) -> Optional[Dict[str, Any]]:
+    """`{count, best, last}`; None for a run that has no ledger. Of one that has ended, as it was at its end."""
     if not os.path.exists(run.ledger):
         return None
+    noted = None if live else read_json(run.summary)
+    if noted is not None and noted["of"] == _stamp(run.ledger):
+        return dict(noted["summary"])
     entries = ledger(run)
     return {"count": len(entries), "best": brief(best(entries)), "last": brief(last(entries))}
+
+
+def note_summary(run: RunPaths) -> None:
+    """At the run's end: `ps -a` must not read the ledgers of all runs that ever were."""
+    found = summary(run)
+    if found is not None and not in_container(run):  # those are there once a fetch has gathered them
+        write_json(run.summary, {"of": _stamp(run.ledger), "summary": found})
+
+
+def _stamp(path: str) -> List[int]:
+    found = os.stat(path)
+    return [found.st_size, found.st_mtime_ns]
 
 
 def progress(run: RunPaths) -> Optional[Dict[str, Any]]:

@@ -23,6 +23,8 @@ def end(run: RunPaths, state: str, reason: str, **facts_of_end: Any) -> None:
             with suppress(OSError):  # what it is told cannot be written: the run has ended all the same
                 hooks.at_end(run, read_json(run.job) or {})
         wipe(run)
+    with suppress(OSError):
+        checkpoints.note_summary(run)
     note_disk_use(run)
 
 

@@ -44,6 +44,7 @@ class Run:
     stop: Optional[Event] = None
     shutdown: bool = False  # the host told the supervisor to go while the job ran
     notes: List[str] = field(default_factory=list)
+    arrived: bool = False  # its code was sent whole
     attempt: int = 1
     begun: Event = field(default_factory=dict)  # the event of this attempt; empty for a first one
     between: bool = False  # this attempt has ended, and the next one is to begin
@@ -99,8 +100,9 @@ def _record_end(run: RunPaths, state: str, reason: str, again: bool, facts: Dict
 def heal_end(run: RunPaths) -> None:
     """Write the event that a process killed behind exit.json owes, so that exit.json may be put aside."""
     with _opened(run) as file:
-        ended = read_json(run.exit)
-        if ended is not None and replay(read(run)).live:
+        known = replay(read(run))
+        ended = read_json(run.exit) or read_json(run.of_attempt(known.attempt).exit)
+        if ended is not None and known.live and not known.between:
             _append(file, "ended", {key: value for key, value in ended.items() if key != "attempt"})
 
 
@@ -157,6 +159,7 @@ def _next(run: Run, event: Event) -> Run:
         since=event["t"],
         ticket=event.get("ticket"),
         notes=run.notes,
+        arrived=True,
         attempt=event["number"],
         begun=event,
         earlier=event.get("earlier") or [*run.earlier, summary(run)],
@@ -183,6 +186,7 @@ def _apply(run: Run, event: Event) -> None:
     if name in words.STATES:
         run.state, run.since, run.waiting = name, event["t"], event.get("waiting")
         run.ticket = event.get("ticket", run.ticket)
+        run.arrived = run.arrived or name == words.QUEUED
         if name == words.RUNNING:
             run.started, run.boot_id = event["t"], event.get("boot_id")
     elif name == "ended":

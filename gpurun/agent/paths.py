@@ -110,6 +110,10 @@ class RunPaths:
         return self._in("out", words.LEDGER_FILE)
 
     @property
+    def summary(self) -> str:
+        return self._in("checkpoints.json")
+
+    @property
     def saving(self) -> str:
         return self._in("out", words.SAVING_FILE)
 

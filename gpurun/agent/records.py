@@ -52,7 +52,7 @@ def record_of(run: RunPaths) -> Dict[str, Any]:
         "disk": (read_json(run.usage) or {}).get("bytes"),
         "log_bytes": _size(run.log),
         "progress": checkpoints.progress(run),
-        "checkpoints": checkpoints.summary(run),
+        "checkpoints": checkpoints.summary(run, state.live),
         "live": state.live,
         "stop_requested": state.stop is not None,
         "kill_in": max(0.0, state.stop["t"] + float(state.stop["grace"]) - time.time()) if state.stop else None,

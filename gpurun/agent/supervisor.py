@@ -184,9 +184,14 @@ def _presence(run: RunPaths, job: Job, runtime: Runtime) -> Presence:
 
 
 def _remove(run: RunPaths, job: Job, runtime: Runtime) -> None:
-    """Before the end is recorded: a start that failed in doubt may have started the job, and nobody tends an ended run."""
+    """Before the end is recorded: a start that failed in doubt may have started the job, and nobody tends an ended run.
+
+    The container may be that of an earlier attempt: what it alone holds is copied first.
+    """
     while True:
         try:
+            if job.get("attempt", 1) > 1:
+                attempts.gather_earlier(run, job)
             runtime.remove(run, job)
             return
         except AgentError:
@@ -198,27 +203,14 @@ def _bring_up(run: RunPaths, job: Job, runtime: Runtime) -> List[locks.Held]:
     """Workspace, image and dependencies, GPUs, container: the leases that the job holds."""
     journal.record(run, words.PREPARING)
     check_stop(run)
-    if job.get("attempt", 1) > 1:
-        _clear_earlier(run, job, runtime)
+    if job.get("attempt", 1) > 1:  # the container of an earlier one has the name that this one's will have
+        _remove(run, job, runtime)
     prepared = preparing.prepare(run, job, runtime, lambda: check_stop(run))
     journal.record(run, "prepared", record=prepared)
     gpus, held = allocation.wait_for_gpus(run, job, lambda: check_stop(run))
     check_stop(run)  # again under the lock, last thing before the job runs
     runtime.create_and_start(run, job, prepared, gpus, [lease.fd for lease in held])
     return held
-
-
-def _clear_earlier(run: RunPaths, job: Job, runtime: Runtime) -> None:
-    """The container of an earlier attempt has the name that this one's will have. What it alone holds is copied first."""
-    while True:
-        try:
-            attempts.gather_earlier(run, job)
-            break
-        except AgentError:
-            traceback.print_exc()
-            check_stop(run)
-            time.sleep(PAUSE)
-    _remove(run, job, runtime)
 
 
 def check_stop(run: RunPaths) -> None:

@@ -85,10 +85,12 @@ def _check_arrival(run: RunPaths, host: HostPaths, job: Dict[str, Any], request:
 
 
 def refuse(run: RunPaths, job: Dict[str, Any]) -> None:
-    """Raises AgentError for a run that is live, no job, or another machine's."""
+    """Raises AgentError for a run that is live, never arrived, is no job, or is another machine's."""
     state = journal.fold(run)
     if state.live:
         raise _live(run, state)
+    if not state.arrived:
+        raise AgentError("not_sent", "the project of run %s never arrived whole" % run.id, "submit it again")
     if services.kind(job) is not None:
         raise AgentError(
             "service",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
@@ -103,6 +104,27 @@ def test_live_run_is_refused(agent: AgentHost) -> None:
     assert error["code"] == "live"
     assert f"gpurun stop {run.id}" in error["next"]
     assert agent.status(run)["attempt"] == 1
+
+
+def test_run_whose_code_never_arrived_is_refused(agent: AgentHost) -> None:
+    run = agent.prepare("pass")
+    agent.ask("stop", runs=[run.id], grace=None, force=False)
+    error = agent.refused("resume", run=run.id, ask="1", env={})
+    assert (error["code"], error["next"]) == ("not_sent", "submit it again")
+
+
+def test_run_that_was_stopped_in_the_queue_can_go_on(agent: AgentHost) -> None:
+    run = agent.prepare("print('here')")
+    locks = agent.root / "locks" / f"gpurun-{os.getuid()}"
+    locks.mkdir(mode=0o700, exist_ok=True)
+    with (locks / f"run-{run.id}").open("w") as lock:  # no supervisor can stand
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        agent.start(run)
+        agent.ask("stop", runs=[run.id], grace=None, force=False)
+    assert agent.wait(run)["state"] == words.STOPPED
+    agent.resume(run)
+    assert agent.wait(run)["state"] == words.SUCCEEDED
+    assert log(run) == "here\n"
 
 
 def test_the_same_question_sent_twice_is_one_attempt(agent: AgentHost) -> None:
@@ -294,3 +316,7 @@ def test_end_of_an_attempt_that_was_not_journalled_counts(tmp_path: Path) -> Non
     events.write_bytes(events.read_bytes().splitlines(keepends=True)[0])
     state = journal.fold(run)
     assert (state.between, state.exit_code) == (True, 3)
+    journal.heal_end(run)
+    journal.heal_end(run)
+    assert [event["event"] for event in journal.read(run)] == [words.RUNNING, "ended"]
+    assert journal.fold(run) == state

@@ -157,3 +157,14 @@ def test_record_tells_of_checkpoints_and_progress(run: RunFolder) -> None:
     assert told["progress"] == {"step": 2}
     assert (told["checkpoints"]["count"], told["checkpoints"]["best"]["path"]) == (2, "best.ckpt")
     assert told["checkpoints"]["last"]["step"] == 2
+
+
+def test_ledger_of_an_ended_run_is_not_read_again(run: RunFolder) -> None:
+    """Thousands of runs may be listed."""
+    save(run, "last.ckpt", step=3)
+    run.end()
+    checkpoints.note_summary(run.paths)
+    (run.root / "workspace/last.ckpt").unlink()
+    assert records.record_of(run.paths)["checkpoints"]["last"]["step"] == 3
+    save(run, "late.ckpt", step=4)
+    assert records.record_of(run.paths)["checkpoints"]["last"]["step"] == 4
