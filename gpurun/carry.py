@@ -68,7 +68,8 @@ def carry(entry: RunEntry, target: str, asked: resume.Asked, report: Report, *, 
     with _loaded(entry, target, asked, report) as cargo:
         wire = runs.wire_to(target)
         started = _unload(wire, cargo, asked, report, follow=follow)
-    index.update([started.record], target)
+        index.update([started.record], target)
+        index.note_left(entry.id, entry.host)
     return started
 
 

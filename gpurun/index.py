@@ -39,6 +39,7 @@ class RunEntry:
     fetched: float | None = None
     fetched_to: str | None = None
     manifest: dict[str, Any] | None = None  # of the code as it was submitted from here
+    left_on: tuple[str, ...] = ()  # hosts that have what earlier attempts left behind
 
     @property
     def state(self) -> str:
@@ -127,6 +128,13 @@ def note_manifest(run_id: str, manifest: Mapping[str, Any]) -> None:
     entry = find(run_id)
     if entry is not None and entry.manifest != manifest:
         _write(replace(entry, manifest=dict(manifest)))
+
+
+def note_left(run_id: str, host: str) -> None:
+    """The run goes on elsewhere; what its attempts on `host` wrote stays there until the run is removed."""
+    entry = find(run_id)
+    if entry is not None:
+        _write(replace(entry, left_on=tuple(sorted({*entry.left_on, host} - {entry.host}))))
 
 
 def is_left_behind(known: RunEntry | None, record: Mapping[str, Any]) -> bool:
@@ -241,7 +249,7 @@ def _read(path: Path) -> RunEntry | None:
     try:
         told = json.loads(path.read_bytes())
         known = {key: told[key] for key in RunEntry.__dataclass_fields__ if key in told}
-        return RunEntry(**known)
+        return RunEntry(**{**known, "left_on": tuple(known.get("left_on", ()))})
     except (OSError, ValueError, TypeError):
         return None
 

@@ -51,14 +51,14 @@ def begin(
     """Begin the next attempt, from the checkpoint that is `wanted` (see `choose`). The caller holds the run's lock.
 
     `why`: "resume", or "retry" for one that begins by itself. `carried` is what came from another host: the `checkpoint` to
-    take in place of one of ours, the `attempt` that was the last there, and the `earlier` ones, as `journal.summary` has
-    them. `before` is called last before it has begun.
+    take in place of one of ours (null: one of ours it is), the `attempt` that was the last there, and the `earlier` ones, as
+    `journal.summary` has them. `before` is called last before it has begun.
     Raises AgentError: `no_checkpoint`, and when the engine is away that has checkpoints in the job's container.
     """
+    checkpoint: Optional[Entry] = None
     if carried is not None:
-        checkpoint = carried["checkpoint"]
-        facts["earlier"] = carried["earlier"]
-    else:
+        checkpoint, facts["earlier"] = carried["checkpoint"], carried["earlier"]
+    if checkpoint is None and journal.fold(run).state not in UPLOADING:
         if checkpoints.in_container(run):
             gather_earlier(run, job_of(run) or {})
         checkpoint = choose(run, wanted)

@@ -1,7 +1,7 @@
 """A run's journal: one event a line, fsynced; the run's state is a fold over it. All state changes go through `record`.
 
 An event is `{"t": unix seconds, "event": name, ...}`. Names that change the state are the states themselves, `ended`, and
-`attempt`, which begins the next attempt of a run behind an end; the others (`stop`, `shutdown`, `waiting`, `leased`,
+`attempt`, which begins the next attempt of a run behind an end (`moved`: it began on another host); the others (`stop`, `shutdown`, `waiting`, `leased`,
 `prepared`, `note`) carry facts. An `ended` with `again` ends the attempt and not the run: the next one begins by itself.
 """
 
@@ -48,6 +48,7 @@ class Run:
     attempt: int = 1
     begun: Event = field(default_factory=dict)  # the event of this attempt; empty for a first one
     between: bool = False  # this attempt has ended, and the next one is to begin
+    moved: Optional[str] = None  # the host on which the next one began, as the laptop calls it
     outcome: Optional[str] = None  # the state that this attempt ended in
     earlier: List[Dict[str, Any]] = field(default_factory=list)  # how the attempts before this one ended
     retried: int = 0  # attempts that began by themselves since somebody asked for one
@@ -145,7 +146,7 @@ def replay(events: List[Event]) -> Run:
     for event in events:
         if event["event"] == "attempt":
             state = _next(state, event)
-        elif state.live or event["event"] == "note":
+        elif state.live or event["event"] in ("note", "moved"):
             _apply(state, event)
     return state
 
@@ -205,6 +206,8 @@ def _apply(run: Run, event: Event) -> None:
         run.gpus, run.waiting = event["gpus"], None
     elif name == "prepared":
         run.prepared = event["record"]
+    elif name == "moved":
+        run.moved = event["to"]
     elif name == "note":
         run.notes.append(event["message"])
 

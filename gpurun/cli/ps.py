@@ -54,11 +54,8 @@ def _select(one: HostRuns, *, all_runs: bool, all_users: bool) -> tuple[str, lis
     """The host's name and its records to show, the newest first; last known ones when it is silent."""
     import getpass
 
-    from gpurun import index
-
     if one.answer is not None:
-        found = [record for record in one.answer["runs"] if not index.is_left_behind(index.find(record["id"]), record)]
-        records = [{**record, "seen": one.answer["now"]} for record in found]
+        records = [{**record, "seen": one.answer["now"]} for record in one.answer["runs"]]
     else:
         records = [
             {**(entry.record or _never_seen(entry)), "seen": entry.seen}

@@ -72,7 +72,7 @@ def resume(
             output.say(f"interrupted; gpurun status {entry.id} shows whether {target} has begun with it")
             return words.EXIT_INTERRUPTED
         say("")
-        _tell(started.record, target)
+        _tell(started.record, target, left_on=entry.host)
         return after_start(runs.wire_to(target), started, say, follow=follow, as_json=as_json)
 
 
@@ -97,7 +97,9 @@ def _report(say: Callable[[str], None], bar: Callable[..., None], *, yes: bool) 
     return Report(say, progress, output.warn, confirm)
 
 
-def _tell(record: dict[str, Any], host: str) -> None:
+def _tell(record: dict[str, Any], host: str, *, left_on: str) -> None:
     why = "" if record["resumed"] else ": no whole checkpoint is there"
     begins = f"{describe.begins_from(record)}{why}"
     output.note(f"{record['id']} goes on as attempt {record['attempt']} on {host}, {begins}")
+    if left_on != host:
+        output.note(f"what its earlier attempts wrote stays on {left_on}, until gpurun rm {record['id']}")

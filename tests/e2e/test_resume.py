@@ -103,3 +103,19 @@ def test_what_was_fetched_is_not_all_any_more_after_a_resume(laptop: Laptop) -> 
     record = Path(folder, "_gpurun")
     assert "crash at step 15" in (record / "attempts/1/log").read_text()
     assert "attempt 2 begins at step 10" in (record / "log").read_text()
+
+
+def test_hooks_of_a_job_file(laptop: Laptop) -> None:
+    (laptop.project / "job.toml").write_text(
+        'script = "train.py"\nargs = ["steps=20"]\n'
+        'on_checkpoint = "echo $GPURUN_STEP >>steps"\n'
+        'on_end = "echo $GPURUN_STATE $GPURUN_PROJECT >>ended; exit 3"\n'
+    )
+    run = laptop.submit("job.toml")
+    laptop.ok("wait", run)
+    while "on_end failed with exit code 3" not in laptop.ok("status", run):
+        pass
+    folder = laptop.ok("fetch", run).strip()
+    assert Path(folder, "steps").read_text().splitlines()[-1] == "20"
+    assert Path(folder, "ended").read_text() == "succeeded vision\n"
+    assert laptop.json("status", run)["run"]["state"] == "succeeded"

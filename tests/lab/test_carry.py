@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -54,6 +54,34 @@ def test_from_a_host_that_answers(bare: Jobs, spare: Jobs) -> None:
     for listed in (bare.ask("ps", "-a", "-H", "bare").stdout, bare.ask("ps", "-a", "-H", "spare").stdout):
         assert (run in listed) == ("spare" in listed)
     assert where(spare, run) == "spare", "the old host's word about it does not count any more"
+    assert bare.folder(run).exists()
+    bare.ask("rm", run, "-y")
+    assert not spare.folder(run).exists()
+    assert not bare.folder(run).exists()
+
+
+def test_laptop_that_knows_nothing_of_it_cannot_let_it_go_on_twice(
+    bare: Jobs, spare: Jobs, another_laptop: Callable[[], Laptop]
+) -> None:
+    run = train(bare, "crash=25")
+    bare.until_ended(run)
+    other = another_laptop()
+    other.gpurun("ps", "-a", "-H", "bare")
+    bare.ask("resume", run, "--host", "spare")
+    done = other.gpurun("resume", run, check=False)
+    assert done.returncode == 2
+    assert f"the run {run} went on on spare" in done.stderr
+    spare.until_ended(run)
+
+
+def test_back_on_a_host_that_has_its_own_checkpoint(bare: Jobs, spare: Jobs) -> None:
+    """The other host is gone, and nothing was fetched from it."""
+    run = train(bare, "crash=25")
+    bare.until_ended(run)
+    bare.ask("resume", run, "--host", "spare", "-f")
+    spare.host.down()
+    done = bare.ask("resume", run, "--host", "bare", "-f", "-y", cwd=bare.laptop.home / "work/vision")
+    assert "attempt 3 begins at step 20\n" in done.stdout, done.stderr
 
 
 def test_code_comes_as_it_was_sent_and_not_as_it_is_now(bare: Jobs, spare: Jobs) -> None:

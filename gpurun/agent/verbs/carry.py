@@ -21,6 +21,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     run = records.find(host, request["run"])
     if request.get("to"):
         journal.record(run, "note", message="goes on as attempt %(attempt)d on %(to)s" % request)
+        journal.record(run, "moved", to=request["to"])
         return {}
     tend.tend_run(host, run)
     job = attempts.job_of(run) or {}

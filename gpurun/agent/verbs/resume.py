@@ -42,7 +42,7 @@ def _begin(run: RunPaths, host: HostPaths, request: Dict[str, Any]) -> None:
     job = attempts.job_of(run) or {}
     carried = request.get("carried")
     if not (carried and journal.fold(run).state in attempts.UPLOADING):
-        refuse(run, job)
+        refuse(run, job, carried=carried is not None)
     _check_env(job, request["env"])
     gpus = request.get("gpus")
     if gpus is not None:
@@ -84,11 +84,17 @@ def _check_arrival(run: RunPaths, host: HostPaths, job: Dict[str, Any], request:
         raise AgentError("not_whole", "the checkpoint %s did not come whole" % checkpoint["path"], "resume again")
 
 
-def refuse(run: RunPaths, job: Dict[str, Any]) -> None:
-    """Raises AgentError for a run that is live, never arrived, is no job, or is another machine's."""
+def refuse(run: RunPaths, job: Dict[str, Any], *, carried: bool = False) -> None:
+    """Raises AgentError for a run that is live, never arrived, is no job, or is another machine's.
+
+    One that went on on another host goes on from there, unless it comes back `carried`.
+    """
     state = journal.fold(run)
     if state.live:
         raise _live(run, state)
+    if state.moved and not carried:
+        what = "the run %s went on on %s" % (run.id, state.moved)
+        raise AgentError("moved", what, "gpurun ps -a -H %s" % state.moved, exit_code=words.EXIT_USAGE)
     if not state.arrived:
         raise AgentError("not_sent", "the project of run %s never arrived whole" % run.id, "submit it again")
     if services.kind(job) is not None:
