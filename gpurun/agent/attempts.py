@@ -26,10 +26,10 @@ Job = Dict[str, Any]
 Entry = Dict[str, Any]
 
 
-def job_of(run: RunPaths) -> Optional[Job]:
+def job_of(run: RunPaths, state: Optional[journal.Run] = None) -> Optional[Job]:
     """job.json as the present attempt runs it: with its number, the checkpoint it goes on from, and its GPUs."""
     job: Optional[Job] = read_json(run.job)
-    state = journal.fold(run)
+    state = state or journal.fold(run)
     if job is None or not state.begun:
         return job
     job["attempt"] = state.attempt

@@ -75,14 +75,14 @@ def locate(run: RunPaths, job: Dict[str, Any], path: str) -> Optional[str]:
     What was written in a container alone is in `outside/` once that was gathered.
     """
     base, inside = _place(run, job, path)
-    if "\0" in path or inside is None:
-        return None
-    top, full = os.path.realpath(base), os.path.realpath(os.path.join(base, inside))
-    if not (full + "/").startswith(top.rstrip("/") + "/"):  # by `..`, or by a link that leads out
+    if inside is None:
         return None
     try:
+        top, full = os.path.realpath(base), os.path.realpath(os.path.join(base, inside))
+        if not (full + "/").startswith(top.rstrip("/") + "/"):  # by `..`, or by a link that leads out
+            return None
         return full if stat.S_ISREG(os.stat(full).st_mode) else None
-    except OSError:
+    except (OSError, ValueError):  # ValueError: what no file system takes for a name
         return None
 
 

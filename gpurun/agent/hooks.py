@@ -13,7 +13,7 @@ import subprocess
 import sys
 from typing import Any, Dict, Mapping, Optional
 
-from . import checkpoints, journal, locks, programs
+from . import checkpoints, journal, ledger, locks, programs
 from .files import read_json, write_json
 from .paths import RunPaths
 from .runtimes import keeper
@@ -160,7 +160,7 @@ def _told(run: RunPaths) -> float:
 
 
 def _time(entry: Mapping[str, Any]) -> float:
-    return float(entry["t"]) if isinstance(entry.get("t"), (int, float)) else 0.0
+    return max(ledger.number(entry.get("t")), 0.0)
 
 
 def _size(path: str) -> int:

@@ -28,7 +28,7 @@ def best(entries: Iterable[Entry]) -> Optional[Entry]:
     called = [entry for entry in entries if entry.get("best") is True]
     if called:
         return max(called, key=_age)
-    valued = [entry for entry in entries if _is_number(entry.get("value")) and entry.get("mode") in ("min", "max")]
+    valued = [entry for entry in entries if is_number(entry.get("value")) and entry.get("mode") in ("min", "max")]
     if not valued:
         return None
     sign = 1.0 if max(valued, key=_age)["mode"] == "max" else -1.0
@@ -48,8 +48,12 @@ def brief(entry: Optional[Entry]) -> Optional[Entry]:
     """What a RunRecord tells of one."""
     if entry is None:
         return None
-    keys = ("path", "epoch", "step", "monitor", "mode", "value", "size", "sha256", "t", "attempt")
-    return {key: entry.get(key) for key in keys}
+    numbers = {key: entry.get(key) for key in ("epoch", "step", "value", "size", "t", "attempt")}
+    texts = {key: entry.get(key) for key in ("path", "monitor", "mode", "sha256")}
+    return {
+        **{key: value if is_number(value) else None for key, value in numbers.items()},
+        **{key: value if isinstance(value, str) else None for key, value in texts.items()},
+    }
 
 
 def lines(path: str) -> Iterator[Entry]:
@@ -68,18 +72,23 @@ def lines(path: str) -> Iterator[Entry]:
 def parse(line: bytes) -> Optional[Dict[str, Any]]:
     try:
         told = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return told if isinstance(told, dict) else None
 
 
 def _age(entry: Entry) -> Tuple[float, float]:
-    return _number(entry.get("step")), _number(entry.get("t"))
+    return number(entry.get("step")), number(entry.get("t"))
 
 
-def _number(value: Any) -> float:
-    return float(value) if _is_number(value) else -1.0
+def number(value: Any) -> float:
+    """-1 for what is none."""
+    return float(value) if is_number(value) else -1.0
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
+def is_number(value: Any) -> bool:
+    """Of what JSON can hold: no NaN, and nothing that a float cannot."""
+    try:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False

@@ -18,8 +18,8 @@ from .paths import HostPaths, RunPaths
 
 def record_of(run: RunPaths) -> Dict[str, Any]:
     """The record of one run; times are unix seconds of the host's clock, sizes bytes."""
-    job = attempts.job_of(run) or {}
     state = journal.fold(run)
+    job = attempts.job_of(run, state) or {}
     host = job.get("host", {})
     return {
         "id": run.id,

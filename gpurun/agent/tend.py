@@ -119,7 +119,7 @@ def is_of_this_host(run: RunPaths) -> bool:
 def _act(run: RunPaths) -> str:
     """Under the run's lock: weigh the evidence and record what is proven."""
     state = journal.fold(run)
-    job = attempts.job_of(run)
+    job = attempts.job_of(run, state)
     if job is None:
         return NOTHING
     if not state.live:  # its exit is put aside, and nobody went on with the next attempt

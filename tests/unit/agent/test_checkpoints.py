@@ -65,12 +65,33 @@ def test_only_what_is_there_whole_counts(run: RunFolder) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [b"\xff\n", b"[]\n", b"{}\n", b'{"path": 3}\n', b'{"path": "a\\u0000b", "complete": true}\n']
+    "line",
+    [
+        b"\xff",
+        b"[]",
+        b"{}",
+        b'{"path": 3}',
+        b'{"path": ""}',
+        b'{"path": "a\\u0000b", "complete": true}',
+        b'{"path": "a\\ud800b", "complete": true}',
+        b"[" * 100_000,
+    ],
 )
 def test_lines_that_are_no_entries_are_passed_over(run: RunFolder, line: bytes) -> None:
-    add(run, line)
+    add(run, line + b"\n")
     save(run, "good.ckpt")
     assert paths(run) == ["good.ckpt"]
+
+
+def test_values_of_the_wrong_kind_are_not_passed_on(run: RunFolder) -> None:
+    huge = 10**400
+    save(run, "a.ckpt", step=huge, t=huge, epoch={"no": 1}, value="low", mode=7, best=1, monitor=["x"])
+    save(run, "b.ckpt", step=3, t="now", value=float("inf"), mode="min")
+    told = records.record_of(run.paths)["checkpoints"]
+    assert (told["last"]["path"], told["last"]["t"], told["best"]) == ("b.ckpt", None, None)
+    (a, _) = checkpoints.ledger(run.paths)
+    brief = checkpoints.brief(a) or {}
+    assert {key for key, value in brief.items() if value is not None} == {"path", "size", "sha256", "attempt"}
 
 
 def test_a_ledger_cannot_name_files_that_are_not_the_runs(run: RunFolder, tmp_path: Path) -> None:
