@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from typing import Any, Dict, Mapping, Optional
 
 from . import checkpoints, journal, ledger, locks, programs
@@ -47,8 +48,9 @@ class AtCheckpoints:
         self.seen = size
         newest = max(checkpoints.ledger(self.run), key=_time, default=None)
         if newest is not None and _time(newest) > _told(self.run):
-            write_json(self.run.hooks, {"told": _time(newest)})
-            start(self.run, self.job, ON_CHECKPOINT, newest)
+            with suppress(OSError):  # a full disk: no reason to leave the job alone
+                write_json(self.run.hooks, {"told": _time(newest)})
+                start(self.run, self.job, ON_CHECKPOINT, newest)
 
 
 def at_end(run: RunPaths, job: Job) -> None:

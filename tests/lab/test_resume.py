@@ -7,6 +7,7 @@ import pytest
 from gpurun.agent import vocabulary as words
 from tests.lab.host.labhost import LabHost
 from tests.lab.host.laptop import Laptop
+from tests.lab.host.users import ADA
 from tests.lab.jobs import Jobs
 from tests.trainer import TRAINER
 
@@ -116,3 +117,14 @@ def test_other_number_of_gpus(jobs: Jobs) -> None:
     assert done.returncode == 2
     assert "the job asks for 9 GPUs, but this host has 4" in done.stderr
     assert jobs.record(run)["attempt"] == 2
+
+
+def test_hooks_run_on_the_host_itself(jobs: Jobs) -> None:
+    """As its user, with the host's paths, while the job is in its container."""
+    hook = 'on_checkpoint = "test -f $GPURUN_CHECKPOINT && echo $GPURUN_STEP `id -un` >>told"\n'
+    project = jobs.laptop.project({"gpurun.toml": hook, "train.py": TRAINER}, name="hooked")
+    done = jobs.ask("submit", "train.py", "-H", "ada", "-g", "0", "-f", "--", "pace=0.1", cwd=project, timeout=600)
+    run = done.stdout.split("\n")[0]
+    told = jobs.folder(run) / "workspace/told"
+    jobs.until(run, lambda record: told.exists() and told.read_text().count("\n") == 4)
+    assert told.read_text().splitlines() == [f"{step} {ADA.name}" for step in (10, 20, 30, 40)]
