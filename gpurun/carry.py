@@ -48,6 +48,7 @@ class Cargo:
     code: FileList
     checkpoint: dict[str, Any] | None
     file: Path | None
+    old_host_gone: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,12 @@ def carry(entry: RunEntry, target: str, asked: resume.Asked, report: Report, *, 
 
     Raises UsageError, what either host refuses, HostUnreachable, RsyncError.
     """
+    fetched = index.is_here(entry.id, entry.host)
     with _loaded(entry, target, asked, report) as cargo:
         wire = runs.wire_to(target)
         started = _unload(wire, cargo, asked, report, follow=follow)
         index.update([started.record], target)
-        index.note_left(entry.id, entry.host)
+        index.note_left(entry.id, entry.host, fetched=fetched or (None if cargo.old_host_gone else False))
     return started
 
 
@@ -197,7 +199,7 @@ def _from_here(entry: RunEntry, target: str, asked: resume.Asked, report: Report
     elif checkpoint and known and (known.get("step") or 0) > (checkpoint.get("step") or 0):
         newer = f"{entry.host} has a newer checkpoint (step {known['step']}) that was never fetched"
         report.warn(f"{newer}; this one is of step {checkpoint.get('step')}")
-    return Cargo(_with_patch(entry.job), record, code, checkpoint, file)
+    return Cargo(_with_patch(entry.job), record, code, checkpoint, file, old_host_gone=True)
 
 
 def _with_patch(job: dict[str, Any]) -> dict[str, Any]:

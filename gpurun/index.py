@@ -10,7 +10,7 @@ import json
 import re
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,8 @@ class RunEntry:
     fetched: float | None = None
     fetched_to: str | None = None
     manifest: dict[str, Any] | None = None  # of the code as it was submitted from here
-    left_on: tuple[str, ...] = ()  # hosts that have what earlier attempts left behind
+    # Hosts that earlier attempts were on: whether what they wrote was fetched; None when that could not be had.
+    left_on: Mapping[str, bool | None] = field(default_factory=dict)
 
     @property
     def state(self) -> str:
@@ -49,6 +50,11 @@ class RunEntry:
     @property
     def ended(self) -> bool:
         return self.state in words.ENDS
+
+    @property
+    def all_fetched(self) -> bool:
+        """What earlier attempts wrote on other hosts, too."""
+        return bool(self.fetched) and all(done is not False for done in self.left_on.values())
 
     @property
     def service(self) -> str | None:
@@ -130,11 +136,12 @@ def note_manifest(run_id: str, manifest: Mapping[str, Any]) -> None:
         _write(replace(entry, manifest=dict(manifest)))
 
 
-def note_left(run_id: str, host: str) -> None:
+def note_left(run_id: str, host: str, *, fetched: bool | None) -> None:
     """The run goes on elsewhere; what its attempts on `host` wrote stays there until the run is removed."""
     entry = find(run_id)
     if entry is not None:
-        _write(replace(entry, left_on=tuple(sorted({*entry.left_on, host} - {entry.host}))))
+        left = {**entry.left_on, host: fetched}
+        _write(replace(entry, left_on={name: left[name] for name in left if name != entry.host}))
 
 
 def is_left_behind(known: RunEntry | None, record: Mapping[str, Any]) -> bool:
@@ -197,16 +204,28 @@ def remove(run_id: str) -> None:
         (folder() / f"{run_id}{suffix}").unlink(missing_ok=True)
 
 
-def is_here(run_id: str) -> bool:
-    """Whether all that the run wrote has come to this laptop, and the folder that it came to is still there."""
+def is_here(run_id: str, host: str | None = None) -> bool:
+    """Whether all that the run wrote has come to this laptop, and the folder that it came to is still there.
+
+    With `host`, what it wrote there alone: it may have gone on from that host to another.
+    """
     entry = find(run_id)
-    return bool(entry and entry.fetched and entry.fetched_to and Path(entry.fetched_to).is_dir())
+    if entry is None:
+        return False
+    if host is not None and host in entry.left_on:
+        return bool(entry.left_on[host])
+    fetched = entry.fetched if host else entry.all_fetched
+    return bool(fetched and entry.fetched_to and Path(entry.fetched_to).is_dir())
 
 
-def mark_fetched(run_id: str, to: str, *, now: float | None = None) -> None:
-    """Note that all that a run wrote has come to the folder `to`."""
+def mark_fetched(run_id: str, to: str, *, host: str | None = None, now: float | None = None) -> None:
+    """Note that all that a run wrote (on `host`, if it went on from there to another) has come to the folder `to`."""
     entry = find(run_id)
-    if entry is not None:
+    if entry is None:
+        return
+    if host is not None and host in entry.left_on:
+        _write(replace(entry, left_on={**entry.left_on, host: True}))
+    else:
         _write(replace(entry, fetched=time.time() if now is None else now, fetched_to=to))
 
 
@@ -249,7 +268,7 @@ def _read(path: Path) -> RunEntry | None:
     try:
         told = json.loads(path.read_bytes())
         known = {key: told[key] for key in RunEntry.__dataclass_fields__ if key in told}
-        return RunEntry(**{**known, "left_on": tuple(known.get("left_on", ()))})
+        return RunEntry(**known)
     except (OSError, ValueError, TypeError):
         return None
 

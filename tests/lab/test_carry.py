@@ -36,6 +36,10 @@ def where(jobs: Jobs, run: str) -> str:
     return str(jobs.ask("status", run, "--json").json["host"])
 
 
+def listed(laptop: Laptop, folder: str) -> list[str]:
+    return laptop.run("ls", folder).stdout.split()
+
+
 def test_from_a_host_that_answers(bare: Jobs, spare: Jobs) -> None:
     run = train(bare, "crash=25")
     assert bare.until_ended(run)[0] == words.FAILED
@@ -45,17 +49,18 @@ def test_from_a_host_that_answers(bare: Jobs, spare: Jobs) -> None:
     record = spare.record(run)
     assert (where(spare, run), record["state"], record["attempt"]) == ("spare", words.SUCCEEDED, 2)
     assert [(told["attempt"], told["reason"]) for told in record["attempts"]] == [(1, "exit")]
+    assert "was never fetched whole (nor what was left on bare)" in spare.ask("rm", run, check=False).stderr
     folder = spare.ask("fetch", run).stdout.strip()
-    names = bare.laptop.run("ls", f"{folder}/checkpoints").stdout.split()
-    assert names == ["step=30.ckpt", "step=40.ckpt"]
+    assert listed(bare.laptop, f"{folder}/checkpoints") == ["step=30.ckpt", "step=40.ckpt"]
+    assert listed(bare.laptop, f"{folder}-on-bare/checkpoints") == ["step=10.ckpt", "step=20.ckpt"]
     done = spare.ask("logs", run, "--attempt", "1", check=False)
     assert done.returncode == 2
     assert "was on another host" in done.stderr
-    for listed in (bare.ask("ps", "-a", "-H", "bare").stdout, bare.ask("ps", "-a", "-H", "spare").stdout):
-        assert (run in listed) == ("spare" in listed)
+    assert run not in bare.ask("ps", "-a", "-H", "bare").stdout
+    assert run in bare.ask("ps", "-a", "-H", "spare").stdout
     assert where(spare, run) == "spare", "the old host's word about it does not count any more"
     assert bare.folder(run).exists()
-    bare.ask("rm", run, "-y")
+    bare.ask("rm", run)
     assert not spare.folder(run).exists()
     assert not bare.folder(run).exists()
 
@@ -156,3 +161,15 @@ def test_from_a_container_to_a_host_without_an_engine(spare: Jobs, jobs: Jobs) -
     done = jobs.ask("resume", run, "--host", "spare", "-f")
     assert "attempt 2 begins at step 20\n" in done.stdout, done.stderr
     assert spare.until_ended(run) == (words.SUCCEEDED, "exit", 0)
+
+
+def test_host_that_is_given_back_keeps_nothing_of_an_earlier_attempt_to_itself(bare: Jobs, spare: Jobs) -> None:
+    run = train(bare, "crash=25")
+    bare.until_ended(run)
+    bare.ask("resume", run, "--host", "spare", "-f")
+    bare.laptop.hosts_file.write_text(bare.laptop.hosts_file.read_text() + "[hosts.bare]\n[hosts.spare]\n")
+    bare.ask("host", "leave", "bare", "-y")
+    folder = bare.laptop.home / f"work/vision/fetched/{run}-on-bare"
+    assert listed(bare.laptop, f"{folder}/checkpoints") == ["step=10.ckpt", "step=20.ckpt"]
+    assert not (bare.folder(run)).exists()
+    assert spare.record(run)["state"] == words.SUCCEEDED

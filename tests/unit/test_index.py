@@ -210,3 +210,15 @@ def test_what_was_fetched_of_an_earlier_attempt_is_not_all() -> None:
     index.update([record("train-7f3k", "failed", attempt=2)], "box")
     entry = index.resolve("train-7f3k")
     assert (entry.fetched, entry.fetched_to) == (None, "/home/ada/vision/fetched/train-7f3k")
+
+
+def test_what_was_left_on_another_host_counts_for_what_is_here(tmp_path: Path) -> None:
+    for host_id, host, attempt in (("h1", "box", 1), ("h2", "spare", 2)):
+        index.update([record("train-7f3k", "failed", host_id=host_id, attempt=attempt)], host)
+    index.note_left("train-7f3k", "box", fetched=False)
+    index.mark_fetched("train-7f3k", str(tmp_path))
+    assert not index.is_here("train-7f3k")
+    index.note_left("train-7f3k", "box", fetched=True)
+    assert index.is_here("train-7f3k")
+    index.note_left("train-7f3k", "spare", fetched=False)  # it came back there
+    assert index.resolve("train-7f3k").left_on == {"box": True}
