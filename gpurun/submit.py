@@ -63,7 +63,7 @@ def make_plan(
 
     files = _list(loaded)
     git = git_facts(loaded.project.root, files.has)
-    found = find_dependencies(files, loaded.spec.dependencies, own_image=loaded.spec.image is not None)
+    found = find_dependencies(files, loaded.spec.dependencies, own_image=_own_image(loaded))
     now = time.time() if now is None else now
     job = make_job(loaded, files, now=now, dependencies=found.job, git=git, run_id=run_id, service=service)
     return Plan(loaded, files, job, (*files.notes, *([found.note] if found.note else [])), found.needs_agent)
@@ -169,6 +169,14 @@ def _start(wire: Wire, plan: Plan, files: FileList, job: dict[str, Any], *, foll
         return Started(record, None, earlier=False, fetch=plan.loaded.spec.fetch)
     stream = wire.stream("start", request, timeout=60)
     return Started(stream.answer["run"], stream, earlier=False, fetch=plan.loaded.spec.fetch)
+
+
+def _own_image(loaded: Loaded) -> bool:
+    """Whether the job brings an image that is not gpurun's."""
+    from gpurun import catalogue
+
+    spec = loaded.spec
+    return spec.dockerfile is not None or catalogue.wanted(spec.image, loaded.host)["image"] is not None
 
 
 def _list(loaded: Loaded) -> FileList:

@@ -180,6 +180,13 @@ class HostPaths:
         """What is known of an image with a project's dependencies, by the hash of both."""
         return os.path.join(self.root, "cache", "layers", key + ".json")
 
+    def warm(self, key: str) -> str:
+        """How the making of an image ahead of time ended."""
+        return os.path.join(self.root, "cache", "warm", key + ".json")
+
+    def warm_log(self, key: str) -> str:
+        return os.path.join(self.root, "cache", "warm", key + ".log")
+
     @property
     def engine_limits(self) -> str:
         return os.path.join(self.root, "cache", "engine-limits.json")

@@ -42,7 +42,7 @@ def record_of(run: RunPaths) -> Dict[str, Any]:
         "gpus_asked": job.get("resources", {}).get("gpus"),
         "waiting": state.waiting,
         "runtime": host.get("runtime"),
-        "image": state.prepared.get("image") or job.get("image"),
+        "image": state.prepared.get("image") or job.get("image") or job.get("dockerfile"),
         "digest": state.prepared.get("digest"),
         "disk": (read_json(run.usage) or {}).get("bytes"),
         "log_bytes": _size(run.log),

@@ -43,7 +43,10 @@ def command(job: Mapping[str, Any], ro: str) -> List[str]:
 def tools(job: Mapping[str, Any]) -> List[str]:
     """What a service needs in an image that is not gpurun's, or in the host's own Python: requirement lines."""
     needed = list(_TOOLS.get(kind(job) or "", ()))
-    return needed if needed and not (job["image"] is None and job["host"]["runtime"] == "docker") else []
+    if not needed:
+        return []
+    has_them = job["image"] is None and not job.get("dockerfile") and job["host"]["runtime"] == "docker"
+    return [] if has_them else needed
 
 
 def holder(job: Mapping[str, Any], ro: str) -> List[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -193,6 +194,53 @@ def check(name: MaybeName = None, as_json: options.Json = False) -> int | None:
     if report.failure is not None:
         return words.EXIT_UNREACHABLE
     return None if report.ok else words.EXIT_FAILED
+
+
+PREPARE_EXAMPLES = """\
+gpurun host prepare box
+gpurun host prepare box --image v2.7
+gpurun host prepare box --image nvcr.io/nvidia/pytorch:25.06-py3"""
+
+
+@app.command("prepare", cls=VerbCommand, epilog=PREPARE_EXAMPLES)
+def prepare(
+    name: MaybeName = None,
+    image: Annotated[
+        str | None,
+        typer.Option("--image", metavar="REF", help="v2.7, v2.8, v2.11 or any image. [v2.8]", show_default=False),
+    ] = None,
+    as_json: options.Json = False,
+) -> int | None:
+    """Build or pull an image on a host ahead of time, so that the first submit is quick.
+
+    It is made in the background there: Ctrl-C leaves it at work, and the same line again shows how far it is.
+    """
+    from gpurun.config import hosts
+    from gpurun.hosts import ready
+    from gpurun.wire import connect
+
+    host = hosts.choose(name)
+    steps = ready.Steps()
+    with output.activity(f"asking {host.name}"), output.steps(f"preparing {host.name}") as bar:
+
+        def hear(data: bytes) -> None:
+            steps.feed(data)
+            bar(steps.fraction, steps.now, data)
+
+        try:
+            made = ready.make_ready(connect(host), host, image, hear)
+        except KeyboardInterrupt:
+            output.after_interrupt()
+            output.say(f"{host.name} goes on with it; the same line again shows how far it is")
+            return words.EXIT_INTERRUPTED
+    if as_json:
+        output.json({"host": host.name, **asdict(made)})
+    elif made.image is None:
+        output.say(f"{host.name} has no engine: jobs run in its own Python there, and no image is needed")
+    else:
+        took = f", made in {output.duration(made.seconds)}" if made.seconds >= 1 else ", it was there already"
+        output.say(f"{made.image} is ready on {host.name}{took}")
+    return None
 
 
 def as_document(report: Report) -> dict[str, Any]:

@@ -60,13 +60,15 @@ class Docker:
 
     def prepare(self, run: RunPaths, job: Job, say: Say) -> Dict[str, Any]:
         try:
-            base = image.ensure(self.engine, job["image"], job["profile"], say)
+            base = image.ensure(self.engine, job, run.snapshot, say)
             layer = docker_layers.ensure(self.engine, lambda: self._engine_facts(run), run, job, base, say)
         except EngineError as error:
             raise failed(error, "image") from error
         prepared = {
             "image": base.reference,
             "digest": base.digest,
+            "base": base.base,
+            "content": base.content,
             "image_id": layer.id if layer else base.id,
             "environment": layer.tag if layer else None,
         }
@@ -258,7 +260,7 @@ def is_ours(found: Mapping[str, Any], job: Job) -> bool:
 
 
 # The kinds of refusals that end a run for another reason than the step that met them.
-_REASONS = {"no_space": "disk", "image_absent": "image", "gpu": "start"}
+_REASONS = {"no_space": "disk", "image_absent": "image", "gpu": "start", "driver": "start"}
 
 
 def failed(error: EngineError, reason: str) -> RunFailed:
