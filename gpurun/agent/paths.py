@@ -73,6 +73,10 @@ class RunPaths:
         return self._in("prepared.json")
 
     @property
+    def environment(self) -> str:
+        return self._in("environment.json")
+
+    @property
     def layer(self) -> str:
         return self._in("layer.json")
 
@@ -179,6 +183,10 @@ class HostPaths:
     def layer(self, key: str) -> str:
         """What is known of an image with a project's dependencies, by the hash of both."""
         return os.path.join(self.root, "cache", "layers", key + ".json")
+
+    def about(self, key: str) -> str:
+        """What an image or an environment has: torch, packages and so on."""
+        return os.path.join(self.root, "cache", "about", key + ".json")
 
     def warm(self, key: str) -> str:
         """How the making of an image ahead of time ended."""

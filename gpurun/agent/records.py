@@ -7,7 +7,7 @@ import re
 import time
 from typing import Any, Dict, List, Optional
 
-from . import journal
+from . import about, journal
 from . import vocabulary as words
 from .errors import AgentError
 from .files import read_json
@@ -44,6 +44,7 @@ def record_of(run: RunPaths) -> Dict[str, Any]:
         "runtime": host.get("runtime"),
         "image": state.prepared.get("image") or job.get("image") or job.get("dockerfile"),
         "digest": state.prepared.get("digest"),
+        "environment": about.summary(run),
         "disk": (read_json(run.usage) or {}).get("bytes"),
         "log_bytes": _size(run.log),
         "live": state.live,

@@ -14,7 +14,7 @@ import traceback
 from contextlib import suppress
 from typing import List, Optional
 
-from . import allocation, endings, facts, journal, leases, locks, preparing, runtimes, watching
+from . import about, allocation, endings, facts, journal, leases, locks, preparing, runtimes, watching
 from . import vocabulary as words
 from .errors import AgentError, RunFailed
 from .files import read_json
@@ -119,6 +119,7 @@ def supervise(run: RunPaths) -> None:
     assert job is not None
     runtime = runtimes.load(job["host"]["runtime"], job["host"]["engine"])
     held: List[locks.Held] = []
+    asking: Optional[about.Asking] = None
     try:
         presence = _presence(run, job, runtime)
         state = journal.fold(run)
@@ -134,6 +135,7 @@ def supervise(run: RunPaths) -> None:
         else:
             held = _bring_up(run, job, runtime)
         _note_running(run)
+        asking = about.Asking(run, job, runtime)  # not before: the job's start is what a person waits for
         watching.watch(run, job, runtime)
     except Stopped:
         _remove(run, job, runtime)
@@ -143,6 +145,8 @@ def supervise(run: RunPaths) -> None:
         endings.end(run, words.FAILED, failure.reason, message=failure.what, next=failure.next_step)
     finally:
         allocation.give_back(run, held)
+        if asking is not None:
+            asking.finish()
 
 
 def _presence(run: RunPaths, job: Job, runtime: Runtime) -> Presence:

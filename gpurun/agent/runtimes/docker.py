@@ -10,7 +10,7 @@ import time
 from dataclasses import replace
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
-from .. import docker_layers, facts, image, programs, services
+from .. import about, docker_layers, facts, image, programs, services
 from .. import vocabulary as words
 from ..engine import Engine, EngineError
 from ..errors import AgentError, RunFailed
@@ -20,10 +20,21 @@ from ..identity import identity, login
 from ..mounts import bind
 from ..paths import RunPaths
 from . import Job, Presence, Say, wrapper
-from .container import Container, create, device_files, fresh_shell, name_of, relay, shell_beside, token_label
+from .container import (
+    Container,
+    create,
+    device_files,
+    fresh_shell,
+    gpu_options,
+    name_of,
+    relay,
+    shell_beside,
+    token_label,
+)
 
 PATIENCE = 120.0  # seconds that an engine may be away while a job is started: it may be restarting
 SHORT_PATIENCE = 10.0
+ABOUT_IN = 180.0  # seconds for an image to tell what it has, on a disk that is busy
 
 
 def parse_state(state: Mapping[str, Any]) -> Presence:
@@ -143,6 +154,9 @@ class Docker:
             self._facts = cached if fresh else self.engine.facts(patience=PATIENCE)
         return self._facts
 
+    def about(self, run: RunPaths, job: Job, prepared: Dict[str, Any]) -> Optional[Dict[str, Any]]:
+        return ask_image(self.engine, prepared["image_id"])
+
     def presence(self, run: RunPaths, job: Job) -> Presence:
         try:
             # Not `inspect`: it fails in the same way for a container that is not there and an engine that is down.
@@ -241,6 +255,23 @@ class Docker:
             raise AgentError("image_gone", "the image of run %s is gone from the host" % run.id, "submit it again")
         container = self._container(run, job, prepared["image_id"], [])
         return self.engine.command(*fresh_shell(container, command, tty=tty))
+
+
+def ask_image(engine: Engine, image_id: str) -> Optional[Dict[str, Any]]:
+    """What an image's Python has, asked in a container of its own without network, mounts and rights."""
+    confined = [
+        "--network",
+        "none",
+        "--cap-drop",
+        "ALL",
+        "--security-opt",
+        "no-new-privileges",
+        "--user",
+        "65534:65534",
+    ]
+    command = ["run", "--rm", "--interactive", *confined, *gpu_options([], []), "--entrypoint", "/bin/sh", image_id]
+    answer = programs.ask(engine.command(*command, *about.command()), timeout=ABOUT_IN, stdin=about.program())
+    return about.parse(answer)
 
 
 def _lay_out(container: Container) -> None:

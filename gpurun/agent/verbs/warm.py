@@ -12,14 +12,16 @@ import hashlib
 import os
 import time
 import traceback
+from contextlib import suppress
 from typing import Any, Dict
 
-from .. import facts, fits, image, locks
+from .. import about, facts, fits, image, locks
 from ..dispatch import Frames
 from ..engine import Engine
 from ..errors import AgentError, RunFailed
 from ..files import read_json, write_json
 from ..paths import HostPaths
+from ..runtimes.docker import ask_image
 
 TICK = 0.2
 
@@ -44,7 +46,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
             os._exit(0)
         try:
             _redirect(host.warm_log(_key(name)))
-            write_json(host.warm(_key(name)), _make(Engine(known["engine"]["argv"]), request))
+            write_json(host.warm(_key(name)), _make(Engine(known["engine"]["argv"]), request, host))
         except BaseException:  # noqa: BLE001 (this process must not go on as the verb that started it)
             os.write(2, traceback.format_exc().encode())
         os._exit(0)
@@ -68,14 +70,24 @@ def stream(request: Dict[str, Any], host: HostPaths, out: Frames) -> None:
     out.end(read_json(host.warm(key)) or {"ok": False, "what": "it was broken off", "next": "run the command again"})
 
 
-def _make(engine: Engine, request: Dict[str, Any]) -> Dict[str, Any]:
+def _make(engine: Engine, request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     began = time.time()
     try:
         made = image.ensure(engine, request, "", _say)
     except (RunFailed, AgentError) as error:
         return {"ok": False, "what": error.what, "next": error.next_step}
     seconds = round(time.time() - began, 1)
+    with suppress(AgentError):  # nothing depends on it
+        _ask_about(engine, host, made.id)
     return {"ok": True, "image": made.reference, "digest": made.digest, "id": made.id, "seconds": seconds}
+
+
+def _ask_about(engine: Engine, host: HostPaths, image_id: str) -> None:
+    """What the image has, for the record of the runs in it."""
+    if read_json(host.about(about.key(image_id))) is None:
+        found = ask_image(engine, image_id)
+        if found is not None:
+            about.keep(host, about.key(image_id), found)
 
 
 def _pass_on(path: str, offset: int, out: Frames) -> int:
