@@ -35,7 +35,10 @@ _HINTS: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
     ),
     (
         r"No CUDA GPUs are available|MisconfigurationException: No supported gpu backend",
-        lambda m: "the job sees no GPU: --gpus 1, or accelerator='auto' in the Trainer",
+        lambda m: (
+            "the job sees no GPU: --gpus 1, or accelerator='auto' in the Trainer; with both, gpurun host check --gpu "
+            "says what is amiss"
+        ),
     ),
     (
         r"CUDA driver version is insufficient|driver on your system is too old",

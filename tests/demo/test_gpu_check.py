@@ -1,0 +1,61 @@
+"""The tries of the GPU check on real torch, as far as a CPU can make them."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from gpurun.agent import services
+
+PROGRAM = Path(services.PROGRAMS) / "gpucheck_service.py"
+
+
+@pytest.fixture
+def check(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    monkeypatch.syspath_prepend(services.PROGRAMS)
+    yield importlib.import_module("gpucheck_service")
+    for name in ("gpucheck_service", "told"):
+        sys.modules.pop(name, None)
+
+
+def test_the_tries_pass_on_a_cpu() -> None:
+    done = subprocess.run([sys.executable, PROGRAM, "--device", "cpu"], capture_output=True, text=True, check=False)
+    found = {told["topic"]: told for told in map(json.loads, done.stdout.splitlines())}
+    for topic in ("CPU float32", "CPU float16", "CPU bfloat16", "between GPUs"):
+        assert found[topic]["status"] == "ok", found[topic]
+    assert "2 processes added up over gloo" in found["between GPUs"]["found"]
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_wrong_product_is_seen(check: ModuleType, monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
+    """One element of a million is wrong by one: what a broken multiplier does."""
+    right = torch.Tensor.__matmul__
+
+    def wrong(left: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        made = right(left, other)
+        if made.dtype != torch.float64:
+            made[17, 23] += 4 if dtype == "bfloat16" else 1
+        return made
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", wrong)
+    told = check.try_product(torch, "cpu", "CPU", dtype)
+    assert told["status"] == "fail"
+    assert "differs from the CPU's by" in told["found"]
+    assert "do not train on it" in told["mend"]
+
+
+def test_processes_that_cannot_meet_are_told(check: ModuleType) -> None:
+    """NCCL without a GPU: the path of a real failure."""
+    told = check.together("nccl", 2)
+    assert told["status"] == "fail"
+    assert told["found"].startswith("nccl: ")
+    assert len(told["found"]) > len("nccl: ")
