@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import subprocess
 import sys
@@ -14,16 +13,14 @@ import pytest
 import torch
 
 from gpurun.agent import services
+from tests.services import loaded
 
 PROGRAM = Path(services.PROGRAMS) / "gpucheck_service.py"
 
 
 @pytest.fixture
 def check(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(services.PROGRAMS)
-    yield importlib.import_module("gpucheck_service")
-    for name in ("gpucheck_service", "told"):
-        sys.modules.pop(name, None)
+    yield from loaded("gpucheck_service", monkeypatch)
 
 
 def test_the_tries_pass_on_a_cpu() -> None:

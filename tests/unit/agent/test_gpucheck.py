@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import ctypes
-import importlib
 import json
-import sys
 from collections.abc import Iterator
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
-from gpurun.agent import services
+from tests.services import loaded
 
 
 @pytest.fixture
 def check(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The program, which is a top-level module where it runs."""
-    monkeypatch.syspath_prepend(services.PROGRAMS)
-    yield importlib.import_module("gpucheck_service")
-    for name in ("gpucheck_service", "told"):
-        sys.modules.pop(name, None)
+    yield from loaded("gpucheck_service", monkeypatch)
 
 
 def driver(monkeypatch: pytest.MonkeyPatch, speaks: int, code: int) -> None:
