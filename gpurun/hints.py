@@ -42,7 +42,7 @@ _HINTS: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
     ),
     (
         r"CUDA driver version is insufficient|driver on your system is too old",
-        lambda m: "the host's NVIDIA driver is too old for this image: gpurun host check shows both",
+        lambda m: "the host's NVIDIA driver is too old for this image: gpurun host check says which it runs",
     ),
     (
         r"No kernel image is available|no kernel image is available",
