@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "about_python.py")
 AT_THE_END = 30.0  # seconds that a supervisor stays for an answer when its run is over
-SHOWN = ("python", "torch", "cuda", "cudnn", "lightning", "driver")  # what a RunRecord has of it
+TOLD = ("python", "torch", "cuda", "cudnn", "lightning")  # what about_python.py tells, beside the packages
+SHOWN = (*TOLD, "driver")  # what a RunRecord has of it
 
 
 class Asking:
@@ -42,16 +43,26 @@ class Asking:
 def _note(run: RunPaths, job: Job, runtime: Runtime) -> None:
     try:
         prepared = journal.fold(run).prepared
-        name = key(prepared["image_id"] or prepared["environment"])
-        found = read_json(run.host.about(name))
-        if found is None:
-            found = runtime.about(run, job, prepared)
-            if found is None:
-                return
-            keep(run.host, name, found)
+        found = _known(run, job, runtime, prepared) or {}
         write_json(run.environment, record(run, job, prepared, found))
     except Exception:  # noqa: BLE001 (a run without this record is better than none)
         traceback.print_exc()
+
+
+def _known(run: RunPaths, job: Job, runtime: Runtime, prepared: Dict[str, Any]) -> Optional[Dict[str, Any]]:
+    """What image or environment have: as it was told before, or as it is told now. None where nobody tells."""
+    name = key(prepared["image_id"] or prepared["environment"])
+    found: Optional[Dict[str, Any]] = read_json(run.host.about(name))
+    if found is not None:
+        return found
+    try:
+        found = runtime.about(run, job, prepared)
+    except (AgentError, OSError, ValueError):
+        traceback.print_exc()
+        return None
+    if found is not None:
+        keep(run.host, name, found)
+    return found
 
 
 def keep(host: HostPaths, name: str, found: Dict[str, Any]) -> None:
@@ -71,7 +82,8 @@ def record(run: RunPaths, job: Job, prepared: Dict[str, Any], found: Dict[str, A
     return {
         "runtime": job["host"]["runtime"],
         **{name: prepared.get(name) for name in kept},
-        **found,
+        **{name: found.get(name) for name in TOLD},
+        "packages": found.get("packages", {}),
         "driver": _driver(run.host),
         "gpus": journal.fold(run).gpus,
     }

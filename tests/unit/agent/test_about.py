@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 
-from gpurun.agent import about, about_python
+from gpurun.agent import about, about_python, journal
 from gpurun.agent.errors import AgentError
 from gpurun.agent.programs import Answer
+from gpurun.agent.runtimes.docker import Docker
 from tests.unit.agent.conftest import AgentHost
+from tests.unit.agent.run_folder import RunFolder
+from tests.unit.agent.scripted_engine import ScriptedEngine
 
 
 def ask(packages: Path) -> dict[str, Any]:
@@ -62,6 +65,20 @@ def test_an_image_without_python_has_nothing_to_tell() -> None:
     assert about.parse(Answer(127, b"", b"")) is None
     with pytest.raises(AgentError, match="could not be asked what it has: no such daemon"):
         about.parse(Answer(1, b"", b"no such daemon\n"))
+
+
+@pytest.mark.parametrize("code", [127, 125], ids=["no Python in it", "no engine"])
+def test_an_image_that_tells_nothing_is_recorded_all_the_same(tmp_path: Path, code: int) -> None:
+    scripted = ScriptedEngine(tmp_path, [("run --rm", code, "", "no such daemon")])
+    job = {"host": {"runtime": "docker", "engine": scripted.engine.argv}}
+    run = RunFolder(tmp_path / "root", host=job["host"])
+    prepared = {"image": "busybox", "digest": "sha256:1", "image_id": "sha256:2", "environment": None}
+    journal.record(run.paths, "prepared", record=prepared)
+    about.Asking(run.paths, job, Docker(scripted.engine.argv)).finish()
+    found = json.loads(Path(run.paths.environment).read_text())
+    assert (found["image"], found["digest"], found["image_id"]) == ("busybox", "sha256:1", "sha256:2")
+    assert (found["torch"], found["packages"]) == (None, {})
+    assert not (Path(run.host.cache) / "about").exists()  # it is asked again
 
 
 def test_a_run_says_what_it_ran_on(agent: AgentHost) -> None:
