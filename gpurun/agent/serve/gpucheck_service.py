@@ -165,11 +165,16 @@ def each_gpu(torch: Any) -> Iterator[Finding]:
             yield try_product(torch, "cuda:%d" % index, name, dtype)
 
 
-def count(leased: int, seen: int) -> Finding:
+def count(leased: int, names: List[str]) -> Finding:
+    """Whether all that this run was given are there; `names` are those that PyTorch sees."""
+    seen = len(names)
+    what = "PyTorch sees %d GPU%s" % (seen, "s" * (seen != 1))
     if seen == leased:
-        return finding("CUDA", OK, "PyTorch sees %d GPU%s" % (seen, "s" * (seen != 1)))
-    what = "PyTorch sees %d GPUs, and this run was given %d" % (seen, leased)
-    return finding("CUDA", FAIL, what, "see what `nvidia-smi -L` says on the host; MIG slices are used one a process")
+        return finding("CUDA", OK, what)
+    what += ", and this run was given %d" % leased
+    if any(" MIG " in name for name in names):
+        return finding("CUDA", WARN, what, "a process can use one MIG slice: ask for one")
+    return finding("CUDA", FAIL, what, "see what `nvidia-smi -L` says on the host")
 
 
 # --- several GPUs
@@ -289,7 +294,7 @@ def check(leased: int, *, container: bool) -> Iterator[Finding]:
     if not torch.cuda.is_available():
         yield why_no_cuda(torch.version.cuda, container=container)
     else:
-        yield count(leased, torch.cuda.device_count())
+        yield count(leased, [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())])
         yield from each_gpu(torch)
         if torch.cuda.device_count() > 1:
             yield together("nccl", torch.cuda.device_count())

@@ -73,8 +73,10 @@ def test_half_precisions(check: ModuleType, capability: tuple[int, int], status:
 
 
 def test_fewer_gpus_than_leased_are_a_failure(check: ModuleType) -> None:
-    assert check.count(2, 2)["status"] == "ok"
-    assert check.count(2, 1)["status"] == "fail"
+    assert check.count(2, ["A100", "A100"])["status"] == "ok"
+    told = check.count(2, ["A100"])
+    assert (told["status"], told["found"]) == ("fail", "PyTorch sees 1 GPU, and this run was given 2")
+    assert check.count(2, ["NVIDIA A100 MIG 1g.10gb"])["status"] == "warn"  # CUDA's own rule
 
 
 @pytest.mark.parametrize(
