@@ -7,7 +7,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -56,3 +57,40 @@ def test_processes_that_cannot_meet_are_told(check: ModuleType) -> None:
     assert told["status"] == "fail"
     assert told["found"].startswith("nccl: ")
     assert len(told["found"]) > len("nccl: ")
+
+
+def test_the_whole_check_on_two_gpus_that_the_cpu_plays(check: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything but CUDA itself: what is tried on which GPU, in which order, and what an older one is spared."""
+    plain: Any = torch.Tensor.to
+    together = check.together
+
+    def to(tensor: torch.Tensor, where: Any) -> Any:
+        return plain(tensor, "cpu" if str(where).startswith("cuda:") else where)
+
+    names, capabilities = ("NVIDIA H100", "NVIDIA T4"), ((9, 0), (7, 5))
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", names.__getitem__)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", capabilities.__getitem__)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda index: SimpleNamespace(name=names[index], total_memory=80 << 30)
+    )
+    monkeypatch.setattr(check, "together", lambda backend, world: together("gloo" if backend == "nccl" else "", world))
+    found = list(check.check(2, container=True))
+    assert found.pop()["topic"] == "shared memory"  # which depends on this machine
+    assert [(each["topic"], each["status"]) for each in found] == [
+        ("software", "ok"),
+        ("CUDA", "ok"),
+        ("GPU 0", "ok"),
+        ("GPU 0 precision", "ok"),
+        ("GPU 0 float32", "ok"),
+        ("GPU 0 float16", "ok"),
+        ("GPU 0 bfloat16", "ok"),
+        ("GPU 1", "ok"),
+        ("GPU 1 precision", "warn"),
+        ("GPU 1 float32", "ok"),
+        ("GPU 1 float16", "ok"),
+        ("between GPUs", "ok"),
+    ]
+    assert found[2]["found"] == "NVIDIA H100, 80 GB"
