@@ -58,7 +58,7 @@ clean:  ## Remove what was installed in the checkout
 $(INSTALLED): pyproject.toml Makefile | packages
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/pip install --quiet --editable . --group dev 'asyncssh>=2.21' 'tensorboard>=2.18'
+	$(BIN)/pip install --quiet --editable '.[notebook]' --group dev 'asyncssh>=2.21' 'tensorboard>=2.18'
 	touch $@
 
 # torch 2.13.0 is the one that the demo was tried with. No torchvision: beside a CPU build of torch it fails at import.

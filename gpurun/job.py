@@ -38,13 +38,15 @@ def make_job(
     git: dict[str, Any] | None = None,
     run_id: str | None = None,
     service: dict[str, Any] | None = None,
+    notebook: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """job.json without the part that the host adds. `now` in seconds since 1970. `service`: see agent/services.py.
+    `notebook`: see agent/notebooks.py; its script travels in the job.
 
     Raises UsageError when the script does not travel, cannot be started, or when the host lacks data that is asked for.
     """
     spec, project = loaded.spec, loaded.project
-    if spec.script:
+    if spec.script and notebook is None:
         _check_script(spec.script, files)
     name = service["kind"] if service else spec.name or _name_of(spec)
     run = run_id or new_id(name)
@@ -56,9 +58,10 @@ def make_job(
         "owner": getpass.getuser(),
         "created": now,
         "project": {"name": project.name, "root": str(project.root)},
-        "command": [] if service else command(spec, files),
+        "command": [] if service else _command(spec, files, notebook),
         "script": service["kind"] if service else spec.script or f"-m {spec.module}",
         "service": service,
+        "notebook": notebook,
         "ports": [port.model_dump() for port in spec.ports],
         "args": list(spec.args),
         "resources": {"gpus": spec.gpus, "memory": spec.memory, "cpus": spec.cpus, "shm": spec.shm_size},
@@ -90,6 +93,11 @@ def _image(spec: JobConfig, host: Host | None, files: FileList) -> dict[str, Any
     return {"image": None, "base": None, "dockerfile": file}
 
 
+def _command(spec: JobConfig, files: FileList, notebook: dict[str, Any] | None) -> list[str]:
+    """The argv in words: a notebook's script leaves a copy of itself in the job's `notebook/`."""
+    return ["python", f"notebook/{notebook['script']}", *spec.args] if notebook else command(spec, files)
+
+
 def command(spec: JobConfig, files: FileList) -> list[str]:
     """The argv that runs in the workspace; "python" stands for the runtime's Python."""
     if spec.module:
@@ -104,9 +112,7 @@ def command(spec: JobConfig, files: FileList) -> list[str]:
         return ["bash", plain, *spec.args]
     if os.access(files.root / script, os.X_OK):
         return [f"./{script}", *spec.args]
-    if suffix == ".ipynb":
-        raise UsageError(f"{script} is a notebook", f"Make it a script: jupyter nbconvert --to script {script}")
-    raise UsageError(f"{script} is neither a .py nor a .sh, nor executable", f"chmod +x {script}")
+    raise UsageError(f"{script} is neither a .py, an .ipynb nor a .sh, nor executable", f"chmod +x {script}")
 
 
 def _check_script(script: str, files: FileList) -> None:

@@ -1,4 +1,4 @@
-"""The project that `gpurun init` writes and `gpurun demo` submits; examples/digits is the source of both."""
+"""The projects that `gpurun init` writes and `gpurun demo` submits: those of examples/ that are made to begin with."""
 
 from __future__ import annotations
 
@@ -9,20 +9,17 @@ from pathlib import Path
 from gpurun.errors import GpurunError, UsageError
 
 PACKAGE = Path(__file__).parent
+DEFAULT = "digits"
+_ALL_HAVE = (
+    ".gitignore", ".gpurunignore", "README.md", "data/__init__.py", "gpurun.toml", "models/__init__.py", "predict.py",
+    "requirements.txt", "train.py",
+)  # fmt: skip
 # By name, because somebody may have trained in the checkout's own copy.
-FILES = (
-    ".gitignore",
-    ".gpurunignore",
-    "README.md",
-    "data/__init__.py",
-    "data/digits.py",
-    "gpurun.toml",
-    "models/__init__.py",
-    "models/cnn.py",
-    "predict.py",
-    "requirements.txt",
-    "train.py",
-)
+TEMPLATES = {
+    "digits": tuple(sorted((*_ALL_HAVE, "data/digits.py", "models/cnn.py"))),
+    "mnist": tuple(sorted((*_ALL_HAVE, "data/mnist.py", "models/cnn.py"))),
+    "bare": tuple(sorted((*_ALL_HAVE, "data/dataset.py", "models/model.py"))),
+}
 
 
 def example(name: str) -> Path:
@@ -33,24 +30,26 @@ def example(name: str) -> Path:
     raise GpurunError(f"the example {name!r} is missing from this installation", "Install gpurun again.")
 
 
-def write_project(directory: Path, name: str) -> list[Path]:
+def write_project(directory: Path, name: str, template: str = DEFAULT) -> list[Path]:
     """Write the project as `name` into `directory`, which is made when missing; the files that were written.
 
-    A file that exists is left as it is. Raises UsageError, before anything is written, when something else
-    stands where a folder is needed.
+    A file that exists is left as it is. Raises UsageError, before anything is written, when there is no such template, or
+    something else stands where a folder is needed.
     """
-    source = example("digits")
+    if template not in TEMPLATES:
+        raise UsageError(f"there is no template {template!r}", f"Name one of {', '.join(TEMPLATES)}.")
+    source, files = example(template), TEMPLATES[template]
     name = "".join(character for character in name if character.isprintable()).strip()[:60] or "project"
-    for folder in sorted({(directory / file).parent for file in FILES}):
+    for folder in sorted({(directory / file).parent for file in files}):
         _refuse_non_folder(folder)
     written = []
-    for file in FILES:
+    for file in files:
         target = directory / file
         if os.path.lexists(target):
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("x", encoding="utf-8") as out:
-            out.write(_renamed(file, (source / file).read_text(encoding="utf-8"), name))
+            out.write(_renamed(file, (source / file).read_text(encoding="utf-8"), template, name))
         written.append(target)
     return written
 
@@ -63,10 +62,10 @@ def _refuse_non_folder(folder: Path) -> None:
         )
 
 
-def _renamed(file: str, text: str, name: str) -> str:
-    """The text of a file of examples/digits as that of the project `name`."""
+def _renamed(file: str, text: str, template: str, name: str) -> str:
+    """The text of a template's file as that of the project `name`."""
     if file == "README.md":
-        return text.replace("# digits\n", f"# {name}\n", 1)
+        return text.replace(f"# {template}\n", f"# {name}\n", 1)
     if file == "gpurun.toml":
-        return text.replace('name = "digits"', f"name = {json.dumps(name, ensure_ascii=False)}", 1)
+        return text.replace(f'name = "{template}"', f"name = {json.dumps(name, ensure_ascii=False)}", 1)
     return text

@@ -59,14 +59,23 @@ def make_plan(
     """List the project's files and write the job. Reads the project alone. `service`: one that has the project's code."""
     from gpurun.dependencies import find_dependencies
     from gpurun.job import make_job
+    from gpurun.notebook import of_job
     from gpurun.project import git_facts
 
+    notebook = None if service else of_job.read(loaded)
     files = _list(loaded)
     git = git_facts(loaded.project.root, files.has)
     found = find_dependencies(files, loaded.spec.dependencies, own_image=_own_image(loaded))
     now = time.time() if now is None else now
-    job = make_job(loaded, files, now=now, dependencies=found.job, git=git, run_id=run_id, service=service)
-    return Plan(loaded, files, job, (*files.notes, *([found.note] if found.note else [])), found.needs_agent)
+    told, notes = None, [*files.notes, *([found.note] if found.note else [])]
+    if notebook is not None:
+        found = of_job.with_requirements(found, loaded, notebook)
+        told = of_job.of_job(loaded, notebook)
+        notes += of_job.notes(loaded, notebook)
+    job = make_job(
+        loaded, files, now=now, dependencies=found.job, git=git, run_id=run_id, service=service, notebook=told
+    )
+    return Plan(loaded, files, job, tuple(notes), found.needs_agent)
 
 
 def submit(wire: Wire, plan: Callable[[], Plan], report: Report, *, follow: bool) -> Started:
@@ -130,10 +139,10 @@ def _send_and_start(
         wire = replace(wire, connection=wire.connection.with_agent())
     for attempt in range(1, SYNC_AGAIN + 1):
         report.say(f"sending to {wire.host}")
-        if files.count:
+        for part in _parts(plan.loaded, files):
             rsync.push(
                 wire.connection,
-                files,
+                part,
                 prepared["snapshot"],
                 link_dest,
                 progress=functools.partial(_tell_progress, report, files.bytes),
@@ -182,4 +191,18 @@ def _own_image(loaded: Loaded) -> bool:
 def _list(loaded: Loaded) -> FileList:
     from gpurun.files import list_files
 
-    return list_files(loaded.project, exclude=loaded.spec.exclude, env_files=loaded.env_files)
+    files = list_files(loaded.project, exclude=loaded.spec.exclude, env_files=loaded.env_files)
+    if loaded.session is None:
+        return files
+    from gpurun.notebook import session
+
+    return session.laid_over(files, loaded.session)
+
+
+def _parts(loaded: Loaded, files: FileList) -> list[FileList]:
+    """What one rsync can send, each from a folder of its own; none when nothing is to be sent."""
+    if loaded.session is None:
+        return [files] if files.count else []
+    from gpurun.notebook import session
+
+    return session.parts(files, loaded.session)

@@ -12,7 +12,7 @@ import os
 import secrets
 from typing import Any, Dict, List, Mapping, Optional
 
-from . import journal, sockets
+from . import journal, notebooks, sockets
 from . import vocabulary as words
 from .files import read_json, write_atomically, write_json
 from .paths import HostPaths, RunPaths
@@ -37,7 +37,7 @@ def command(job: Mapping[str, Any], ro: str) -> List[str]:
     """What the job runs; `ro` is where it sees the run's ro/."""
     service = kind(job)
     if service is None:
-        return list(job["command"])
+        return notebooks.command(job, ro) if job.get("notebook") else list(job["command"])
     return ["python", "%s/%s/%s_service.py" % (ro, _FOLDER, service)]
 
 

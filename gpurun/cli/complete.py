@@ -31,5 +31,12 @@ def scripts(incomplete: str) -> list[str]:
     except OSError:
         return []
     names = [path.name + "/" * path.is_dir() for path in found if not path.name.startswith(".")]
-    wanted = (".py", ".sh", ".toml", "/")
+    wanted = (".py", ".ipynb", ".sh", ".toml", "/")
     return [before + name for name in names if name.startswith(beginning) and name.endswith(wanted)]
+
+
+def templates(incomplete: str) -> list[str]:
+    """What `gpurun init` can write."""
+    from gpurun.project_template import TEMPLATES
+
+    return [name for name in TEMPLATES if name.startswith(incomplete)]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,6 +20,7 @@ from gpurun.errors import UsageError
 
 if TYPE_CHECKING:
     from gpurun.config.load import Loaded
+    from gpurun.notebook.session import Session
     from gpurun.submit import Plan, Started
     from gpurun.wire import Wire
 
@@ -25,7 +29,9 @@ EXAMPLES = """\
 gpurun submit train.py
 gpurun submit train.py --gpus 2 -f -- --lr 1e-3 --epochs 20
 gpurun submit -m vision.train -H box --max-duration 12h
-gpurun submit jobs/digits.toml --dry-run"""
+gpurun submit jobs/digits.toml --dry-run
+gpurun submit train.ipynb -f
+gpurun submit jupyter-7f3k:train.ipynb     out of a session on the host"""
 
 RESOURCES, SETTING, AFTER = "Resources", "Where and how", "What happens then"
 
@@ -36,7 +42,7 @@ def submit(
         str | None,
         typer.Argument(
             metavar="SCRIPT|JOBFILE",
-            help="A .py, a .sh or an executable of the project, or a job file (.toml).",
+            help="A .py, an .ipynb, a .sh or an executable of the project, or a job file (.toml).",
             autocompletion=complete.scripts,
             show_default=False,
         ),
@@ -120,17 +126,48 @@ def submit(
         "cpus": cpus, "shm_size": shm_size, "env": env or None, "env_file": env_file, "mounts": mount or None,
         "max_duration": max_duration, "host": host, "args": ctx.meta.get(KEY), "fetch": fetch or None,
     }  # fmt: skip
-    if dry_run:
-        return plan_shown.show(_load(said, target), as_json=as_json)
-    if fetch and not follow:
+    if fetch and not follow and not dry_run:
         raise UsageError("--fetch waits for the run's end, so it wants -f", "add -f, or fetch later: gpurun fetch")
-    return _submit(said, target, follow=follow, yes=yes, as_json=as_json)
+    with _asked(said, target) as asked:
+        if dry_run:
+            return plan_shown.show(asked.load(), as_json=as_json)
+        return _submit(asked, follow=follow, yes=yes, as_json=as_json)
 
 
-def _load(said: dict[str, Any], target: str | None) -> Loaded:
-    from gpurun.config.load import load  # slow: it brings the schema
+@dataclass(frozen=True)
+class _Asked:
+    """What was typed, and where it is to be read from."""
 
-    return load(said, target)
+    said: dict[str, Any]
+    target: str | None
+    folder: Path | None = None  # in place of the working directory
+    session: Session | None = None
+
+    def load(self) -> Loaded:
+        from gpurun.config.load import load  # slow: it brings the schema
+
+        return replace(load(self.said, self.target, self.folder), session=self.session)
+
+
+@contextlib.contextmanager
+def _asked(said: dict[str, Any], target: str | None) -> Iterator[_Asked]:
+    """RUN:train.ipynb is brought from its session first, into a folder that lasts until the submit is over."""
+    if target is None or ":" not in target or not target.endswith(".ipynb"):
+        yield _Asked(said, target)
+        return
+    import tempfile
+
+    from gpurun.notebook import session
+
+    if not session.is_meant(target, Path.cwd()):
+        yield _Asked(said, target)
+        return
+    with tempfile.TemporaryDirectory(prefix="gpurun-") as folder:
+        with output.activity() as say:
+            say(f"bringing {target}")
+            found = session.bring(target, Path(folder))
+        host = said["host"] or found.host
+        yield _Asked({**said, "host": host, "script": found.notebook}, None, found.project_root, found)
 
 
 class _ForAnotherHost(Exception):
@@ -141,16 +178,16 @@ class _ForAnotherHost(Exception):
         self.loaded = loaded
 
 
-def _submit(said: dict[str, Any], target: str | None, *, follow: bool, yes: bool, as_json: bool) -> int:
+def _submit(asked: _Asked, *, follow: bool, yes: bool, as_json: bool) -> int:
     """Over a connection that stands, ssh starts first, and the configuration is checked while it travels."""
     from gpurun.config.early import likely_host
     from gpurun.wire import connect
 
-    likely = likely_host(said["host"], target)
+    likely = likely_host(asked.said["host"], asked.target, asked.folder)
     if likely is not None and (wire := connect(likely)).connection.is_warm:
 
         def plan() -> Plan:
-            loaded = _load(said, target)
+            loaded = asked.load()
             if loaded.host != likely:
                 raise _ForAnotherHost(loaded)
             return _make_plan(loaded)
@@ -160,7 +197,7 @@ def _submit(said: dict[str, Any], target: str | None, *, follow: bool, yes: bool
         except _ForAnotherHost as other:
             loaded = other.loaded
     else:
-        loaded = _load(said, target)
+        loaded = asked.load()
     assert loaded.host is not None
     wire = connect(loaded.host)
     done = _make_plan(loaded)

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpurun.config import hosts, problems, toml
 from gpurun.config.envfile import read_env_file
@@ -19,6 +19,9 @@ from gpurun.config.schema import JOB_FILE_ONLY, JobConfig, MountConfig
 from gpurun.errors import UsageError
 from gpurun.project import Project, find_project, project_at
 from gpurun.secret import Secret
+
+if TYPE_CHECKING:
+    from gpurun.notebook.session import Session
 
 # How a key is typed, where that is not `--key`.
 _OPTIONS = {"script": "SCRIPT", "module": "-m", "args": "ARGS", "env": "-e/--env", "mounts": "--mount"}
@@ -35,6 +38,7 @@ class Loaded:
     sources: Mapping[str, str]
     job_file: Path | None
     env_files: tuple[Path, ...]  # they never travel with the project's files
+    session: Session | None = None  # the script is a notebook of that session on a host
 
 
 @dataclass(frozen=True)

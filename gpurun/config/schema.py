@@ -176,7 +176,7 @@ class JobConfig(_Table):
     """What a job says."""
 
     script: str | None = None
-    """The program, relative to the project's root: a `.py`, a `.sh` or an executable. Job file only."""
+    """The program, relative to the project's root: a `.py`, an `.ipynb`, a `.sh` or an executable. Job file only."""
     module: str | None = None
     """A Python module to run in place of a script, as `python -m` does. Job file only."""
     args: tuple[str, ...] = ()

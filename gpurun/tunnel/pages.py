@@ -24,8 +24,8 @@ _WAITING = """\
 <body>
 <h1>Waiting for {what} on {host}</h1>
 <i></i>
-<p>It does not answer at the moment. This page opens by itself as soon as it does. The terminal in which
-<code>gpurun tunnel</code> runs says how the connection is.</p>
+<p>It does not answer at the moment. This page opens by itself as soon as it does.
+<code>gpurun tunnel --list</code> says how the connection is.</p>
 </body>
 </html>
 """

@@ -15,7 +15,7 @@ from typing import IO
 from gpurun.errors import UsageError
 
 UP, HEALING, LOGIN = "up", "healing", "wants a login"
-CLOSES_IN = 10.0  # seconds
+CLOSES_IN = 20.0  # seconds: a try to reach a dead host takes its time
 
 
 @dataclass(frozen=True)

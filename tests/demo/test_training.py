@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,10 @@ import time
 from pathlib import Path
 
 import pytest
+
+from gpurun.agent import notebooks
+from gpurun.agent.paths import HostPaths
+from gpurun.notebook.convert import convert
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -96,5 +101,63 @@ def test_digits_take_a_precision(tmp_path: Path) -> None:
 def test_mnist_trains_on_made_up_images(tmp_path: Path) -> None:
     project = copied("mnist", tmp_path)
     python(project, "train.py", "--fake-data", "--epochs", "2", "--workers", "1")
-    assert (project / "checkpoints" / "best.ckpt").is_file()
     assert metrics(project, "val_acc")[-1] >= 0.97
+    found = json.loads(python(project, "predict.py", "--json"))
+    assert (found["images"], found["val_acc"]) == (512, pytest.approx(max(metrics(project, "val_acc")), abs=1e-6))
+
+
+def test_cifar10_trains_on_made_up_images_in_one_process_and_in_two(tmp_path: Path) -> None:
+    project = copied("cifar10", tmp_path)
+    little = ("--fake-data", "--width", "4", "--workers", "0", "--batch-size", "64", "--lr", "0.02")
+    python(project, "train.py", *little, "--epochs", "2", "--precision", "bf16-mixed")
+    found = json.loads(python(project, "predict.py", "--json"))
+    assert found["images"] == 512
+    assert found["val_acc"] >= 0.5  # by chance: 0.1
+    printed = python(project, "train.py", *little, "--epochs", "1", "--devices", "2", "--accelerator", "cpu")
+    assert "MEMBER: 2/2" in printed
+
+
+def test_defects_are_found(tmp_path: Path) -> None:
+    project = copied("defects", tmp_path)
+    python(project, "train.py", "--images", "3000", "--epochs", "6")
+    found = json.loads(python(project, "predict.py", "--parts", "1000", "--json"))
+    print(f"defects: precision {found['precision']:.3f}, recall {found['recall']:.3f}")
+    assert found["recall"] >= 0.6
+    assert found["precision"] >= 0.6
+    assert sum(map(sum, found["confusion"])) == 1000
+    for name in ("val_precision", "val_recall", "val_recall_stain", "val_precision_good"):
+        assert len(metrics(project, name)) == 6
+
+
+def test_the_images_with_defects_are_the_same_everywhere(tmp_path: Path) -> None:
+    project = copied("defects", tmp_path)
+    say = (
+        "from data.surfaces import draw_surfaces as d; i, l = d(300, 5); print(l.bincount().tolist(), i.mean().item())"
+    )
+    first, second = (python(project, "-c", say) for _ in range(2))
+    assert first == second
+    good, *bad = json.loads(first.split("] ")[0] + "]")
+    assert good > 250
+    assert min(bad) >= 1
+
+
+def test_the_bare_project_trains(tmp_path: Path) -> None:
+    project = copied("bare", tmp_path)
+    python(project, "train.py")
+    found = re.search(r"validation loss ([\d.]+)", python(project, "predict.py"))
+    assert found
+    assert float(found[1]) < 0.2
+
+
+def test_the_notebook_trains_as_a_run_does(tmp_path: Path) -> None:
+    run = HostPaths(str(tmp_path / "host")).run("train-7f3k")
+    script = convert((CHECKOUT / "examples/notebook/train.ipynb").read_text(), "train.ipynb").source
+    job = {"notebook": {"path": "train.ipynb", "script": "train.py", "source": script}, "args": []}
+    notebooks.lay_out(run, job)
+    project = copied("notebook", tmp_path)
+    program, *more = notebooks.command(job, run.ro)
+    assert program == "python"
+    printed = python(project, *more)
+    assert "[cell 3] wall time" in printed
+    assert {path.name for path in (project / "notebook").iterdir()} == {"cell-02-1.png", "cell-04-1.png", "train.py"}
+    assert json.loads(python(project, "predict.py", "--json"))["acc"] >= 0.95

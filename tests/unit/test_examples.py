@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -11,9 +12,10 @@ import pytest
 from packaging.requirements import Requirement
 
 from gpurun.config.schema import JOB_FILE_ONLY, JobConfig
+from gpurun.notebook.convert import convert
 
 CHECKOUT = Path(__file__).parents[2]
-EXAMPLES = sorted(path.parent for path in (CHECKOUT / "examples").glob("*/train.py"))
+EXAMPLES = sorted(path.parent for path in (CHECKOUT / "examples").glob("*/train.*"))
 JOBS = sorted((CHECKOUT / "jobs").glob("*.toml"))
 
 
@@ -27,15 +29,26 @@ def requirements(example: Path) -> dict[str, Requirement]:
     return {requirement.name: requirement for requirement in parsed}
 
 
-def test_both_examples_are_seen() -> None:
-    assert [path.name for path in EXAMPLES] == ["digits", "mnist"]
-    assert len(JOBS) >= 5
+def modules(example: Path) -> list[ast.Module]:
+    """All of its code; a notebook's as the script that it becomes."""
+    notebook = example / "train.ipynb"
+    scripts = [convert(notebook.read_text(), notebook.name).source] if notebook.exists() else []
+    return [ast.parse(text) for text in [*(path.read_text() for path in example.rglob("*.py")), *scripts]]
+
+
+def test_all_examples_are_seen() -> None:
+    assert [path.name for path in EXAMPLES] == ["bare", "cifar10", "defects", "digits", "mnist", "notebook"]
+    assert {job.stem for job in JOBS} >= {"cifar10", "defects", "digits", "mnist", "notebook"}
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=by_name)
 def test_the_shape(example: Path) -> None:
-    for name in ("train.py", "models/__init__.py", "data/__init__.py", "requirements.txt", "gpurun.toml", "README.md"):
+    script = "train.ipynb" if example.name == "notebook" else "train.py"
+    for name in (script, "predict.py", "models/__init__.py", "data/__init__.py", "requirements.txt", "gpurun.toml"):
         assert (example / name).is_file()
+    readme = (example / "README.md").read_text()
+    assert readme.startswith(f"# {example.name}\n")
+    assert "predict.py fetched/<run-id>/checkpoints/best.ckpt" in readme
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=by_name)
@@ -50,15 +63,14 @@ def test_data_and_models_are_code_that_git_does_not_ignore(example: Path) -> Non
 def test_every_package_that_is_imported_is_required(example: Path) -> None:
     named = {"sklearn": "scikit-learn"}
     imported = set()
-    for path in example.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+    for module in modules(example):
+        for node in ast.walk(module):
             if isinstance(node, ast.Import):
                 imported |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 imported.add(node.module.split(".")[0])
-    ours = {"data", "models"}
-    stdlib = {"__future__", "argparse", "json", "os", "pathlib", "sys", "warnings"}
-    wanted = {named.get(name, name) for name in imported - ours - stdlib} | {"tensorboard"}
+    ours = {"data", "models", "gpurun_notebook"}
+    wanted = {named.get(name, name) for name in imported - ours - sys.stdlib_module_names} | {"tensorboard"}
     assert wanted == set(requirements(example))
 
 
@@ -93,6 +105,9 @@ def test_a_job_file_gives_options_that_the_script_knows(job: Path) -> None:
     config = JobConfig(**tomllib.loads(job.read_text()))
     assert config.project is not None
     assert config.script is not None
+    if config.script.endswith(".ipynb"):
+        assert config.args == ()
+        return
     script = ast.parse((job.parent / config.project / config.script).read_text())
     known = {
         node.args[0].value

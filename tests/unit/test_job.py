@@ -81,6 +81,7 @@ def test_the_whole_job(project: Path) -> None:
             "registry_mirror": None,
         },
         "service": None,
+        "notebook": None,
         "ports": [],
         "fetch_hint": "gpurun fetch train-7f3k",
     }
@@ -136,8 +137,7 @@ def test_a_module(project: Path) -> None:
 @pytest.mark.parametrize(
     ("script", "says", "step"),
     [
-        ("notes.txt", "neither a .py nor a .sh", "chmod +x notes.txt"),
-        ("explore.ipynb", "is a notebook", "jupyter nbconvert --to script"),
+        ("notes.txt", r"neither a \.py, an \.ipynb nor a \.sh", "chmod +x notes.txt"),
     ],
 )
 def test_what_cannot_be_started(project: Path, script: str, says: str, step: str) -> None:

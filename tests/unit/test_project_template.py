@@ -1,4 +1,4 @@
-"""`gpurun init` writes examples/digits under another name, and never over what is there."""
+"""`gpurun init` writes an example under another name, and never over what is there."""
 
 from __future__ import annotations
 
@@ -10,33 +10,48 @@ import pytest
 
 from gpurun.config.schema import JobConfig
 from gpurun.errors import UsageError
-from gpurun.project_template import FILES, example, write_project
+from gpurun.project_template import DEFAULT, TEMPLATES, example, write_project
 
 CHECKOUT = Path(__file__).parents[2]
+FILES = TEMPLATES[DEFAULT]
+
+every_template = pytest.mark.parametrize("template", list(TEMPLATES))
 
 
-def test_the_list_of_files_is_what_the_example_holds() -> None:
+@every_template
+def test_the_list_of_files_is_what_the_example_holds(template: str) -> None:
     tracked = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=CHECKOUT / "examples" / "digits",
+        cwd=CHECKOUT / "examples" / template,
         capture_output=True,
         text=True,
         check=True,
     )
-    assert sorted(FILES) == sorted(tracked.stdout.split())
+    assert sorted(TEMPLATES[template]) == sorted(tracked.stdout.split())
 
 
-def test_every_file_is_written_once(tmp_path: Path) -> None:
-    written = write_project(tmp_path / "new" / "project", "vision")
-    assert [str(path.relative_to(tmp_path / "new" / "project")) for path in written] == list(FILES)
-    assert (tmp_path / "new/project/README.md").read_text().startswith("# vision\n")
-    assert write_project(tmp_path / "new" / "project", "vision") == []
+@every_template
+def test_every_file_is_written_once(tmp_path: Path, template: str) -> None:
+    folder = tmp_path / "new" / "project"
+    written = write_project(folder, "vision", template)
+    assert [str(path.relative_to(folder)) for path in written] == list(TEMPLATES[template])
+    assert (folder / "README.md").read_text().startswith("# vision\n")
+    assert tomllib.loads((folder / "gpurun.toml").read_text())["name"] == "vision"
+    assert write_project(folder, "vision", template) == []
 
 
-def test_the_code_is_the_examples(tmp_path: Path) -> None:
-    write_project(tmp_path, "vision")
-    for file in set(FILES) - {"README.md", "gpurun.toml"}:
-        assert (tmp_path / file).read_bytes() == (example("digits") / file).read_bytes()
+@every_template
+def test_the_code_is_the_examples(tmp_path: Path, template: str) -> None:
+    write_project(tmp_path, "vision", template)
+    for file in set(TEMPLATES[template]) - {"README.md", "gpurun.toml"}:
+        assert (tmp_path / file).read_bytes() == (example(template) / file).read_bytes()
+
+
+def test_a_template_that_there_is_not(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no template 'cifar'") as error:
+        write_project(tmp_path / "new", "vision", "cifar")
+    assert "digits, mnist, bare" in error.value.next_step
+    assert not (tmp_path / "new").exists()
 
 
 def test_what_exists_stays(tmp_path: Path) -> None:

@@ -1,0 +1,47 @@
+"""Train: `python train.py --epochs 20 --lr 1e-2`. Writes `checkpoints/`, and TensorBoard and CSV logs under `logs/`."""
+
+from __future__ import annotations
+
+import argparse
+
+from data.dataset import Data
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_info
+from models.model import Model
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=20, help="passes over the training data, at most")
+    parser.add_argument("--lr", type=float, default=1e-2, help="learning rate")
+    parser.add_argument("--batch-size", type=int, default=64, help="samples a step, for each process")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and order")
+    parser.add_argument("--accelerator", default="auto", help="auto, cpu, gpu, ...")
+    parser.add_argument("--devices", default="auto", help="auto, a number, or ids as in 0,2")
+    parser.add_argument("--precision", default="32-true", help="32-true, bf16-mixed, 16-mixed, ...")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    seed_everything(args.seed, workers=True)
+    best = ModelCheckpoint(
+        "checkpoints", filename="best", monitor="val_loss", save_last=True, enable_version_counter=False
+    )
+    trainer = Trainer(
+        accelerator=args.accelerator,
+        devices=args.devices,
+        precision=args.precision,
+        max_epochs=args.epochs,
+        callbacks=[best, EarlyStopping(monitor="val_loss", patience=5), LearningRateMonitor()],
+        logger=[TensorBoardLogger("logs", name="tensorboard"), CSVLogger("logs", name="csv")],
+        log_every_n_steps=10,
+    )
+    trainer.fit(Model(lr=args.lr), datamodule=Data(batch_size=args.batch_size))
+    rank_zero_info(f"best val_loss {best.best_model_score:.4f}  {best.best_model_path}")
+
+
+if __name__ == "__main__":
+    main()
