@@ -35,11 +35,14 @@ _HINTS: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
     ),
     (
         r"No CUDA GPUs are available|MisconfigurationException: No supported gpu backend",
-        lambda m: "the job sees no GPU: --gpus 1, or accelerator='auto' in the Trainer",
+        lambda m: (
+            "the job sees no GPU: --gpus 1, or accelerator='auto' in the Trainer; with both, gpurun host check --gpu "
+            "says what is amiss"
+        ),
     ),
     (
         r"CUDA driver version is insufficient|driver on your system is too old",
-        lambda m: "the host's NVIDIA driver is too old for this image: gpurun host check shows both",
+        lambda m: "the host's NVIDIA driver is too old for this image: gpurun host check says which it runs",
     ),
     (
         r"No kernel image is available|no kernel image is available",

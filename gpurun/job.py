@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from gpurun import catalogue
 from gpurun.agent import vocabulary as words
 from gpurun.errors import UsageError
 from gpurun.project import slug
@@ -67,7 +68,7 @@ def make_job(
         "args": list(spec.args),
         "resources": {"gpus": spec.gpus, "memory": spec.memory, "cpus": spec.cpus, "shm": spec.shm_size},
         "runtime": spec.runtime,
-        "image": spec.image,
+        **_image(spec, loaded.host, files),
         "env": sorted(loaded.env),
         "mounts": _mounts(spec, loaded.host, loaded.sources.get("data", "")),
         "max_duration": spec.max_duration,
@@ -82,6 +83,19 @@ def make_job(
         "profile": _profile(loaded.host),
         "fetch_hint": f"gpurun fetch {run}",
     }
+
+
+def _image(spec: JobConfig, host: Host | None, files: FileList) -> dict[str, Any]:
+    """`image`, `base` (see catalogue.wanted) and `dockerfile`, of which one is told."""
+    if spec.dockerfile is None:
+        return {**catalogue.wanted(spec.image, host), "dockerfile": None}
+    if spec.image is not None:
+        raise UsageError("image and dockerfile are both named, and a job runs in one image", "Leave one of them out.")
+    file = str(PurePosixPath(spec.dockerfile))
+    if not files.has(file):
+        why = files.why_not(file) if os.path.lexists(files.root / file) else "there is no such file"
+        raise UsageError(f"dockerfile: {file} does not travel: {why}", "Name a file, relative to the project's root.")
+    return {"image": None, "base": None, "dockerfile": file}
 
 
 def _command(spec: JobConfig, files: FileList, notebook: dict[str, Any] | None) -> list[str]:
@@ -158,5 +172,4 @@ def _profile(host: Host | None) -> dict[str, Any]:
         "engine": list(host.engine) if host and host.engine else None,
         "pip_index": host.pip_index if host else None,
         "registry_mirror": host.registry_mirror if host else None,
-        "base_image": host.base_image if host else None,
     }

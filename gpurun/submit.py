@@ -65,7 +65,7 @@ def make_plan(
     notebook = None if service else of_job.read(loaded)
     files = list_code(loaded)
     git = git_facts(loaded.project.root, files.has)
-    found = find_dependencies(files, loaded.spec.dependencies, own_image=loaded.spec.image is not None)
+    found = find_dependencies(files, loaded.spec.dependencies, own_image=_own_image(loaded))
     now = time.time() if now is None else now
     told, notes = None, [*files.notes, *([found.note] if found.note else [])]
     if notebook is not None:
@@ -179,6 +179,14 @@ def _start(wire: Wire, plan: Plan, files: FileList, job: dict[str, Any], *, foll
         return Started(record, None, earlier=False, fetch=plan.loaded.spec.fetch)
     stream = wire.stream("start", request, timeout=60)
     return Started(stream.answer["run"], stream, earlier=False, fetch=plan.loaded.spec.fetch)
+
+
+def _own_image(loaded: Loaded) -> bool:
+    """Whether the job brings an image that is not gpurun's."""
+    from gpurun import catalogue
+
+    spec = loaded.spec
+    return spec.dockerfile is not None or catalogue.wanted(spec.image, loaded.host)["image"] is not None
 
 
 def list_code(loaded: Loaded) -> FileList:

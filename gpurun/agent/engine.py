@@ -10,6 +10,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, TypeVar
 
 from . import programs
 from .errors import AgentError
+from .files import read_json
 from .programs import Answer, Say
 
 T = TypeVar("T")
@@ -33,6 +34,7 @@ _MEANINGS: Tuple[Tuple[str, Tuple[str, ...]], ...] = (
     ),
     ("image_absent", ("manifest unknown", "no such image")),
     ("image_absent", ("not found: manifest", "failed to resolve reference", "name unknown")),
+    ("driver", ("unsatisfied condition: cuda", "unsatisfied condition: driver")),
     ("gpu", ("could not select device driver", "nvidia-container-cli", "failed to discover gpu vendor from cdi")),
     ("gpu", ("unknown or invalid runtime name: nvidia", "cdi device injection failed", "unresolvable cdi devices")),
     ("mount", ("bind source path does not exist", "invalid mount config", "duplicate mount point")),
@@ -60,6 +62,7 @@ _MESSAGES: Dict[str, Tuple[str, str]] = {
     "image_absent": ("there is no such image, or it is private", "check its name; when it is private: docker login on the host"),
     "bad_reference": ("this is no name of an image", "write it as name:tag or name@sha256:..."),
     "platform": ("there is no such image for this machine's processor", "take one that was built for it"),
+    "driver": ("the host's NVIDIA driver is too old for this image", "update it there, or take an image for an older CUDA: --image"),
     "gpu": ("the engine cannot give GPUs to a container", "set up the NVIDIA Container Toolkit: `gpurun host check` says how"),
     "mount": ("a mount is not possible", "check that the path is there on the host"),
     "limit": ("the engine refuses a limit", "ask for what the host has"),
@@ -113,6 +116,17 @@ class Engine:
     def command(self, *args: str) -> List[str]:
         return [*self.argv, *args]
 
+    def with_login(self) -> List[str]:
+        """Options that make a pull or a build use the user's own logins at registries.
+
+        An engine asked under sudo looks into root's configuration, unless it is told.
+        """
+        if os.path.basename(self.argv[0]) != "sudo":
+            return []
+        folder = os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
+        told = read_json(os.path.join(folder, "config.json")) or {}
+        return ["--config", folder] if told.get("auths") or told.get("credHelpers") else []
+
     @property
     def can_be_killed(self) -> bool:
         """Whether a client of it is a process of ours: one under sudo is root's."""
@@ -152,7 +166,7 @@ class Engine:
         return found
 
     def facts(self, timeout: float = 15.0, patience: float = 0.0) -> Dict[str, Any]:
-        """{"argv", "version", "rootless", "userns", "selinux", "toolkit"}. Raises EngineError."""
+        """{"argv", "version", "root", "rootless", "userns", "selinux", "toolkit"}. Raises EngineError."""
         return _patiently(lambda: self._facts(timeout), patience)
 
     def _facts(self, timeout: float) -> Dict[str, Any]:
@@ -185,6 +199,7 @@ def parse_info(info: Dict[str, Any]) -> Dict[str, Any]:
     }
     return {
         "version": info["ServerVersion"],
+        "root": info.get("DockerRootDir"),  # where its images lie
         "rootless": "rootless" in options,
         "userns": "userns" in options,
         "selinux": "selinux" in options,

@@ -1,4 +1,8 @@
-"""The image of a job, on the host: gpurun's own is built there at first use, any other is pulled when it is not there."""
+"""The image of a job, on the host: gpurun's own and a project's Dockerfile are built there, any other is pulled.
+
+Which one is wanted stands in three fields of the job: `image` (a reference), `dockerfile` (a path in the snapshot), or
+`base` (what gpurun's own is built on: {"name", "reference", "torch", ...}, see gpurun/catalogue.py).
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,17 @@ import hashlib
 import os
 import re
 import time
-from dataclasses import dataclass
-from typing import Any, Callable, Mapping, Optional, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Callable, List, Mapping, Optional, Sequence
 
-from . import locks
+from . import locks, manifest
 from .engine import Engine, EngineError, classify, essence
 from .errors import RunFailed
 from .programs import Answer, Say
 
 REPOSITORY = "gpurun/pytorch"
+PROJECTS = "gpurun/project"
+RECIPE = ("Dockerfile", "requirements.lock")  # what decides about gpurun's own image
 PAUSES = (2.0, 5.0, 15.0)  # seconds before a pull that broke off is tried again
 _TRANSIENT = ("network", "down", "unknown", "no_answer")
 
@@ -26,6 +32,8 @@ class Image:
     reference: str  # as it was asked for
     digest: str  # of the registry; of the image itself for one that was made here
     id: str
+    base: Optional[str] = None  # what one that was made here stands on
+    content: Optional[str] = None  # the hash of all that it was made from
 
 
 def folder() -> str:
@@ -35,44 +43,80 @@ def folder() -> str:
     return inside if os.path.isdir(inside) else os.path.join(os.path.dirname(os.path.dirname(here)), "docker")
 
 
-def ensure(
-    engine: Engine, reference: Optional[str], profile: Mapping[str, Any], say: Say, sleep: Sleep = time.sleep
-) -> Image:
-    """The image of this name, or gpurun's own for None, present on the host. Raises RunFailed, EngineError."""
-    if reference is None:
-        return ensure_own(engine, profile, say, sleep)
-    return ensure_present(engine, mirrored(reference, profile.get("registry_mirror")), say, sleep)
+def ensure(engine: Engine, wanted: Mapping[str, Any], project: str, say: Say, sleep: Sleep = time.sleep) -> Image:
+    """The image that the job wants, present on the host. `project`: its snapshot. Raises RunFailed, EngineError."""
+    if wanted.get("dockerfile"):
+        return ensure_project(engine, wanted, project, say, sleep)
+    if wanted["image"] is None:
+        return ensure_own(engine, wanted, say, sleep)
+    return ensure_present(engine, mirrored(wanted["image"], wanted["profile"].get("registry_mirror")), say, sleep)
 
 
-def ensure_own(engine: Engine, profile: Mapping[str, Any], say: Say, sleep: Sleep = time.sleep) -> Image:
+def ensure_own(engine: Engine, wanted: Mapping[str, Any], say: Say, sleep: Sleep = time.sleep) -> Image:
     """gpurun's image, built once for each content of Dockerfile, lock and base."""
-    context = folder()
-    base = profile.get("base_image") or default_base(context)
-    tag = "%s:%s" % (REPOSITORY, content_hash(context, base))
+    base, profile = wanted["base"], wanted["profile"]
+
+    def make() -> List[str]:
+        source = mirrored(base["reference"], profile.get("registry_mirror"))
+        ensure_present(engine, source, say, sleep)
+        arguments = {"BASE": source, "TORCH": base["torch"], "PIP_INDEX_URL": profile.get("pip_index")}
+        return build(folder(), own_tag(base), arguments)
+
+    return _ensure_built(engine, own_tag(base), base["reference"], make, say, sleep)
+
+
+def own_tag(base: Mapping[str, Any]) -> str:
+    """`gpurun/pytorch:v2.8-0123456789abcdef`: the name of the base, and the hash of what is built on it."""
+    return "%s:%s-%s" % (REPOSITORY, base["name"], content_hash(folder(), base["reference"], base["torch"]))
+
+
+def ensure_project(
+    engine: Engine, wanted: Mapping[str, Any], project: str, say: Say, sleep: Sleep = time.sleep
+) -> Image:
+    """The image of the project's own Dockerfile, built once for each content of what was sent.
+
+    The engine's own cache spares the steps that nothing changed for.
+    """
+    file = wanted["dockerfile"]
+    tag = "%s:%s" % (PROJECTS, tree_hash(project, file))
+
+    def make() -> List[str]:
+        arguments = {"PIP_INDEX_URL": wanted["profile"].get("pip_index")}
+        return build(project, tag, arguments, os.path.join(project, file))
+
+    return _ensure_built(engine, tag, file, make, say, sleep)
+
+
+def _ensure_built(
+    engine: Engine, tag: str, base: str, make: Callable[[], Sequence[str]], say: Say, sleep: Sleep
+) -> Image:
+    """The image of this tag; when there is none, `make` gets what it stands on, and says how it is built."""
     found = look(engine, tag)
-    if found is not None:
-        return found
-    with locks.host_lock("image", lambda: say(b"")):
-        found = look(engine, tag)  # another run may have built it while we waited
-        if found is None:
-            say(("building %s on %s\n" % (tag, base)).encode())
-            source = mirrored(base, profile.get("registry_mirror"))
-            ensure_present(engine, source, say, sleep)
-            _build(engine, build(context, tag, source, profile.get("pip_index")), say, sleep)
-            found = look(engine, tag)
+    if found is None:
+        with locks.host_lock("image-" + tag.replace("/", "-").replace(":", "-"), lambda: say(b"")):
+            found = look(engine, tag)  # another run may have built it while we waited
+            if found is None:
+                say(("building %s on %s\n" % (tag, base)).encode())
+                _build(engine, make(), say, sleep)
+                found = look(engine, tag)
     if found is None:
         raise RunFailed("image", "the image was built and is gone again", "submit again")
-    return found
+    return replace(found, base=base, content=tag.rpartition(":")[2].rpartition("-")[2])
 
 
-def build(context: str, tag: str, base: str, pip_index: Optional[str]) -> Sequence[str]:
+def build(context: str, tag: str, arguments: Mapping[str, Optional[str]], file: Optional[str] = None) -> List[str]:
     """`docker build`, without the engine's own argv. On the host's network: a bridge may lack its proxy or its DNS."""
-    index = ["--build-arg", "PIP_INDEX_URL=" + pip_index] if pip_index else []
-    return ["build", "--network", "host", "--tag", tag, "--build-arg", "BASE=" + base, *index, context]
+    told = ["%s=%s" % (name, value) for name, value in arguments.items() if value]
+    return [
+        "build", "--network", "host", "--tag", tag,
+        *(word for value in told for word in ("--build-arg", value)),
+        *(["--file", file] if file else []),
+        context,
+    ]  # fmt: skip
 
 
 def _build(engine: Engine, command: Sequence[str], say: Say, sleep: Sleep) -> None:
-    answer = _again(lambda: engine.watch(*command, say=say), say, sleep, attempts=2)
+    answer = _again(lambda: engine.watch(*engine.with_login(), *command, say=say), say, sleep, attempts=2)
     if answer.ok:
         return
     kind = classify(answer.text)
@@ -83,21 +127,27 @@ def _build(engine: Engine, command: Sequence[str], say: Say, sleep: Sleep) -> No
     )
 
 
-def default_base(context: str) -> str:
-    with open(os.path.join(context, "Dockerfile"), encoding="utf-8") as file:
-        found = re.search(r"^ARG BASE=(\S+)", file.read(), re.MULTILINE)
-    assert found is not None
-    return found.group(1)
+def content_hash(context: str, base: str, torch: str) -> str:
+    """Names what is built: the recipe in `context`, what it stands on, and what it looks for there."""
+    digest = hashlib.sha256(("%s\0%s" % (base, torch)).encode())
+    for name in RECIPE:
+        with open(os.path.join(context, name), "rb") as file:
+            digest.update(name.encode() + b"\0" + hashlib.sha256(file.read()).digest())
+    return digest.hexdigest()[:16]
 
 
-def content_hash(context: str, base: str) -> str:
-    """Names what is built: all files of the build's folder, and what it stands on."""
-    digest = hashlib.sha256(base.encode())
-    for name in sorted(os.listdir(context)):
-        path = os.path.join(context, name)
-        if os.path.isfile(path) and not name.startswith("."):
+def tree_hash(folder: str, dockerfile: str) -> str:
+    """Names what a project's Dockerfile makes: every file that it could copy, its right to be executed, every link."""
+    digest = hashlib.sha256(dockerfile.encode("utf-8", "surrogateescape"))
+    top = os.fsencode(folder)
+    for entry in manifest.walk(folder):
+        digest.update(b"\0%b\0%b\0%b\0" % (entry.path, entry.kind.encode(), entry.target))
+        if entry.kind == "f":
+            path = os.path.join(top, entry.path)
+            digest.update(b"x" if os.access(path, os.X_OK) else b"-")
             with open(path, "rb") as file:
-                digest.update(name.encode() + b"\0" + hashlib.sha256(file.read()).digest())
+                for piece in iter(lambda: file.read(1 << 20), b""):
+                    digest.update(piece)
     return digest.hexdigest()[:16]
 
 
@@ -106,7 +156,8 @@ def ensure_present(engine: Engine, reference: str, say: Say, sleep: Sleep = time
     found = look(engine, reference)
     if found is not None:
         return found
-    answer = _again(lambda: engine.watch("pull", reference, say=say), say, sleep, attempts=len(PAUSES) + 1)
+    pull = (*engine.with_login(), "pull", reference)
+    answer = _again(lambda: engine.watch(*pull, say=say), say, sleep, attempts=len(PAUSES) + 1)
     if not answer.ok:
         raise refused(reference, answer)
     found = look(engine, reference)

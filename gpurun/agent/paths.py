@@ -86,6 +86,10 @@ class RunPaths:
         return self._in("prepared.json")
 
     @property
+    def environment(self) -> str:
+        return self._in("environment.json")
+
+    @property
     def layer(self) -> str:
         return self._in("layer.json")
 
@@ -228,6 +232,17 @@ class HostPaths:
     def layer(self, key: str) -> str:
         """What is known of an image with a project's dependencies, by the hash of both."""
         return os.path.join(self.root, "cache", "layers", key + ".json")
+
+    def about(self, key: str) -> str:
+        """What an image or an environment has: torch, packages and so on."""
+        return os.path.join(self.root, "cache", "about", key + ".json")
+
+    def warm(self, key: str) -> str:
+        """How the making of an image ahead of time ended."""
+        return os.path.join(self.root, "cache", "warm", key + ".json")
+
+    def warm_log(self, key: str) -> str:
+        return os.path.join(self.root, "cache", "warm", key + ".log")
 
     @property
     def engine_limits(self) -> str:

@@ -9,7 +9,7 @@ import re
 import time
 from typing import Any, Dict, List, Optional
 
-from . import attempts, checkpoints, journal
+from . import about, attempts, checkpoints, journal
 from . import vocabulary as words
 from .errors import AgentError
 from .files import read_json
@@ -47,8 +47,9 @@ def record_of(run: RunPaths) -> Dict[str, Any]:
         "gpus_asked": job.get("resources", {}).get("gpus"),
         "waiting": state.waiting,
         "runtime": host.get("runtime"),
-        "image": state.prepared.get("image") or job.get("image"),
+        "image": state.prepared.get("image") or job.get("image") or job.get("dockerfile"),
         "digest": state.prepared.get("digest"),
+        "environment": about.summary(run),
         "disk": (read_json(run.usage) or {}).get("bytes"),
         "log_bytes": _size(run.log),
         "progress": checkpoints.progress(run),

@@ -1,4 +1,5 @@
-"""Runs that are no training: TensorBoard, Jupyter, a session for a shell. What starts them lies in their ro/.
+"""Runs that are no training: TensorBoard, Jupyter, a session for a shell, a check of the GPUs. What starts them lies in
+their ro/.
 
 A job with `service` = {"kind", "title", "idle", "run"} has no command of its own: the programs in `serve/` are it. `idle`
 is in seconds; `run` names the one run that a TensorBoard is about, or is None.
@@ -11,7 +12,7 @@ import os
 import secrets
 from typing import Any, Dict, List, Mapping, Optional
 
-from . import notebooks, sockets
+from . import journal, notebooks, sockets
 from . import vocabulary as words
 from .files import read_json, write_atomically, write_json
 from .paths import HostPaths, RunPaths
@@ -43,7 +44,10 @@ def command(job: Mapping[str, Any], ro: str) -> List[str]:
 def tools(job: Mapping[str, Any]) -> List[str]:
     """What a service needs in an image that is not gpurun's, or in the host's own Python: requirement lines."""
     needed = list(_TOOLS.get(kind(job) or "", ()))
-    return needed if needed and not (job["image"] is None and job["host"]["runtime"] == "docker") else []
+    if not needed:
+        return []
+    has_them = job["image"] is None and not job.get("dockerfile") and job["host"]["runtime"] == "docker"
+    return [] if has_them else needed
 
 
 def holder(job: Mapping[str, Any], ro: str) -> List[str]:
@@ -63,6 +67,8 @@ def lay_out(run: RunPaths, job: Mapping[str, Any], *, ro: str, workspace: str, s
         "workspace": workspace,
         "sockets": socket_folder,
         "runs": run.host.runs,
+        "gpus": len(journal.fold(run).gpus),
+        "container": job["host"]["runtime"] == "docker",
         "token_file": "%s/%s/token" % (ro, _FOLDER),
     }
     write_json(os.path.join(run.ro, _FOLDER, "service.json"), service)

@@ -14,7 +14,7 @@ import traceback
 from contextlib import suppress
 from typing import List, Optional
 
-from . import allocation, attempts, endings, facts, journal, leases, locks, preparing, runtimes, watching
+from . import about, allocation, attempts, endings, facts, journal, leases, locks, preparing, runtimes, watching
 from . import vocabulary as words
 from .errors import AgentError, RunFailed
 from .paths import RunPaths
@@ -145,6 +145,7 @@ def _attempt(run: RunPaths) -> None:
     assert job is not None
     runtime = runtimes.load(job["host"]["runtime"], job["host"]["engine"])
     held: List[locks.Held] = []
+    asking: Optional[about.Asking] = None
     try:
         presence = _presence(run, job, runtime)
         state = journal.fold(run)
@@ -160,6 +161,7 @@ def _attempt(run: RunPaths) -> None:
         else:
             held = _bring_up(run, job, runtime)
         _note_running(run)
+        asking = about.Asking(run, job, runtime)  # not before: the job's start is what a person waits for
         watching.watch(run, job, runtime)
     except Stopped:
         _remove(run, job, runtime)
@@ -169,6 +171,8 @@ def _attempt(run: RunPaths) -> None:
         endings.end(run, words.FAILED, failure.reason, message=failure.what, next=failure.next_step)
     finally:
         allocation.give_back(run, held)
+        if asking is not None:
+            asking.finish()
 
 
 def _presence(run: RunPaths, job: Job, runtime: Runtime) -> Presence:

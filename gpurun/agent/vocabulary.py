@@ -47,6 +47,7 @@ RETRIED = ("exit", "signal", "oom", "reboot", "keeper")
 
 # Exit codes of the laptop command. With `submit -f`, `wait` and `status --exit-code` the job's own comes first.
 EXIT_USAGE = 2
+EXIT_NO_GPU = 3  # of `host check --gpu`
 EXIT_FAILED = 125
 EXIT_UNREACHABLE = 255
 EXIT_INTERRUPTED = 130
@@ -78,7 +79,8 @@ TMP_IN_WORKSPACE = WORKSPACE_PRIVATE + "/tmp"
 TENSORBOARD = "tensorboard"
 JUPYTER = "jupyter"
 SHELL = "shell"
-SERVICES = (TENSORBOARD, JUPYTER, SHELL)
+GPU_CHECK = "gpucheck"
+SERVICES = (TENSORBOARD, JUPYTER, SHELL, GPU_CHECK)
 
 STOP_FILE = "stop"
 LOG_FILE = "log"

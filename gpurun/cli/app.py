@@ -58,7 +58,7 @@ VERBS = {
         Verb("Files", "fetch", "Bring back what runs wrote: log, metrics, checkpoints first"),
         Verb("Files", "push", "Put data into a host's lasting data folder"),
         Verb("Files", "path", "Where a run's files are, as host:/path for scp and the like"),
-        Verb("Hosts", "host", "add, use, ls, rm, check, leave: the machines with the GPUs"),
+        Verb("Hosts", "host", "add, use, ls, rm, check, prepare, leave: the machines with the GPUs"),
         Verb("Project", "init", "Write a Lightning project that can be submitted as it is"),
         Verb("Project", "demo", "Try everything on this machine alone, without a GPU"),
     )
@@ -77,6 +77,7 @@ newest run of this project.
 Exit codes:
   N    the job's own, with submit -f, wait and status --exit-code
   2    wrong use or configuration
+  3    host check --gpu: the host has no GPU
   124  wait: the time was over first
   125  gpurun failed
   130  interrupted with Ctrl-C; what runs on a host goes on

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +15,7 @@ from gpurun.cli.command import VerbCommand, noun
 from gpurun.errors import UsageError
 
 if TYPE_CHECKING:
+    from gpurun.config.hosts import Host
     from gpurun.hosts.check import Report
     from gpurun.hosts.leave import Left
     from gpurun.hosts.survey import Seen
@@ -174,17 +176,42 @@ def rm(
         output.say("no key that `host add` put there was found")
 
 
-@app.command("check", cls=VerbCommand)
-def check(name: MaybeName = None, as_json: options.Json = False) -> int | None:
+CHECK_EXAMPLES = """\
+gpurun host check box
+gpurun host check box --gpu                (waits for all of its GPUs)
+gpurun host check box --gpu -g 1 --image v2.11"""
+
+
+@app.command("check", cls=VerbCommand, epilog=CHECK_EXAMPLES)
+def check(
+    name: MaybeName = None,
+    gpu: Annotated[
+        bool, typer.Option("--gpu", help="Try its GPUs instead: a short run in the container, or the environment.")
+    ] = False,
+    gpus: Annotated[
+        str | None, typer.Option("--gpus", "-g", metavar="N", help="With --gpu: how many. [all]", show_default=False)
+    ] = None,
+    image: Annotated[
+        str | None,
+        typer.Option("--image", metavar="REF", help="With --gpu: in which image. [v2.8]", show_default=False),
+    ] = None,
+    as_json: options.Json = False,
+) -> int | None:
     """Examine a host like a doctor: each line says what was found, and how to mend it.
 
-    Ends with 0 when jobs can run, 125 when something must be mended, 255 when the host is out of reach.
+    Ends with 0 when jobs can run, 125 when something must be mended, 255 when the host is out of reach; with --gpu
+    also with 3 when the host has no GPU.
     """
     from gpurun.config import hosts
     from gpurun.hosts import check as doctor
     from gpurun.wire import connect
 
-    wire = connect(hosts.choose(name))
+    host = hosts.choose(name)
+    wire = connect(host)
+    if gpu:
+        return _check_gpus(wire, host, gpus, image, as_json=as_json)
+    if gpus is not None or image is not None:
+        raise UsageError("--gpus and --image are for --gpu", f"gpurun host check {host.name} --gpu")
     if as_json:
         report = doctor.check(wire)
         output.json(as_document(report))
@@ -193,6 +220,62 @@ def check(name: MaybeName = None, as_json: options.Json = False) -> int | None:
     if report.failure is not None:
         return words.EXIT_UNREACHABLE
     return None if report.ok else words.EXIT_FAILED
+
+
+def _check_gpus(wire: Wire, host: Host, gpus: str | None, image: str | None, *, as_json: bool) -> int | None:
+    from gpurun.cli import gpu_check
+    from gpurun.hosts.verify import Wish
+
+    if gpus not in (None, "all") and not (gpus.isdecimal() and int(gpus) > 0):
+        raise UsageError(f"--gpus {gpus}: wants a number of GPUs, 1 or more, or all", "gpurun host check --gpu -g 1")
+    return gpu_check.run(wire, host, Wish(gpus or "all", image), as_json=as_json)
+
+
+PREPARE_EXAMPLES = """\
+gpurun host prepare box
+gpurun host prepare box --image v2.7
+gpurun host prepare box --image nvcr.io/nvidia/pytorch:25.06-py3"""
+
+
+@app.command("prepare", cls=VerbCommand, epilog=PREPARE_EXAMPLES)
+def prepare(
+    name: MaybeName = None,
+    image: Annotated[
+        str | None,
+        typer.Option("--image", metavar="REF", help="v2.7, v2.8, v2.11 or any image. [v2.8]", show_default=False),
+    ] = None,
+    as_json: options.Json = False,
+) -> int | None:
+    """Build or pull an image on a host ahead of time, so that the first submit is quick.
+
+    It is made in the background there: Ctrl-C leaves it at work, and the same line again shows how far it is.
+    """
+    from gpurun.config import hosts
+    from gpurun.hosts import ready
+    from gpurun.wire import connect
+
+    host = hosts.choose(name)
+    steps = ready.Steps()
+    with output.activity(f"asking {host.name}"), output.steps(f"preparing {host.name}") as bar:
+
+        def hear(data: bytes) -> None:
+            steps.feed(data)
+            bar(steps.fraction, steps.now, data)
+
+        try:
+            made = ready.make_ready(connect(host), host, image, hear)
+        except KeyboardInterrupt:
+            output.after_interrupt()
+            output.say(f"{host.name} goes on with it; the same line again shows how far it is")
+            return words.EXIT_INTERRUPTED
+    if as_json:
+        output.json({"host": host.name, **asdict(made)})
+    elif made.image is None:
+        output.say(f"{host.name} has no engine: jobs run in its own Python there, and no image is needed")
+    else:
+        took = f", made in {output.duration(made.seconds)}" if made.seconds >= 1 else ", it was there already"
+        output.say(f"{made.image} is ready on {host.name}{took}")
+    return None
 
 
 def as_document(report: Report) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gpurun.cli.progress import activity, clear, transfer
+from gpurun.cli.progress import activity, clear, steps, transfer
 from gpurun.cli.terminal import (
     BLUE,
     BOLD,
@@ -36,7 +36,7 @@ from gpurun.errors import GpurunError, UsageError
 __all__ = [
     "BLUE", "BOLD", "CYAN", "DIM", "GREEN", "RED", "YELLOW", "Declined", "activity", "after_interrupt", "ago", "confirm", "cut",
     "duration", "interactive", "json", "next_step", "next_steps", "note", "out", "out_bytes", "plural", "print_error",
-    "print_traceback", "say", "say_bytes", "show_commands", "size", "styled", "table", "transfer", "visible", "warn",
+    "print_traceback", "say", "say_bytes", "show_commands", "size", "steps", "styled", "table", "transfer", "visible", "warn",
     "width", "write_bug_log",
 ]  # fmt: skip
 

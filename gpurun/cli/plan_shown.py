@@ -96,6 +96,11 @@ def show(loaded: Loaded, *, as_json: bool) -> int:
     return 0
 
 
+def _image(job: dict[str, Any]) -> str:
+    base = job["base"]
+    return job["image"] or (f"{base['name']}, on {base['reference']}" if base else f"built from {job['dockerfile']}")
+
+
 def _plan_lines(plan: Plan, loaded: Loaded) -> list[tuple[str, str]]:
     job, files, wanted = plan.job, plan.files, plan.job["resources"]
     limits = {
@@ -113,7 +118,7 @@ def _plan_lines(plan: Plan, loaded: Loaded) -> list[tuple[str, str]]:
         ("gpus", str(wanted["gpus"])),
         ("limits", ", ".join(f"{key} {value}" for key, value in limits.items() if value) or "none"),
         ("runtime", job["runtime"] or "what the host has"),
-        ("image", job["image"] or "the pinned one"),
+        ("image", _image(job)),
         ("installs", f"{found['kind']} {found['file']}" if found else "nothing"),
         ("env", ", ".join(job["env"]) or "-"),
     ]

@@ -7,14 +7,19 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from gpurun.cli.terminal import BOLD, CYAN, can_redraw, cut, duration, size, styled, width
 
 PIPE_INTERVAL = 10.0  # seconds between two lines of progress where nothing can be redrawn
 BAR_AFTER = 0.4  # seconds before a bar is worth drawing
 _ERASE = "\r\x1b[2K"
-_shown: list[Any] = []  # what stands in the last line of the terminal
+Line = TypeVar("Line", bound="_Line")
+_shown: list[_Line] = []  # what stands in the last line of the terminal
+
+
+class _Line(Protocol):
+    def clear(self) -> None: ...
 
 
 def clear() -> None:
@@ -64,15 +69,19 @@ class _Activity:
 
 
 @contextlib.contextmanager
-def activity(text: str = "") -> Iterator[Callable[[str], None]]:
-    """A status line for as long as the block runs; what it yields changes the line."""
-    line = _Activity(text)
+def _standing(line: Line) -> Iterator[Line]:
+    """Let it stand in the terminal's last line for as long as the block runs."""
     _shown.append(line)
     try:
         yield line
     finally:
         line.clear()
         _shown.remove(line)
+
+
+def activity(text: str = "") -> contextlib.AbstractContextManager[Callable[[str], None]]:
+    """A status line for as long as the block runs; what it yields changes the line."""
+    return _standing(_Activity(text))
 
 
 class Bar(Protocol):
@@ -119,6 +128,36 @@ class _Transfer:
             self._bar = None
 
 
+class _Steps:
+    """Something made in steps elsewhere: a bar with what goes on now, or in a pipe all that is said there."""
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._began = time.monotonic()
+        self._bar: Any = None
+        self._task: Any = None
+
+    def __call__(self, fraction: float, text: str, said: bytes) -> None:
+        if not can_redraw(sys.stderr):
+            sys.stderr.flush()
+            sys.stderr.buffer.write(said)
+            sys.stderr.buffer.flush()
+            return
+        if self._bar is None:
+            _clear_others(self)
+            self._bar = _rich_bar()
+            self._bar.start()
+            self._task = self._bar.add_task(self._label, total=1.0, text="")
+        passed = duration(time.monotonic() - self._began)
+        self._bar.update(self._task, completed=fraction, text=cut(f"{text}, {passed}", max(width() // 2, 20)))
+
+    def clear(self) -> None:
+        """Make room; the next piece of news draws it again."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
 def _rich_bar() -> Any:
     from rich import progress
     from rich.console import Console
@@ -140,13 +179,11 @@ def _rich_bar() -> Any:
     )
 
 
-@contextlib.contextmanager
-def transfer(label: str) -> Iterator[_Transfer]:
+def transfer(label: str) -> contextlib.AbstractContextManager[_Transfer]:
     """A bar for a transfer, see Bar. It goes away at the block's end, and for every line that is printed."""
-    bar = _Transfer(label)
-    _shown.append(bar)
-    try:
-        yield bar
-    finally:
-        bar.clear()
-        _shown.remove(bar)
+    return _standing(_Transfer(label))
+
+
+def steps(label: str) -> contextlib.AbstractContextManager[_Steps]:
+    """A bar for what is made in steps on a host. It goes away at the block's end."""
+    return _standing(_Steps(label))

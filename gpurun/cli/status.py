@@ -109,6 +109,7 @@ def _lines(answer: dict[str, Any], entry: Any) -> list[tuple[str, str]]:
         ("host", f"{entry.host}, {record.get('runtime') or 'runtime not chosen yet'}"),
         ("gpus", _gpus(record)),
         ("image", _image(record)),
+        ("software", _environment(record)),
         *_times(record),
         ("files", _files(answer, entry)),
         ("fetched", _fetched(entry, record)),
@@ -155,6 +156,20 @@ def _image(record: dict[str, Any]) -> str:
         return image
     # Whole in a pipe and in JSON; on a terminal its beginning is enough to tell two apart.
     return f"{image} {digest[:19] + '…' if sys.stdout.isatty() else digest}".strip()
+
+
+def _environment(record: dict[str, Any]) -> str:
+    """The versions that a result depends on; `--json` has all packages."""
+    names = {
+        "torch": "torch",
+        "cuda": "CUDA",
+        "cudnn": "cuDNN",
+        "lightning": "Lightning",
+        "python": "Python",
+        "driver": "driver",
+    }
+    found = record.get("environment") or {}
+    return ", ".join(f"{shown} {found[name]}" for name, shown in names.items() if found.get(name))
 
 
 def _times(record: dict[str, Any]) -> list[tuple[str, str]]:

@@ -60,7 +60,9 @@ def submit(
     ] = None,
     image: Annotated[
         str | None,
-        typer.Option("--image", metavar="REF", help="Container image. [the pinned one]", rich_help_panel=SETTING),
+        typer.Option(
+            "--image", metavar="REF", help="Container image, or v2.7, v2.8, v2.11. [v2.8]", rich_help_panel=SETTING
+        ),
     ] = None,
     runtime: Annotated[
         str | None,

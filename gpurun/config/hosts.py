@@ -41,7 +41,7 @@ class Host:
     data: Mapping[str, str] = field(default_factory=dict)
     pip_index: str | None = None
     registry_mirror: str | None = None
-    base_image: str | None = None
+    base_image: str | Mapping[str, str] | None = None  # a name of the catalogue -> image; one alone: of its default
     added: bool = False
 
 

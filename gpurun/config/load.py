@@ -171,8 +171,9 @@ def _merge(layers: Sequence[_Layer], project: Project, job_file: Path | None, ne
     data: dict[str, None] = {}
     for layer in layers:
         told = {key: getattr(layer.values, key) for key in layer.told}
-        if told.keys() & {"script", "module"}:
-            taken.update(script=None, module=None)
+        for one_of in ({"script", "module"}, {"image", "dockerfile"}):
+            if told.keys() & one_of:
+                taken.update(dict.fromkeys(one_of))
         taken.update(told)
         sources.update({key: layer.names[key] for key in told})
         mounts.update({mount.target: mount for mount in layer.values.mounts})

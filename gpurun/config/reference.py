@@ -30,6 +30,7 @@ _KINDS = {
     "mounts": "list",
     "dependencies": "`false` or path",
     "engine": "text or list",
+    "base_image": "text or table",
     "address": "table",
     "data": "list",
     "hosts": "table",

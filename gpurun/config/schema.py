@@ -190,7 +190,9 @@ class JobConfig(_Table):
     gpus: Annotated[int | Literal["all"], BeforeValidator(_gpus)] = 1
     """How many GPUs, or `"all"`; 0 for a job on the CPU."""
     image: str | None = None
-    """The container image; gpurun's pinned image unless told."""
+    """The container image: one of gpurun's own by its PyTorch, such as `"v2.7"`, or any other; `"v2.8"` unless told."""
+    dockerfile: str | None = None
+    """A Dockerfile of the project, relative to its root, in place of `image`: the host builds it from the files that were sent."""
     runtime: Literal["docker", "bare"] | None = None
     """How the job runs; chosen from what the host has unless told."""
     memory: Size | None = None
@@ -278,8 +280,8 @@ class HostProfile(_Table):
     """The package index that pip asks on this host. A password has no place in it: it would be seen in `ps` there."""
     registry_mirror: str | None = None
     """The registry that images are pulled from in place of Docker Hub."""
-    base_image: str | None = None
-    """The image that gpurun's own image is built on, in place of the pinned one."""
+    base_image: str | dict[str, str] | None = None
+    """The image that gpurun's own is built on, in place of the pinned one; `{ "v2.7" = "..." }` for several."""
 
 
 class HostsFile(_Table):

@@ -12,9 +12,10 @@ from typing import Protocol
 
 from gpurun import index
 from gpurun.config import hosts
-from gpurun.errors import GpurunError, HostUnreachable, UsageError
+from gpurun.errors import GpurunError, HostError, HostUnreachable, UsageError
 from gpurun.hosts import address as addresses
-from gpurun.hosts.check import GB, Finding, Report, check, roomier_root
+from gpurun.hosts import ready
+from gpurun.hosts.check import GB, WARN, Finding, Report, check, roomier_root
 from gpurun.ssh import config, diagnose, keys, process
 from gpurun.ssh.config import Resolved
 from gpurun.ssh.keys import HostKey
@@ -78,7 +79,7 @@ def add(order: Order, dialog: Dialog) -> Added:
     if report.answer is not None:
         _settle(order, report, dialog)
         _follow_runs(order.name)
-    return Added(report, before is not None, warming=report.answer is not None and _warm(order.name, report))
+    return Added(report, before is not None, warming=_warm(order.name, report, dialog))
 
 
 def check_name(name: str) -> None:
@@ -240,10 +241,12 @@ def _follow_runs(name: str) -> None:
     index.update(_wire(name).ask("ps", {"all": True, "ids": None})["runs"], name)
 
 
-def _warm(name: str, report: Report) -> bool:
+def _warm(name: str, report: Report, dialog: Dialog) -> bool:
     """Have the pinned image made ready on the host, in the background. True when that is under way."""
     if report.answer is None or not report.answer["facts"]["engine"]:
         return False
-    profile = hosts.read().get(name)
-    told = {key: getattr(profile, key) for key in ("pip_index", "registry_mirror", "base_image")}
-    return bool(_wire(name).ask("warm", {"profile": told})["started"])
+    try:
+        return ready.warm(_wire(name), hosts.read().get(name))
+    except HostError as error:  # the driver, or the disk: the host is added all the same
+        dialog.finding(Finding("image", WARN, error.what, error.next_step))
+        return False

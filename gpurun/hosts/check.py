@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gpurun import catalogue
+from gpurun.catalogue import Base, Catalogue
 from gpurun.errors import GpurunError, HostUnreachable
 from gpurun.ssh import openssh, process
 from gpurun.ssh.openssh import Connection
@@ -86,6 +88,9 @@ def examine(host: str, answer: dict[str, Any], *, noise: bytes, asked: tuple[flo
     yield gpus(facts)
     if facts["gpus"] and facts["engine"]:
         yield toolkit(facts["engine"]["toolkit"], answer["toolkit"])
+        yield images(facts["driver"], catalogue.read())
+    if facts["engine"] and answer["engine_free"] is not None:
+        yield engine_disk(facts["engine"], answer["engine_free"], catalogue.read().default)
     yield pythons(host, facts, answer["pythons"])
     yield disk(facts)
     yield inodes(facts)
@@ -232,6 +237,25 @@ def toolkit(there: bool, version: str | None) -> Finding:
         mend = f"1.17.8 closed a way out of the container: {where}"
         return Finding("container toolkit", WARN, f"{version} has a known hole", mend)
     return Finding("container toolkit", OK, version or "there")
+
+
+def images(driver: str | None, known: Catalogue) -> Finding:
+    """Which of gpurun's images the driver runs."""
+    runs = [name for name, base in known.images.items() if not driver or _number(driver) >= _number(base.driver)]
+    if known.default.name in runs:
+        return Finding("images", OK, f"the driver runs {', '.join(runs)}")
+    needs = known.default
+    found = f"the driver {driver} is too old for {needs.name} (CUDA {needs.cuda}), which wants {needs.driver} or later"
+    also = f"or use one that it runs: --image {runs[-1]}" if runs else "or name an image for an older CUDA: --image REF"
+    return Finding("images", FAIL, found, f"update the NVIDIA driver; {also}")
+
+
+def engine_disk(engine: dict[str, Any], free: int, image: Base) -> Finding:
+    found = f"{free / GB:.0f} GB free at {engine['root']}, where images lie"
+    if free >= image.room:
+        return Finding("image disk", OK, found)
+    mend = f"{image.name} takes up to {image.room / GB:.0f} GB, if it is not there yet: docker system prune on the host"
+    return Finding("image disk", WARN, found, mend)
 
 
 def pythons(host: str, facts: dict[str, Any], found: list[dict[str, Any]]) -> Finding:

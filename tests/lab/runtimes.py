@@ -13,6 +13,7 @@ from tests.lab.host.golden import BASE_IMAGE
 from tests.lab.host.labhost import LabHost
 from tests.lab.host.users import ADA, User
 
+BASE = {"name": "v2.8", "reference": BASE_IMAGE, "torch": "2.8.0"}
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 # Runs on the host. Answers in one line of JSON; what `say` got goes to the run's prepare.log.
@@ -107,10 +108,10 @@ class JobOnHost:
     def job(self) -> dict[str, Any]:
         return {
             "id": self.id, "token": "t0", "name": "train", "owner": self.user.alias, "project": {"name": "vision"},
-            "command": self.command, "image": None, "env": [], "mounts": [], "dependencies": None, "git": None,
+            "command": self.command, "image": None, "base": BASE, "env": [], "mounts": [], "dependencies": None, "git": None,
             "keep_caps": [], "user": None, "max_duration": None, "grace": 60.0,
             "resources": {"gpus": self.gpus, "memory": None, "cpus": None, "shm": None},
-            "profile": {"python": None, "pip_index": None, "registry_mirror": None, "base_image": BASE_IMAGE},
+            "profile": {"python": None, "pip_index": None, "registry_mirror": None},
             "host": {"runtime": self.runtime, "engine": ["docker"] if self.runtime == "docker" else None},
             **self.more,
         }  # fmt: skip

@@ -54,7 +54,7 @@ def test_what_a_container_wrote_comes_back_wherever_it_lies(host: LabHost, lapto
     project = laptop.project({"train.py": WRITES + OUTSIDE, "gpurun.toml": ""})
     run = submit(laptop, project, "ada")
     assert host.engine
-    assert len(host.engine.containers()) == 1
+    assert len(host.engine.jobs()) == 1
     told = laptop.gpurun("fetch", cwd=project)
     folder = project / "fetched" / run
     assert told.stdout.strip() == str(folder)
@@ -70,7 +70,7 @@ def test_what_a_container_wrote_comes_back_wherever_it_lies(host: LabHost, lapto
     assert (folder / "checkpoints/last.ckpt").readlink() == Path("best.ckpt")
     assert (folder / "_gpurun/log").read_text() == "epoch 1\n"
     assert "passwd: a link that leads out of the workspace" in told.stderr
-    assert host.engine.containers() == []
+    assert host.engine.jobs() == []
     assert (project / "fetched/.gitignore").read_text() == "*\n"
     laptop.gpurun("rm", run, cwd=project)
 
@@ -82,7 +82,7 @@ def test_a_container_is_kept_while_anything_in_it_was_not_fetched(
     run = submit(laptop, project, "ada")
     assert host.engine
     laptop.gpurun("fetch", "--only", "*.ckpt", cwd=project)
-    assert len(host.engine.containers()) == 1
+    assert len(host.engine.jobs()) == 1
     assert not (project / "fetched" / run / "outside").exists()
     host.engine.stop()
     failed = laptop.gpurun("fetch", run, cwd=project, check=False)

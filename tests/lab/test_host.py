@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.host import steps
 from tests.lab.host.golden import BASE_IMAGE
 from tests.lab.host.labhost import LabHost
 from tests.lab.host.laptop import Laptop
@@ -131,8 +130,10 @@ def test_a_new_address_takes_the_runs_along(bare_host: LabHost, stranger: Laptop
 def test_the_image_is_made_ready_in_the_background(host: LabHost, laptop: Laptop) -> None:
     added = laptop.gpurun("host", "add", "ada", "--json", check=False)
     assert added.json["image"]
-    log = host.home() / ".gpurun/cache/warm.log"
-    steps.until(log.exists, step="making the image ready", seconds=20)
+    ready = laptop.gpurun("host", "prepare", "ada", timeout=900)  # waits for what was begun
+    assert "gpurun/pytorch:v2.8-" in ready.stderr
+    assert "is ready on ada" in ready.stderr
+    assert list((host.home() / ".gpurun/cache/about").iterdir())  # what it has is known before the first run
 
 
 # --- check

@@ -132,7 +132,7 @@ def test_a_mirror_stands_in_for_the_hub(lab: Lab, host: LabHost) -> None:
     host.engine.docker("push", f"{address}/library/little:1")
     forget(host, "small")
     forget(host, "little")
-    profile = {"python": None, "pip_index": None, "registry_mirror": address, "base_image": None}
+    profile = {"python": None, "pip_index": None, "registry_mirror": address}
     prepared = job_with(host, "little:1", profile=profile).ask("prepare")
     assert prepared["image"] == f"{address}/library/little:1"
     forget(host, "little")
@@ -156,10 +156,9 @@ def test_the_real_dockerfile_is_built_once(host: LabHost) -> None:
 
 
 def test_a_base_that_is_not_there_is_told(lab: Lab, host: LabHost) -> None:
-    base = f"{lab.registry.address}/nothing:1"
-    profile = {"python": None, "pip_index": None, "registry_mirror": None, "base_image": base}
+    base = {"name": "v2.8", "reference": f"{lab.registry.address}/nothing:1", "torch": "2.8.0"}
     with pytest.raises(Failed, match="nothing:1: there is no such image"):
-        job_with(host, None, profile=profile).ask("prepare")
+        job_with(host, None, base=base).ask("prepare")
 
 
 def until(true: Callable[[], bool], seconds: float = 120.0) -> None:

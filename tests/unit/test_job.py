@@ -48,6 +48,7 @@ def test_the_whole_job(project: Path) -> None:
         max_duration="12h",
     )
     assert len(job.pop("token")) == 32
+    assert job.pop("base")["name"] == "v2.8"
     assert job == {
         "schema": 1,
         "id": "train-7f3k",
@@ -62,6 +63,7 @@ def test_the_whole_job(project: Path) -> None:
         "resources": {"gpus": 2, "memory": 32_000_000_000, "cpus": None, "shm": None},
         "runtime": None,
         "image": None,
+        "dockerfile": None,
         "env": ["LR", "WANDB_API_KEY"],
         "mounts": [
             {"name": None, "source": "~/scans", "target": "/scans", "readonly": True},
@@ -81,7 +83,6 @@ def test_the_whole_job(project: Path) -> None:
             "engine": ["sudo", "-n", "docker"],
             "pip_index": None,
             "registry_mirror": None,
-            "base_image": None,
         },
         "service": None,
         "notebook": None,
@@ -89,6 +90,17 @@ def test_the_whole_job(project: Path) -> None:
         "fetch_hint": "gpurun fetch train-7f3k",
     }
     assert "hunter2" not in json.dumps(job)
+
+
+def test_an_image_of_the_projects_own(project: Path) -> None:
+    (project / "docker").mkdir()
+    (project / "docker/Dockerfile").write_text("FROM python:3.12\n")
+    job = made(project, dockerfile="./docker/Dockerfile")
+    assert (job["image"], job["base"], job["dockerfile"]) == (None, None, "docker/Dockerfile")
+    with pytest.raises(UsageError, match="docker/Dockerfil does not travel: there is no such file"):
+        made(project, dockerfile="docker/Dockerfil")
+    with pytest.raises(UsageError, match="both named"):
+        made(project, dockerfile="docker/Dockerfile", image="v2.7")
 
 
 def test_tokens_differ_and_ids_are_made(project: Path) -> None:

@@ -44,6 +44,12 @@ class Runtime(Protocol):
         Raises RunFailed.
         """
 
+    def about(self, run: RunPaths, job: Job, prepared: Dict[str, Any]) -> Optional[Dict[str, Any]]:
+        """What the job's Python has, as about_python.py tells it; None when it has none. May take seconds.
+
+        Raises AgentError.
+        """
+
     def presence(self, run: RunPaths, job: Job) -> Presence:
         """Never raises: what cannot be told is `no_answer`."""
 

@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
-from .. import environments, locks, notebooks, programs, services
+from .. import about, environments, locks, notebooks, programs, services
 from ..errors import AgentError, RunFailed
 from ..files import read_json, write_json
 from ..gpus import Gpu
@@ -67,6 +67,9 @@ class Bare:
             _start_keeper(order(run, job, [held.fd, *leases]))
         finally:
             held.release()  # keeper and job hold it now
+
+    def about(self, run: RunPaths, job: Job, prepared: Dict[str, Any]) -> Optional[Dict[str, Any]]:
+        return about.parse(programs.ask([prepared["python"], "-I", "-"], timeout=180.0, stdin=about.program(), cwd="/"))
 
     def presence(self, run: RunPaths, job: Job) -> Presence:
         for _ in range(2):  # the keeper writes the exit, then frees the lock: look again behind it

@@ -10,7 +10,7 @@ import time
 from dataclasses import replace
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
-from .. import docker_layers, facts, image, notebooks, programs, services
+from .. import about, docker_layers, facts, image, notebooks, programs, services
 from .. import vocabulary as words
 from ..engine import Engine, EngineError
 from ..errors import AgentError, RunFailed
@@ -20,10 +20,11 @@ from ..identity import identity, login
 from ..mounts import bind
 from ..paths import RunPaths
 from . import Job, Presence, Say, wrapper
-from .container import Container, create, device_files, fresh_shell, name_of, relay, shell_beside
+from .container import Container, create, device_files, fresh_shell, gpu_options, name_of, relay, shell_beside
 
 PATIENCE = 120.0  # seconds that an engine may be away while a job is started: it may be restarting
 SHORT_PATIENCE = 10.0
+ABOUT_IN = 180.0  # seconds for an image to tell what it has, on a disk that is busy
 
 
 def parse_state(state: Mapping[str, Any]) -> Presence:
@@ -68,6 +69,8 @@ class Docker:
             "image": base.reference,
             "digest": base.digest,
             "base_id": base.id,
+            "base": base.base,
+            "content": base.content,
             "image_id": layer.id if layer else base.id,
             "environment": layer.tag if layer else None,
         }
@@ -79,9 +82,10 @@ class Docker:
         earlier = (read_json(run.prepared) or {}) if job.get("attempt", 1) > 1 else {}
         found = image.look(self.engine, earlier["base_id"]) if earlier.get("base_id") else None
         if found is not None:
-            return image.Image(earlier["image"], earlier["digest"], found.id)
-        reference = job["image"] and image.pinned(job["image"], earlier)
-        return image.ensure(self.engine, reference, job["profile"], say)
+            told = (earlier.get("base"), earlier.get("content"))
+            return image.Image(earlier["image"], earlier["digest"], found.id, *told)
+        wanted = {**job, "image": job["image"] and image.pinned(job["image"], earlier)}
+        return image.ensure(self.engine, wanted, run.snapshot, say)
 
     def create_and_start(
         self, run: RunPaths, job: Job, prepared: Dict[str, Any], gpus: List[Gpu], leases: List[int]
@@ -150,6 +154,9 @@ class Docker:
             fresh = known.get("boot_id") == facts.boot_id() and cached.get("argv") == self.engine.argv
             self._facts = cached if fresh else self.engine.facts(patience=PATIENCE)
         return self._facts
+
+    def about(self, run: RunPaths, job: Job, prepared: Dict[str, Any]) -> Optional[Dict[str, Any]]:
+        return ask_image(self.engine, prepared["image_id"])
 
     def presence(self, run: RunPaths, job: Job) -> Presence:
         try:
@@ -251,6 +258,23 @@ class Docker:
         return self.engine.command(*fresh_shell(container, command, tty=tty))
 
 
+def ask_image(engine: Engine, image_id: str) -> Optional[Dict[str, Any]]:
+    """What an image's Python has, asked in a container of its own without network, mounts and rights."""
+    confined = [
+        "--network",
+        "none",
+        "--cap-drop",
+        "ALL",
+        "--security-opt",
+        "no-new-privileges",
+        "--user",
+        "65534:65534",
+    ]
+    command = ["run", "--rm", "--interactive", *confined, *gpu_options([], []), "--entrypoint", "/bin/sh", image_id]
+    answer = programs.ask(engine.command(*command, *about.command()), timeout=ABOUT_IN, stdin=about.program())
+    return about.parse(answer)
+
+
 def _lay_out(container: Container) -> None:
     """What is mounted: folders of ours, the wrapper, and who the job is."""
     run, job, places = container.run, container.job, wrapper.IN_CONTAINER
@@ -275,7 +299,7 @@ def is_of_attempt(found: Mapping[str, Any], job: Job) -> bool:
 
 
 # The kinds of refusals that end a run for another reason than the step that met them.
-_REASONS = {"no_space": "disk", "image_absent": "image", "gpu": "start"}
+_REASONS = {"no_space": "disk", "image_absent": "image", "gpu": "start", "driver": "start"}
 
 
 def failed(error: EngineError, reason: str) -> RunFailed:

@@ -1,7 +1,7 @@
 """`check`: everything that the doctor on the laptop wants to know of this host, and an echo to try forwards on.
 
-Answer: `{facts, rsync, toolkit, pythons, disks, home: {type, machines}, ends_at_logout, echo: {port, socket}}`. The stream behind
-it only keeps the echo alive: it ends when the client goes away, or after a minute.
+Answer: `{facts, rsync, toolkit, pythons, engine_free, disks, home: {type, machines}, ends_at_logout, echo: {port, socket}}`; `engine_free` is
+in bytes, where images lie. The stream behind it only keeps the echo alive: it ends when the client goes away, or after a minute.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import threading
 import time
 from typing import Any, Dict, Optional
 
-from .. import disks, environments, facts, programs
+from .. import disks, environments, facts, fits, programs
 from ..dispatch import Frames
 from ..paths import HostPaths
 
@@ -72,6 +72,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
         "rsync": _version(["rsync", "--version"]),
         "toolkit": _version(["nvidia-ctk", "--version"]),
         "pythons": environments.find_pythons(),
+        "engine_free": fits.room(known["engine"]["root"]) if known["engine"] else None,
         "disks": disks.lasting(mounts, known["user"]),
         "home": {"type": disks.type_of(mounts, host.root), "machines": facts.machines_here(host)},
         "ends_at_logout": ends_at_logout(known["user"]),

@@ -9,14 +9,17 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import time
 from contextlib import suppress
 from typing import Any, Dict, List, Optional
 
 from .. import facts, journal, locks, sockets, tend
 from ..errors import AgentError
 from ..files import write_atomically
-from ..paths import HostPaths
+from ..paths import HostPaths, RunPaths
 from . import rm
+
+LAST_WORDS = 10.0  # seconds
 
 
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
@@ -39,6 +42,7 @@ def _wipe(host: HostPaths, agreed: List[str], engine: Optional[List[str]], *, ke
     if more:
         what = "runs that came meanwhile are not fetched: " + ", ".join(more)
         raise AgentError("more_runs", what, "gpurun host leave again")
+    _wait_for_supervisors(ours)
     removed = rm.answer({"runs": [run.id for run in ours]}, host)
     shared = facts.machines_here(host) > 1
     left: List[str] = []
@@ -50,6 +54,13 @@ def _wipe(host: HostPaths, agreed: List[str], engine: Optional[List[str]], *, ke
     if not shared:
         _remove_images(engine)
     return {**removed, "left": left, "shared": shared}
+
+
+def _wait_for_supervisors(runs: List[RunPaths]) -> None:
+    """One whose run has ended a moment ago may still write down what it ran on."""
+    until = time.monotonic() + LAST_WORDS
+    while time.monotonic() < until and not all(locks.is_free(locks.run_lock(run.id)) for run in runs):
+        time.sleep(0.1)
 
 
 def _engine(host: HostPaths, request: Dict[str, Any]) -> Optional[List[str]]:

@@ -79,6 +79,7 @@ def _record(run: RunPaths, folder: str) -> List[File]:
 def _record_paths(run: RunPaths) -> List[Tuple[bytes, bool]]:
     paths = [(os.path.basename(path).encode(), growing) for path, growing in (
         (run.job, False), (run.exit, False), (run.events, True), (run.prepare_log, True),
+        (run.environment, False),
     )]  # fmt: skip
     try:
         out = sorted(os.listdir(os.path.join(os.fsencode(run.root), b"out")))

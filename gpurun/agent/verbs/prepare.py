@@ -7,7 +7,7 @@ import secrets
 import shutil
 from typing import Any, Dict, List, Tuple
 
-from .. import facts, journal, records, runtimes, snapshots, tend
+from .. import facts, fits, journal, records, runtimes, snapshots, tend
 from .. import vocabulary as words
 from ..errors import AgentError
 from ..files import read_json, sync_folder, write_json
@@ -26,6 +26,8 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
         check_gpus(job, known)
         _check_disk(request["total_bytes"], known)
     runtime, notes = _choose_runtime(job, known)
+    if runtime == "docker" and not os.path.isdir(run.root):
+        fits.check(job, known, gpus=job["resources"]["gpus"] != 0)
     job["host"] = {
         "id": known["host_id"],
         "machine_id": known["machine_id"],
@@ -114,10 +116,12 @@ def _choose_runtime(job: Dict[str, Any], known: Dict[str, Any]) -> Tuple[str, Li
             raise AgentError(
                 "no_runtime", error["what"], error["next"] + ", or --runtime bare to run without a container"
             )
-    if job["image"]:
+    base = job.get("base") or {}
+    image = job["image"] or job.get("dockerfile") or (base.get("asked") and base["name"])
+    if image:
         raise AgentError(
             "no_runtime",
-            "this host has no Docker engine, so the job cannot run in the image " + job["image"],
+            "this host has no Docker engine, so the job cannot run in the image %s" % image,
             "leave the image out to run in the host's own Python",
             exit_code=words.EXIT_USAGE,
         )

@@ -23,5 +23,6 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
         "log_tail": logs.tail_text(run.log, TAIL),
         "traceback": logs.last_traceback(run) or None,
         "path": run.workspace,
+        "environment": read_json(run.environment),
         "prepared": journal.fold(run).prepared,
     }

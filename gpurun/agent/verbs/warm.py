@@ -1,45 +1,130 @@
-"""`warm`: make the pinned image ready in the background, so that the first job need not wait for it.
+"""`warm`: make an image ready ahead of time, in the background, so that no job need wait for it.
 
-Request: `{profile: {pip_index, registry_mirror, base_image}}`. Answer: `{started: bool}`, false when it is being made already or there
-is no engine. What the engine says goes to `cache/warm.log`; a job that comes meanwhile waits for the same build.
+Request: `{image: reference or null, base: see gpurun/catalogue.py, profile: {pip_index, registry_mirror}, gpus: bool, follow: bool}`.
+Answer: `{name, started: bool, engine: bool}`; not started when it is being made already, or there is no engine. What the engine
+says goes to a file; a job that comes meanwhile waits for the same build. With `follow` that file comes as the stream `prepare`,
+and the end is `{ok, image, digest, id, seconds}` or `{ok: false, what, next}`. Whoever followed may go away at any time.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
+import time
 import traceback
+from contextlib import suppress
 from typing import Any, Dict
 
-from .. import facts, image, locks
+from .. import about, facts, fits, image, locks
+from ..dispatch import Frames
 from ..engine import Engine
+from ..errors import AgentError, RunFailed
+from ..files import read_json, write_json
 from ..paths import HostPaths
+from ..runtimes.docker import ask_image
+
+TICK = 0.2
 
 
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     known = facts.host_facts(host, request.get("engine"))
-    path = os.path.join(locks.folder(), "host-warm")
-    held = locks.acquire(path) if known["engine"] else None
+    name = _name(request)
+    if not known["engine"]:
+        if known["engine_error"]:
+            error = known["engine_error"]
+            raise AgentError(error["code"], error["what"], error["next"], where=error["where"])
+        return {"name": name, "started": False, "engine": False}
+    fits.check(request, known, gpus=bool(known["gpus"]))
+    held = locks.acquire(_lock(name))
     if held is None:
-        return {"started": False}
+        return {"name": name, "started": False, "engine": True}
+    _forget(host, name)
     child = os.fork()
     if child == 0:
         os.setsid()
         if os.fork():
             os._exit(0)
         try:
-            _redirect(os.path.join(host.cache, "warm.log"))
-            engine = Engine(known["engine"]["argv"])
-            image.ensure(engine, None, request.get("profile") or {}, _say)
-        except BaseException:  # noqa: BLE001 (a job that needs the image meets the same failure, and tells it)
+            _redirect(host.warm_log(_key(name)))
+            write_json(host.warm(_key(name)), _make(Engine(known["engine"]["argv"]), request, host))
+        except BaseException:  # noqa: BLE001 (this process must not go on as the verb that started it)
             os.write(2, traceback.format_exc().encode())
         os._exit(0)
     os.waitpid(child, 0)
     held.release()  # the child's copy of the descriptor holds the lock on
-    return {"started": True}
+    return {"name": name, "started": True, "engine": True}
+
+
+def stream(request: Dict[str, Any], host: HostPaths, out: Frames) -> None:
+    """What is said while the image is made, from the first byte, and how it ended."""
+    key, offset = _key(_name(request)), 0
+    if not request.get("follow"):
+        return
+    while True:
+        over = locks.is_free(_lock(_name(request)))  # before the last look at the log
+        offset = _pass_on(host.warm_log(key), offset, out)
+        if over:
+            break
+        out.beat()
+        time.sleep(TICK)
+    out.end(read_json(host.warm(key)) or {"ok": False, "what": "it was broken off", "next": "run the command again"})
+
+
+def _make(engine: Engine, request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
+    began = time.time()
+    try:
+        made = image.ensure(engine, request, "", _say)
+    except (RunFailed, AgentError) as error:
+        return {"ok": False, "what": error.what, "next": error.next_step}
+    seconds = round(time.time() - began, 1)
+    with suppress(AgentError):  # nothing depends on it
+        _ask_about(engine, host, made.id)
+    return {"ok": True, "image": made.reference, "digest": made.digest, "id": made.id, "seconds": seconds}
+
+
+def _ask_about(engine: Engine, host: HostPaths, image_id: str) -> None:
+    """What the image has, for the record of the runs in it."""
+    if read_json(host.about(about.key(image_id))) is None:
+        found = ask_image(engine, image_id)
+        if found is not None:
+            about.keep(host, about.key(image_id), found)
+
+
+def _pass_on(path: str, offset: int, out: Frames) -> int:
+    try:
+        with open(path, "rb") as file:
+            file.seek(offset)
+            data = file.read()
+    except FileNotFoundError:
+        return offset
+    if data:
+        out.chunk("prepare", offset, data)
+    return offset + len(data)
+
+
+def _name(request: Dict[str, Any]) -> str:
+    return request["image"] or image.own_tag(request["base"])
+
+
+def _key(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
+def _lock(name: str) -> str:
+    return os.path.join(locks.folder(), "host-warm-" + _key(name))
+
+
+def _forget(host: HostPaths, name: str) -> None:
+    for path in (host.warm(_key(name)), host.warm_log(_key(name))):
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass
 
 
 def _say(said: bytes) -> None:
-    os.write(1, said)
+    if said:
+        os.write(1, said)
 
 
 def _redirect(log: str) -> None:

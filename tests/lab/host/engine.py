@@ -68,6 +68,10 @@ class Engine:
         """The names of all containers, those that have ended too."""
         return self.docker("ps", "--all", "--format", "{{.Names}}").split()
 
+    def jobs(self) -> list[str]:
+        """The names of the containers of runs; what only asks an image for a moment is none."""
+        return [container for container in self.containers() if container.startswith("gpurun-")]
+
     def remove_containers(self) -> None:
         """Remove all containers with their volumes, those too of a build that is being called off."""
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import urllib.request
+from typing import Any
+
+import bcrypt
 
 from tests.lab.host import steps
 from tests.lab.host.box import Box
 
 STORAGE = "/var/lib/docker-registry"
 LOG = "/var/log/registry.log"
+USERS = "/etc/docker/registry/users"
 
 
 class Registry:
@@ -23,9 +27,9 @@ class Registry:
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
 
-    def start(self) -> None:
-        """Start the registry and wait until it listens."""
-        config = {
+    def start(self, user: str = "", password: str = "") -> None:
+        """Start the registry and wait until it listens. With a `user`, it lets in nobody else."""
+        config: dict[str, Any] = {
             "version": "0.1",
             "storage": {
                 "filesystem": {"rootdirectory": STORAGE},
@@ -34,6 +38,10 @@ class Registry:
             "http": {"addr": self.address},
         }
         (self.box.root / "etc/docker/registry").mkdir(parents=True, exist_ok=True)
+        if user:
+            secret = bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode()
+            (self.box.root / USERS.lstrip("/")).write_text(f"{user}:{secret}\n")
+            config["auth"] = {"htpasswd": {"realm": "lab", "path": USERS}}
         (self.box.root / "etc/docker/registry/lab.json").write_text(json.dumps(config))
         self.box.daemon("/usr/bin/docker-registry", "serve", "/etc/docker/registry/lab.json", log=LOG)
         said = self.box.root / LOG.lstrip("/")

@@ -183,6 +183,7 @@ def make_job(run_id: str, **changes: Any) -> dict[str, Any]:
         "resources": {"gpus": 0, "memory": None, "cpus": None, "shm": None},
         "runtime": "bare",
         "image": None,
+        "base": None,
         "env": [],
         "mounts": [],
         "max_duration": None,
@@ -191,7 +192,7 @@ def make_job(run_id: str, **changes: Any) -> dict[str, Any]:
         "git": None,
         "keep_caps": [],
         "user": None,
-        "profile": {"python": None, "engine": None, "pip_index": None, "registry_mirror": None, "base_image": None},
+        "profile": {"python": None, "engine": None, "pip_index": None, "registry_mirror": None},
     }
     return {**job, **changes}
 

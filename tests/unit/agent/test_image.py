@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gpurun.agent import image
+from gpurun.agent.engine import Engine
 from gpurun.agent.errors import RunFailed
 from gpurun.agent.image import Image
 from tests.unit.agent.scripted_engine import ScriptedEngine
@@ -69,26 +71,58 @@ def test_the_digest_is_that_of_the_repository_that_was_asked_for(digests: Any, d
 
 
 def test_what_is_built() -> None:
-    assert image.build("/agent/image", "gpurun/pytorch:1a", "base@sha256:1", None) == [
-        "build", "--network", "host", "--tag", "gpurun/pytorch:1a", "--build-arg", "BASE=base@sha256:1", "/agent/image",
+    arguments = {"BASE": "base@sha256:1", "TORCH": "2.8.0", "PIP_INDEX_URL": None}
+    assert image.build("/agent/image", "gpurun/pytorch:1a", arguments) == [
+        "build", "--network", "host", "--tag", "gpurun/pytorch:1a", "--build-arg", "BASE=base@sha256:1",
+        "--build-arg", "TORCH=2.8.0", "/agent/image",
     ]  # fmt: skip
-    with_index = image.build("/c", "t", "b", "https://index/simple")
-    assert with_index[-3:] == ["--build-arg", "PIP_INDEX_URL=https://index/simple", "/c"]
+    with_index = image.build("/c", "t", {"PIP_INDEX_URL": "https://index/simple"}, "/c/my Dockerfile")
+    assert with_index[-5:] == ["--build-arg", "PIP_INDEX_URL=https://index/simple", "--file", "/c/my Dockerfile", "/c"]
 
 
-def test_the_tag_follows_every_file_and_the_base(tmp_path: Path) -> None:
-    (tmp_path / "Dockerfile").write_text("ARG BASE=one\nFROM ${BASE}\n")
+def test_the_tag_follows_the_recipe_and_the_base(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM ${BASE}\n")
     (tmp_path / "requirements.lock").write_text("a==1\n")
-    first = image.content_hash(str(tmp_path), "one")
-    assert image.default_base(str(tmp_path)) == "one"
-    assert image.content_hash(str(tmp_path), "one") == first
-    assert image.content_hash(str(tmp_path), "two") != first
+    first = image.content_hash(str(tmp_path), "one", "2.8.0")
+    (tmp_path / "images.toml").write_text("# another entry makes no image anew\n")
+    assert image.content_hash(str(tmp_path), "one", "2.8.0") == first
+    assert image.content_hash(str(tmp_path), "two", "2.8.0") != first
+    assert image.content_hash(str(tmp_path), "one", "2.7.1") != first
     (tmp_path / "requirements.lock").write_text("a==2\n")
-    assert image.content_hash(str(tmp_path), "one") != first
+    assert image.content_hash(str(tmp_path), "one", "2.8.0") != first
 
 
-def test_the_real_dockerfile_is_found_and_names_its_base_by_digest() -> None:
-    assert "@sha256:" in image.default_base(image.folder())
+def test_the_real_recipe_is_found() -> None:
+    tag = image.own_tag({"name": "v2.8", "reference": "one", "torch": "2.8.0"})
+    assert tag.startswith("gpurun/pytorch:v2.8-")
+
+
+def test_a_projects_image_follows_all_that_it_could_copy(tmp_path: Path) -> None:
+    script = tmp_path / "sub" / "run.sh"
+    script.parent.mkdir()
+    script.write_text("true\n")
+    (tmp_path / "link").symlink_to("sub")
+    seen = [image.tree_hash(str(tmp_path), "Dockerfile")]
+    os.utime(script, (1, 1))  # sent anew, and the same
+    assert image.tree_hash(str(tmp_path), "Dockerfile") == seen[0]
+    script.chmod(0o755)
+    seen.append(image.tree_hash(str(tmp_path), "Dockerfile"))
+    script.write_text("tru2\n")
+    seen.append(image.tree_hash(str(tmp_path), "Dockerfile"))
+    (tmp_path / "link").unlink()
+    (tmp_path / "link").symlink_to("sup")
+    seen.append(image.tree_hash(str(tmp_path), "Dockerfile"))
+    seen.append(image.tree_hash(str(tmp_path), "other/Dockerfile"))
+    assert len(set(seen)) == 5
+
+
+def test_an_engine_under_sudo_is_told_of_the_users_logins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    under_sudo = Engine(["sudo", "-n", "docker"])
+    assert under_sudo.with_login() == []
+    (tmp_path / "config.json").write_text('{"auths": {"ghcr.io": {"auth": "eA=="}}}')
+    assert under_sudo.with_login() == ["--config", str(tmp_path)]
+    assert Engine(["docker"]).with_login() == []  # it looks there by itself
 
 
 def pull(engine: ScriptedEngine) -> tuple[Image, bytes, list[float]]:

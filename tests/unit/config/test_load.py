@@ -266,3 +266,9 @@ def test_no_host_is_needed_to_look(project: Path) -> None:
     hosts.remove("box")
     assert load({}, "train.py", project, need_host=False).host is None
     assert refused(project) == ["no host was named, and none is known"]
+
+
+def test_an_image_on_the_line_takes_the_place_of_a_dockerfile(project: Path) -> None:
+    (project / "gpurun.toml").write_text('dockerfile = "Dockerfile"\n')
+    spec = load({"image": "v2.7"}, "train.py", project).spec
+    assert (spec.image, spec.dockerfile) == ("v2.7", None)

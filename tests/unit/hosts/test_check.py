@@ -10,7 +10,15 @@ from gpurun.hosts import check
 from gpurun.hosts.check import FAIL, GB, OK, WARN
 
 GPU = {"index": 0, "uuid": "GPU-1", "name": "NVIDIA H100", "memory": 80 * GB}
-ENGINE = {"argv": ["docker"], "version": "27.1", "rootless": False, "userns": False, "selinux": False, "toolkit": True}
+ENGINE = {
+    "argv": ["docker"],
+    "version": "27.1",
+    "rootless": False,
+    "userns": False,
+    "selinux": False,
+    "toolkit": True,
+    "root": "/var/lib/docker",
+}
 
 
 def answer(**changes: Any) -> dict[str, Any]:
@@ -31,6 +39,7 @@ def answer(**changes: Any) -> dict[str, Any]:
         "rsync": "3.4.1",
         "toolkit": "1.17.8",
         "pythons": [{"path": "/usr/bin/python3", "version": "3.11.2", "torch": None}],
+        "engine_free": 100 * GB,
         "disks": [],
         "home": {"type": "ext4", "machines": 1},
         "ends_at_logout": False,
@@ -58,6 +67,8 @@ ERROR = {"code": "engine_down", "what": "the engine is not running", "next": "su
     ("topic", "status", "changes"),
     [
         ("start-up files", FAIL, {"noise": b"Welcome\n"}),
+        ("images", FAIL, {"driver": "470.256.02"}),
+        ("image disk", WARN, {"engine_free": 14 * GB}),
         ("rsync there", FAIL, {"rsync": None}),
         ("rsync there", FAIL, {"rsync": "3.0.9"}),
         ("engine", FAIL, {"engine": None, "engine_error": ERROR}),

@@ -1,0 +1,70 @@
+"""`gpurun host check --gpu`, shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from gpurun.agent import vocabulary as words
+from gpurun.cli import output
+from gpurun.cli.asking import show
+from gpurun.cli.screen import Screen
+from gpurun.cli.tunnel_shown import report
+
+if TYPE_CHECKING:
+    from gpurun.config.hosts import Host
+    from gpurun.hosts.check import Finding
+    from gpurun.hosts.verify import Findings, Verdict, Wish
+    from gpurun.wire import Wire
+
+
+class _Listening(Screen):
+    """The run's log is its findings."""
+
+    def __init__(self, host: str, say: Callable[[str], None], findings: Findings) -> None:
+        super().__init__(host, say, log_to_stderr=True)
+        self._findings = findings
+
+    def log(self, data: bytes) -> None:
+        self._say("")
+        self._findings.feed(data)
+
+
+def run(wire: Wire, host: Host, wish: Wish, *, as_json: bool) -> int | None:
+    """Try the GPUs; the exit code."""
+    from gpurun.hosts import verify
+
+    def tell(finding: Finding) -> None:
+        if not as_json:
+            show(finding)
+
+    findings = verify.Findings(tell, output.say_bytes)
+    with output.activity(f"asking {host.name}") as say, output.transfer(f"sending to {host.name}") as bar:
+        findings.add(verify.look(wire))
+        record = verify.start(wire, host, wish, report(host.name, say, bar))
+        try:
+            verdict = verify.follow(wire, record, _Listening(host.name, say, findings), findings)
+        except KeyboardInterrupt:
+            output.after_interrupt()
+            verify.stop(wire, record["id"])
+            output.say(f"{record['id']} is stopped")
+            return words.EXIT_INTERRUPTED
+        if verdict.ok:
+            verify.clear(wire, verdict.record["id"])
+    if as_json:
+        output.json(_as_document(host.name, verdict))
+    elif not verdict.ok:
+        output.say(f"mend what is marked FAIL; all that was said: gpurun logs {verdict.record['id']}")
+    return None if verdict.ok else words.EXIT_FAILED
+
+
+def _as_document(host: str, verdict: Verdict) -> dict[str, Any]:
+    return {
+        "host": host,
+        "ok": verdict.ok,
+        "run": verdict.record["id"],
+        "runtime": verdict.record["runtime"],
+        "gpus": verdict.record["gpus"],
+        "findings": [asdict(each) for each in verdict.findings],
+    }

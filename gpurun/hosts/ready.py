@@ -1,0 +1,104 @@
+"""Making an image ready on a host ahead of time, so that a first submit is as quick as any other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from gpurun import catalogue
+from gpurun.config.hosts import Host
+from gpurun.errors import ContactLost, GpurunError
+from gpurun.wire import Wire
+
+QUESTION_IN = 60.0  # seconds: nvidia-smi and the engine may each take their time
+PULL_PART = 0.7  # of the whole, where layers are pulled before the build
+
+# What an engine says where it cannot redraw a line: a layer's state, a step of either builder.
+_LAYER = re.compile(
+    r"([0-9a-f]{12}): (Pulling fs layer|Waiting|Verifying Checksum|Download complete|Pull complete|Already exists)"
+)
+_STEP = re.compile(r"(?:Step (\d+)/(\d+) : |#\d+ \[(?:\S+ )?(\d+)/(\d+)\] )(.*)")
+_LAYER_DONE = {"Download complete": 0.5, "Pull complete": 1.0, "Already exists": 1.0}
+
+
+@dataclass
+class Steps:
+    """How far the making of an image is, as its engine's own words tell."""
+
+    fraction: float = 0.0
+    now: str = ""  # what it does, in a word or two
+    _layers: dict[str, float] = field(default_factory=dict)
+    _build: float = 0.0
+    _rest: bytes = b""
+
+    def feed(self, data: bytes) -> None:
+        """Read what came. A line may come in pieces."""
+        *lines, self._rest = (self._rest + data.replace(b"\r", b"\n")).split(b"\n")
+        for line in lines:
+            self._read(line.decode("utf-8", "replace").strip())
+        pulled = sum(self._layers.values()) / len(self._layers) if self._layers else 0.0
+        part = PULL_PART if self._layers else 0.0
+        self.fraction = max(self.fraction, part * pulled + (1 - part) * self._build)
+
+    def _read(self, line: str) -> None:
+        layer, step = _LAYER.match(line), _STEP.match(line)
+        if layer:
+            done = _LAYER_DONE.get(layer[2], 0.0)
+            self._layers[layer[1]] = max(done, self._layers.get(layer[1], 0.0))
+            whole = sum(1 for part in self._layers.values() if part == 1.0)
+            self.now = f"layer {whole} of {len(self._layers)}"
+        elif step:
+            at, of = (step[1], step[2]) if step[1] else (step[3], step[4])
+            self._build = max(self._build, (int(at) - 1) / int(of))
+            self.now = f"step {at} of {of}: {step[5].split(' ', 1)[0]}"
+        elif line.startswith(("Downloading ", "Collecting ", "Installing collected")):  # pip, in a step of the build
+            self.now = " ".join(line.split()[:2])
+
+
+@dataclass(frozen=True)
+class Ready:
+    """An image that is on the host now; `image` is None on one that runs jobs without an engine."""
+
+    image: str | None
+    digest: str | None = None
+    id: str | None = None
+    seconds: float = 0.0
+
+
+def request(host: Host, image: str | None = None) -> dict[str, Any]:
+    """What the host is told of the image. Raises UsageError for a name that is none."""
+    profile = {key: getattr(host, key) for key in ("pip_index", "registry_mirror")}
+    return {**catalogue.wanted(image, host), "profile": profile}
+
+
+def warm(wire: Wire, host: Host) -> bool:
+    """Begin with gpurun's image in the background. True when that is under way."""
+    return bool(wire.ask("warm", {**request(host), "stream": False}, timeout=QUESTION_IN)["started"])
+
+
+def make_ready(wire: Wire, host: Host, image: str | None, hear: Callable[[bytes], None]) -> Ready:
+    """Have the image made, or wait for whoever makes it already; `hear` gets what the host says.
+
+    Raises what the host refuses, GpurunError when it could not be made, ContactLost; it is made in the background all the same.
+    """
+    with wire.stream("warm", {**request(host, image), "follow": True}, timeout=QUESTION_IN) as stream:
+        if not stream.answer["engine"]:
+            return Ready(None)
+        try:
+            for frame in stream:
+                if frame.data:
+                    hear(frame.data)
+                if frame.end is not None:
+                    return _end(wire, frame.end)
+        except ContactLost as lost:
+            next_step = f"it goes on there; see how far it is: gpurun host prepare {wire.host}"
+            raise ContactLost(lost.what, next_step, where=lost.where) from lost
+    raise AssertionError("a stream without an end raises")
+
+
+def _end(wire: Wire, end: dict[str, Any]) -> Ready:
+    if not end["ok"]:
+        raise GpurunError(end["what"], end["next"], where=wire.host)
+    return Ready(end["image"], end["digest"], end["id"], end["seconds"])

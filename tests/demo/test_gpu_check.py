@@ -1,0 +1,96 @@
+"""The tries of the GPU check on real torch, as far as a CPU can make them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from gpurun.agent import services
+from tests.services import loaded
+
+PROGRAM = Path(services.PROGRAMS) / "gpucheck_service.py"
+
+
+@pytest.fixture
+def check(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    yield from loaded("gpucheck_service", monkeypatch)
+
+
+def test_the_tries_pass_on_a_cpu() -> None:
+    done = subprocess.run([sys.executable, PROGRAM, "--device", "cpu"], capture_output=True, text=True, check=False)
+    found = {told["topic"]: told for told in map(json.loads, done.stdout.splitlines())}
+    for topic in ("CPU float32", "CPU float16", "CPU bfloat16", "between GPUs"):
+        assert found[topic]["status"] == "ok", found[topic]
+    assert "2 processes added up over gloo" in found["between GPUs"]["found"]
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_wrong_product_is_seen(check: ModuleType, monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
+    """One element of a million is wrong by one: what a broken multiplier does."""
+    right = torch.Tensor.__matmul__
+
+    def wrong(left: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        made = right(left, other)
+        if made.dtype != torch.float64:
+            made[17, 23] += 4 if dtype == "bfloat16" else 1
+        return made
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", wrong)
+    told = check.try_product(torch, "cpu", "CPU", dtype)
+    assert told["status"] == "fail"
+    assert "differs from the CPU's by" in told["found"]
+    assert "do not train on it" in told["mend"]
+
+
+def test_processes_that_cannot_meet_are_told(check: ModuleType) -> None:
+    """NCCL without a GPU: the path of a real failure."""
+    told = check.together("nccl", 2)
+    assert told["status"] == "fail"
+    assert told["found"].startswith("nccl: ")
+    assert len(told["found"]) > len("nccl: ")
+
+
+def test_the_whole_check_on_two_gpus_that_the_cpu_plays(check: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything but CUDA itself: what is tried on which GPU, in which order, and what an older one is spared."""
+    plain: Any = torch.Tensor.to
+    together = check.together
+
+    def to(tensor: torch.Tensor, where: Any) -> Any:
+        return plain(tensor, "cpu" if str(where).startswith("cuda:") else where)
+
+    names, capabilities = ("NVIDIA H100", "NVIDIA T4"), ((9, 0), (7, 5))
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", names.__getitem__)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", capabilities.__getitem__)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda index: SimpleNamespace(name=names[index], total_memory=80 << 30)
+    )
+    monkeypatch.setattr(check, "together", lambda backend, world: together("gloo" if backend == "nccl" else "", world))
+    found = list(check.check(2, container=True))
+    assert found.pop()["topic"] == "shared memory"  # which depends on this machine
+    assert [(each["topic"], each["status"]) for each in found] == [
+        ("software", "ok"),
+        ("CUDA", "ok"),
+        ("GPU 0", "ok"),
+        ("GPU 0 precision", "ok"),
+        ("GPU 0 float32", "ok"),
+        ("GPU 0 float16", "ok"),
+        ("GPU 0 bfloat16", "ok"),
+        ("GPU 1", "ok"),
+        ("GPU 1 precision", "warn"),
+        ("GPU 1 float32", "ok"),
+        ("GPU 1 float16", "ok"),
+        ("between GPUs", "ok"),
+    ]
+    assert found[2]["found"] == "NVIDIA H100, 80 GB"

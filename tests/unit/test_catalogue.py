@@ -1,0 +1,59 @@
+"""The images that go by a name, and what a host's profile says in their place."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from gpurun import bundle, catalogue
+from gpurun.config.hosts import Host
+from gpurun.errors import UsageError
+
+
+def test_every_entry_is_whole_and_pinned() -> None:
+    for name, base in catalogue.read().images.items():
+        assert re.fullmatch(r"pytorch/pytorch:\S+@sha256:[0-9a-f]{64}", base.base)
+        assert base.base.startswith(f"pytorch/pytorch:{base.torch}-cuda{base.cuda}-")
+        assert base.torch.startswith(name.removeprefix("v") + ".")
+        assert base.room > 5_000_000_000
+
+
+def test_the_dockerfile_stands_on_the_default() -> None:
+    recipe = (bundle.image_folder() / "Dockerfile").read_text()
+    default = catalogue.read().default
+    assert default.name == "v2.8"
+    assert f"ARG BASE={default.base}\n" in recipe
+    assert f"ARG TORCH={default.torch}\n" in recipe
+    constraints = (bundle.image_folder() / "requirements.in").read_text()
+    assert f"torch=={default.torch}\ntorchvision=={default.torchvision}\n" in constraints
+
+
+def host(**told: Any) -> Host:
+    return Host("box", **told)
+
+
+def test_what_is_wanted() -> None:
+    default = catalogue.wanted(None, None)
+    assert default["image"] is None
+    assert (default["base"]["name"], default["base"]["torch"], default["base"]["asked"]) == ("v2.8", "2.8.0", False)
+    older = catalogue.wanted("v2.7", host())
+    assert (older["image"], older["base"]["torch"], older["base"]["asked"]) == (None, "2.7.1", True)
+    assert catalogue.wanted("ghcr.io/a/b:v2.7", None) == {"image": "ghcr.io/a/b:v2.7", "base": None}
+
+
+def test_a_host_has_its_own_bases() -> None:
+    one = host(base_image="mirror/pytorch:2.8")
+    assert catalogue.wanted(None, one)["base"]["reference"] == "mirror/pytorch:2.8"
+    assert catalogue.wanted("v2.8", one)["base"]["reference"] == "mirror/pytorch:2.8"
+    assert "2.7.1-cuda" in catalogue.wanted("v2.7", one)["base"]["reference"]
+    several = host(base_image={"v2.7": "mirror/pytorch:2.7"})
+    assert catalogue.wanted("v2.7", several)["base"]["reference"] == "mirror/pytorch:2.7"
+    assert "2.8.0-cuda" in catalogue.wanted(None, several)["base"]["reference"]
+
+
+def test_a_name_that_is_none_lists_those_that_are() -> None:
+    with pytest.raises(UsageError, match=r"there is no v2\.9") as told:
+        catalogue.wanted("v2.9", None)
+    assert "v2.7, v2.8, v2.11" in told.value.next_step
