@@ -11,12 +11,13 @@ then, which is answered by a beat: one that fell silent, or went away, ends this
 
 from __future__ import annotations
 
+import glob
 import os
 import select
 import socket
 import subprocess
 import time
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Union
 
 from .. import locks, loopback, programs, records, runtimes, services, sockets, tend
 from ..errors import AgentError
@@ -42,6 +43,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
         ]
     probe = None
     if any(door["socket"] for door in doors):
+        _sweep(request)
         probe = _probe_path(request)
         _unlink(probe)
     return {"probe": loopback.greet(probe), "doors": doors, "runs": [records.record_of(run) for run in runs]}
@@ -70,7 +72,8 @@ def _run_of(host: HostPaths, door: Door) -> "tuple[RunPaths, Dict[str, Any]]":
 
 
 def _relay_name(door: Door, tunnel: str) -> str:
-    return "%d.%s" % (door["port"], tunnel)
+    """Of this process alone: one of a connection that broke may not know yet, and cleans up after the next has begun."""
+    return "%d.%s.%d" % (door["port"], tunnel, os.getpid())
 
 
 def _relay_argv(run: RunPaths, job: Dict[str, Any], door: Door, tunnel: str) -> Optional[List[str]]:
@@ -107,8 +110,22 @@ def stream(request: Dict[str, Any], host: HostPaths, out: Any) -> None:
         _unlink(_probe_path(request))
 
 
-def _probe_path(request: Dict[str, Any]) -> str:
-    return os.path.join(locks.folder(), "%sprobe-%s" % (sockets.PREFIX, request["tunnel"]))
+def _probe_path(request: Dict[str, Any], pid: Union[int, str, None] = None) -> str:
+    name = "%sprobe-%s.%s" % (sockets.PREFIX, request["tunnel"], os.getpid() if pid is None else pid)
+    return os.path.join(locks.folder(), name)
+
+
+def _sweep(request: Dict[str, Any]) -> None:
+    """Remove the probes of this tunnel that killed ones left."""
+    for path in glob.glob(_probe_path(request, "*")):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as looking:
+            looking.settimeout(1.0)
+            try:
+                looking.connect(path)
+            except ConnectionRefusedError:
+                _unlink(path)
+            except OSError:  # gone meanwhile
+                pass
 
 
 def _unlink(path: str) -> None:

@@ -59,7 +59,7 @@ def test_the_longest_id_leaves_room_in_the_usual_place(run: RunFolder, monkeypat
     monkeypatch.setattr(os, "getuid", lambda: 2_000_000_000)
     monkeypatch.setattr("gpurun.agent.locks.folder", lambda: "/tmp/gpurun-2000000000")
     assert len(run.paths.id) == 51
-    assert len(f"{sockets.folder(run.paths)}/65535.abcd") < LIMIT
+    assert len(f"{sockets.folder(run.paths)}/65535.abcd.4194304") < LIMIT
 
 
 @pytest.mark.parametrize("job", [DOCKER, BARE])
