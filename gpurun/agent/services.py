@@ -97,11 +97,12 @@ def wipe(run: RunPaths) -> None:
 
 
 def earlier(host: HostPaths, run: RunPaths, job: Mapping[str, Any]) -> Optional[RunPaths]:
-    """The newest ended session of the same kind and project that still has its workspace."""
+    """The newest ended session of the same person, kind and project that still has its workspace."""
     found = []
     for other in host.all_runs():
         told: Dict[str, Any] = read_json(other.job) or {}
         same = kind(told) == kind(job) and told.get("project", {}).get("name") == job["project"]["name"]
+        same = same and told.get("owner") == job["owner"]  # several people may share an account of the host
         ours = told.get("host", {}).get("id") == job["host"]["id"]
         if other.id != run.id and same and ours and os.path.exists(other.exit) and os.path.isdir(other.workspace):
             found.append((told.get("created", 0.0), other.id, other))
