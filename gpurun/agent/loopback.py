@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from typing import Optional, Union
 
 PIECE = 1 << 18  # bytes
 GREETING = b"gpurun\n"
+RETRY = 0.1  # seconds
 
 
 def greet(path: Optional[str]) -> Union[str, int]:
@@ -32,8 +34,7 @@ def greet(path: Optional[str]) -> Union[str, int]:
 
 def _greet(server: socket.socket) -> None:
     while True:
-        near, _ = server.accept()
-        with near:
+        with _next(server) as near:
             try:
                 near.sendall(GREETING)
             except OSError:  # it went away
@@ -52,8 +53,16 @@ def listen(path: str) -> int:
 
 def _accept(server: socket.socket, path: str) -> None:
     while True:
-        near, _ = server.accept()
-        threading.Thread(target=_serve, args=(near, path), daemon=True).start()
+        threading.Thread(target=_serve, args=(_next(server), path), daemon=True).start()
+
+
+def _next(server: socket.socket) -> socket.socket:
+    """Whoever comes next; when no descriptor is left, once there is one again."""
+    while True:
+        try:
+            return server.accept()[0]
+        except OSError:
+            time.sleep(RETRY)
 
 
 def _serve(near: socket.socket, path: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from gpurun.agent import loopback
+from tests.unit.agent.descriptors import no_descriptors_left
 
 Answer = Callable[[socket.socket], None]
 
@@ -44,6 +46,17 @@ def test_everybody_is_greeted(tmp_path: Path, *, by_path: bool) -> None:
     connected(place).close()  # one that goes at once
     with connected(place) as client:
         assert all_of(client) == loopback.GREETING
+
+
+def test_when_no_descriptor_is_left_the_way_lasts(backwards: str) -> None:
+    port = loopback.listen(backwards)
+    with socket.socket() as client:
+        client.settimeout(20)
+        with no_descriptors_left():
+            client.connect(("127.0.0.1", port))
+            time.sleep(0.5)
+        send_all(client, b"abc")
+        assert all_of(client) == b"cbaend"
 
 
 def test_a_probe_is_for_its_owner(tmp_path: Path) -> None:
