@@ -15,7 +15,9 @@ from gpurun.tunnel.plan import Found, Way
 
 def test_who_has_left_the_terminal_asks_nobody_there(laptop: Path) -> None:
     """Without a terminal ssh would send three empty passwords, each a failed login."""
-    found = Found(wire.connect(Host("box"), interactive=True), (Way(Target("port 9", None, 9), 23456, "port 9 of box"),))
+    found = Found(
+        wire.connect(Host("box"), interactive=True), (Way(Target("port 9", None, 9), 23456, "port 9 of box"),)
+    )
     told, tell = os.pipe()
     child = os.fork()
     if child == 0:
