@@ -71,6 +71,19 @@ def test_the_program_of_each_service_travels_with_the_agent(kind: str, tmp_path:
     assert stat.S_IMODE(os.stat(sockets.folder(run.paths)).st_mode) == 0o700
 
 
+def test_what_is_there_is_not_written_again(tmp_path: Path) -> None:
+    """A tunnel that heals needs the programs; the disk may be full by then."""
+    run = RunFolder(tmp_path)
+    services.copy_programs(run.paths)
+    there = Path(run.paths.ro, "serve")
+    Path(there, "relay.py").write_text("of an older gpurun")
+    before = {path.name: path.stat().st_ino for path in there.iterdir()}
+    services.copy_programs(run.paths)
+    after = {path.name: path.stat().st_ino for path in there.iterdir()}
+    assert {name for name in after if after[name] != before[name]} == {"relay.py"}
+    assert Path(there, "relay.py").read_bytes() == Path(services.PROGRAMS, "relay.py").read_bytes()
+
+
 def test_only_a_session_is_held_open_by_its_shells() -> None:
     assert services.holder(make_job(words.SHELL), "/gpurun/ro") == ["python", "/gpurun/ro/serve/attach.py"]
     assert services.holder(make_job(words.JUPYTER), "/gpurun/ro") == []
