@@ -26,6 +26,7 @@ from ..paths import HostPaths, RunPaths
 
 TICK = 0.5  # seconds between two looks
 SILENCE = 30.0  # seconds without a word of the laptop
+QUESTION = b"GET /api HTTP/1.0\r\nHost: localhost\r\n\r\n"  # Jupyter answers it without a token, TensorBoard with 404
 GENTLE = 2.0  # seconds before what leads into a container is started again
 
 Door = Dict[str, Any]
@@ -162,16 +163,17 @@ class _Watched:
 
 
 def _answers(run: RunPaths) -> bool:
-    """Whether the service takes connections. A user's own port is never tried: a debugger may take one alone."""
+    """Whether the service answers a request. A user's own port is never tried: a debugger may take one alone."""
     job = read_json(run.job) or {}
     path = os.path.join(sockets.folder(run), services.kind(job) or "")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
         try:
             probe.connect(path)
+            probe.sendall(QUESTION)  # it may take connections long before it has loaded what it answers with
+            return bool(probe.recv(1))
         except OSError:
             return False
-        return True
 
 
 class _Relay:

@@ -200,11 +200,19 @@ def test_on_the_loopback_every_door_is_a_port(place: Place) -> None:
     assert all_of(first["port"]) == b"the board"
 
 
-def test_a_service_is_ready_when_it_takes_connections(place: Place) -> None:
+def test_a_service_is_ready_when_it_answers(place: Place) -> None:
+    """One that still loads takes connections already."""
     board = place.board()
     attended = place.attend(door(board.paths.id))
     assert attended.state()["ready"] is False
-    place.listen(attended.answer["doors"][0]["socket"])
+    server = place.listen(attended.answer["doors"][0]["socket"])
+    near, _ = server.accept()
+    assert near.recv(100).startswith(b"GET /api HTTP/1.0\r\n")
+    near.close()
+    near, _ = server.accept()  # asked again: this was no answer
+    near.recv(100)
+    near.sendall(b"HTTP/1.0 404 Not Found\r\n\r\n")
+    near.close()
     assert attended.state(ready=True)["state"] == words.RUNNING
     board.end()
     assert attended.state(state=words.SUCCEEDED)["id"] == board.paths.id
