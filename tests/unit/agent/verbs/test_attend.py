@@ -263,7 +263,7 @@ def test_a_supervisor_that_was_killed_is_started_again_meanwhile(agent: AgentHos
 
 def test_a_laptop_that_went_away_ends_it(place: Place) -> None:
     attended = place.attend(door(place.board().paths.id))
-    assert place.left == [f"sockets-probe-abcd.{attended.process.pid}"]
+    assert place.left == [f"sockets-probe-abcd.{attended.process.pid}.0"]
     attended.stdin.close()
     assert attended.process.wait(20) == 0
     assert place.left == []
@@ -305,7 +305,7 @@ def test_a_probe_that_was_left_by_a_killed_one_is_no_hindrance(place: Place) -> 
     assert len(place.left) == 1
     alive = [place.attend(door(board.paths.id)) for _ in range(2)]
     assert [all_of(one.answer["probe"]) for one in alive] == [loopback.GREETING] * 2
-    assert place.left == sorted(f"sockets-probe-abcd.{one.process.pid}" for one in alive)
+    assert place.left == sorted(f"sockets-probe-abcd.{one.process.pid}.0" for one in alive)
 
 
 class Contained:
@@ -347,13 +347,32 @@ def test_a_port_in_a_container_is_led_out_by_a_relay(place: Place, inside: int) 
     contained = Contained(place)
     attended = place.attend(door(contained.run.paths.id, port=inside))
     (told,) = attended.answer["doors"]
-    assert told["socket"] == f"{sockets.folder(contained.run.paths)}/{inside}.abcd.{attended.process.pid}"
+    assert told["socket"] == f"{locks.folder()}/sockets-front-abcd.{attended.process.pid}.0"
     until_it_answers(told["socket"], loopback.GREETING)
     assert contained.log.read_text().startswith("exec --interactive gpurun-train-4444 /bin/sh -c ")
     attended.stdin.close()
     assert attended.process.wait(20) == 0
-    assert not os.path.lexists(told["socket"])
+    assert place.left == []
+    assert not os.listdir(contained.run.paths.sockets)
     assert relays(place.agent) == []
+
+
+def test_a_job_cannot_lead_its_page_to_a_socket_of_the_host(place: Place, inside: int, tmp_path: Path) -> None:
+    contained = Contained(place)
+    attended = place.attend(door(contained.run.paths.id, port=inside))
+    front = attended.answer["doors"][0]["socket"]
+    until_it_answers(front, loopback.GREETING)
+    (relay,) = Path(contained.run.paths.sockets).iterdir()
+    relay.unlink()
+    relay.symlink_to(attended.answer["probe"])  # which would greet too
+    assert all_of(front) == b""
+
+
+def test_what_a_killed_one_left_goes(place: Place, inside: int) -> None:
+    contained = Contained(place)
+    place.attend(door(contained.run.paths.id, port=inside)).close()
+    attended = place.attend(door(contained.run.paths.id, port=inside))
+    assert {name.split(".")[1] for name in place.left if "abcd" in name and "-" in name} == {str(attended.process.pid)}
 
 
 def test_one_that_learns_late_that_its_laptop_went_takes_nothing_from_the_next(place: Place, inside: int) -> None:
