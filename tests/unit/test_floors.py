@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "gpurun"
 AGENT = PACKAGE / "agent"
 SHARED = {"gpurun.agent", "gpurun.agent.vocabulary", "gpurun.agent.manifest", "gpurun.agent.files"}
-SERVED = {"told", "tensorboard", "werkzeug", "jupyterlab"}
+SERVED = {"told", "tensorboard", "werkzeug", "jupyterlab", "shell_service", "jupyter_server_terminals"}
 AGENT_MODULES = sorted(AGENT.rglob("*.py"))
 LAPTOP_MODULES = sorted(path for path in PACKAGE.rglob("*.py") if AGENT not in path.parents)
 
