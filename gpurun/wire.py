@@ -147,7 +147,9 @@ class Wire:
 
     def quiet(self) -> Wire:
         """The same, asking nobody for a password."""
-        return replace(self, connection=replace(self.connection, interactive=False))
+        from gpurun.ssh import jump
+
+        return replace(self, connection=jump.asking_nobody(self.connection))
 
     def let_go(self) -> None:
         """Drop the shared connection if nothing gets through it any more; what still runs over it is not harmed."""

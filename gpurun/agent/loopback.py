@@ -1,6 +1,7 @@
-"""What the host's sshd forwards to when a tunnel is tried out; and a port of this host's loopback in front of a Unix socket, for an sshd that forwards to ports alone.
+"""What the host's sshd forwards to: a greeting when a tunnel is tried out; and what stands in front of a run's own socket.
 
-Every user of the host can connect to it: it is for hosts that refuse the better way, and the laptop says so.
+That is a Unix socket of ours. Or a port of this host's loopback, for an sshd that forwards to ports alone: every user of the
+host can connect to it, and the laptop says so.
 """
 
 from __future__ import annotations
@@ -8,10 +9,12 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from typing import Optional, Union
+import time
+from typing import Callable, Optional, Union
 
 PIECE = 1 << 18  # bytes
 GREETING = b"gpurun\n"
+RETRY = 0.1  # seconds
 
 
 def greet(path: Optional[str]) -> Union[str, int]:
@@ -19,54 +22,70 @@ def greet(path: Optional[str]) -> Union[str, int]:
 
     By this the laptop learns whether the host's sshd lets it through, before a program of the user's is touched.
     """
-    server = socket.socket(socket.AF_UNIX if path else socket.AF_INET, socket.SOCK_STREAM)
-    if path:
-        server.bind(path)
-        os.chmod(path, 0o600)
-    else:
-        server.bind(("127.0.0.1", 0))
-    server.listen(8)
+    server = _server(path)
     threading.Thread(target=_greet, args=(server,), daemon=True).start()
     return path or int(server.getsockname()[1])
 
 
 def _greet(server: socket.socket) -> None:
     while True:
-        near, _ = server.accept()
-        with near:
+        with _next(server) as near:
             try:
                 near.sendall(GREETING)
             except OSError:  # it went away
                 pass
 
 
-def listen(path: str) -> int:
-    """Pass on whoever connects, for as long as this process lives; the port, chosen by the kernel."""
-    server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    server.bind(("127.0.0.1", 0))
+def listen(lead_on: Callable[[], socket.socket], path: Optional[str] = None) -> Union[str, int]:
+    """Pass on whoever connects to `path`, or to a port, to what `lead_on` connects with, for as long as this process lives.
+
+    The path, or the port, which the kernel chooses.
+    """
+    server = _server(path)
+    threading.Thread(target=_accept, args=(server, lead_on), daemon=True).start()
+    return path or int(server.getsockname()[1])
+
+
+def _server(path: Optional[str]) -> socket.socket:
+    server = socket.socket(socket.AF_UNIX if path else socket.AF_INET, socket.SOCK_STREAM)
+    if path:
+        server.bind(path)
+        os.chmod(path, 0o600)
+    else:
+        server.bind(("127.0.0.1", 0))
     server.listen(128)
-    threading.Thread(target=_accept, args=(server, path), daemon=True).start()
-    port: int = server.getsockname()[1]
-    return port
+    return server
 
 
-def _accept(server: socket.socket, path: str) -> None:
+def _accept(server: socket.socket, lead_on: Callable[[], socket.socket]) -> None:
     while True:
-        near, _ = server.accept()
-        threading.Thread(target=_serve, args=(near, path), daemon=True).start()
+        threading.Thread(target=_serve, args=(_next(server), lead_on), daemon=True).start()
 
 
-def _serve(near: socket.socket, path: str) -> None:
-    far = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    with near, far:
+def _next(server: socket.socket) -> socket.socket:
+    """Whoever comes next; when no descriptor is left, once there is one again."""
+    while True:
         try:
-            far.connect(path)
+            return server.accept()[0]
+        except OSError:
+            time.sleep(RETRY)
+
+
+def _serve(near: socket.socket, lead_on: Callable[[], socket.socket]) -> None:
+    with near:
+        try:
+            far = lead_on()
         except OSError:
             return
-        there = threading.Thread(target=_pump, args=(near, far), daemon=True)
-        there.start()
-        _pump(far, near)
-        there.join()
+        with far:
+            _both(near, far)
+
+
+def _both(near: socket.socket, far: socket.socket) -> None:
+    there = threading.Thread(target=_pump, args=(near, far), daemon=True)
+    there.start()
+    _pump(far, near)
+    there.join()
 
 
 def _pump(source: socket.socket, target: socket.socket) -> None:

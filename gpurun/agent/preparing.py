@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from typing import Any, Callable, Dict
 
-from . import attempts, journal, lasting, services
+from . import attempts, journal, lasting, locks, services
 from . import vocabulary as words
 from .errors import RunFailed
 from .paths import RunPaths
@@ -25,7 +25,7 @@ def prepare(run: RunPaths, job: Job, runtime: Runtime, check: Callable[[], None]
     least every second, so that a stop ends a build.
     """
     try:
-        make_workspace(run, job)
+        make_workspace(run, job, check)
         attempts.stage(run)
         with open(run.prepare_log, "ab", buffering=0) as log:
 
@@ -38,11 +38,12 @@ def prepare(run: RunPaths, job: Job, runtime: Runtime, check: Callable[[], None]
         raise _failed(run, str(error)) from error
 
 
-def make_workspace(run: RunPaths, job: Job) -> None:
+def make_workspace(run: RunPaths, job: Job, check: Callable[[], None]) -> None:
     """The job's working directory: a copy of the snapshot, whole or not there. A session goes on in its last one."""
     os.makedirs(run.out, exist_ok=True)
     if not os.path.isdir(run.workspace) and services.kind(job) in (words.JUPYTER, words.SHELL):
-        _take_over(run, job)
+        with locks.host_lock("sessions", check):  # two that begin at once would both take the same one
+            _take_over(run, job)
     if not os.path.isdir(run.workspace):
         half = run.workspace + ".new"
         shutil.rmtree(half, ignore_errors=True)

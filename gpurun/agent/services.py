@@ -80,8 +80,19 @@ def copy_programs(run: RunPaths) -> None:
     """serve/ into the run's ro/, where its container sees it."""
     os.makedirs(os.path.join(run.ro, _FOLDER), exist_ok=True)
     for program in glob.glob(os.path.join(PROGRAMS, "*.py")):
+        there = os.path.join(run.ro, _FOLDER, os.path.basename(program))
         with open(program, "rb") as file:
-            write_atomically(os.path.join(run.ro, _FOLDER, os.path.basename(program)), file.read())
+            data = file.read()
+        if not _holds(there, data):  # a tunnel asks for them at each break, and is not to end because the disk is full
+            write_atomically(there, data)
+
+
+def _holds(path: str, data: bytes) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read() == data
+    except FileNotFoundError:
+        return False
 
 
 def token(run: RunPaths) -> Optional[str]:
@@ -103,11 +114,12 @@ def wipe(run: RunPaths) -> None:
 
 
 def earlier(host: HostPaths, run: RunPaths, job: Mapping[str, Any]) -> Optional[RunPaths]:
-    """The newest ended session of the same kind and project that still has its workspace."""
+    """The newest ended session of the same person, kind and project that still has its workspace."""
     found = []
     for other in host.all_runs():
         told: Dict[str, Any] = read_json(other.job) or {}
         same = kind(told) == kind(job) and told.get("project", {}).get("name") == job["project"]["name"]
+        same = same and told.get("owner") == job["owner"]  # several people may share an account of the host
         ours = told.get("host", {}).get("id") == job["host"]["id"]
         if other.id != run.id and same and ours and os.path.exists(other.exit) and os.path.isdir(other.workspace):
             found.append((told.get("created", 0.0), other.id, other))

@@ -6,9 +6,12 @@ sockets lie in the run's `out/`; a link in the folder of our locks is the short 
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
-from typing import Any, Mapping
+import socket
+import stat
+from typing import Any, Mapping, Optional
 
 from . import locks
 from .paths import RunPaths
@@ -34,6 +37,38 @@ def make(run: RunPaths, job: Mapping[str, Any]) -> str:
         except FileExistsError:  # another process of ours was quicker
             pass
     return path
+
+
+def connect(run: RunPaths, job: Mapping[str, Any], name: str, timeout: Optional[float] = None) -> socket.socket:
+    """A connection to one of them. Raises OSError.
+
+    A job in a container may put a link to any socket of the host in the place of its own (the engine's, an SSH agent's),
+    and its page in the user's browser would speak to that: no link is followed.
+    """
+    near = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    near.settimeout(timeout)
+    try:
+        if job["host"]["runtime"] == "bare":
+            near.connect(os.path.join(folder(run), name))
+        else:
+            _connect_below(near, run.out, os.path.relpath(run.sockets, run.out), name)
+    except BaseException:
+        near.close()
+        raise
+    return near
+
+
+def _connect_below(near: socket.socket, top: str, within: str, name: str) -> None:
+    opened = [os.open(top, os.O_PATH | os.O_DIRECTORY)]
+    try:
+        opened.append(os.open(within, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=opened[-1]))
+        opened.append(os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=opened[-1]))
+        if not stat.S_ISSOCK(os.fstat(opened[-1]).st_mode):
+            raise OSError(errno.ENOTSOCK, os.strerror(errno.ENOTSOCK), name)
+        near.connect("/proc/self/fd/%d" % opened[-1])
+    finally:
+        for fd in opened:
+            os.close(fd)
 
 
 def remove(run: RunPaths) -> None:

@@ -115,6 +115,7 @@ class Connection:
     forward_agent: bool = False
     connect_timeout: int = CONNECT_TIMEOUT
     own_socket: Path | None = None  # a connection of its own, whose master ends with its first command
+    proxy: str | None = None  # a ProxyCommand that stands for the address' jump; see ssh/jump.py
 
     # Builders: argv, no IO beyond the socket's folder.
 
@@ -145,7 +146,10 @@ class Connection:
             if shared
             else ["-oControlMaster=no", "-oControlPath=none"]
         )
-        return ["-t" if terminal else "-T", *sharing, *ours, *self.address.options()]
+        way = self.address.options()
+        if self.proxy is not None:
+            way = [*replace(self.address, jump=None).options(), f"-oProxyCommand={self.proxy}"]
+        return ["-t" if terminal else "-T", *sharing, *ours, *way]
 
     def argv(self, command: str, *, terminal: bool = False, shared: bool = True) -> list[str]:
         """ssh with `command`, a line for the host's shell."""

@@ -104,7 +104,11 @@ class Doors:
             try:
                 async with asyncio.TaskGroup() as passages:
                     while True:
-                        client, _ = await self._loop.sock_accept(listener)
+                        try:
+                            client, _ = await self._loop.sock_accept(listener)
+                        except OSError:  # no descriptor is left, or who came has gone: no reason to close the door
+                            await asyncio.sleep(RETRY)
+                            continue
                         passages.create_task(self._pass(door, client))
             finally:
                 self._ports.discard(listener.getsockname()[1])

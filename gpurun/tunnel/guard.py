@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 HEAD_LIMIT = 1 << 16  # bytes
 HERE = ("localhost", "127.0.0.1", "::1")
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
-_START = re.compile(_TOKEN + rb"{1,32} (/|\*|https?:)")
+_START = re.compile(_TOKEN + rb"+ (/|\*|https?:)")  # a page may name its methods as it likes, and as long
 _COULD_START = re.compile(_TOKEN + rb"{1,32}( (/|\*|h(t(t(ps?)?)?)?)?)?")
 _REQUEST_LINE = re.compile(rb"(?P<method>" + _TOKEN + rb"+) (?P<target>[^ ]+) HTTP/1\.[01]")
 _FIELD = re.compile(r"(?P<name>" + _TOKEN.decode() + r"+):[ \t]*(?P<value>[^\r\n\0]*?)[ \t]*")

@@ -16,6 +16,7 @@ from gpurun.errors import UsageError
 
 UP, HEALING, LOGIN = "up", "healing", "wants a login"
 CLOSES_IN = 20.0  # seconds: a try to reach a dead host takes its time
+MACHINE_ID = Path("/etc/machine-id")
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,15 @@ def close(tunnel: Tunnel) -> bool:
 def folder() -> Path:
     import platformdirs
 
-    return platformdirs.user_data_path("gpurun") / "tunnels"
+    return platformdirs.user_data_path("gpurun") / "tunnels" / _machine()
+
+
+def _machine() -> str:
+    """Workstations may share a home, and its locks: the pids of another are not ours to signal. A Mac's home is its own."""
+    try:
+        return MACHINE_ID.read_text(encoding="ascii").strip() or "here"
+    except OSError:
+        return "here"
 
 
 def _locked(path: Path) -> IO[str]:

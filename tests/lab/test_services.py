@@ -9,6 +9,7 @@ import os
 import socket
 import stat
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -260,6 +261,18 @@ def test_idle_services_end_by_themselves(laptop: Laptop, jobs: Jobs, project: Pa
         assert opened.process.wait(timeout=90) == 0
     for run in runs:
         assert jobs.until_ended(run) == ("succeeded", "exit", 0)
+
+
+def test_a_terminal_that_is_forgotten_in_jupyter_ends_with_it(laptop: Laptop, jobs: Jobs, project: Path) -> None:
+    (project / "gpurun.toml").write_text('idle = "6s"\n')
+    with tunnel(laptop, "-H", "ada", "--jupyter", "-g", "0", cwd=project) as opened:
+        base, token = opened.url("Jupyter").split("/lab?token=")
+        asked = urllib.request.Request(f"{base}/api/terminals", method="POST")
+        asked.add_header("Authorization", f"token {token}")
+        with urllib.request.urlopen(asked, timeout=20) as answer:
+            assert json.loads(answer.read())["name"] == "1"
+        assert opened.process.wait(timeout=150) == 0
+    assert jobs.until_ended(opened.doors["Jupyter"]["run"]) == ("succeeded", "exit", 0)
 
 
 def test_a_service_that_dies_is_told_and_started_anew(laptop: Laptop, jobs: Jobs, project: Path) -> None:

@@ -78,6 +78,12 @@ def test_a_port_of_the_jobs_own_loopback(laptop: Laptop, run: str, project: Path
     assert laptop.gpurun("status", run, "--json").json["run"]["state"] == "running"
 
 
+def test_a_port_of_a_job_that_is_root_inside(laptop: Laptop, jobs: Jobs, project: Path) -> None:
+    (project / "gpurun.toml").write_text('user = "root"\n')
+    with tunnel(laptop, serving(jobs, project), "-p", f"{steps.free_port()}:{PORT}", cwd=project) as opened:
+        assert get(page(opened)) == (200, b"hello from the job")
+
+
 def test_two_tunnels_to_one_run_and_a_port_that_is_taken(laptop: Laptop, run: str, project: Path) -> None:
     with (
         tunnel(laptop, run, "-p", f"28080:{PORT}", cwd=project) as one,

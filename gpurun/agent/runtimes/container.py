@@ -79,7 +79,7 @@ def shell_beside(run: RunPaths, command: Sequence[str], *, tty: bool, holder: Se
     return ["exec", "--interactive", *terminal, name_of(run), *wrapper.shell(wrapper.IN_CONTAINER, command, holder)]
 
 
-def relay(run: RunPaths, socket: str, port: int) -> List[str]:
+def relay(run: RunPaths, socket: str, port: int, user: Sequence[str] = ()) -> List[str]:
     """`docker exec` for a way from the run's folder of sockets to a port of the container's own loopback."""
     places = wrapper.IN_CONTAINER
     program = "%s/%s" % (places.ro, services.RELAY)
@@ -88,6 +88,7 @@ def relay(run: RunPaths, socket: str, port: int) -> List[str]:
     return [
         "exec",
         "--interactive",
+        *user,
         name_of(run),
         "/bin/sh",
         "-c",

@@ -243,7 +243,12 @@ class Docker:
 
     def relay(self, run: RunPaths, job: Job, socket: str, port: int) -> Optional[List[str]]:
         services.copy_programs(run)
-        return self.engine.command(*relay(run, socket, port))
+        user: List[str] = []
+        if job.get("user") == "root":  # whose socket would be closed to the user, who is outside
+            who = login()
+            if identity(who, self._engine_facts(run), "root").hand_over:
+                user = ["--user", "%d:%d" % (who.uid, who.gid)]
+        return self.engine.command(*relay(run, socket, port, user))
 
     def shell(self, run: RunPaths, job: Job, command: Sequence[str], tty: bool) -> List[str]:
         if self.presence(run, job).kind == "running":

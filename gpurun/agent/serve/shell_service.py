@@ -4,11 +4,13 @@ import fcntl
 import glob
 import os
 import time
+from typing import List
 
 from told import told
 
 LOOK_EVERY = 1.0  # seconds
 FIRST_SHELL_IN = 600.0  # seconds
+SHELLS = ("sh", "bash", "dash", "ash", "busybox", "zsh", "ksh", "fish", "csh", "tcsh")
 
 
 def held(path: str) -> bool:
@@ -23,24 +25,41 @@ def held(path: str) -> bool:
         os.close(fd)
 
 
-def holders(path: str) -> int:
-    """How many processes hold the lock: a shell at its prompt is one, what it runs is more."""
-    count, path = 0, os.path.realpath(path)  # as the kernel calls it
-    for process in glob.glob("/proc/[0-9]*/fd"):
+def holders(path: str) -> List[str]:
+    """The processes that hold the lock, as their folders in /proc."""
+    found, path = [], os.path.realpath(path)  # as the kernel calls it
+    for process in glob.glob("/proc/[0-9]*"):
+        fds = os.path.join(process, "fd")
         try:
-            count += any(os.readlink(os.path.join(process, fd)) == path for fd in os.listdir(process))
+            if any(os.readlink(os.path.join(fds, fd)) == path for fd in os.listdir(fds)):
+                found.append(process)
         except OSError:
             continue
-    return count
+    return found
 
 
-def last_typed() -> float:
-    """When a terminal was last written to or read from, in unix seconds; 0 without terminals."""
+def computes(processes: List[str]) -> bool:
+    """A shell at its prompt is one process; what it runs makes two, and a command that was given is no shell."""
+    return len(processes) > 1 or any(name_of(process) not in SHELLS for process in processes)
+
+
+def name_of(process: str) -> str:
+    try:
+        with open(os.path.join(process, "comm")) as file:
+            return file.read().strip()
+    except OSError:  # it has just ended
+        return SHELLS[0]
+
+
+def last_typed(processes: List[str]) -> float:
+    """When a terminal of theirs was last written to or read from, in unix seconds; 0 without terminals."""
     moments = [0.0]
-    for terminal in glob.glob("/dev/pts/[0-9]*"):
+    for process in processes:
+        terminal = os.path.join(process, "fd", "0")
         try:
-            found = os.stat(terminal)
-            moments.append(max(found.st_atime, found.st_mtime))
+            if os.readlink(terminal).startswith("/dev/pts/"):
+                found = os.stat(terminal)
+                moments.append(max(found.st_atime, found.st_mtime))
         except OSError:
             continue
     return max(moments)
@@ -61,7 +80,8 @@ def main() -> None:
     used = time.time()
     while held(path):
         time.sleep(LOOK_EVERY)
-        used = time.time() if holders(path) > 1 else max(used, last_typed())
+        there = holders(path)
+        used = time.time() if computes(there) else max(used, last_typed(there))
         if time.time() > used + float(service["idle"]):
             print("idle for %g minutes: the session ends" % (float(service["idle"]) / 60), flush=True)
             return

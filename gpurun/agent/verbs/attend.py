@@ -11,12 +11,14 @@ then, which is answered by a beat: one that fell silent, or went away, ends this
 
 from __future__ import annotations
 
+import functools
+import glob
 import os
 import select
 import socket
 import subprocess
 import time
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Union
 
 from .. import locks, loopback, programs, records, runtimes, services, sockets, tend
 from ..errors import AgentError
@@ -25,6 +27,7 @@ from ..paths import HostPaths, RunPaths
 
 TICK = 0.5  # seconds between two looks
 SILENCE = 30.0  # seconds without a word of the laptop
+QUESTION = b"GET /api HTTP/1.0\r\nHost: localhost\r\n\r\n"  # Jupyter answers it without a token, TensorBoard with 404
 GENTLE = 2.0  # seconds before what leads into a container is started again
 
 Door = Dict[str, Any]
@@ -34,30 +37,33 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     runs = records.find_all(host, sorted({door["run"] for door in request["doors"] if door["run"]}))
     for run in runs:
         tend.tend_run(host, run)
-    doors = [_door(host, door, request["tunnel"]) for door in request["doors"]]
-    if request.get("loopback"):
-        doors = [
-            {**door, "port": loopback.listen(door["socket"]), "socket": None} if door["socket"] else door
-            for door in doors
-        ]
-    probe = None
-    if any(door["socket"] for door in doors):
-        probe = _probe_path(request)
-        _unlink(probe)
+    _sweep(request)
+    _clean_up(request)  # of one that had this number
+    doors = [_door(host, request, at) for at in range(len(request["doors"]))]
+    probe = _path(request, "probe") if any(door["socket"] for door in doors) else None
     return {"probe": loopback.greet(probe), "doors": doors, "runs": [records.record_of(run) for run in runs]}
 
 
-def _door(host: HostPaths, door: Door, tunnel: str) -> Door:
+def _door(host: HostPaths, request: Dict[str, Any], at: int) -> Door:
+    door = request["doors"][at]
+    told = {"name": door["name"], "socket": None, "port": door["port"], "token": None}
     if door["run"] is None:
-        return {"name": door["name"], "socket": None, "port": door["port"], "token": None}
+        return told
     run, job = _run_of(host, door)
     if door["service"]:
-        path = os.path.join(sockets.make(run, job), services.kind(job) or "")
-        return {"name": door["name"], "socket": path, "port": None, "token": services.token(run)}
-    if _relay_argv(run, job, door, tunnel) is None:
-        return {"name": door["name"], "socket": None, "port": door["port"], "token": None}
-    path = os.path.join(sockets.make(run, job), _relay_name(door, tunnel))
-    return {"name": door["name"], "socket": path, "port": None, "token": None}
+        name, told["token"] = services.kind(job) or "", services.token(run)
+    elif _relay_argv(run, job, door, request["tunnel"]) is not None:
+        name = _relay_name(door, request["tunnel"])
+    else:
+        return told
+    path = os.path.join(sockets.make(run, job), name)
+    lead_on = functools.partial(sockets.connect, run, job, name)
+    if request.get("loopback"):
+        return {**told, "port": loopback.listen(lead_on)}
+    if job["host"]["runtime"] != "bare":  # where the job decides what lies at that path
+        path = _path(request, "front", at)
+        loopback.listen(lead_on, path)
+    return {**told, "port": None, "socket": path}
 
 
 def _run_of(host: HostPaths, door: Door) -> "tuple[RunPaths, Dict[str, Any]]":
@@ -70,7 +76,8 @@ def _run_of(host: HostPaths, door: Door) -> "tuple[RunPaths, Dict[str, Any]]":
 
 
 def _relay_name(door: Door, tunnel: str) -> str:
-    return "%d.%s" % (door["port"], tunnel)
+    """Of this process alone: one of a connection that broke may not know yet, and cleans up after the next has begun."""
+    return "%d.%s.%d" % (door["port"], tunnel, os.getpid())
 
 
 def _relay_argv(run: RunPaths, job: Dict[str, Any], door: Door, tunnel: str) -> Optional[List[str]]:
@@ -104,11 +111,32 @@ def stream(request: Dict[str, Any], host: HostPaths, out: Any) -> None:
     finally:
         for relay in relays:
             relay.end()
-        _unlink(_probe_path(request))
+        _clean_up(request)
 
 
-def _probe_path(request: Dict[str, Any]) -> str:
-    return os.path.join(locks.folder(), "%sprobe-%s" % (sockets.PREFIX, request["tunnel"]))
+def _path(request: Dict[str, Any], what: str, at: int = 0, pid: Union[int, str, None] = None) -> str:
+    """Of a socket of this process's own."""
+    name = "%s%s-%s.%s.%d" % (sockets.PREFIX, what, request["tunnel"], os.getpid() if pid is None else pid, at)
+    return os.path.join(locks.folder(), name)
+
+
+def _clean_up(request: Dict[str, Any], pid: Union[int, str, None] = None) -> None:
+    _unlink(_path(request, "probe", pid=pid))
+    for at in range(len(request["doors"])):
+        _unlink(_path(request, "front", at, pid))
+
+
+def _sweep(request: Dict[str, Any]) -> None:
+    """Remove what killed ones of this tunnel left; their probes tell that they are gone."""
+    for path in glob.glob(_path(request, "probe", pid="*")):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as looking:
+            looking.settimeout(1.0)
+            try:
+                looking.connect(path)
+            except ConnectionRefusedError:
+                _clean_up(request, path.split(".")[-2])
+            except OSError:  # gone meanwhile
+                pass
 
 
 def _unlink(path: str) -> None:
@@ -145,16 +173,14 @@ class _Watched:
 
 
 def _answers(run: RunPaths) -> bool:
-    """Whether the service takes connections. A user's own port is never tried: a debugger may take one alone."""
+    """Whether the service answers a request. A user's own port is never tried: a debugger may take one alone."""
     job = read_json(run.job) or {}
-    path = os.path.join(sockets.folder(run), services.kind(job) or "")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(path)
-        except OSError:
-            return False
-        return True
+    try:
+        with sockets.connect(run, job, services.kind(job) or "", timeout=1.0) as probe:
+            probe.sendall(QUESTION)  # it may take connections long before it has loaded what it answers with
+            return bool(probe.recv(1))
+    except OSError:
+        return False
 
 
 class _Relay:

@@ -1,10 +1,11 @@
-"""What the host's sshd is tried out with, and a port in front of a Unix socket."""
+"""What the host's sshd is tried out with, and what stands in front of a run's own socket."""
 
 from __future__ import annotations
 
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from gpurun.agent import loopback
+from tests.unit.agent.descriptors import no_descriptors_left
 
 Answer = Callable[[socket.socket], None]
 
@@ -33,6 +35,10 @@ def connected(place: str | int) -> socket.socket:
     client.settimeout(20)
     client.connect(place)
     return client
+
+
+def leading_to(path: str) -> Callable[[], socket.socket]:
+    return lambda: connected(path)
 
 
 @pytest.mark.parametrize("by_path", [True, False])
@@ -81,23 +87,42 @@ def backwards(tmp_path: Path) -> Iterator[str]:
 
 
 def test_a_port_leads_to_the_socket_and_each_direction_ends_by_itself(backwards: str) -> None:
-    port = loopback.listen(backwards)
+    port = loopback.listen(leading_to(backwards))
     data = os.urandom(3_000_000)
     with connected(port) as client:
         threading.Thread(target=send_all, args=(client, data)).start()
         assert all_of(client) == data[::-1] + b"end"
 
 
+def test_a_socket_can_stand_there_too(backwards: str, tmp_path: Path) -> None:
+    path = loopback.listen(leading_to(backwards), str(tmp_path / "front"))
+    assert os.stat(path).st_mode & 0o777 == 0o600
+    with connected(path) as client:
+        send_all(client, b"abc")
+        assert all_of(client) == b"cbaend"
+
+
 def test_it_listens_on_the_loopback_alone(backwards: str) -> None:
-    port = loopback.listen(backwards)
+    port = loopback.listen(leading_to(backwards))
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     assert [line[1] for line in lines if line[1].endswith(f":{port:04X}") and line[3] == "0A"] == [
         f"0100007F:{port:04X}"
     ]
 
 
+def test_when_no_descriptor_is_left_the_way_lasts(tmp_path: Path) -> None:
+    port = loopback.listen(leading_to(str(tmp_path / "s")))
+    with socket.socket() as one_too_many, no_descriptors_left():
+        one_too_many.connect(("127.0.0.1", port))
+        time.sleep(0.5)
+    for _ in serve(tmp_path / "s", answer_at_the_end):
+        with connected(port) as client:
+            send_all(client, b"abc")
+            assert all_of(client) == b"cbaend"
+
+
 def test_many_at_once(backwards: str) -> None:
-    port = loopback.listen(backwards)
+    port = loopback.listen(leading_to(backwards))
     clients = [connected(port) for _ in range(50)]
     for number, client in enumerate(clients):
         client.sendall(b"%d" % number)
@@ -108,7 +133,7 @@ def test_many_at_once(backwards: str) -> None:
 
 
 def test_nobody_behind_the_socket_is_an_end(tmp_path: Path) -> None:
-    with connected(loopback.listen(str(tmp_path / "nothing"))) as client:
+    with connected(loopback.listen(leading_to(str(tmp_path / "nothing")))) as client:
         assert all_of(client) == b""
 
 
@@ -118,7 +143,7 @@ def test_a_service_that_breaks_off_ends_the_connection(tmp_path: Path) -> None:
         near.close()  # what came is unread: this is a reset
 
     for path in serve(tmp_path / "s", break_off):
-        with connected(loopback.listen(path)) as client:
+        with connected(loopback.listen(leading_to(path))) as client:
             client.sendall(bytes(1000))
             with suppress(ConnectionResetError):
                 assert client.recv(1) == b""

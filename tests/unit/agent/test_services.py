@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gpurun.agent import services, sockets
+from gpurun.agent import preparing, services, sockets
 from gpurun.agent import vocabulary as words
 from gpurun.agent.paths import RunPaths
 from tests.unit.agent.conftest import AgentHost
@@ -31,6 +32,7 @@ def make_job(kind: str | None, **changes: Any) -> dict[str, Any]:
         "project": {"name": "digits"},
         "image": None,
         "host": {"runtime": "bare", "id": "here"},
+        "owner": "ada",
         "service": service if kind else None,
     }
     return {**job, **changes}
@@ -69,6 +71,19 @@ def test_the_program_of_each_service_travels_with_the_agent(kind: str, tmp_path:
         "token_file": f"{run.paths.ro}/serve/token",
     }
     assert stat.S_IMODE(os.stat(sockets.folder(run.paths)).st_mode) == 0o700
+
+
+def test_what_is_there_is_not_written_again(tmp_path: Path) -> None:
+    """A tunnel that heals needs the programs; the disk may be full by then."""
+    run = RunFolder(tmp_path)
+    services.copy_programs(run.paths)
+    there = Path(run.paths.ro, "serve")
+    Path(there, "relay.py").write_text("of an older gpurun")
+    before = {path.name: path.stat().st_ino for path in there.iterdir()}
+    services.copy_programs(run.paths)
+    after = {path.name: path.stat().st_ino for path in there.iterdir()}
+    assert {name for name in after if after[name] != before[name]} == {"relay.py"}
+    assert Path(there, "relay.py").read_bytes() == Path(services.PROGRAMS, "relay.py").read_bytes()
 
 
 def test_only_a_session_is_held_open_by_its_shells() -> None:
@@ -120,9 +135,18 @@ class Past:
     def __init__(self, folder: Path) -> None:
         self.folder, self.count = folder, 0
 
-    def session(self, *, kind: str = words.SHELL, project: str = "digits", host: str = "here", end: bool = True) -> str:
+    def session(
+        self,
+        *,
+        kind: str = words.SHELL,
+        project: str = "digits",
+        host: str = "here",
+        owner: str = "ada",
+        end: bool = True,
+    ) -> str:
         self.count += 1
-        job = make_job(kind, project={"name": project}, host={"runtime": "bare", "id": host}, created=float(self.count))
+        told = {"project": {"name": project}, "host": {"runtime": "bare", "id": host}, "owner": owner}
+        job = make_job(kind, created=float(self.count), **told)
         run = RunFolder(self.folder, f"shell-000{self.count}", **job)
         if end:
             run.end()
@@ -142,6 +166,7 @@ def test_the_newest_session_of_the_same_kind_and_project_goes_on(tmp_path: Path)
     past.session(project="other")
     past.session(kind=words.JUPYTER)
     past.session(host="another that shares this home")
+    past.session(owner="bob, who has the same account there")
     past.session(end=False)
     (tmp_path / "runs/being-made").mkdir()
     assert past.earlier() == newest
@@ -152,6 +177,28 @@ def test_one_whose_workspace_is_gone_is_passed_over(tmp_path: Path) -> None:
     oldest, newer = past.session(), past.session()
     (tmp_path / "runs" / newer / "workspace").rmdir()
     assert past.earlier() == oldest
+
+
+def test_two_that_begin_at_once_do_not_share_what_another_left(tmp_path: Path) -> None:
+    names = [f"file{number}.py" for number in range(500)]
+    last = RunFolder(tmp_path, "shell-1111", **make_job(words.SHELL, created=1.0))
+    for name in names:
+        last.submit(name, b"old")
+    last.write("notes", b"mine")
+    last.end()
+    runs = [RunFolder(tmp_path, f"shell-{at}", **make_job(words.SHELL, created=2.0)) for at in ("2222", "3333")]
+    for run in runs:
+        os.rmdir(run.paths.workspace)
+        for at, name in enumerate(names):
+            run.write(name, b"old" if at % 2 else b"new", to="snapshot")
+
+    def begin(run: RunFolder) -> bool:
+        preparing.make_workspace(run.paths, json.loads(Path(run.paths.job).read_text()), lambda: None)
+        assert {name for name in names if not Path(run.paths.workspace, name).exists()} == set()
+        return Path(run.paths.workspace, "notes").exists()
+
+    with ThreadPoolExecutor() as both:
+        assert sorted(both.map(begin, runs)) == [False, True]
 
 
 def test_a_session_goes_on_with_the_files_of_the_last_one(agent: AgentHost) -> None:

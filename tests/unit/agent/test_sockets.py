@@ -59,7 +59,7 @@ def test_the_longest_id_leaves_room_in_the_usual_place(run: RunFolder, monkeypat
     monkeypatch.setattr(os, "getuid", lambda: 2_000_000_000)
     monkeypatch.setattr("gpurun.agent.locks.folder", lambda: "/tmp/gpurun-2000000000")
     assert len(run.paths.id) == 51
-    assert len(f"{sockets.folder(run.paths)}/65535.abcd") < LIMIT
+    assert len(f"{sockets.folder(run.paths)}/65535.abcd.4194304") < LIMIT
 
 
 @pytest.mark.parametrize("job", [DOCKER, BARE])
@@ -73,6 +73,27 @@ def test_a_socket_in_it_can_be_reached_by_the_short_path(run: RunFolder, job: di
         os.close(here)
         server.listen()
         client.connect(str(short / "tensorboard"))
+        if job is DOCKER:
+            sockets.connect(run.paths, job, "tensorboard").close()
+
+
+@pytest.mark.parametrize("what", ["jupyter", "folder"])
+def test_a_job_cannot_lead_us_to_a_socket_of_the_host(run: RunFolder, tmp_path: Path, what: str) -> None:
+    """The engine's, say: a page of the job's, in the user's browser, would speak to it."""
+    sockets.make(run.paths, DOCKER)
+    (tmp_path / "host").mkdir(exist_ok=True)
+    here = os.open(tmp_path / "host", os.O_RDONLY)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"/proc/self/fd/{here}/jupyter")
+        os.close(here)
+        server.listen()
+        if what == "folder":
+            os.rmdir(run.paths.sockets)
+            os.symlink(tmp_path / "host", run.paths.sockets)
+        else:
+            os.symlink(tmp_path / "host/jupyter", Path(run.paths.sockets, "jupyter"))
+        with pytest.raises(OSError, match=r"Not a directory|Socket operation on non-socket"):
+            sockets.connect(run.paths, DOCKER, "jupyter")
 
 
 @pytest.mark.parametrize("job", [DOCKER, BARE])

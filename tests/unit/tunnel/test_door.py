@@ -17,6 +17,7 @@ import pytest
 from gpurun.errors import UsageError
 from gpurun.tunnel import door as module
 from gpurun.tunnel.door import Door, Doors
+from tests.unit.agent.descriptors import no_descriptors_left
 
 Answer = Callable[[socket.socket], None]
 PAGE = b"GET /lab HTTP/1.1\r\nHost: localhost\r\nAccept: text/html\r\n\r\n"
@@ -295,6 +296,17 @@ def test_a_hundred_at_once(place: Place) -> None:
     for client in clients:
         client.sendall(PAGE)
     assert [client.recv(1000) for client in clients] == [OK] * 100
+
+
+def test_when_no_descriptor_is_left_it_stays_open(place: Place) -> None:
+    """macOS gives a program 256 of them."""
+    with socket.socket() as one_too_many, no_descriptors_left():
+        one_too_many.connect(("127.0.0.1", place.port))
+        time.sleep(0.5)
+    place.serve(web)
+    client = place.client()
+    client.sendall(PAGE)
+    assert client.recv(1000) == OK
 
 
 def test_a_closed_door_is_closed_and_another_stays_open(place: Place) -> None:

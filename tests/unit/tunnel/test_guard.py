@@ -40,6 +40,15 @@ def test_another_name_is_refused(host: str) -> None:
     assert refused.value.status.startswith(("403", "400"))
 
 
+def test_a_method_of_any_length_is_one() -> None:
+    """A page that came here by another name may send one, in pieces: its first line is long too."""
+    request = head(host="evil.example", line=f"{'A' * 40} /{'x' * 3000} HTTP/1.1")
+    guard = Guard(OURS)
+    assert guard.feed(request[:2000]) == b""
+    with pytest.raises(Refused):
+        guard.feed(request[2000:])
+
+
 def test_a_second_host_is_refused() -> None:
     with pytest.raises(Refused):
         Guard(OURS).feed(head("Host: evil.example"))

@@ -30,6 +30,19 @@ def test_a_tunnel_is_told_as_its_process_tells_it(start: Start) -> None:
     assert found == Tunnel("abcd", "box", process.pid, 5.0, registry.UP, detached=True, doors=(BOARD,))
 
 
+def test_a_process_of_another_machine_is_not_ours_to_end(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The home is shared, and so are its locks; the number may be another process' here."""
+    there = start("abcd")
+    monkeypatch.setattr(registry, "MACHINE_ID", tmp_path / "machine-id")
+    registry.MACHINE_ID.write_text("another\n")
+    assert registry.live() == []
+    with pytest.raises(UsageError):
+        registry.resolve("abcd")
+    assert there.poll() is None
+
+
 def test_the_oldest_comes_first(start: Start) -> None:
     for name, since in (("bbbb", 2.0), ("cccc", 3.0), ("aaaa", 1.0)):
         start(name, since=since)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import pty
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -22,7 +23,7 @@ sys.path.insert(0, {programs!r})
 import shell_service
 shell_service.LOOK_EVERY = 0.1
 shell_service.FIRST_SHELL_IN = {first}
-shell_service.last_typed = lambda: 0.0
+shell_service.last_typed = lambda processes: 0.0
 shell_service.main()
 """
 
@@ -103,15 +104,18 @@ def test_it_ends_when_nobody_comes(serve: Make, python: str) -> None:
 
 def test_a_prompt_that_nobody_types_at_ends(serve: Make, python: str) -> None:
     session = Session(serve("shell", idle=0.6), python)
-    shell = session.enter("sleep", "600")
+    os.mkfifo(session.served.folder / "typed")
+    shell = session.enter("sh", "-c", f"read line <{session.served.folder}/typed; true")
     assert session.program.code() == 0
     assert "idle for 0.01 minutes: the session ends" in session.program.said
     assert not shell.ended  # the runtime ends what is left
 
 
-def test_what_computes_is_never_idle(serve: Make, python: str) -> None:
+@pytest.mark.parametrize("command", [["sh", "-c", "sleep 2.5; true"], ["sleep", "2.5"]])
+def test_what_computes_is_never_idle(serve: Make, python: str, command: list[str]) -> None:
+    """In a shell, or in its place: `gpurun shell -g 1 -- python train.py`."""
     session = Session(serve("shell", idle=0.6), python)
-    shell = session.enter("sh", "-c", "sleep 2.5; true")
+    shell = session.enter(*command)
     assert stays(session.program, 2.0)
     assert shell.code() == 0
     assert session.program.code() == 0
@@ -131,17 +135,24 @@ def test_holders_are_counted_by_whatever_name_the_lock_has(module: Any, tmp_path
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     lock = tmp_path / "link/attached"
-    assert module.holders(str(lock)) == 0
+    assert module.holders(str(lock)) == []
     with lock.open("w"):
-        assert module.holders(str(lock)) == 1
+        assert module.holders(str(lock)) == [f"/proc/{os.getpid()}"]
 
 
-def test_typing_is_seen(module: Any) -> None:
+def test_typing_is_seen_where_a_shell_of_the_session_has_its_terminal(module: Any) -> None:
+    """Whoever else works on the host does not keep it."""
     ours, theirs = pty.openpty()
-    try:
+    with (
+        subprocess.Popen(["sleep", "60"], stdin=theirs) as shell,
+        subprocess.Popen(["sleep", "60"], stdin=subprocess.DEVNULL) as other,
+    ):
         os.write(ours, b"x\n")
         os.read(theirs, 10)
-        assert module.last_typed() > time.time() - 60  # the kernel tells it to 8 s
-    finally:
-        os.close(ours)
-        os.close(theirs)
+        typed = [module.last_typed([f"/proc/{each.pid}"]) for each in (shell, other)]
+        assert typed[0] > time.time() - 60  # the kernel tells it to 8 s
+        assert typed[1] == 0.0
+        for each in (shell, other):
+            each.kill()
+    os.close(ours)
+    os.close(theirs)

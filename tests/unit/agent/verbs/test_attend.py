@@ -200,11 +200,19 @@ def test_on_the_loopback_every_door_is_a_port(place: Place) -> None:
     assert all_of(first["port"]) == b"the board"
 
 
-def test_a_service_is_ready_when_it_takes_connections(place: Place) -> None:
+def test_a_service_is_ready_when_it_answers(place: Place) -> None:
+    """One that still loads takes connections already."""
     board = place.board()
     attended = place.attend(door(board.paths.id))
     assert attended.state()["ready"] is False
-    place.listen(attended.answer["doors"][0]["socket"])
+    server = place.listen(attended.answer["doors"][0]["socket"])
+    near, _ = server.accept()
+    assert near.recv(100).startswith(b"GET /api HTTP/1.0\r\n")
+    near.close()
+    near, _ = server.accept()  # asked again: this was no answer
+    near.recv(100)
+    near.sendall(b"HTTP/1.0 404 Not Found\r\n\r\n")
+    near.close()
     assert attended.state(ready=True)["state"] == words.RUNNING
     board.end()
     assert attended.state(state=words.SUCCEEDED)["id"] == board.paths.id
@@ -255,7 +263,7 @@ def test_a_supervisor_that_was_killed_is_started_again_meanwhile(agent: AgentHos
 
 def test_a_laptop_that_went_away_ends_it(place: Place) -> None:
     attended = place.attend(door(place.board().paths.id))
-    assert place.left == ["sockets-probe-abcd"]
+    assert place.left == [f"sockets-probe-abcd.{attended.process.pid}.0"]
     attended.stdin.close()
     assert attended.process.wait(20) == 0
     assert place.left == []
@@ -294,8 +302,10 @@ def test_each_word_of_the_laptop_is_answered(place: Place) -> None:
 def test_a_probe_that_was_left_by_a_killed_one_is_no_hindrance(place: Place) -> None:
     board = place.board()
     place.attend(door(board.paths.id)).close()
-    assert place.left == ["sockets-probe-abcd"]
-    assert all_of(place.attend(door(board.paths.id)).answer["probe"]) == loopback.GREETING
+    assert len(place.left) == 1
+    alive = [place.attend(door(board.paths.id)) for _ in range(2)]
+    assert [all_of(one.answer["probe"]) for one in alive] == [loopback.GREETING] * 2
+    assert place.left == sorted(f"sockets-probe-abcd.{one.process.pid}.0" for one in alive)
 
 
 class Contained:
@@ -337,13 +347,50 @@ def test_a_port_in_a_container_is_led_out_by_a_relay(place: Place, inside: int) 
     contained = Contained(place)
     attended = place.attend(door(contained.run.paths.id, port=inside))
     (told,) = attended.answer["doors"]
-    assert told["socket"] == f"{sockets.folder(contained.run.paths)}/{inside}.abcd"
+    assert told["socket"] == f"{locks.folder()}/sockets-front-abcd.{attended.process.pid}.0"
     until_it_answers(told["socket"], loopback.GREETING)
     assert contained.log.read_text().startswith("exec --interactive gpurun-train-4444 /bin/sh -c ")
     attended.stdin.close()
     assert attended.process.wait(20) == 0
-    assert not os.path.lexists(told["socket"])
+    assert place.left == []
+    assert not os.listdir(contained.run.paths.sockets)
     assert relays(place.agent) == []
+
+
+def test_a_job_cannot_lead_its_page_to_a_socket_of_the_host(place: Place, inside: int, tmp_path: Path) -> None:
+    contained = Contained(place)
+    attended = place.attend(door(contained.run.paths.id, port=inside))
+    front = attended.answer["doors"][0]["socket"]
+    until_it_answers(front, loopback.GREETING)
+    (relay,) = Path(contained.run.paths.sockets).iterdir()
+    relay.unlink()
+    relay.symlink_to(attended.answer["probe"])  # which would greet too
+    assert all_of(front) == b""
+
+
+def test_what_a_killed_one_left_goes(place: Place, inside: int) -> None:
+    contained = Contained(place)
+    place.attend(door(contained.run.paths.id, port=inside)).close()
+    attended = place.attend(door(contained.run.paths.id, port=inside))
+    assert {name.split(".")[1] for name in place.left if "abcd" in name and "-" in name} == {str(attended.process.pid)}
+
+
+def test_one_that_learns_late_that_its_laptop_went_takes_nothing_from_the_next(place: Place, inside: int) -> None:
+    """The laptop changed its network: for a while the host keeps the old connection beside the new one."""
+    contained = Contained(place)
+    old = place.attend(door(contained.run.paths.id, port=inside))
+    until_it_answers(old.answer["doors"][0]["socket"], loopback.GREETING)
+    new = place.attend(door(contained.run.paths.id, port=inside))
+    (told,) = new.answer["doors"]
+    until_it_answers(told["socket"], loopback.GREETING)
+    old.stdin.close()
+    assert old.process.wait(20) == 0
+    assert all_of(told["socket"]) == loopback.GREETING
+    assert all_of(new.answer["probe"]) == loopback.GREETING
+    new.stdin.close()
+    assert new.process.wait(20) == 0
+    assert relays(place.agent) == []
+    assert not os.listdir(contained.run.paths.sockets)
 
 
 def test_a_relay_that_was_killed_is_started_again_gently(place: Place, inside: int) -> None:

@@ -1,0 +1,100 @@
+"""An ssh that is to ask nobody asks nobody on its way either: with the real ssh, and a host that wants a password."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncssh
+import pytest
+
+from gpurun.ssh.jump import asking_nobody, command
+from gpurun.ssh.openssh import Address, Connection
+
+
+class Gateway(asyncssh.SSHServer):
+    """It lets in nobody, and wants a password."""
+
+    tried: list[str]
+
+    def password_auth_supported(self) -> bool:
+        return True
+
+    def validate_password(self, username: str, password: str) -> bool:
+        self.tried.append(password)
+        return False
+
+
+@pytest.fixture
+def tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The passwords that the gateway was told, on the way to the host `far`."""
+    tried: list[str] = []
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    server = type("Server", (Gateway,), {"tried": tried})
+    key = asyncssh.generate_private_key("ssh-ed25519")
+
+    async def listen() -> asyncssh.SSHAcceptor:
+        return await asyncssh.create_server(server, "127.0.0.1", 0, server_host_keys=[key])
+
+    listening = asyncio.run_coroutine_threadsafe(listen(), loop).result()
+    port = listening.sockets[0].getsockname()[1]
+    hosts, config = tmp_path / "known_hosts", tmp_path / "ssh_config"
+    hosts.write_text(f"[127.0.0.1]:{port} {key.export_public_key().decode()}")
+    config.write_text(
+        f"Host far\n  ProxyJump gateway\nHost gateway\n  HostName 127.0.0.1\n  Port {port}\n"
+        f"Host *\n  UserKnownHostsFile {hosts}\n  IdentityFile none\n  IdentityAgent none\n"
+    )
+    monkeypatch.setenv("GPURUN_SSH", f"ssh -F {config}")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    yield tried
+    loop.call_soon_threadsafe(listening.close)
+    asyncio.run_coroutine_threadsafe(listening.wait_closed(), loop).result()
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+def run(connection: Connection) -> bytes:
+    """Without a terminal; what ssh said."""
+    env = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "SSH_ASKPASS")}
+    argv = connection.argv("true", shared=False)
+    done = subprocess.run(argv, env=env, start_new_session=True, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 255
+    return done.stderr
+
+
+def test_a_gateway_that_wants_a_password_gets_none(tried: list[str]) -> None:
+    connection = Connection("far", Address("far"), interactive=False)
+    run(connection)
+    assert tried, "ssh by itself answers for the user"
+    tried.clear()
+    assert b"Permission denied" in run(asking_nobody(connection))
+    assert tried == []
+
+
+def test_the_way_that_was_told_counts_as_well(tried: list[str]) -> None:
+    connection = Connection("far", Address("far", jump="gateway"))
+    assert b"Permission denied" in run(asking_nobody(connection))
+    assert tried == []
+    assert asking_nobody(connection).control_path == connection.control_path
+
+
+def test_a_host_without_a_jump_is_reached_as_it_is(tried: list[str]) -> None:
+    assert asking_nobody(Connection("gateway", Address("gateway"))).proxy is None
+
+
+def test_each_host_of_a_longer_way_is_asked_quietly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GPURUN_SSH", raising=False)
+    quiet = (
+        "-oBatchMode=yes -oStrictHostKeyChecking=ask -oConnectTimeout=5 -oServerAliveInterval=5 -oServerAliveCountMax=3"
+    )
+    first = command(["ada@one:2222"], 5)
+    assert first == f"ssh {quiet} -W '[%h]:%p' -- ssh://ada@one:2222"
+    escaped = first.replace("%", "%%").replace("'", "'\"'\"'")
+    assert command(["ada@one:2222", "two"], 5) == (f"ssh {quiet} '-oProxyCommand={escaped}' -W '[%h]:%p' -- ssh://two")
