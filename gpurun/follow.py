@@ -45,9 +45,13 @@ class _Place:
 
     log: int | None = None
     prepare: int = 0
+    attempt: int | None = None
 
     def take(self, frame: Frame, *, times: bool) -> bytes:
         """The part of a frame that is new."""
+        if frame.attempt != self.attempt:
+            self.log = None if self.attempt is None else 0
+            self.prepare, self.attempt = 0, frame.attempt
         at = self.log if frame.stream == "log" else self.prepare
         data, size = frame.data, len(frame.data)
         if times and frame.stream == "log":
@@ -164,4 +168,5 @@ def _where(place: _Place) -> dict[str, Any]:
     """The part of the request that says where to go on."""
     if place.log is None and place.prepare == 0:
         return {}
-    return {"offset": place.log or 0, "prepare_offset": place.prepare, "tail": None, "since": None}
+    at = {"attempt": place.attempt, "offset": place.log or 0, "prepare_offset": place.prepare}
+    return {**at, "tail": None, "since": None}

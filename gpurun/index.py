@@ -10,7 +10,7 @@ import json
 import re
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,9 @@ class RunEntry:
     seen: float | None = None
     fetched: float | None = None
     fetched_to: str | None = None
+    manifest: dict[str, Any] | None = None  # of the code as it was submitted from here
+    # Hosts that earlier attempts were on: whether what they wrote was fetched; None when that could not be had.
+    left_on: Mapping[str, bool | None] = field(default_factory=dict)
 
     @property
     def state(self) -> str:
@@ -47,6 +50,11 @@ class RunEntry:
     @property
     def ended(self) -> bool:
         return self.state in words.ENDS
+
+    @property
+    def all_fetched(self) -> bool:
+        """What earlier attempts wrote on other hosts, too."""
+        return bool(self.fetched) and all(done is not False for done in self.left_on.values())
 
     @property
     def service(self) -> str | None:
@@ -62,7 +70,7 @@ def folder() -> Path:
     return platformdirs.user_data_path("gpurun") / "runs"
 
 
-def add(job: Mapping[str, Any], host: str) -> RunEntry:
+def add(job: Mapping[str, Any], host: str, manifest: Mapping[str, Any] | None = None) -> RunEntry:
     """Remember a run before its host is first asked, so that a submit that is killed can be found again."""
     project, git = job["project"], job.get("git")
     kept = dict(job)
@@ -73,7 +81,15 @@ def add(job: Mapping[str, Any], host: str) -> RunEntry:
         write_atomically(str(folder() / f"{job['id']}.patch"), patch, 0o600)
         kept["git"] = {**git, "patch": None}
     entry = RunEntry(
-        job["id"], job["name"], project["name"], project["root"], host, None, float(job["created"]), job=kept
+        job["id"],
+        job["name"],
+        project["name"],
+        project["root"],
+        host,
+        None,
+        float(job["created"]),
+        job=kept,
+        manifest=dict(manifest) if manifest else None,
     )
     _write(entry)
     return entry
@@ -95,8 +111,11 @@ def update(records: Iterable[Mapping[str, Any]], host: str, *, now: float | None
         known = find(record["id"]) or RunEntry(
             record["id"], record["name"], record["project"], None, host, None, float(record["created"])
         )
+        if is_left_behind(known, record):
+            continue
         if known.record == record and known.host == host and known.seen is not None and known.ended:
             continue  # nothing changes about an end; `ps -a` over many runs should not write them all again
+        again = known.record is not None and record.get("attempt", 1) > known.record.get("attempt", 1)
         _write(
             replace(
                 known,
@@ -104,9 +123,32 @@ def update(records: Iterable[Mapping[str, Any]], host: str, *, now: float | None
                 host_id=record.get("host_id") or known.host_id,
                 record=dict(record),
                 seen=time.time() if now is None else now,
-                fetched=known.fetched or record.get("fetched"),
+                # What came of an earlier attempt is not all that there is now.
+                fetched=(None if again else known.fetched) or record.get("fetched"),
             )
         )
+
+
+def note_manifest(run_id: str, manifest: Mapping[str, Any]) -> None:
+    """The code that was sent in the end: files may change while they are sent."""
+    entry = find(run_id)
+    if entry is not None and entry.manifest != manifest:
+        _write(replace(entry, manifest=dict(manifest)))
+
+
+def note_left(run_id: str, host: str, *, fetched: bool | None) -> None:
+    """The run goes on elsewhere; what its attempts on `host` wrote stays there until the run is removed."""
+    entry = find(run_id)
+    if entry is not None:
+        left = {**entry.left_on, host: fetched}
+        _write(replace(entry, left_on={name: left[name] for name in left if name != entry.host}))
+
+
+def is_left_behind(known: RunEntry | None, record: Mapping[str, Any]) -> bool:
+    """Whether a host tells of a run that goes on, or went on, on another host since."""
+    if known is None or known.record is None or record.get("host_id") in (None, known.host_id):
+        return False
+    return int(record.get("attempt", 1)) <= int(known.record.get("attempt", 1))
 
 
 def find(run_id: str) -> RunEntry | None:
@@ -162,16 +204,28 @@ def remove(run_id: str) -> None:
         (folder() / f"{run_id}{suffix}").unlink(missing_ok=True)
 
 
-def is_here(run_id: str) -> bool:
-    """Whether all that the run wrote has come to this laptop, and the folder that it came to is still there."""
+def is_here(run_id: str, host: str | None = None) -> bool:
+    """Whether all that the run wrote has come to this laptop, and the folder that it came to is still there.
+
+    With `host`, what it wrote there alone: it may have gone on from that host to another.
+    """
     entry = find(run_id)
-    return bool(entry and entry.fetched and entry.fetched_to and Path(entry.fetched_to).is_dir())
+    if entry is None:
+        return False
+    if host is not None and host in entry.left_on:
+        return bool(entry.left_on[host])
+    fetched = entry.fetched if host else entry.all_fetched
+    return bool(fetched and entry.fetched_to and Path(entry.fetched_to).is_dir())
 
 
-def mark_fetched(run_id: str, to: str, *, now: float | None = None) -> None:
-    """Note that all that a run wrote has come to the folder `to`."""
+def mark_fetched(run_id: str, to: str, *, host: str | None = None, now: float | None = None) -> None:
+    """Note that all that a run wrote (on `host`, if it went on from there to another) has come to the folder `to`."""
     entry = find(run_id)
-    if entry is not None:
+    if entry is None:
+        return
+    if host is not None and host in entry.left_on:
+        _write(replace(entry, left_on={**entry.left_on, host: True}))
+    else:
         _write(replace(entry, fetched=time.time() if now is None else now, fetched_to=to))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import secrets
+from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,7 @@ def make_job(
         "owner": getpass.getuser(),
         "created": now,
         "project": {"name": project.name, "root": str(project.root)},
+        "job_file": str(loaded.job_file.resolve()) if loaded.job_file else None,
         "command": [] if service else _command(spec, files, notebook),
         "script": service["kind"] if service else spec.script or f"-m {spec.module}",
         "service": service,
@@ -71,6 +73,9 @@ def make_job(
         "mounts": _mounts(spec, loaded.host, loaded.sources.get("data", "")),
         "max_duration": spec.max_duration,
         "grace": spec.grace,
+        "retries": 0 if service else spec.retries,
+        "on_checkpoint": None if service else spec.on_checkpoint,
+        "on_end": None if service else spec.on_end,
         "dependencies": dependencies,
         "git": git,
         "keep_caps": list(spec.keep_caps),
@@ -134,19 +139,31 @@ def _name_of(spec: JobConfig) -> str:
     return PurePosixPath(spec.script or "run").stem
 
 
+def for_host(job: dict[str, Any], host: Host, env: Iterable[str], gpus: int | str | None) -> dict[str, Any]:
+    """The job of a run that goes on on `host`: with the paths and the profile of that one. Raises UsageError."""
+    own = [mount for mount in job["mounts"] if not mount.get("name")]
+    data = _data([mount["name"] for mount in job["mounts"] if mount.get("name")], host, job["id"])
+    resources = {**job["resources"], **({} if gpus is None else {"gpus": gpus})}
+    asked = {key: value for key, value in job.items() if key != "host"}
+    asked["base"] = catalogue.for_host(job.get("base"), host)
+    return {**asked, "mounts": [*own, *data], "profile": _profile(host), "env": sorted(env), "resources": resources}
+
+
 def _mounts(spec: JobConfig, host: Host | None, source: str) -> list[dict[str, Any]]:
     mounts = [{"name": None, **mount.model_dump()} for mount in spec.mounts]
-    missing = [name for name in spec.data if host is not None and name not in host.data]
-    if host is not None and missing:
+    return mounts if host is None else [*mounts, *_data(spec.data, host, source)]
+
+
+def _data(names: Sequence[str], host: Host, source: str) -> list[dict[str, Any]]:
+    """The mounts of the host's data of these names. Raises UsageError, which tells that `source` asks for them."""
+    missing = [name for name in names if name not in host.data]
+    if missing:
         lines = "\n".join(f'  {name} = "/where/it/lies"' for name in missing)
         raise UsageError(
             f"{source}: the host {host.name} has no data called {', '.join(missing)}",
             f"Say where it lies there, in hosts.toml:\n  [hosts.{host.name}.data]\n{lines}",
         )
-    for name in spec.data if host is not None else ():
-        assert host is not None
-        mounts.append({"name": name, "source": host.data[name], "target": f"/data/{name}", "readonly": True})
-    return mounts
+    return [{"name": name, "source": host.data[name], "target": f"/data/{name}", "readonly": True} for name in names]
 
 
 def _profile(host: Host | None) -> dict[str, Any]:

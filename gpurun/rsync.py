@@ -86,10 +86,11 @@ def push_argv(
     ]
 
 
-def pull_argv(connection: Connection, source: str, staging: Path) -> list[str]:
+def pull_argv(connection: Connection, source: str, staging: Path, *, code: bool = False) -> list[str]:
     """Bring the files named on stdin (NUL-ended, relative to the host's folder `source`) into `staging`.
 
-    The host is not trusted: no links that lead out, no devices, no owners, no modes. What has vanished is passed over.
+    The host is not trusted: no links that lead out, no devices, no owners, no modes; but of `code`, whether a file is
+    executable. What has vanished is passed over.
     """
     return [
         *_common(connection),
@@ -98,7 +99,7 @@ def pull_argv(connection: Connection, source: str, staging: Path) -> list[str]:
         "--no-specials",
         "--no-owner",
         "--no-group",
-        "--chmod=D755,F644",
+        *(["-p", "--chmod=D755,Fu=rwX,Fgo=rX"] if code else ["--chmod=D755,F644"]),
         "--partial-dir=.gpurun-partial",
         "--ignore-missing-args",
         "--",

@@ -102,6 +102,8 @@ def list_runs(which: Sequence[Host], request: dict[str, Any]) -> list[HostRuns]:
         except GpurunError as error:
             return HostRuns(host.name, None, error, ours)
         known_ids = {entry.id for entry in ours}
+        # Of a run that went on on another host since, that one tells.
+        answer["runs"] = [r for r in answer["runs"] if not index.is_left_behind(index.find(r["id"]), r)]
         mine = getpass.getuser()
         index.update([r for r in answer["runs"] if r["owner"] == mine or r["id"] in known_ids], host.name)
         return HostRuns(host.name, answer, None, ours)
@@ -163,14 +165,26 @@ def _wait_on(host: str, ids: Sequence[str], waiting: Waiting) -> list[dict[str, 
 
 
 def remove(entries: Sequence[RunEntry]) -> int:
-    """Remove ended runs from their hosts and from the index; bytes that this freed. Refuses live ones."""
+    """Remove ended runs from their hosts and from the index; bytes that this freed. Refuses live ones.
+
+    What they left on a host that they went on from goes too, if that one answers.
+    """
     freed = 0
     for host, ids in by_host(entries).items():
         answer = wire_to(host).ask("rm", {"runs": ids}, idempotent=False, timeout=300)
         freed += answer["freed"]
-        for run in ids:
-            index.remove(run)
+        for entry in entries:
+            if entry.id in ids:
+                freed += sum(_remove_left(entry, left) for left in entry.left_on)
+                index.remove(entry.id)
     return freed
+
+
+def _remove_left(entry: RunEntry, host: str) -> int:
+    try:
+        return int(wire_to(host).ask("rm", {"runs": [entry.id]}, timeout=300)["freed"])
+    except GpurunError:
+        return 0
 
 
 def look(entries: Iterable[RunEntry]) -> None:

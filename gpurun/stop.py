@@ -69,6 +69,8 @@ def watch(
     latest = clock() + max([_left(record) or 0.0 for record in records], default=0.0)
     while live := [record for record in now.values() if record["state"] not in words.ENDS]:
         countdown([(record, _left(record)) for record in live])
+        if any(record.get("saving") for record in live):  # its grace time pauses
+            latest = clock() + max(_left(record) or 0.0 for record in live)
         if clock() > latest + OVERTIME:
             names = ", ".join(record["id"] for record in live)
             raise GpurunError(

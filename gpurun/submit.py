@@ -63,7 +63,7 @@ def make_plan(
     from gpurun.project import git_facts
 
     notebook = None if service else of_job.read(loaded)
-    files = _list(loaded)
+    files = list_code(loaded)
     git = git_facts(loaded.project.root, files.has)
     found = find_dependencies(files, loaded.spec.dependencies, own_image=_own_image(loaded))
     now = time.time() if now is None else now
@@ -111,7 +111,7 @@ def _first_question(wire: Wire, plan: Plan, report: Report, taken: list[Claim]) 
     report.listed(plan)
     claim = claims.take({**plan.job}, plan.files.manifest(), wire.host, plan.loaded.env)
     taken.append(claim)
-    index.add(claim.job, wire.host)
+    index.add(claim.job, wire.host, plan.files.manifest())
     report.say(f"asking {wire.host}")
     return {"job": claim.job, "total_bytes": plan.files.bytes}
 
@@ -153,7 +153,8 @@ def _send_and_start(
         except HostError as error:
             if error.code != "snapshot_differs" or attempt == SYNC_AGAIN:
                 raise
-        files = _list(plan.loaded)
+        files = list_code(plan.loaded)
+        index.note_manifest(job["id"], files.manifest())
         link_dest = [*prepared["link_dest"], f"{prepared['snapshot']}.before"]  # where the host has put what came
     raise AssertionError("unreachable")
 
@@ -188,7 +189,8 @@ def _own_image(loaded: Loaded) -> bool:
     return spec.dockerfile is not None or catalogue.wanted(spec.image, loaded.host)["image"] is not None
 
 
-def _list(loaded: Loaded) -> FileList:
+def list_code(loaded: Loaded) -> FileList:
+    """What of the project travels."""
     from gpurun.files import list_files
 
     files = list_files(loaded.project, exclude=loaded.spec.exclude, env_files=loaded.env_files)

@@ -75,6 +75,7 @@ class Frame:
     data: bytes = b""
     state: dict[str, Any] | None = None
     end: dict[str, Any] | None = None
+    attempt: int = 1  # of the run, whose `data` it is
 
 
 class Stream:
@@ -109,7 +110,8 @@ class Stream:
         self.heard = time.monotonic()
         if "beat" in head:
             return None
-        return Frame(head.get("stream", ""), head.get("offset", 0), data, head.get("state"), head.get("end"))
+        text, attempt = (head.get("stream", ""), head.get("offset", 0), data), head.get("attempt", 1)
+        return Frame(*text, head.get("state"), head.get("end"), attempt)
 
     def say(self, line: bytes = b"\n") -> None:
         """A line to a verb that goes on listening."""

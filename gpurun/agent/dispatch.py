@@ -17,7 +17,7 @@ from .paths import HostPaths
 
 VERBS = (
     "prepare", "start", "ps", "status", "logs", "wait", "stop", "rm", "shell",
-    "outputs", "hash", "fetched", "data", "facts", "check", "leave", "warm", "attend",
+    "outputs", "hash", "fetched", "data", "facts", "check", "leave", "warm", "attend", "resume", "carry",
 )  # fmt: skip
 
 
@@ -29,9 +29,9 @@ class Frames:
     def __init__(self) -> None:
         self.spoke = time.monotonic()
 
-    def chunk(self, stream: str, offset: int, data: bytes) -> None:
-        """`data`, which begins at byte `offset` of the `stream` (`log` or `prepare`)."""
-        self._send({"stream": stream, "offset": offset, "size": len(data)}, data)
+    def chunk(self, stream: str, offset: int, data: bytes, attempt: int = 1) -> None:
+        """`data`, which begins at byte `offset` of the `stream` (`log` or `prepare`) of that attempt."""
+        self._send({"stream": stream, "offset": offset, "size": len(data), "attempt": attempt}, data)
 
     def state(self, record: Dict[str, Any]) -> None:
         self._send({"state": record})

@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from . import facts, journal, services
+from . import checkpoints, facts, hooks, journal, services
 from . import vocabulary as words
 from .files import read_json, write_json
 from .paths import RunPaths
@@ -15,10 +15,25 @@ from .runtimes import Presence
 
 
 def end(run: RunPaths, state: str, reason: str, **facts_of_end: Any) -> None:
-    """Record the end, and wipe what must not outlive the run."""
-    journal.record_end(run, state, reason, **facts_of_end)
-    wipe(run)
+    """Record the end, and wipe what must not outlive the run; or that of an attempt alone, when it is to be retried."""
+    again = retries_left(run, state, reason) > 0
+    first = journal.record_end(run, state, reason, again=again, **facts_of_end)
+    if not again:
+        if first:
+            with suppress(OSError):  # what it is told cannot be written: the run has ended all the same
+                hooks.at_end(run, read_json(run.job) or {})
+        wipe(run)
+    with suppress(OSError):
+        checkpoints.note_summary(run)
     note_disk_use(run)
+
+
+def retries_left(run: RunPaths, state: str, reason: str) -> int:
+    """How many attempts may still begin by themselves behind this end: none behind a stop, or what would fail again."""
+    known = journal.fold(run)
+    if state not in (words.FAILED, words.LOST) or reason not in words.RETRIED or known.stop is not None:
+        return 0
+    return int((read_json(run.job) or {}).get("retries") or 0) - known.retried
 
 
 def wipe(run: RunPaths) -> None:
@@ -36,6 +51,8 @@ def end_by_presence(run: RunPaths, state: journal.Run, presence: Presence) -> No
     if state.stop is not None:
         kind = words.TIMED_OUT if state.stop.get("reason") == "duration" else words.STOPPED
         end(run, kind, state.stop.get("reason", "stop"), exit_code=code)
+    elif state.shutdown and (code != 0 or checkpoints.stopped(run, state.attempt) is not None):
+        end(run, words.LOST, "reboot", exit_code=code, message="the host was shut down while the job ran")
     elif code == 0:
         end(run, words.SUCCEEDED, "exit", exit_code=0)
     elif code == 137 and presence.oom:

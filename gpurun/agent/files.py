@@ -1,9 +1,11 @@
 """Files that are never seen half-written."""
 
+import errno
 import json
 import os
+import stat
 import tempfile
-from typing import Any, Optional
+from typing import Any, BinaryIO, Optional
 
 
 def write_atomically(path: str, data: bytes, mode: int = 0o644) -> None:
@@ -34,6 +36,15 @@ def sync_folder(folder: str) -> None:
 
 def write_json(path: str, value: Any, mode: int = 0o644) -> None:
     write_atomically(path, (json.dumps(value, sort_keys=True) + "\n").encode(), mode)
+
+
+def open_regular(path: str) -> BinaryIO:
+    """Open what a job may have put in a file's place: a link is not followed, a pipe does not hold us. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "no regular file", path)
+    return os.fdopen(fd, "rb")
 
 
 def read_json(path: str) -> Optional[Any]:

@@ -211,6 +211,14 @@ def repository(reference: str) -> str:
     return head + slash + last.partition(":")[0]
 
 
+def pinned(reference: str, prepared: Mapping[str, Any]) -> str:
+    """What an earlier attempt had under this name, as any host can pull it; the name alone for one that was made there."""
+    digest = prepared.get("digest")
+    if not digest or digest == prepared.get("base_id") or prepared.get("base_id") is None:
+        return reference
+    return "%s@%s" % (repository(reference), digest)
+
+
 def mirrored(reference: str, mirror: Optional[str]) -> str:
     """The same image at the mirror, for a name that belongs to Docker Hub; others name their registry themselves."""
     first, slash, rest = reference.partition("/")

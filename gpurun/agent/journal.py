@@ -1,7 +1,8 @@
 """A run's journal: one event a line, fsynced; the run's state is a fold over it. All state changes go through `record`.
 
-An event is `{"t": unix seconds, "event": name, ...}`. Names that change the state are the states themselves and `ended`;
-the others (`stop`, `waiting`, `leased`, `prepared`, `note`) carry facts.
+An event is `{"t": unix seconds, "event": name, ...}`. Names that change the state are the states themselves, `ended`, and
+`attempt`, which begins the next attempt of a run behind an end (`moved`: it began on another host); the others (`stop`, `shutdown`, `waiting`, `leased`,
+`prepared`, `note`) carry facts. An `ended` with `again` ends the attempt and not the run: the next one begins by itself.
 """
 
 from __future__ import annotations
@@ -38,11 +39,20 @@ class Run:
     waiting: Optional[str] = None
     ticket: Optional[int] = None
     boot_id: Optional[str] = None
-    attempt: int = 1
     gpus: List[Dict[str, Any]] = field(default_factory=list)
     prepared: Dict[str, Any] = field(default_factory=dict)
     stop: Optional[Event] = None
+    shutdown: bool = False  # the host told the supervisor to go while the job ran
     notes: List[str] = field(default_factory=list)
+    arrived: bool = False  # its code was sent whole
+    attempt: int = 1
+    begun: Event = field(default_factory=dict)  # the event of this attempt; empty for a first one
+    between: bool = False  # this attempt has ended, and the next one is to begin
+    moved: Optional[str] = None  # the host on which the next one began, as the laptop calls it
+    outcome: Optional[str] = None  # the state that this attempt ended in
+    earlier: List[Dict[str, Any]] = field(default_factory=list)  # how the attempts before this one ended
+    retried: int = 0  # attempts that began by themselves since somebody asked for one
+    spent: float = 0.0  # seconds that those before them ran
 
     @property
     def live(self) -> bool:
@@ -62,9 +72,12 @@ def record(run: RunPaths, event: str, **facts: Any) -> Event:
     return _with_reserve(run, lambda: _record(run, event, facts))
 
 
-def record_end(run: RunPaths, state: str, reason: str, **facts: Any) -> bool:
-    """Write how the run ended: `exit.json`, then the event. The first end wins; False when there was one already."""
-    return _with_reserve(run, lambda: _record_end(run, state, reason, facts))
+def record_end(run: RunPaths, state: str, reason: str, *, again: bool = False, **facts: Any) -> bool:
+    """Write how the run ended: `exit.json`, then the event. The first end of an attempt wins; False when there was one.
+
+    With `again` the attempt alone has ended: its exit.json is put aside at once, and the run stays live.
+    """
+    return _with_reserve(run, lambda: _record_end(run, state, reason, again, facts))
 
 
 def _record(run: RunPaths, event: str, facts: Dict[str, Any]) -> Event:
@@ -72,14 +85,26 @@ def _record(run: RunPaths, event: str, facts: Dict[str, Any]) -> Event:
         return _append(file, event, facts)
 
 
-def _record_end(run: RunPaths, state: str, reason: str, facts: Dict[str, Any]) -> bool:
+def _record_end(run: RunPaths, state: str, reason: str, again: bool, facts: Dict[str, Any]) -> bool:
     with _opened(run) as file:
-        if os.path.exists(run.exit):
+        known = fold(run)
+        if not known.live or (again and known.between):
             return False
-        ended = {"state": state, "reason": reason, "t": time.time(), **facts}
-        write_json(run.exit, ended)
-        _append(file, "ended", {"state": state, "reason": reason, **facts})
+        told = {"t": time.time(), "state": state, "reason": reason, **facts, **({"again": True} if again else {})}
+        place = run.of_attempt(known.attempt) if again else run
+        os.makedirs(os.path.dirname(place.exit), exist_ok=True)
+        write_json(place.exit, {"attempt": known.attempt, **told})
+        _append(file, "ended", told)
     return True
+
+
+def heal_end(run: RunPaths) -> None:
+    """Write the event that a process killed behind exit.json owes, so that exit.json may be put aside."""
+    with _opened(run) as file:
+        known = replay(read(run))
+        ended = read_json(run.exit) or read_json(run.of_attempt(known.attempt).exit)
+        if ended is not None and known.live and not known.between:
+            _append(file, "ended", {key: value for key, value in ended.items() if key != "attempt"})
 
 
 def _with_reserve(run: RunPaths, write: Callable[[], T]) -> T:
@@ -106,9 +131,12 @@ def read(run: RunPaths) -> List[Event]:
 def fold(run: RunPaths) -> Run:
     """The run as its journal and its exit record say."""
     state = replay(read(run))
-    ended = read_json(run.exit)
-    if ended is not None and state.live:  # killed between exit.json and the event
-        _apply(state, {**ended, "event": "ended"})
+    if state.live:  # somebody may have been killed between exit.json and the event
+        ended = read_json(run.exit)
+        if ended is None and not state.between:
+            ended = read_json(run.of_attempt(state.attempt).exit)
+        if ended is not None:
+            _apply(state, {**ended, "event": "ended"})
     return state
 
 
@@ -116,9 +144,42 @@ def replay(events: List[Event]) -> Run:
     """The pure fold."""
     state = Run()
     for event in events:
-        if state.live or event["event"] == "note":
+        if event["event"] == "attempt":
+            state = _next(state, event)
+        elif state.live or event["event"] in ("note", "moved"):
             _apply(state, event)
     return state
+
+
+def _next(run: Run, event: Event) -> Run:
+    """The run at the beginning of its next attempt."""
+    by_itself = event["why"] == "retry"
+    ran = run.ended - run.started if run.ended and run.started else 0.0
+    return Run(
+        state=words.QUEUED,
+        since=event["t"],
+        ticket=event.get("ticket"),
+        notes=run.notes,
+        arrived=True,
+        attempt=event["number"],
+        begun=event,
+        earlier=event.get("earlier") or [*run.earlier, summary(run)],
+        retried=run.retried + 1 if by_itself else 0,
+        spent=run.spent + ran if by_itself else 0.0,
+    )
+
+
+def summary(run: Run) -> Dict[str, Any]:
+    """How an attempt went, for those that come after it."""
+    return {
+        "attempt": run.attempt,
+        "state": run.outcome,
+        "reason": run.reason,
+        "exit_code": run.exit_code,
+        "message": run.message,
+        "started": run.started,
+        "ended": run.ended,
+    }
 
 
 def _apply(run: Run, event: Event) -> None:
@@ -126,20 +187,27 @@ def _apply(run: Run, event: Event) -> None:
     if name in words.STATES:
         run.state, run.since, run.waiting = name, event["t"], event.get("waiting")
         run.ticket = event.get("ticket", run.ticket)
+        run.arrived = run.arrived or name == words.QUEUED
         if name == words.RUNNING:
             run.started, run.boot_id = event["t"], event.get("boot_id")
     elif name == "ended":
-        run.state, run.since, run.ended = event["state"], event["t"], event["t"]
+        run.outcome, run.between = event["state"], bool(event.get("again"))
+        run.state, run.since, run.ended = words.QUEUED if run.between else event["state"], event["t"], event["t"]
         run.reason, run.exit_code = event["reason"], event.get("exit_code")
-        run.message, run.next_step, run.waiting = event.get("message"), event.get("next"), None
+        run.message, run.next_step = event.get("message"), event.get("next")
+        run.waiting = "attempt %d" % (run.attempt + 1) if run.between else None
     elif name == "stop":
         run.stop = event
+    elif name == "shutdown":
+        run.shutdown = True
     elif name == "waiting":
         run.waiting = event["waiting"]
     elif name == "leased":
         run.gpus, run.waiting = event["gpus"], None
     elif name == "prepared":
         run.prepared = event["record"]
+    elif name == "moved":
+        run.moved = event["to"]
     elif name == "note":
         run.notes.append(event["message"])
 

@@ -110,6 +110,11 @@ def job_lock(run_id: str) -> str:
     return os.path.join(folder(), "job-" + run_id)
 
 
+def hook_lock(run_id: str) -> str:
+    """Held by the process that runs a hook of this run."""
+    return os.path.join(folder(), "hook-" + run_id)
+
+
 @contextmanager
 def host_lock(name: str, meanwhile: Optional[Callable[[], None]] = None) -> Iterator[None]:
     """Only one process of this user does `name` at a time; the others wait, and call `meanwhile`, which may raise."""

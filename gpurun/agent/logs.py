@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any, BinaryIO, Dict, Iterator, List, Optional, Tuple
 
 from . import journal, records, tend
 from . import vocabulary as words
+from .errors import AgentError
 from .paths import HostPaths, RunPaths
 
 CHUNK = 1 << 18
@@ -16,43 +17,104 @@ TEND_EVERY = 10.0  # seconds: a follower notices a dead supervisor as any other 
 
 
 class Reader:
-    """One file that grows. `offset` is the next byte to be read."""
+    """One file that grows. `offset` is the next byte to be read. Once opened it stays the same file, wherever it is moved."""
 
-    def __init__(self, path: str, offset: int):
-        self.path = path
+    def __init__(self, offset: int):
         self.offset = offset
+        self.file: Optional[BinaryIO] = None
+
+    def open(self, path: str) -> bool:
+        """False when it was open already, or is not there yet."""
+        if self.file is not None:
+            return False
+        try:
+            self.file = open(path, "rb")  # noqa: SIM115
+        except FileNotFoundError:
+            return False
+        return True
+
+    def close(self) -> None:
+        if self.file is not None:
+            self.file.close()
+            self.file = None
 
     def chunks(self) -> Iterator[Tuple[int, bytes]]:
         """What there is now, as (offset, bytes)."""
-        try:
-            file = open(self.path, "rb")  # noqa: SIM115
-        except FileNotFoundError:
+        if self.file is None:
             return
-        with file:
-            file.seek(self.offset)
-            while True:
-                data = file.read(CHUNK)
-                if not data:
-                    return
-                yield self.offset, data
-                self.offset += len(data)
+        while True:
+            self.file.seek(self.offset)
+            data = self.file.read(CHUNK)
+            if not data:
+                return
+            yield self.offset, data
+            self.offset += len(data)
 
 
-def follow(run: RunPaths, out: Any, *, offset: int, prepare_offset: int, times: bool = False) -> None:
-    """Send what preparing said, then the log as it grows, and the record with each change of state, until the end."""
+class _Attempt:
+    """What one attempt prints while it is prepared, and then, wherever it lies now."""
+
+    def __init__(self, run: RunPaths, number: int, offset: int, prepare_offset: int, times: bool):
+        self.run, self.number = run, number
+        self.prepare, self.log = Reader(prepare_offset), Reader(offset)
+        self.stamper = Stamper(run) if times else None
+
+    def send(self, out: Any, state: journal.Run, *, whole_lines: bool) -> None:
+        """All that is new. `state` was read before this: an end that it tells of is no surprise to us."""
+        place = place_of(self.run, self.number, state)
+        opened = [
+            reader for reader, path in ((self.prepare, place.prepare_log), (self.log, place.log)) if reader.open(path)
+        ]
+        if opened and place is self.run and journal.fold(self.run).attempt != self.number:
+            for reader in opened:  # the next attempt has begun in this moment: these are its files
+                reader.close()
+        if self.stamper is not None:
+            self.stamper.run = place
+        _send(out, "prepare", self.prepare, self.number)
+        _send(out, words.LOG_FILE, self.log, self.number, self.stamper, whole_lines=whole_lines)
+
+    def close(self) -> None:
+        self.prepare.close()
+        self.log.close()
+
+
+def place_of(run: RunPaths, number: int, state: journal.Run) -> RunPaths:
+    """Where the files of an attempt lie. Raises AgentError for one that there was not."""
+    if not 1 <= number <= state.attempt:
+        what = "the run %s has no attempt %d; its newest is attempt %d" % (run.id, number, state.attempt)
+        raise AgentError("no_attempt", what, "gpurun status " + run.id, exit_code=words.EXIT_USAGE)
+    if number == state.attempt:
+        return run
+    place = run.of_attempt(number)
+    if not os.path.isdir(place.aside):
+        what = "attempt %d of the run %s was on another host" % (number, run.id)
+        raise AgentError("no_attempt", what, "gpurun status " + run.id, exit_code=words.EXIT_USAGE)
+    return place
+
+
+def follow(
+    run: RunPaths, out: Any, *, offset: int, prepare_offset: int, times: bool = False, number: Optional[int] = None
+) -> None:
+    """Send what preparing said, then the log as it grows, and the record with each change of state, until the end.
+
+    It begins with attempt `number`, the present one unless told, and goes on with those that come after it.
+    """
     host = HostPaths(os.path.dirname(os.path.dirname(run.root)))
-    prepare, log = Reader(run.prepare_log, prepare_offset), Reader(run.log, offset)
-    stamper = Stamper(run) if times else None
+    attempt = _Attempt(run, number or journal.fold(run).attempt, offset, prepare_offset, times)
     seen, tended = -1, time.monotonic()
     while True:
         size = os.stat(run.events).st_size
         state = journal.fold(run)
+        if state.attempt > attempt.number:
+            attempt.send(out, state, whole_lines=False)
+            attempt.close()
+            attempt = _Attempt(run, attempt.number + 1, 0, 0, times)
+            continue
         if size != seen:
             seen = size
             out.state(records.record_of(run))
-        _send(out, "prepare", prepare)
         # The end was journalled before this read of the log: what is read now is all there is.
-        _send(out, words.LOG_FILE, log, stamper, whole_lines=state.live)
+        attempt.send(out, state, whole_lines=state.live)
         if not state.live:
             out.end(records.record_of(run))
             return
@@ -63,22 +125,27 @@ def follow(run: RunPaths, out: Any, *, offset: int, prepare_offset: int, times: 
         time.sleep(TICK)
 
 
-def show(run: RunPaths, out: Any, *, offset: int, prepare_offset: int, times: bool = False) -> None:
-    """Send what there is now."""
-    _send(out, "prepare", Reader(run.prepare_log, prepare_offset))
-    _send(out, words.LOG_FILE, Reader(run.log, offset), Stamper(run) if times else None)
+def show(
+    run: RunPaths, out: Any, *, offset: int, prepare_offset: int, times: bool = False, number: Optional[int] = None
+) -> None:
+    """Send what there is now of one attempt, the present one unless told."""
+    state = journal.fold(run)
+    attempt = _Attempt(run, number or state.attempt, offset, prepare_offset, times)
+    attempt.send(out, state, whole_lines=False)
     out.end(records.record_of(run))
 
 
-def _send(out: Any, stream: str, reader: Reader, stamper: Any = None, *, whole_lines: bool = False) -> None:
+def _send(
+    out: Any, stream: str, reader: Reader, attempt: int, stamper: Any = None, *, whole_lines: bool = False
+) -> None:
     for offset, data in reader.chunks():
         if stamper is None:
-            out.chunk(stream, offset, data)
+            out.chunk(stream, offset, data, attempt)
             continue
         # A line's time is written before it, so that only whole lines are sent.
         cut = data.rfind(b"\n") + 1 if whole_lines else len(data)
         if cut:
-            out.chunk(stream, offset, stamper.stamp(offset, data[:cut]))
+            out.chunk(stream, offset, stamper.stamp(offset, data[:cut]), attempt)
         if cut < len(data):
             reader.offset = offset + cut
             return

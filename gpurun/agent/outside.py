@@ -50,14 +50,22 @@ def collect(run: RunPaths, job: Dict[str, Any], live: bool) -> List[Skipped]:
         return []
     if not is_of_this_host(run):
         return [_skip(b"", "the container is on another machine, %s" % job["host"].get("hostname"))]
-    name = words.CONTAINER_PREFIX + run.id
     try:
-        if not engine.ask("ps", "-a", "-q", "--filter", "name=^%s$" % name).out.strip():
-            gone = "the container is gone, and with it what was written outside the workspace"
-            return [_skip(b"", gone, lost=False)]
-        diff = changes.parse_diff(engine.ask("diff", name, timeout=_DIFF_SECONDS).out)
+        return gather(run, job, live)
     except AgentError as error:
         return [_skip(b"", "the engine did not tell what was written outside the workspace: %s" % error)]
+
+
+def gather(run: RunPaths, job: Dict[str, Any], live: bool = False) -> List[Skipped]:
+    """What `collect` does, whatever attempt the container is of. Raises AgentError when the engine does not answer."""
+    engine = _engine(job)
+    if engine is None:
+        return []
+    name = words.CONTAINER_PREFIX + run.id
+    if not engine.ask("ps", "-a", "-q", "--filter", "name=^%s$" % name).out.strip():
+        gone = "the container is gone, and with it what was written outside the workspace"
+        return [_skip(b"", gone, lost=False)]
+    diff = changes.parse_diff(engine.ask("diff", name, timeout=_DIFF_SECONDS).out)
     mounts = [str(mount["target"]) for mount in job.get("mounts") or []]
     copy = _Copy(engine, name, run, mounts, live, [])
     for kind, source in changes.to_copy(diff, mounts):

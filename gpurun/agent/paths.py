@@ -12,6 +12,7 @@ class RunPaths:
     """One run's directory. What lies in it, and who writes it, is in docs/design.md."""
 
     root: str  # absolute, .../runs/<run-id>
+    attempt: Optional[int] = None  # an earlier one, whose files were put aside; None: the present one
 
     @property
     def id(self) -> str:
@@ -19,6 +20,18 @@ class RunPaths:
 
     def _in(self, *names: str) -> str:
         return os.path.join(self.root, *names)
+
+    def of_attempt(self, number: int) -> "RunPaths":
+        """The same run, with the files of an earlier attempt where they were put aside."""
+        return RunPaths(self.root, number)
+
+    @property
+    def aside(self) -> str:
+        return self._in("attempts", str(self.attempt))
+
+    def _own(self, *names: str) -> str:
+        """What each attempt has for itself."""
+        return self._in(*names) if self.attempt is None else os.path.join(self.aside, names[-1])
 
     @property
     def host(self) -> "HostPaths":
@@ -34,7 +47,7 @@ class RunPaths:
 
     @property
     def exit(self) -> str:
-        return self._in("exit.json")
+        return self._own("exit.json")
 
     @property
     def snapshot(self) -> str:
@@ -86,11 +99,31 @@ class RunPaths:
 
     @property
     def log(self) -> str:
-        return self._in("out", words.LOG_FILE)
+        return self._own("out", words.LOG_FILE)
 
     @property
     def stop_file(self) -> str:
         return self._in("out", words.STOP_FILE)
+
+    @property
+    def progress(self) -> str:
+        return self._in("out", words.PROGRESS_FILE)
+
+    @property
+    def ledger(self) -> str:
+        return self._in("out", words.LEDGER_FILE)
+
+    @property
+    def summary(self) -> str:
+        return self._in("checkpoints.json")
+
+    @property
+    def saving(self) -> str:
+        return self._in("out", words.SAVING_FILE)
+
+    @property
+    def stopped(self) -> str:
+        return self._own("out", words.STOPPED_FILE)
 
     @property
     def sockets(self) -> str:
@@ -105,12 +138,16 @@ class RunPaths:
         return self._in("workspace", words.TMP_IN_WORKSPACE)
 
     @property
+    def staged(self) -> str:
+        return self._in("workspace", words.RESUME_IN_WORKSPACE)
+
+    @property
     def prepare_log(self) -> str:
-        return self._in("prepare.log")
+        return self._own("prepare.log")
 
     @property
     def log_times(self) -> str:
-        return self._in("log.times")
+        return self._own("log.times")
 
     @property
     def usage(self) -> str:
@@ -121,16 +158,28 @@ class RunPaths:
         return self._in("outside")
 
     @property
+    def carried(self) -> str:
+        return self._in("carried")
+
+    @property
     def keeper(self) -> str:
-        return self._in("keeper.json")
+        return self._own("keeper.json")
 
     @property
     def keeper_control(self) -> str:
-        return self._in("keeper.ctl")
+        return self._own("keeper.ctl")
 
     @property
     def fetched(self) -> str:
-        return self._in("fetched.json")
+        return self._own("fetched.json")
+
+    @property
+    def hooks(self) -> str:
+        return self._in("hooks.json")
+
+    @property
+    def hooks_log(self) -> str:
+        return self._in("hooks.log")
 
     @property
     def reserve(self) -> str:

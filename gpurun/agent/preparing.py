@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from typing import Any, Callable, Dict
 
-from . import journal, lasting, services
+from . import attempts, journal, lasting, services
 from . import vocabulary as words
 from .errors import RunFailed
 from .paths import RunPaths
@@ -26,6 +26,7 @@ def prepare(run: RunPaths, job: Job, runtime: Runtime, check: Callable[[], None]
     """
     try:
         make_workspace(run, job)
+        attempts.stage(run)
         with open(run.prepare_log, "ab", buffering=0) as log:
 
             def say(text: bytes) -> None:

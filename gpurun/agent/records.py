@@ -1,4 +1,6 @@
-"""The RunRecord: what the laptop is told of a run. A fold over job.json, events.jsonl and exit.json, nothing of its own."""
+"""The RunRecord: what the laptop is told of a run. A fold over job.json, events.jsonl, exit.json and what the plugin reports,
+nothing of its own.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ import re
 import time
 from typing import Any, Dict, List, Optional
 
-from . import about, journal
+from . import about, attempts, checkpoints, journal
 from . import vocabulary as words
 from .errors import AgentError
 from .files import read_json
@@ -16,8 +18,8 @@ from .paths import HostPaths, RunPaths
 
 def record_of(run: RunPaths) -> Dict[str, Any]:
     """The record of one run; times are unix seconds of the host's clock, sizes bytes."""
-    job = read_json(run.job) or {}
     state = journal.fold(run)
+    job = attempts.job_of(run, state) or {}
     host = job.get("host", {})
     return {
         "id": run.id,
@@ -32,6 +34,9 @@ def record_of(run: RunPaths) -> Dict[str, Any]:
         "next": state.next_step,
         "exit_code": state.exit_code,
         "attempt": state.attempt,
+        "attempts": state.earlier,
+        "resumed": state.begun.get("checkpoint"),
+        "retries": {"asked": int(job.get("retries") or 0), "used": state.retried},
         "created": job.get("created"),
         "since": state.since,
         "started": state.started,
@@ -47,9 +52,13 @@ def record_of(run: RunPaths) -> Dict[str, Any]:
         "environment": about.summary(run),
         "disk": (read_json(run.usage) or {}).get("bytes"),
         "log_bytes": _size(run.log),
+        "progress": checkpoints.progress(run),
+        "checkpoints": checkpoints.summary(run, state.live),
         "live": state.live,
         "stop_requested": state.stop is not None,
         "kill_in": max(0.0, state.stop["t"] + float(state.stop["grace"]) - time.time()) if state.stop else None,
+        "saving": state.live and checkpoints.is_saving(run),
+        "stopped": checkpoints.stopped(run, state.attempt),
         "fetched": (read_json(run.fetched) or {}).get("t"),
         "notes": state.notes,
         "host_id": host.get("id"),

@@ -14,10 +14,9 @@ import traceback
 from contextlib import suppress
 from typing import List, Optional
 
-from . import about, allocation, endings, facts, journal, leases, locks, preparing, runtimes, watching
+from . import about, allocation, attempts, endings, facts, journal, leases, locks, preparing, runtimes, watching
 from . import vocabulary as words
 from .errors import AgentError, RunFailed
-from .files import read_json
 from .paths import RunPaths
 from .runtimes import Job, Presence, Runtime
 
@@ -114,8 +113,35 @@ def _gave_up(run: RunPaths, error: Exception) -> bool:
 
 
 def supervise(run: RunPaths) -> None:
+    """One attempt after the other, until the run has ended, or the host goes down."""
+    while True:
+        state = journal.fold(run)
+        if not state.live:
+            return
+        if state.between:
+            _next_attempt(run)
+        _attempt(run)
+        state = journal.fold(run)
+        if not state.between or state.shutdown:
+            return
+
+
+def _next_attempt(run: RunPaths) -> None:
+    while True:
+        if journal.fold(run).stop is not None:
+            endings.end(run, words.STOPPED, "stop", message="stopped before its next attempt was started")
+            return
+        try:
+            attempts.begin(run, "retry")
+            return
+        except AgentError:  # an engine that is away comes back
+            traceback.print_exc()
+            time.sleep(PAUSE)
+
+
+def _attempt(run: RunPaths) -> None:
     """The steps, each of which may find its work done."""
-    job = read_json(run.job)
+    job = attempts.job_of(run)
     assert job is not None
     runtime = runtimes.load(job["host"]["runtime"], job["host"]["engine"])
     held: List[locks.Held] = []
@@ -162,9 +188,14 @@ def _presence(run: RunPaths, job: Job, runtime: Runtime) -> Presence:
 
 
 def _remove(run: RunPaths, job: Job, runtime: Runtime) -> None:
-    """Before the end is recorded: a start that failed in doubt may have started the job, and nobody tends an ended run."""
+    """Before the end is recorded: a start that failed in doubt may have started the job, and nobody tends an ended run.
+
+    The container may be that of an earlier attempt: what it alone holds is copied first.
+    """
     while True:
         try:
+            if job.get("attempt", 1) > 1:
+                attempts.gather_earlier(run, job)
             runtime.remove(run, job)
             return
         except AgentError:
@@ -176,6 +207,8 @@ def _bring_up(run: RunPaths, job: Job, runtime: Runtime) -> List[locks.Held]:
     """Workspace, image and dependencies, GPUs, container: the leases that the job holds."""
     journal.record(run, words.PREPARING)
     check_stop(run)
+    if job.get("attempt", 1) > 1:  # the container of an earlier one has the name that this one's will have
+        _remove(run, job, runtime)
     prepared = preparing.prepare(run, job, runtime, lambda: check_stop(run))
     journal.record(run, "prepared", record=prepared)
     gpus, held = allocation.wait_for_gpus(run, job, lambda: check_stop(run))

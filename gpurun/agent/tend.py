@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import Callable, Dict, Optional, Tuple
 
-from . import endings, facts, journal, locks, runtimes, supervisor
+from . import attempts, endings, facts, journal, locks, runtimes, supervisor
 from . import vocabulary as words
 from .files import read_json
 from .paths import HostPaths, RunPaths
@@ -40,6 +40,7 @@ class Evidence:
     same_boot: bool = True
     ended_before_boot: bool = False  # the exit is older than this boot: the reboot did not cause it
     upload_idle: float = 0.0  # seconds
+    between: bool = False  # an attempt has ended, and the next one is to begin
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ ANY = ("absent", "created", "running", "exited", "no_answer")
 TABLE = (
     Line((words.CREATED, words.SYNCING), ANY, FAIL_SYNC, lambda seen: seen.upload_idle > UPLOAD_PATIENCE),
     Line((words.CREATED, words.SYNCING), ANY, NOTHING),
+    Line(WAITING, ANY, SUPERVISE, lambda seen: seen.between),
     Line(SUPERVISED, ("no_answer",), NOTHING),
     Line(WAITING, ("absent", "created"), SUPERVISE),
     Line(SUPERVISED, ("running",), SUPERVISE),
@@ -117,12 +119,15 @@ def is_of_this_host(run: RunPaths) -> bool:
 def _act(run: RunPaths) -> str:
     """Under the run's lock: weigh the evidence and record what is proven."""
     state = journal.fold(run)
-    job = read_json(run.job)
-    if not state.live or job is None:
+    job = attempts.job_of(run, state)
+    if job is None:
+        return NOTHING
+    if not state.live:  # its exit is put aside, and nobody went on with the next attempt
+        endings.wipe(run)
         return NOTHING
     runtime = runtimes.load(job["host"]["runtime"], job["host"]["engine"])
     syncing = state.state in (words.CREATED, words.SYNCING)
-    presence = Presence("absent") if syncing else runtime.presence(run, job)
+    presence = Presence("absent") if syncing or state.between else runtime.presence(run, job)
     action = decide(
         Evidence(
             state=state.state,
@@ -131,9 +136,12 @@ def _act(run: RunPaths) -> str:
             same_boot=state.boot_id in (None, facts.boot_id()),
             ended_before_boot=presence.finished_at is not None and presence.finished_at < facts.booted_at(),
             upload_idle=_idle(run) if syncing else 0.0,
+            between=state.between,
         )
     )
-    ENDINGS.get(action, _no_ending)(run, state, presence)
+    if action in ENDINGS:
+        ENDINGS[action](run, state, presence)
+        return SUPERVISE if journal.fold(run).live else action  # an attempt has ended, and is retried
     return action
 
 
@@ -168,10 +176,6 @@ def _lost_reboot(run: RunPaths, state: journal.Run, presence: Presence) -> None:
 
 def _gone(run: RunPaths, state: journal.Run, presence: Presence) -> None:
     endings.end_gone(run, state)
-
-
-def _no_ending(run: RunPaths, state: journal.Run, presence: Presence) -> None:
-    pass
 
 
 ENDINGS: Dict[str, Callable[[RunPaths, journal.Run, Presence], None]] = {

@@ -42,6 +42,9 @@ REASONS = {
     "internal": "gpurun itself failed on the host",
 }
 
+# After these a run with retries left begins another attempt by itself.
+RETRIED = ("exit", "signal", "oom", "reboot", "keeper")
+
 # Exit codes of the laptop command. With `submit -f`, `wait` and `status --exit-code` the job's own comes first.
 EXIT_USAGE = 2
 EXIT_NO_GPU = 3  # of `host check --gpu`
@@ -57,6 +60,7 @@ LABEL_RUN = "gpurun.run"
 LABEL_GPUS = "gpurun.gpus"
 LABEL_OWNER = "gpurun.owner"
 LABEL_TOKEN = "gpurun.token"  # tells the run of one user from another's of the same id
+LABEL_ATTEMPT = "gpurun.attempt"
 LABEL_LAYER = "gpurun.layer"  # on images that gpurun made from a project's dependencies
 
 # Where a job finds its things inside a container.
@@ -68,6 +72,7 @@ DATA_MOUNT = "/gpurun/data"
 
 # gpurun's own folder in a workspace: it is never fetched.
 WORKSPACE_PRIVATE = ".gpurun"
+RESUME_IN_WORKSPACE = WORKSPACE_PRIVATE + "/resume"  # a checkpoint that came from elsewhere
 TMP_IN_WORKSPACE = WORKSPACE_PRIVATE + "/tmp"
 
 # Runs that are no training, by what they are.
@@ -79,6 +84,11 @@ SERVICES = (TENSORBOARD, JUPYTER, SHELL, GPU_CHECK)
 
 STOP_FILE = "stop"
 LOG_FILE = "log"
+# Written by the plugin in the job's training; the first two a line each time.
+PROGRESS_FILE = "progress.jsonl"
+LEDGER_FILE = "checkpoints.jsonl"
+SAVING_FILE = "saving"  # is there while a checkpoint is being written
+STOPPED_FILE = "stopped.json"
 SOCKETS = "sockets"
 # In ro/: what starts the job, and the environment that it sets first.
 WRAPPER = "wrapper"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 import traceback
 from contextlib import suppress
-from typing import Optional
+from typing import Callable, List, Optional
 
-from . import endings, journal
+from . import checkpoints, endings, hooks, journal
 from .errors import AgentError
 from .files import write_atomically
 from .paths import RunPaths
@@ -17,26 +18,40 @@ from .runtimes import Job, Runtime
 
 TICK = 0.25  # seconds between two looks at stop requests, deadlines and the log
 DISK_EVERY = 600.0  # seconds between two counts of the run's disk use
+REST = 10.0  # seconds of the grace time that are left to a job with a plugin when TERM comes; a quarter of a short one
+SETTLE = 10.0  # seconds that a job may take to end by itself once its plugin has saved
 
 
 def watch(run: RunPaths, job: Job, runtime: Runtime) -> None:
     """Until the job has exited: log times, deadline, stop requests."""
     stopping = _Stopping(run, job, runtime)
     times = _LogTimes(run)
+    with _Shutdown(run) as shutdown:
+        looking = hooks.AtCheckpoints(run, job)
+        looks, acts = [times.sample, looking.step], [stopping.step, shutdown.step]
+        _until_exited(run, job, runtime, looks, acts)
+
+
+def _until_exited(
+    run: RunPaths, job: Job, runtime: Runtime, looks: List[Callable[[], None]], acts: List[Callable[[], None]]
+) -> None:
+    """Take these steps until the job has exited, and look once more at what it did last."""
     disk_at = time.time() + DISK_EVERY
     while True:
         waiter = threading.Thread(target=_wait, args=(runtime, run, job), daemon=True)
         waiter.start()
         while waiter.is_alive():
             waiter.join(TICK)
-            times.sample()
-            stopping.step()
+            for step in looks + acts:
+                step()
             if time.time() > disk_at:
                 disk_at = time.time() + DISK_EVERY
                 endings.note_disk_use(run)
         presence = runtime.presence(run, job)
+        if presence.kind in ("exited", "absent"):
+            for look in looks:
+                look()
         if presence.kind == "exited":
-            times.sample()
             endings.end_by_presence(run, journal.fold(run), presence)
             return
         if presence.kind == "absent":
@@ -44,6 +59,38 @@ def watch(run: RunPaths, job: Job, runtime: Runtime) -> None:
             return
         # No answer is not absent: an engine that was stopped comes back. Don't spin meanwhile.
         time.sleep(TICK)
+
+
+class _Shutdown:
+    """TERM to the supervisor, as a host that shuts down sends it to all: the plugin gets the chance to save.
+
+    Nothing else is done to the job: the host does that. Without a plugin the supervisor goes, as it always did; the next
+    one finds what has become of the job.
+    """
+
+    def __init__(self, run: RunPaths):
+        self.run = run
+        self.asked = self.told = False
+
+    def __enter__(self) -> "_Shutdown":
+        signal.signal(signal.SIGTERM, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def _note(self, *_: object) -> None:
+        self.asked = True
+
+    def step(self) -> None:
+        if not self.asked or self.told:
+            return
+        self.told = True
+        if not checkpoints.has_plugin(self.run, journal.fold(self.run).attempt):
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+        ask_to_stop(self.run)
+        journal.record(self.run, "shutdown")
 
 
 def _wait(runtime: Runtime, run: RunPaths, job: Job) -> None:
@@ -56,6 +103,8 @@ def _wait(runtime: Runtime, run: RunPaths, job: Job) -> None:
 class _Stopping:
     """The stop file, TERM to the main process, and KILL when the grace time is over.
 
+    A job whose plugin reports has the chance to save at a batch's end: TERM, by which Lightning ends without saving, comes
+    when it has saved, or when little of the grace time is left. While a checkpoint is being written, the grace time pauses.
     Time is measured from when this process first knew: a clock that is set meanwhile moves no deadline.
     """
 
@@ -63,28 +112,67 @@ class _Stopping:
         self.run, self.job, self.runtime = run, job, runtime
         self.seen = -1
         self.state = journal.fold(run)
-        self.termed = self.killed = False
-        self.deadline = _from_now(self.state.started or time.time(), job["max_duration"])
+        self.has_plugin = self.told = self.termed = self.killed = False
+        allowed = job["max_duration"]
+        left = None if allowed is None else max(allowed - self.state.spent, 0.0)
+        self.deadline = None if left is None else _from_now(self.state.started or time.time(), left)
         self.kill_at: Optional[float] = None
+        self.term_at = 0.0
+        self.saved = False
+        self.looked = time.monotonic()
+        self.paused = 0.0
 
     def step(self) -> None:
-        size = os.stat(self.run.events).st_size
-        if size != self.seen:  # the journal grew: somebody may have asked for a stop, or for a quicker one
-            self.seen, self.state = size, journal.fold(self.run)
-            stop = self.state.stop
-            self.kill_at = _from_now(stop["t"], 0.0 if stop.get("force") else float(stop["grace"])) if stop else None
-        if self.state.stop is None and self.deadline is not None and time.monotonic() > self.deadline:
+        since, self.looked = self.looked, time.monotonic()
+        self._read_journal()
+        if self.state.stop is None and self.deadline is not None and self.looked > self.deadline:
             journal.record(self.run, "stop", reason="duration", grace=self.job["grace"], force=False)
             return
         if self.kill_at is None or self.killed:
             return
-        if not self.termed:
-            # Only a wish: a full disk, or a job that has made something else of that name, does not keep TERM away.
-            with suppress(OSError):
-                write_atomically(self.run.stop_file, b"")
+        if not self.told:
+            self.told = True
+            ask_to_stop(self.run)
+        if self._waits_for_a_checkpoint(self.looked - since):
+            return
+        self._note_saved()
+        if not self.termed and self.looked >= self.term_at:
             self.termed = self._signal("TERM")
-        if time.monotonic() > self.kill_at:
+        if self.looked > self.kill_at:
             self.killed = self._signal("KILL")
+
+    def _read_journal(self) -> None:
+        size = os.stat(self.run.events).st_size
+        if size == self.seen:
+            return
+        # It grew: somebody may have asked for a stop, or for a quicker one.
+        self.seen, self.state = size, journal.fold(self.run)
+        stop = self.state.stop
+        if stop is None:
+            return
+        grace = 0.0 if stop.get("force") else float(stop["grace"])
+        self.kill_at = _from_now(stop["t"], grace) + self.paused
+        self.has_plugin = checkpoints.has_plugin(self.run, self.state.attempt)
+        self.term_at = self.kill_at - min(REST, grace / 4) if self.has_plugin else 0.0
+
+    def _waits_for_a_checkpoint(self, passed: float) -> bool:
+        """Put the deadlines off by the time that `passed` while one is being written; never for long, nor for --force."""
+        forced = self.state.stop is not None and self.state.stop.get("force")
+        if forced or not self.has_plugin or self.paused > checkpoints.LONGEST_SAVING:
+            return False
+        if not checkpoints.is_saving(self.run):
+            return False
+        assert self.kill_at is not None
+        self.paused += passed
+        self.kill_at += passed
+        self.term_at += passed
+        return True
+
+    def _note_saved(self) -> None:
+        """What was asked for is done: a job that goes on for long behind it is ended before its grace time."""
+        if not self.saved and checkpoints.stopped(self.run, self.state.attempt) is not None:
+            self.saved = True
+            self.term_at = min(self.term_at, self.looked + SETTLE)
 
     def _signal(self, name: str) -> bool:
         """False when the engine did not answer: it is asked again at the next step."""
@@ -96,10 +184,14 @@ class _Stopping:
         return True
 
 
-def _from_now(began: float, allowed: Optional[float]) -> Optional[float]:
-    """`allowed` seconds after the unix time `began`, as a moment of this process's monotonic clock; None for no limit."""
-    if allowed is None:
-        return None
+def ask_to_stop(run: RunPaths) -> None:
+    """The stop file. Only a wish: a full disk, or a job that has made something else of that name, does not keep TERM away."""
+    with suppress(OSError):
+        write_atomically(run.stop_file, b"")
+
+
+def _from_now(began: float, allowed: float) -> float:
+    """`allowed` seconds after the unix time `began`, as a moment of this process's monotonic clock."""
     left = began + allowed - time.time()
     return time.monotonic() + min(max(left, 0.0), allowed)
 

@@ -50,6 +50,7 @@ VERBS = {
         Verb("Runs", "logs", "What a run printed; -f follows it"),
         Verb("Runs", "wait", "Wait until runs have ended; ends with the job's exit code"),
         Verb("Runs", "stop", "End runs: ask first, kill when the grace time is over"),
+        Verb("Runs", "resume", "Let a run go on from its last checkpoint, here or on another host"),
         Verb("Runs", "tunnel", "TensorBoard, Jupyter or a port of a run, in your browser"),
         Verb("Runs", "shell", "A shell inside a run's container or environment"),
         Verb("Runs", "rm", "Remove runs that have ended from their host"),

@@ -78,6 +78,48 @@ def reason(record: Record) -> str:
     return words.REASONS.get(record.get("reason") or "", "")
 
 
+def attempt_ended(told: Record) -> str:
+    """`attempt 1 failed with exit code 3`."""
+    return (
+        f"attempt {told['attempt']} {how_it_ended(told)}" if told.get("state") else f"attempt {told['attempt']} ended"
+    )
+
+
+def begins_from(record: Record) -> str:
+    """Where the present attempt began."""
+    told = record.get("resumed")
+    return f"from {checkpoint(told)}" if told else "from the beginning"
+
+
+def go_on(record: Record) -> list[tuple[str, str]]:
+    """The next step of a run that did not get through and has saved something."""
+    known = record.get("checkpoints") or {}
+    if record["state"] not in words.ENDS or record["state"] == words.SUCCEEDED or not known.get("last"):
+        return []
+    return [(f"gpurun resume {record['id']}", "go on from its last checkpoint")]
+
+
+def saved(record: Record) -> str:
+    """What a job that was stopped has saved, and what is lost, in a sentence; empty when its plugin told nothing."""
+    told = record.get("stopped")
+    if not told or record["state"] not in words.ENDS:
+        return ""
+    if not told.get("checkpoint"):
+        return f"no checkpoint was saved: {told.get('why') or 'there was nothing to save yet'}"
+    lost = "the batch that was in work is lost" if told.get("lost_batches") else "nothing is lost"
+    return f"saved {told['checkpoint']}{_place(told)}; {lost}"
+
+
+def checkpoint(told: Record) -> str:
+    """`checkpoints/last.ckpt (epoch 3, step 120)`."""
+    return f"{told['path']}{_place(told)}"
+
+
+def _place(told: Record) -> str:
+    known = [f"{name} {told[name]}" for name in ("epoch", "step") if told.get(name) is not None]
+    return f" ({', '.join(known)})" if known else ""
+
+
 def gpus(record: Record) -> str:
     """`0,1`, or what it asked for while it has none."""
     held = record.get("gpus") or []

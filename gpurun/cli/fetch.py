@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,7 @@ import typer
 
 from gpurun.agent import vocabulary as words
 from gpurun.cli import options, output
-from gpurun.errors import HostError, UsageError
+from gpurun.errors import GpurunError, HostError, UsageError
 
 if TYPE_CHECKING:
     from gpurun.fetch import Fetched, Report, Wanted
@@ -83,7 +84,22 @@ def bring(
             continue
         _tell(entry, fetched)
         results.append(fetched)
+        for host in [host for host, done in entry.left_on.items() if done is False and not only]:
+            bring_left(entry, host, yes=yes)
     return results
+
+
+def bring_left(entry: RunEntry, host: str, *, yes: bool = False) -> Fetched | None:
+    """What the run wrote on a host that it went on from, into a folder of its own; None when that cannot be had now."""
+    folder = _folder(entry, None, False)
+    try:
+        fetched = _one(replace(entry, host=host), folder.with_name(f"{folder.name}-on-{host}"), (), False, yes)
+    except GpurunError as error:
+        output.warn(f"what {entry.id} left on {host} was not fetched: {error.what}")
+        return None
+    _tell(entry, fetched)
+    output.note(f"what it had left on {host} is in {fetched.to}")
+    return fetched
 
 
 def _named(run: list[str] | None) -> list[RunEntry]:
@@ -97,7 +113,7 @@ def _unfetched() -> list[RunEntry]:
     from gpurun.project import find_project
 
     root = str(find_project().root)
-    found = [entry for entry in index.all_runs() if entry.project_root == root and not entry.fetched]
+    found = [entry for entry in index.all_runs() if entry.project_root == root and not entry.all_fetched]
     if not found:
         output.say("all runs of this project are fetched")
     return found

@@ -338,11 +338,13 @@ def _without_live(wire: Wire, *, stop: bool, say: Callable[[str], None]) -> Any:
 
 def _bring_home(wire: Wire, runs: tuple[str, ...], *, yes: bool) -> None:
     from gpurun import index
-    from gpurun.cli.fetch import bring
+    from gpurun.cli.fetch import bring, bring_left
     from gpurun.hosts import leave as leaving
 
     entries = [entry for entry in map(index.find, runs) if entry is not None]
-    whole = {fetched.run for fetched in bring(entries, yes=yes) if fetched.whole}
+    found = [bring_left(entry, wire.host, yes=yes) for entry in entries if wire.host in entry.left_on]
+    found += bring([entry for entry in entries if wire.host not in entry.left_on], yes=yes)
+    whole = {fetched.run for fetched in found if fetched is not None and fetched.whole}
     leaving.refuse_unfetched(wire, [run for run in runs if run not in whole])
 
 

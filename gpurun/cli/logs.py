@@ -25,6 +25,9 @@ def logs(
     since: Annotated[
         str | None, typer.Option("--since", metavar="SPAN", help="Only what came in the last 5m, 2h, ...")
     ] = None,
+    attempt: Annotated[
+        int | None, typer.Option("--attempt", metavar="N", min=1, help="Of an earlier attempt of the run. [the newest]")
+    ] = None,
     timestamps: Annotated[
         bool, typer.Option("--timestamps", "-t", help="Put before each line when it came (UTC).")
     ] = False,
@@ -42,6 +45,7 @@ def logs(
         "since": None if since is None else seconds(since, "--since"),
         "times": timestamps,
         "follow": follow,
+        "attempt": attempt,
     }
     entry = runs.resolve(run)
     wire = runs.wire_to(entry.host)

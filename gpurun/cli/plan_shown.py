@@ -108,6 +108,7 @@ def _plan_lines(plan: Plan, loaded: Loaded) -> list[tuple[str, str]]:
         "cpus": wanted["cpus"],
         "shm": wanted["shm"] and output.size(wanted["shm"]),
         "ends after": job["max_duration"] and output.duration(job["max_duration"]),
+        "retries": job["retries"] or None,
     }
     found = job["dependencies"]
     lines = [

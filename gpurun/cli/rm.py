@@ -41,10 +41,12 @@ def rm(
         return
     entries = runs.resolve_all([entry.id for entry in entries])
     runs.refuse_live(entries)
-    never = [entry for entry in entries if not entry.fetched and runs.wrote_something(entry)]
+    never = [entry for entry in entries if not entry.all_fetched and runs.wrote_something(entry)]
     if never:
         names = ", ".join(entry.id for entry in never)
-        question = f"{names} was never fetched. Remove it for good?"
+        left = sorted({host for entry in never for host, fetched in entry.left_on.items() if fetched is False})
+        also = f" (nor what was left on {', '.join(left)})" if left else ""
+        question = f"{names} was never fetched whole{also}. Remove it for good?"
         output.confirm(question, yes=yes, otherwise=f"gpurun fetch {never[0].id}, or add -y")
     freed = runs.remove(entries)
     if as_json:

@@ -23,6 +23,7 @@ class Screen:
         self._lost = False
         self._waited = False
         self._told = ""
+        self._attempt: int | None = None
         self.printed = False  # anything of the log or of preparing
 
     def log(self, data: bytes) -> None:
@@ -45,6 +46,7 @@ class Screen:
     def state(self, record: dict[str, Any]) -> None:
         """Tell of what must be waited for; a run that just runs needs no words."""
         name, run = record["state"], record["id"]
+        self._note_attempt(record)
         if name == words.QUEUED and describe.waiting(record):
             self._waited = True
             self._tell(f"{run} waits {describe.waiting(record)}")
@@ -60,6 +62,15 @@ class Screen:
             output.note(f"{run} is asked to stop")
             name = "stopping"
         self._state = name
+
+    def _note_attempt(self, record: dict[str, Any]) -> None:
+        """A new attempt that began while we looked on."""
+        before, self._attempt = self._attempt, record.get("attempt", 1)
+        if before is not None and self._attempt != before:
+            self.fresh_line()
+            self._say("")
+            ended = describe.attempt_ended(record["attempts"][-1])
+            output.note(f"{ended}; attempt {self._attempt} begins {describe.begins_from(record)}")
 
     def _tell(self, text: str) -> None:
         """A status line on a terminal; elsewhere a line, once."""
@@ -103,6 +114,7 @@ def say_end(record: dict[str, Any], *, fetches: bool = False) -> None:
         steps.append((f"gpurun status {run}", "why, and what may help"))
     if record.get("started") and not fetches:
         steps.append((f"gpurun fetch {run}", "bring back what it wrote"))
+    steps += describe.go_on(record)
     output.next_steps(*steps)
 
 

@@ -102,6 +102,8 @@ def _lines(answer: dict[str, Any], entry: Any) -> list[tuple[str, str]]:
     lines = [
         ("because", describe.reason(record)),
         ("waits", describe.waiting(record)),
+        ("attempt", _attempt(record)),
+        ("saved", _checkpoints(record)),
         ("project", _project(job)),
         ("command", shlex.join(job.get("command", []))),
         ("host", f"{entry.host}, {record.get('runtime') or 'runtime not chosen yet'}"),
@@ -123,6 +125,23 @@ def _project(job: dict[str, Any]) -> str:
         return name
     changes = ", with uncommitted changes" if git.get("dirty") else ""
     return f"{name} at {git['commit'][:10]} ({git.get('branch') or 'no branch'}{changes})"
+
+
+def _attempt(record: dict[str, Any]) -> str:
+    """Which one it is, and how those before it went; empty for a first one."""
+    if record.get("attempt", 1) == 1:
+        return ""
+    earlier = [describe.attempt_ended(told) for told in record["attempts"]]
+    return f"{record['attempt']}, {describe.begins_from(record)}; {', '.join(earlier)}"
+
+
+def _checkpoints(record: dict[str, Any]) -> str:
+    known = record.get("checkpoints") or {}
+    last, best = known.get("last"), known.get("best")
+    if not last:
+        return ""
+    also = f"; best {describe.checkpoint(best)}" if best and best["path"] != last["path"] else ""
+    return f"{output.plural(known['count'], 'checkpoint')}, the last {describe.checkpoint(last)}{also}"
 
 
 def _gpus(record: dict[str, Any]) -> str:
@@ -217,7 +236,7 @@ def _show_next(record: dict[str, Any]) -> None:
         output.next_steps((f"gpurun logs -f {run}", "follow it"), (f"gpurun stop {run}", "end it"))
         return
     wrote = [(f"gpurun fetch {run}", "what it wrote")] if record.get("started") else []
-    output.next_steps((f"gpurun logs {run}", "all that it printed"), *wrote)
+    output.next_steps((f"gpurun logs {run}", "all that it printed"), *wrote, *describe.go_on(record))
 
 
 def _show_last_known(entry: Any) -> None:

@@ -58,7 +58,9 @@ def stop(
 def _countdown(live: list[tuple[dict[str, Any], float | None]]) -> str:
     parts = []
     for record, left in live:
-        if left is None:
+        if record.get("saving"):
+            parts.append(f"{record['id']} writes its checkpoint")
+        elif left is None:
             parts.append(f"{record['id']} is ending")
         elif left > 0:
             parts.append(f"{record['id']} saves its work; killed in {output.duration(left)}")
@@ -72,5 +74,7 @@ def _tell(record: dict[str, Any], *, already: bool) -> None:
     had = "had ended already: it " if already else ""
     freed = "" if already or not record.get("gpus") else f"; GPU {describe.gpus(record)} is free"
     output.say(f"{record['id']} {had}{output.styled(describe.outcome(record), colour)}{freed}")
+    if not already and (saved := describe.saved(record)):
+        output.say(f"  {saved}")
     if record["state"] in words.ENDS and record.get("started") and not already:
-        output.next_steps((f"gpurun fetch {record['id']}", "bring back what it wrote"))
+        output.next_steps((f"gpurun fetch {record['id']}", "bring back what it wrote"), *describe.go_on(record))

@@ -102,6 +102,10 @@ def submit(
         str | None,
         typer.Option("--max-duration", metavar="SPAN", help="End it after this, e.g. 12h.", rich_help_panel=RESOURCES),
     ] = None,
+    retries: Annotated[
+        int | None,
+        typer.Option("--retries", metavar="N", help="Begin again so often after a crash. [0]", rich_help_panel=AFTER),
+    ] = None,
     follow: Annotated[
         bool,
         typer.Option("--follow", "-f", help="Follow the log, and end with the job's exit code.", rich_help_panel=AFTER),
@@ -124,7 +128,7 @@ def submit(
     said = {
         "module": module, "gpus": gpus, "name": name, "image": image, "runtime": runtime, "memory": memory,
         "cpus": cpus, "shm_size": shm_size, "env": env or None, "env_file": env_file, "mounts": mount or None,
-        "max_duration": max_duration, "host": host, "args": ctx.meta.get(KEY), "fetch": fetch or None,
+        "max_duration": max_duration, "retries": retries, "host": host, "args": ctx.meta.get(KEY), "fetch": fetch or None,
     }  # fmt: skip
     if fetch and not follow and not dry_run:
         raise UsageError("--fetch waits for the run's end, so it wants -f", "add -f, or fetch later: gpurun fetch")
@@ -237,10 +241,11 @@ def _submit_over(wire: Wire, plan: Callable[[], Plan], *, follow: bool, yes: boo
             output.next_steps((shlex.join(["gpurun", *sys.argv[1:]]), ""))
             return words.EXIT_INTERRUPTED
         say("")
-        return _after_start(wire, started, say, follow=follow, as_json=as_json)
+        return after_start(wire, started, say, follow=follow, as_json=as_json)
 
 
-def _after_start(wire: Wire, started: Started, say: Callable[[str], None], *, follow: bool, as_json: bool) -> int:
+def after_start(wire: Wire, started: Started, say: Callable[[str], None], *, follow: bool, as_json: bool) -> int:
+    """Tell the run's id, and with `follow` its log; the exit code."""
     record = started.record
     if started.earlier:
         output.note(f"{record['id']} had been started by the submit that this one repeats")

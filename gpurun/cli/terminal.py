@@ -68,8 +68,12 @@ def plural(count: int, noun: str, several: str | None = None) -> str:
 
 
 def harmless(text: str) -> str:
-    """`text` without control characters but newline, tab and colours: names of processes and files come from anybody."""
-    return re.sub(r"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]", "", text)
+    """`text` without control characters but newline, tab and colours: names of processes and files come from anybody.
+
+    Bytes that are no text, which stand in it as surrogates, are shown escaped: no terminal takes them.
+    """
+    plain = re.sub(r"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]", "", text)
+    return plain.encode("utf-8", "backslashreplace").decode()
 
 
 def without_styles(text: str) -> str:

@@ -219,6 +219,15 @@ class JobConfig(_Table):
     """The host ends the run after this time, e.g. `"12h"`."""
     grace: Annotated[float, BeforeValidator(span)] = 60.0
     """How long a job that is to end may take to save its work, e.g. `"2m"`."""
+    retries: Annotated[int, Field(ge=0)] = 0
+    """How often the run begins again by itself, from its newest checkpoint, after a crash, an out-of-memory kill or a
+    reboot of the host."""
+    on_checkpoint: str | None = None
+    """A shell command that the host runs in the workspace at each checkpoint, with `GPURUN_CHECKPOINT`, `GPURUN_METRIC`
+    and the like in its environment."""
+    on_end: str | None = None
+    """A shell command that the host runs in the workspace when the run has ended, with `GPURUN_STATE`, `GPURUN_EXIT_CODE`
+    and the like in its environment."""
     user: Literal["root"] | None = None
     """`"root"` when the program must be root in its container; you, unless told."""
     keep_caps: tuple[Annotated[str, BeforeValidator(_capability)], ...] = ()

@@ -70,7 +70,7 @@ def _mark(wire: Wire, fetched: Fetched, some: bool) -> None:
     whole = fetched.whole and not some
     wire.ask("fetched", {"run": fetched.run, "what": "all" if whole else "some"}, timeout=90)
     if whole:
-        index.mark_fetched(fetched.run, str(fetched.to))
+        index.mark_fetched(fetched.run, str(fetched.to), host=wire.host)
 
 
 def _explained(error: OSError, to: Path) -> GpurunError:

@@ -20,7 +20,7 @@ SMALL_GROUP_BYTES = 16_000_000  # not worth a transfer of its own
 GROUP_FILES = 20_000
 
 _RECORDS = frozenset(["job.json", "events.jsonl", "exit.json", "prepare.log", "environment.json"])
-_FOLDERS = frozenset(["workspace", "out", "outside"])
+_FOLDERS = frozenset(["workspace", "out", "outside", "attempts"])
 
 
 @dataclass(frozen=True)

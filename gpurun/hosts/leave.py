@@ -44,14 +44,14 @@ def look(wire: Wire) -> Plan:
     index.update(answer["runs"], wire.host)
     return Plan(
         live=tuple(record["id"] for record in ours if record["live"]),
-        unfetched=tuple(record["id"] for record in ours if not record["live"] and not _is_fetched(record)),
+        unfetched=tuple(record["id"] for record in ours if not record["live"] and not _is_fetched(record, wire.host)),
         all=tuple(record["id"] for record in ours),
     )
 
 
-def _is_fetched(record: dict[str, Any]) -> bool:
+def _is_fetched(record: dict[str, Any], host: str) -> bool:
     """Here, or never started: a job that printed nothing may have written a checkpoint."""
-    return index.is_here(record["id"]) or not record["started"]
+    return index.is_here(record["id"], host) or not (record["started"] or record.get("attempts"))
 
 
 def stop(wire: Wire, runs: Sequence[str], say: Callable[[str], None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 import urllib.request
@@ -56,6 +57,20 @@ def test_an_image_by_digest_is_asked_for_once(lab: Lab, host: LabHost, small: st
         assert job.ask("prepare") == first
     finally:
         lab.registry.start()
+
+
+def test_a_later_attempt_has_the_image_of_the_first(lab: Lab, host: LabHost, small: str) -> None:
+    """Whatever the name means by now, and when the host has forgotten the image too."""
+    assert host.engine
+    first = job_with(host, f"{small}:1").ask("prepare")
+    host.engine.docker("tag", BASE_IMAGE, f"{small}:1")
+    assert job_with(host, f"{small}:1").ask("prepare")["image_id"] != first["image_id"]
+    second = job_with(host, f"{small}:1", attempt=2)
+    second.write(second.run / "prepared.json", json.dumps(first))
+    assert second.ask("prepare") == first
+    host.engine.docker("rmi", "--force", first["image_id"])
+    assert second.ask("prepare")["digest"] == lab.registry.digest()
+    host.engine.docker("rmi", f"{small}:1")
 
 
 def test_a_local_image_is_named_by_its_id(host: LabHost) -> None:

@@ -188,3 +188,37 @@ def test_processes_side_by_side_lose_nothing() -> None:
 def test_the_import_is_cheap() -> None:
     code = "import sys, gpurun.index; print(*sorted({'pydantic', 'rich', 'tenacity', 'pathspec'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout.split() == []
+
+
+def test_run_that_goes_on_on_another_host_is_that_ones() -> None:
+    """What the old host says of it, now or when it is back, changes nothing; what the new one says before does not either."""
+    index.add(job("train-7f3k"), "box", {"digest": "d"})
+    index.update([record("train-7f3k", "failed")], "box")
+    index.update([record("train-7f3k", "syncing", host_id="h2", attempt=1)], "spare")
+    assert (index.resolve("train-7f3k").host, index.resolve("train-7f3k").state) == ("box", "failed")
+    index.update([record("train-7f3k", host_id="h2", attempt=2)], "spare")
+    index.update([record("train-7f3k", "failed", attempt=1)], "box")
+    entry = index.resolve("train-7f3k")
+    assert (entry.host, entry.state, entry.host_id, entry.manifest) == ("spare", "running", "h2", {"digest": "d"})
+    index.update([record("train-7f3k", "failed", host_id="h2", attempt=2)], "spare-by-another-name")
+    assert index.resolve("train-7f3k").host == "spare-by-another-name"
+
+
+def test_what_was_fetched_of_an_earlier_attempt_is_not_all() -> None:
+    index.update([record("train-7f3k", "failed", fetched=5.0)], "box")
+    index.mark_fetched("train-7f3k", "/home/ada/vision/fetched/train-7f3k", now=6.0)
+    index.update([record("train-7f3k", "failed", attempt=2)], "box")
+    entry = index.resolve("train-7f3k")
+    assert (entry.fetched, entry.fetched_to) == (None, "/home/ada/vision/fetched/train-7f3k")
+
+
+def test_what_was_left_on_another_host_counts_for_what_is_here(tmp_path: Path) -> None:
+    for host_id, host, attempt in (("h1", "box", 1), ("h2", "spare", 2)):
+        index.update([record("train-7f3k", "failed", host_id=host_id, attempt=attempt)], host)
+    index.note_left("train-7f3k", "box", fetched=False)
+    index.mark_fetched("train-7f3k", str(tmp_path))
+    assert not index.is_here("train-7f3k")
+    index.note_left("train-7f3k", "box", fetched=True)
+    assert index.is_here("train-7f3k")
+    index.note_left("train-7f3k", "spare", fetched=False)  # it came back there
+    assert index.resolve("train-7f3k").left_on == {"box": True}

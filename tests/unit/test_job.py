@@ -15,7 +15,7 @@ from gpurun.config import hosts
 from gpurun.config.load import load
 from gpurun.errors import UsageError
 from gpurun.files import list_files
-from gpurun.job import make_job, new_id
+from gpurun.job import for_host, make_job, new_id
 
 
 @pytest.fixture
@@ -56,6 +56,7 @@ def test_the_whole_job(project: Path) -> None:
         "owner": getpass.getuser(),
         "created": 1_760_000_000.0,
         "project": {"name": "vision", "root": str(project)},
+        "job_file": None,
         "command": ["python", "train.py", "--lr", "1e-3"],
         "script": "train.py",
         "args": ["--lr", "1e-3"],
@@ -70,6 +71,9 @@ def test_the_whole_job(project: Path) -> None:
         ],
         "max_duration": 43200.0,
         "grace": 60.0,
+        "retries": 0,
+        "on_checkpoint": None,
+        "on_end": None,
         "dependencies": None,
         "git": None,
         "keep_caps": [],
@@ -172,3 +176,29 @@ def test_a_run_named_by_the_user(project: Path) -> None:
     job = made(project, run_id=None, name="ResNet 50")
     assert job["name"] == "ResNet 50"
     assert job["id"].startswith("resnet-50-")
+
+
+def test_job_that_goes_on_on_another_host(project: Path) -> None:
+    """Its own paths stay; what a host's profile says is the new host's."""
+    hosts.add("spare", {"python": "/usr/bin/python3", "data": {"imagenet": "/data/imagenet"}})
+    job = {**made(project, mounts=["~/scans:/scans"], data=["imagenet"], host="box"), "host": {"id": "h1"}}
+    other = for_host(job, hosts.read().get("spare"), ["B", "A"], None)
+    assert [(mount["source"], mount["target"]) for mount in other["mounts"]] == [
+        ("~/scans", "/scans"),
+        ("/data/imagenet", "/data/imagenet"),
+    ]
+    assert (other["profile"]["python"], other["profile"]["engine"], other["env"]) == (
+        "/usr/bin/python3",
+        None,
+        ["A", "B"],
+    )
+    assert "host" not in other
+    kept = ("id", "token", "command", "image", "runtime", "resources", "retries", "dependencies")
+    assert {key: other[key] for key in kept} == {key: job[key] for key in kept}
+    assert for_host(job, hosts.read().get("spare"), [], 4)["resources"]["gpus"] == 4
+
+
+def test_host_that_lacks_the_data_of_a_run_that_comes(project: Path) -> None:
+    job = made(project, data=["imagenet"], host="box")
+    with pytest.raises(UsageError, match="the host spare has no data called imagenet"):
+        for_host(job, hosts.read().get("spare"), [], None)

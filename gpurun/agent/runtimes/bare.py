@@ -185,7 +185,7 @@ def settings(
     """What the wrapper sets before the user's own variables, and after them."""
     places = wrapper.on_host(run, job["project"]["name"])
     user = pwd.getpwuid(os.getuid())
-    first = wrapper.settings(places, user.pw_name)
+    first = wrapper.settings(places, user.pw_name, job)
     first["VIRTUAL_ENV"] = prepared["environment"]
     first["PATH"] = os.pathsep.join([*prepared["path"], os.environ.get("PATH", os.defpath)])
     # HOME is ours now; what was installed by `pip install --user` stays in reach.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import os
 import re
 from dataclasses import dataclass, field
@@ -100,17 +99,13 @@ def relay(run: RunPaths, socket: str, port: int) -> List[str]:
     ]
 
 
-def token_label(job: Job) -> str:
-    """The run's token, without telling it: all users of the engine can read labels."""
-    return hashlib.sha256(job["token"].encode()).hexdigest()[:16]
-
-
 def labels(job: Job, gpus: Sequence[Gpu]) -> List[str]:
     values = {
         words.LABEL_RUN: job["id"],
         words.LABEL_GPUS: ",".join(gpu.uuid for gpu in gpus),
         words.LABEL_OWNER: job["owner"],
-        words.LABEL_TOKEN: token_label(job),
+        words.LABEL_TOKEN: wrapper.token_label(job),
+        words.LABEL_ATTEMPT: str(job.get("attempt", 1)),
     }
     return [word for label, value in values.items() for word in ("--label", "%s=%s" % (label, value))]
 

@@ -29,7 +29,6 @@ from .container import (
     name_of,
     relay,
     shell_beside,
-    token_label,
 )
 
 PATIENCE = 120.0  # seconds that an engine may be away while a job is started: it may be restarting
@@ -71,7 +70,7 @@ class Docker:
 
     def prepare(self, run: RunPaths, job: Job, say: Say) -> Dict[str, Any]:
         try:
-            base = image.ensure(self.engine, job, run.snapshot, say)
+            base = self._image(run, job, say)
             layer = docker_layers.ensure(self.engine, lambda: self._engine_facts(run), run, job, base, say)
         except EngineError as error:
             raise failed(error, "image") from error
@@ -80,11 +79,22 @@ class Docker:
             "digest": base.digest,
             "base": base.base,
             "content": base.content,
+            "base_id": base.id,
             "image_id": layer.id if layer else base.id,
             "environment": layer.tag if layer else None,
         }
         write_json(run.prepared, prepared)
         return prepared
+
+    def _image(self, run: RunPaths, job: Job, say: Say) -> image.Image:
+        """A later attempt has the image of the earlier ones, whatever its name means by now."""
+        earlier = (read_json(run.prepared) or {}) if job.get("attempt", 1) > 1 else {}
+        found = image.look(self.engine, earlier["base_id"]) if earlier.get("base_id") else None
+        if found is not None:
+            known = (earlier.get("base"), earlier.get("content"))
+            return image.Image(earlier["image"], earlier["digest"], found.id, *known)
+        reference = job["image"] and image.pinned(job["image"], earlier)
+        return image.ensure(self.engine, {**job, "image": reference}, run.snapshot, say)
 
     def create_and_start(
         self, run: RunPaths, job: Job, prepared: Dict[str, Any], gpus: List[Gpu], leases: List[int]
@@ -131,7 +141,7 @@ class Docker:
         found = self.engine.inspect("container", name_of(container.run), patience=PATIENCE)
         if found is None:
             raise RunFailed("removed", "the job's container was removed while it was started")
-        if not is_ours(found, container.job):
+        if not is_ours(found, container.job) or not is_of_attempt(found, container.job):
             raise RunFailed(
                 "start",
                 "the host has a container %s that this run did not make" % name_of(container.run),
@@ -168,7 +178,7 @@ class Docker:
             found = self.engine.inspect("container", listed[0])
             if found is None:  # removed in between: the next question will tell
                 return Presence("no_answer")
-            if not is_ours(found, job):  # nothing is known of it, nor done to it
+            if not is_ours(found, job) or not is_of_attempt(found, job):  # nothing is known of it, nor done to it
                 return Presence("absent")
             presence = parse_state(found["State"])
             if presence.kind == "exited" and job["user"] == "root":
@@ -278,7 +288,7 @@ def _lay_out(container: Container) -> None:
     """What is mounted: folders of ours, the wrapper, and who the job is."""
     run, job, places = container.run, container.job, wrapper.IN_CONTAINER
     wrapper.make_folders(run, job["project"]["name"])
-    wrapper.write(run, wrapper.settings(places, container.who.name), wrapper.last_settings(places, job))
+    wrapper.write(run, wrapper.settings(places, container.who.name, job), wrapper.last_settings(places, job))
     services.lay_out(run, job, ro=places.ro, workspace=places.workspace, socket_folder=places.sockets)
     notebooks.lay_out(run, job)
     write_atomically(run.passwd, container.who.passwd())
@@ -288,7 +298,13 @@ def _lay_out(container: Container) -> None:
 def is_ours(found: Mapping[str, Any], job: Job) -> bool:
     """Whether this run made the container: another user's run, or a stranger's container, may have the same name."""
     labels = (found.get("Config") or {}).get("Labels") or {}
-    return labels.get(words.LABEL_RUN) == job["id"] and labels.get(words.LABEL_TOKEN) == token_label(job)
+    return labels.get(words.LABEL_RUN) == job["id"] and labels.get(words.LABEL_TOKEN) == wrapper.token_label(job)
+
+
+def is_of_attempt(found: Mapping[str, Any], job: Job) -> bool:
+    """False for the container of an earlier attempt, which is only waiting to be removed."""
+    labels = (found.get("Config") or {}).get("Labels") or {}
+    return str(labels.get(words.LABEL_ATTEMPT, "1")) == str(job.get("attempt", 1))
 
 
 # The kinds of refusals that end a run for another reason than the step that met them.

@@ -20,6 +20,7 @@ TICK = 0.2  # seconds between two looks at the control file
 PATIENCE = 10.0  # seconds for killed processes to go; one that is stuck in the kernel is left behind
 PR_SET_CHILD_SUBREAPER = 36
 RECORD = 512  # bytes
+HOOK_MARK = "GPURUN_HOOK"  # in the environment of a user's hook, which names the run and is no process of the job
 
 Order = Dict[str, Any]  # {"id", "argv", "cwd", "env", "log", "record", "control", "fds"}
 
@@ -191,14 +192,15 @@ def parent_of(pid: int) -> Any:
 
 
 def carriers(run_id: str, variable: str = "GPURUN_RUN_ID") -> Set[int]:
-    """All processes whose environment names this run, shells beside the job included."""
+    """All processes whose environment names this run, shells beside the job included; hooks are not the job's."""
     mark = ("%s=%s" % (variable, run_id)).encode()
     found = set()
     for pid in processes():
         try:
             with open("/proc/%d/environ" % pid, "rb") as file:
-                if mark in file.read().split(b"\0"):
-                    found.add(pid)
+                environment = file.read().split(b"\0")
+            if mark in environment and HOOK_MARK.encode() + b"=1" not in environment:
+                found.add(pid)
         except OSError:
             continue
     return found

@@ -7,6 +7,7 @@ Values go through a file that the wrapper reads, never through argv or the engin
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import shlex
@@ -58,7 +59,12 @@ def on_host(run: RunPaths, project: str) -> Places:
     return Places(run.workspace, run.out, run.ro, run.host.job_cache, run.host.data(project), sockets.folder(run))
 
 
-def settings(places: Places, user: str) -> Dict[str, str]:
+def token_label(job: Mapping[str, Any]) -> str:
+    """The run's token, without telling it: all users of an engine can read labels."""
+    return hashlib.sha256(job["token"].encode()).hexdigest()[:16]
+
+
+def settings(places: Places, user: str, job: Mapping[str, Any]) -> Dict[str, str]:
     """What a job finds set unless the user sets it otherwise. Caches lie outside the workspace, which is fetched."""
     return {
         "HOME": places.cache + "/home",
@@ -72,6 +78,9 @@ def settings(places: Places, user: str) -> Dict[str, str]:
         "PYTHONPYCACHEPREFIX": places.cache + "/bytecode",
         # The file system of the checkpoints: Lightning saves through TMPDIR, and copies when a rename cannot do it.
         "TMPDIR": places.workspace + "/" + words.TMP_IN_WORKSPACE,
+        # One run there for all attempts of one run here. Ids are short: the token tells two of a year from one another.
+        "WANDB_RUN_ID": "%s-%s" % (job["id"], token_label(job)[:6]),
+        "WANDB_RESUME": "allow",
     }
 
 
@@ -81,7 +90,9 @@ def last_settings(places: Places, job: Mapping[str, Any]) -> Dict[str, str]:
         "GPURUN_RUN_ID": job["id"],
         "GPURUN_RUN_NAME": job["name"],
         "GPURUN_ATTEMPT": str(job.get("attempt", 1)),
+        **({"GPURUN_RESUME": job["resume"]} if job.get("resume") else {}),
         "GPURUN_DATA": places.data,
+        "GPURUN_OUT": places.out,
         "GPURUN_WORKSPACE": places.workspace,
     }
 

@@ -10,7 +10,7 @@ import os
 import time
 from typing import Any, Dict
 
-from .. import records
+from .. import locks, records
 from ..files import read_json, write_json
 from ..outside import forget
 from ..paths import HostPaths
@@ -24,6 +24,11 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     now = time.time()
     whole = ended and request["what"] == "all"
     write_json(run.fetched, {"t": now if whole else None, "at": now, "what": request["what"]})
-    if whole:
-        forget(run, read_json(run.job) or {})
+    held = locks.acquire(locks.run_lock(run.id)) if whole else None
+    if held is not None:  # else its next attempt begins, whose container has the same name
+        try:
+            if os.path.exists(run.exit):
+                forget(run, read_json(run.job) or {})
+        finally:
+            held.release()
     return {}

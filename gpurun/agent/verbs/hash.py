@@ -19,7 +19,7 @@ from ..outputs import from_wire
 from ..paths import HostPaths
 
 _BLOCK = 1 << 20
-_FETCHED_FROM = (b"workspace", b"out", b"outside")
+_FETCHED_FROM = (b"workspace", b"out", b"outside", b"attempts")
 _RECORDS = (b"job.json", b"events.jsonl", b"exit.json", b"prepare.log", b"environment.json")
 
 

@@ -1,23 +1,28 @@
-"""`logs`: the bytes of a run's log, from an offset, the last lines, or what came since; followed until the run ends."""
+"""`logs`: the bytes of a run's log, from an offset, the last lines, or what came since; followed until the run ends.
+
+With `attempt`, those of an earlier attempt; followed, the later ones come behind it.
+"""
 
 from __future__ import annotations
 
 from typing import Any, Dict
 
-from .. import logs, records, tend
+from .. import journal, logs, records, tend
 from ..paths import HostPaths
 
 
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     run = records.find(host, request["run"])
     tend.tend_run(host, run)
+    if request.get("attempt") is not None:
+        logs.place_of(run, request["attempt"], journal.fold(run))
     return {"run": records.record_of(run)}
 
 
 def stream(request: Dict[str, Any], host: HostPaths, out: Any) -> None:
     run = host.run(request["run"])
-    offset, prepare_offset = logs.first_offsets(run, request)
-    if request.get("follow"):
-        logs.follow(run, out, offset=offset, prepare_offset=prepare_offset, times=bool(request.get("times")))
-    else:
-        logs.show(run, out, offset=offset, prepare_offset=prepare_offset, times=bool(request.get("times")))
+    state = journal.fold(run)
+    number = request.get("attempt") or state.attempt
+    offset, prepare_offset = logs.first_offsets(logs.place_of(run, number, state), request)
+    show = logs.follow if request.get("follow") else logs.show
+    show(run, out, offset=offset, prepare_offset=prepare_offset, times=bool(request.get("times")), number=number)

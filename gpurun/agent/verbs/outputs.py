@@ -18,7 +18,7 @@ import stat
 import time
 from typing import Any, Dict, List, Tuple
 
-from .. import outputs, records, tend, wholeness
+from .. import journal, outputs, records, tend, wholeness
 from .. import vocabulary as words
 from ..files import read_json
 from ..outside import collect, may_hold_more
@@ -86,7 +86,14 @@ def _record_paths(run: RunPaths) -> List[Tuple[bytes, bool]]:
     except OSError:
         out = []
     own = {os.path.basename(path) for path, _ in paths}
+    paths += [(path, False) for path in _of_earlier_attempts(run)]
     return paths + [(b"out/" + name, True) for name in out if name != words.STOP_FILE.encode() and name not in own]
+
+
+def _of_earlier_attempts(run: RunPaths) -> List[bytes]:
+    numbers = range(1, journal.fold(run).attempt)
+    kept = [(place.log, place.exit, place.prepare_log) for place in map(run.of_attempt, numbers)]
+    return [os.path.relpath(path, run.root).encode() for paths in kept for path in paths]
 
 
 def _workspace(found: outputs.Found) -> List[File]:

@@ -23,7 +23,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     known = facts.host_facts(host, request.get("engine"))
     run = host.run(job["id"])
     if not os.path.isdir(run.root):
-        _check_gpus(job, known)
+        check_gpus(job, known)
         _check_disk(request["total_bytes"], known)
     runtime, notes = _choose_runtime(job, known)
     if runtime == "docker" and not os.path.isdir(run.root):
@@ -71,7 +71,8 @@ def _make(host: HostPaths, run: RunPaths, job: Dict[str, Any], notes: List[str])
     return True
 
 
-def _check_gpus(job: Dict[str, Any], known: Dict[str, Any]) -> None:
+def check_gpus(job: Dict[str, Any], known: Dict[str, Any]) -> None:
+    """Raises AgentError when the host can never give the GPUs that are asked for."""
     asked, has, error = job["resources"]["gpus"], known["gpus"], known["gpus_error"]
     if asked != 0 and error:
         raise AgentError(error["code"], error["what"], error["next"] + ", or --gpus 0 to run on the CPU")

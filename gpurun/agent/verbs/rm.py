@@ -6,9 +6,8 @@ import os
 import shutil
 from typing import Any, Dict
 
-from .. import endings, journal, records, runtimes, tend
+from .. import attempts, endings, journal, records, runtimes, tend
 from ..errors import AgentError
-from ..files import read_json
 from ..paths import HostPaths, RunPaths
 
 
@@ -27,7 +26,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
 
 
 def _remove(host: HostPaths, run: RunPaths) -> None:
-    job = read_json(run.job)
+    job = attempts.job_of(run)
     if job is not None and tend.is_of_this_host(run):
         runtimes.load(job["host"]["runtime"], job["host"]["engine"]).remove(run, job)
     gone = os.path.join(host.runs, ".gone-" + run.id)

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from typing import Any, Dict
 
-from .. import records, runtimes, tend
+from .. import attempts, records, runtimes, tend
 from ..errors import AgentError
-from ..files import read_json
 from ..paths import HostPaths
 
 
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     run = records.find(host, request["run"])
-    job = read_json(run.job) or {}
+    job = attempts.job_of(run) or {}
     if not tend.is_of_this_host(run):
         where = job.get("host", {}).get("hostname", "another host")
         raise AgentError("elsewhere", "run %s belongs to %s, which shares this home" % (run.id, where), "ask that host")

@@ -28,7 +28,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     with locks.host_lock("start-" + run.id):
         state = journal.fold(run)
         if state.state in (words.CREATED, words.SYNCING):
-            _check_snapshot(run, request["manifest"])
+            check_snapshot(run, request["manifest"])
             wrapper.write_env(run, request["env"])
             snapshots.note_whole(host, job["project"]["name"], run)
             number = None if job["resources"]["gpus"] == 0 else tickets.draw(run.id).number
@@ -47,7 +47,8 @@ def stream(request: Dict[str, Any], host: HostPaths, out: Any) -> None:
         logs.follow(host.run(request["run"]), out, offset=0, prepare_offset=0)
 
 
-def _check_snapshot(run: RunPaths, expected: Dict[str, Any]) -> None:
+def check_snapshot(run: RunPaths, expected: Dict[str, Any]) -> None:
+    """Raises AgentError `snapshot_differs`, with what came put aside."""
     before = run.snapshot + ".before"
     shutil.rmtree(before, ignore_errors=True)
     difference = manifest.difference(run.snapshot, expected)

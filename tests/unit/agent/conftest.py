@@ -56,6 +56,7 @@ class AgentHost:
             (root / "bin" / program).symlink_to(shutil.which(program) or "")
         (root / "bin" / "python3").symlink_to(python)
         self.paths = HostPaths(str(self.home / ".gpurun"))
+        self.more_env: dict[str, str] = {}
 
     @property
     def env(self) -> dict[str, str]:
@@ -65,6 +66,7 @@ class AgentHost:
             "GPURUN_LOCKS": str(self.root / "locks"),
             "GPURUN_BOOT_ID_FILE": str(self.boot_id),
             "GPURUN_MACHINE_ID_FILE": str(self.machine_id),
+            **self.more_env,
         }
 
     def ask(self, verb: str, **request: Any) -> Any:
@@ -119,6 +121,11 @@ class AgentHost:
         sent = manifest.make(manifest.walk(run.snapshot))
         token = json.loads(Path(run.job).read_text())["token"]
         return self.ask("start", run=run.id, token=token, manifest=sent, env=env or {}, follow=False)
+
+    def resume(self, run: RunPaths, **request: Any) -> Any:
+        """The record of the next attempt."""
+        asked = {"ask": secrets.token_hex(4), "from": None, "gpus": None, "env": {}, **request}
+        return self.ask("resume", run=run.id, **asked)["run"]
 
     def status(self, run: RunPaths) -> Any:
         return self.ask("status", run=run.id)["run"]

@@ -41,6 +41,14 @@ def test_a_mirror_stands_in_for_the_hub_alone(reference: str, at_mirror: str) ->
     assert image.mirrored(reference, None) == reference
 
 
+def test_image_of_an_earlier_attempt_is_pulled_by_digest_where_a_registry_has_it() -> None:
+    from_registry = {"digest": DIGEST, "base_id": ID}
+    assert image.pinned("host:5000/a/b:1", from_registry) == f"host:5000/a/b@{DIGEST}"
+    assert image.pinned("mine:1", {"digest": ID, "base_id": ID}) == "mine:1"
+    assert image.pinned("mine:1", {"digest": DIGEST}) == "mine:1"  # prepared by an older gpurun
+    assert image.pinned("mine:1", {}) == "mine:1"
+
+
 @pytest.mark.parametrize(
     ("reference", "repository"),
     [("a", "a"), ("a:1", "a"), ("host:5000/a/b:1@" + DIGEST, "host:5000/a/b"), ("host:5000/a/b", "host:5000/a/b")],

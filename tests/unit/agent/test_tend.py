@@ -30,6 +30,8 @@ from gpurun.agent.tend import Evidence, decide
         (Evidence(words.RUNNING, "exited", exit_code=255, same_boot=False, ended_before_boot=True), tend.RECORD_EXIT),
         (Evidence(words.RUNNING, "absent", same_boot=False), tend.LOST_REBOOT),
         (Evidence(words.RUNNING, "absent", same_boot=True), tend.LOST_REMOVED),
+        (Evidence(words.QUEUED, "absent", between=True), tend.SUPERVISE),
+        (Evidence(words.QUEUED, "exited", exit_code=3, same_boot=False, between=True), tend.SUPERVISE),
         (Evidence(words.QUEUED, "no_answer"), tend.NOTHING),
         (Evidence(words.RUNNING, "no_answer", same_boot=False), tend.NOTHING),
         *[(Evidence(end, "running"), tend.NOTHING) for end in words.ENDS],

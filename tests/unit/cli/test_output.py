@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gpurun.cli import output
+from gpurun.cli.terminal import harmless
 from gpurun.errors import UsageError
 
 
@@ -74,3 +75,7 @@ def test_control_characters_of_others_do_not_reach_the_terminal(capsys: pytest.C
     assert capsys.readouterr().out == "GPU 0: process 7 (]0;owned[2Jevil of bob)\n"
     output.out("\x1b[31mred\x1b[0m\tand\nplain")
     assert capsys.readouterr().out == "\x1b[31mred\x1b[0m\tand\nplain\n"
+
+
+def test_name_that_is_no_text_can_be_shown() -> None:
+    assert harmless("epoch=\udcff \ud800.ckpt") == "epoch=\\udcff \\ud800.ckpt"

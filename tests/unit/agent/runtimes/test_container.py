@@ -11,7 +11,7 @@ from gpurun.agent.gpus import Gpu
 from gpurun.agent.identity import Identity, Login, identity
 from gpurun.agent.mounts import bind
 from gpurun.agent.paths import HostPaths
-from gpurun.agent.runtimes import Presence, docker
+from gpurun.agent.runtimes import Presence, docker, wrapper
 from gpurun.agent.runtimes import container as argv
 from gpurun.agent.runtimes.container import Container
 
@@ -50,7 +50,7 @@ def test_a_job_with_gpus_and_limits() -> None:
     devices = ["/dev/nvidiactl", "/dev/nvidia3"]
     assert argv.create(container(resources=limits, gpus=GPUS, devices=devices)) == [
         "create", "--name", "gpurun-train-7f3k",
-        "--label", "gpurun.run=train-7f3k", "--label", "gpurun.gpus=GPU-a,GPU-b", "--label", "gpurun.owner=ada", "--label", "gpurun.token=512f26ada3c3d634",
+        "--label", "gpurun.run=train-7f3k", "--label", "gpurun.gpus=GPU-a,GPU-b", "--label", "gpurun.owner=ada", "--label", "gpurun.token=512f26ada3c3d634", "--label", "gpurun.attempt=1",
         *CONFINED, *USER, *LIMITED,
         "--shm-size", str(16 * GIB), "--memory", str(32 * GIB), "--memory-swap", str(32 * GIB), "--cpus", "7.5",
         "--gpus", '"device=GPU-a,GPU-b"', "--device", "/dev/nvidiactl", "--device", "/dev/nvidia3",
@@ -61,7 +61,7 @@ def test_a_job_with_gpus_and_limits() -> None:
 def test_a_job_without_gpus_and_limits() -> None:
     assert argv.create(container()) == [
         "create", "--name", "gpurun-train-7f3k",
-        "--label", "gpurun.run=train-7f3k", "--label", "gpurun.gpus=", "--label", "gpurun.owner=ada", "--label", "gpurun.token=512f26ada3c3d634",
+        "--label", "gpurun.run=train-7f3k", "--label", "gpurun.gpus=", "--label", "gpurun.owner=ada", "--label", "gpurun.token=512f26ada3c3d634", "--label", "gpurun.attempt=1",
         *CONFINED, *USER, *LIMITED, "--shm-size", str(32 * GIB), "--env", "NVIDIA_VISIBLE_DEVICES=void",
         *MOUNTS, *PASSWD, "--entrypoint", "/bin/sh", "sha256:1a2b", *START,
     ]  # fmt: skip
@@ -154,7 +154,7 @@ def test_device_files_are_found_by_uuid(tmp_path: Path) -> None:
 
 def test_a_container_without_our_label_is_not_ours() -> None:
     job = {"id": RUN.id, "token": "t0"}
-    ours = {"gpurun.run": RUN.id, "gpurun.token": argv.token_label(job)}
+    ours = {"gpurun.run": RUN.id, "gpurun.token": wrapper.token_label(job)}
     assert docker.is_ours({"Config": {"Labels": ours}}, job)
     for labels in (
         None,
@@ -164,3 +164,11 @@ def test_a_container_without_our_label_is_not_ours() -> None:
         {**ours, "gpurun.token": "0"},
     ):
         assert not docker.is_ours({"Config": {"Labels": labels}}, job)
+
+
+def test_a_container_is_of_one_attempt() -> None:
+    job = {"id": RUN.id, "token": "t0"}
+    second = {"Config": {"Labels": {"gpurun.attempt": "2"}}}
+    assert docker.is_of_attempt(second, {**job, "attempt": 2})
+    assert not docker.is_of_attempt(second, job)
+    assert docker.is_of_attempt({"Config": {"Labels": None}}, job)  # made before there were attempts

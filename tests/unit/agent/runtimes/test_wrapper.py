@@ -16,7 +16,7 @@ from gpurun.agent.paths import HostPaths, RunPaths
 from gpurun.agent.runtimes import wrapper
 from gpurun.agent.runtimes.wrapper import Places
 
-JOB = {"id": "train-7f3k", "name": "träin", "project": {"name": "vision"}}
+JOB = {"id": "train-7f3k", "token": "t0", "name": "träin", "project": {"name": "vision"}}
 TELL = (
     "import json, os; print(json.dumps({k: v.encode('utf8', 'surrogateescape').hex() for k, v in os.environ.items()}))"
 )
@@ -42,7 +42,7 @@ def start(
     run: RunPaths, command: list[str], *, shell: str = "sh", log: bool = False
 ) -> subprocess.CompletedProcess[bytes]:
     places = wrapper.on_host(run, "vision")
-    wrapper.write(run, wrapper.settings(places, "ada"), wrapper.last_settings(places, JOB))
+    wrapper.write(run, wrapper.settings(places, "ada", JOB), wrapper.last_settings(places, JOB))
     argv = wrapper.start(places, command) if log else wrapper.shell(places, command)
     program = [shell, "sh"] if shell == "busybox" else [shell]
     return subprocess.run([*program, *argv[1:]], capture_output=True, check=False, env={"PATH": os.environ["PATH"]})
@@ -137,3 +137,17 @@ def test_what_no_environment_can_hold_is_refused(name: str, value: str) -> None:
 def test_the_start_is_the_wrapper_with_the_log() -> None:
     places = Places("/w", "/out", "/ro", "/cache", "/data", "/sockets")
     assert wrapper.start(places, ["python", "x.py"]) == ["/bin/sh", "/ro/wrapper", "/out/log", "python", "x.py"]
+
+
+def test_all_attempts_are_one_run_in_wandb_unless_the_user_says_otherwise(run: RunPaths) -> None:
+    told = environment(run)
+    assert (told["WANDB_RUN_ID"], told["WANDB_RESUME"]) == ("train-7f3k-512f26", "allow")
+    wrapper.write_env(run, {"WANDB_RUN_ID": "mine"})
+    assert environment(run)["WANDB_RUN_ID"] == "mine"
+
+
+def test_later_attempt_is_told_its_number_and_its_checkpoint(run: RunPaths) -> None:
+    places = wrapper.on_host(run, "vision")
+    told = wrapper.last_settings(places, {**JOB, "attempt": 2, "resume": "/workspace/last.ckpt"})
+    assert (told["GPURUN_ATTEMPT"], told["GPURUN_RESUME"]) == ("2", "/workspace/last.ckpt")
+    assert "GPURUN_RESUME" not in wrapper.last_settings(places, JOB)

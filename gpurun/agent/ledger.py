@@ -1,0 +1,94 @@
+"""The ledger of checkpoints that the plugin keeps: how it is read, and which of its entries is the best, the last.
+
+Both floors import this module: a laptop reads a ledger that was fetched. It asks nothing about files; see checkpoints.py.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple
+
+from .files import open_regular
+
+Entry = Dict[str, Any]
+
+
+def read(path: str) -> List[Entry]:
+    """The checkpoints that the ledger in the file `path` calls whole, each as its newest line tells."""
+    newest: Dict[str, Entry] = {}
+    for entry in lines(path):
+        newest[entry["path"]] = entry
+    return [entry for entry in newest.values() if entry.get("complete") is True and not entry.get("removed")]
+
+
+def best(entries: Iterable[Entry]) -> Optional[Entry]:
+    """The one that the job calls the best, the newest of several; else the one with the best monitored value."""
+    entries = list(entries)
+    called = [entry for entry in entries if entry.get("best") is True]
+    if called:
+        return max(called, key=_age)
+    valued = [entry for entry in entries if is_number(entry.get("value")) and entry.get("mode") in ("min", "max")]
+    if not valued:
+        return None
+    sign = 1.0 if max(valued, key=_age)["mode"] == "max" else -1.0
+    return max(valued, key=lambda entry: (sign * entry["value"], _age(entry)))
+
+
+def last(entries: Iterable[Entry]) -> Optional[Entry]:
+    """The one that goes furthest, the newest of several."""
+    return max(entries, key=_age, default=None)
+
+
+def newest_first(entries: Iterable[Entry]) -> List[Entry]:
+    return sorted(entries, key=_age, reverse=True)
+
+
+def brief(entry: Optional[Entry]) -> Optional[Entry]:
+    """What a RunRecord tells of one."""
+    if entry is None:
+        return None
+    numbers = {key: entry.get(key) for key in ("epoch", "step", "value", "size", "t", "attempt")}
+    texts = {key: entry.get(key) for key in ("path", "monitor", "mode", "sha256")}
+    return {
+        **{key: value if is_number(value) else None for key, value in numbers.items()},
+        **{key: value if isinstance(value, str) else None for key, value in texts.items()},
+    }
+
+
+def lines(path: str) -> Iterator[Entry]:
+    """The whole lines of it that are entries, in their order."""
+    try:
+        with open_regular(path) as file:
+            told = file.read().split(b"\n")[:-1]  # a torn last line is left out
+    except OSError:
+        return
+    for line in told:
+        entry = parse(line)
+        if entry is not None and isinstance(entry.get("path"), str) and entry["path"]:
+            yield entry
+
+
+def parse(line: bytes) -> Optional[Dict[str, Any]]:
+    try:
+        told = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return told if isinstance(told, dict) else None
+
+
+def _age(entry: Entry) -> Tuple[float, float]:
+    return number(entry.get("step")), number(entry.get("t"))
+
+
+def number(value: Any) -> float:
+    """-1 for what is none."""
+    return float(value) if is_number(value) else -1.0
+
+
+def is_number(value: Any) -> bool:
+    """Of what JSON can hold: no NaN, and nothing that a float cannot."""
+    try:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False

@@ -1,0 +1,133 @@
+"""`resume`: a run that has ended goes on, as its next attempt: the same code, image and arguments, from a checkpoint.
+
+Request: `{run, ask, from: null|"last"|"best"|path, gpus: null|number|"all", env: {name: value}, follow: bool}`. `ask` is of one
+question alone, so that to repeat it begins no second attempt. Answer: `{run: RunRecord}`; its `resumed` is the checkpoint, null
+where the job begins from the beginning. With `follow` the log of the new attempt goes on the same channel.
+
+A run that comes from another host was prepared and sent as for `start`, its checkpoint into `carried/`. Then there are
+besides: `manifest`, null where its code was here already, and `carried: {checkpoint, attempt, earlier}` (see attempts.begin).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Dict, List, Optional
+
+from .. import attempts, checkpoints, endings, facts, journal, locks, records, services, snapshots, supervisor, tend
+from .. import vocabulary as words
+from ..errors import AgentError
+from ..paths import HostPaths, RunPaths
+from ..runtimes import wrapper
+from . import prepare, start
+
+PATIENCE = 20.0  # seconds for a supervisor whose run has ended to go
+
+
+def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
+    """Raises AgentError: `live`, `elsewhere`, `env`, `no_checkpoint`, `too_many_gpus`."""
+    run = records.find(host, request["run"])
+    tend.tend_run(host, run)
+    if journal.fold(run).begun.get("ask") != request["ask"]:
+        _begin(run, host, request)
+    # Not under the run's lock, which the supervisor takes.
+    if journal.fold(run).live:
+        supervisor.launch(run)
+    return {"run": records.record_of(run)}
+
+
+stream = start.stream
+
+
+def _begin(run: RunPaths, host: HostPaths, request: Dict[str, Any]) -> None:
+    job = attempts.job_of(run) or {}
+    carried = request.get("carried")
+    if not (carried and journal.fold(run).state in attempts.UPLOADING):
+        refuse(run, job, carried=carried is not None)
+    _check_env(job, request["env"])
+    gpus = request.get("gpus")
+    if gpus is not None:
+        prepare.check_gpus({"resources": {"gpus": gpus}}, facts.host_facts(host, request.get("engine")))
+    held = _lock(run)
+    try:
+        state = journal.fold(run)
+        if state.live and not (carried and state.state in attempts.UPLOADING):
+            raise _live(run, state)
+        if carried:
+            _check_arrival(run, host, job, request)
+        attempts.begin(
+            run,
+            "resume",
+            wanted=request.get("from"),
+            carried=carried,
+            gpus=gpus,
+            ask=request["ask"],
+            by=request.get("owner"),
+            # Before the event: from then on any verb may start a supervisor. Behind the move of exit.json: whoever tends
+            # wipes the secrets of an ended run.
+            before=lambda: wrapper.write_env(run, request["env"]),
+        )
+    except BaseException:
+        if not journal.fold(run).live:
+            endings.wipe(run)
+        raise
+    finally:
+        held.release()
+
+
+def _check_arrival(run: RunPaths, host: HostPaths, job: Dict[str, Any], request: Dict[str, Any]) -> None:
+    """Raises AgentError when the code or the checkpoint did not come whole."""
+    if request.get("manifest"):
+        start.check_snapshot(run, request["manifest"])
+        snapshots.note_whole(host, job["project"]["name"], run)
+    checkpoint = request["carried"]["checkpoint"]
+    if checkpoint and not checkpoints.is_whole({**checkpoint, "file": attempts.file_of(run, checkpoint)}):
+        raise AgentError("not_whole", "the checkpoint %s did not come whole" % checkpoint["path"], "resume again")
+
+
+def refuse(run: RunPaths, job: Dict[str, Any], *, carried: bool = False) -> None:
+    """Raises AgentError for a run that is live, never arrived, is no job, or is another machine's.
+
+    One that went on on another host goes on from there, unless it comes back `carried`.
+    """
+    state = journal.fold(run)
+    if state.live:
+        raise _live(run, state)
+    if state.moved and not carried:
+        what = "the run %s went on on %s" % (run.id, state.moved)
+        raise AgentError("moved", what, "gpurun ps -a -H %s" % state.moved, exit_code=words.EXIT_USAGE)
+    if not state.arrived:
+        raise AgentError("not_sent", "the project of run %s never arrived whole" % run.id, "submit it again")
+    if services.kind(job) is not None:
+        raise AgentError(
+            "service",
+            "%s is no job that could go on" % run.id,
+            "start it anew: gpurun tunnel, or gpurun shell",
+            exit_code=words.EXIT_USAGE,
+        )
+    if not tend.is_of_this_host(run):
+        where = job.get("host", {}).get("hostname", "another host")
+        raise AgentError("elsewhere", "run %s belongs to %s, which shares this home" % (run.id, where), "ask that host")
+
+
+def _check_env(job: Dict[str, Any], env: Dict[str, str]) -> None:
+    missing: List[str] = [name for name in job.get("env") or [] if name not in env]
+    if missing:
+        what = "the run needs %s, which was wiped at its end" % ", ".join(missing)
+        raise AgentError("env", what, "set it and resume again", exit_code=words.EXIT_USAGE)
+
+
+def _live(run: RunPaths, state: journal.Run) -> AgentError:
+    what = "the run %s is still %s, as attempt %d" % (run.id, state.state, state.attempt)
+    return AgentError("live", what, "gpurun logs -f %s, or gpurun stop %s first" % (run.id, run.id), exit_code=2)
+
+
+def _lock(run: RunPaths) -> locks.Held:
+    """The run's lock. The supervisor of a run that has just ended may hold it for a moment, or while its hook runs."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        held: Optional[locks.Held] = locks.acquire(locks.run_lock(run.id))
+        if held is not None:
+            return held
+        if time.monotonic() > until:
+            raise AgentError("busy", "the end of run %s is still at work" % run.id, "try again in a minute")
+        time.sleep(0.1)

@@ -1,0 +1,105 @@
+"""`gpurun resume`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gpurun.agent import vocabulary as words
+from gpurun.cli import describe, options, output
+from gpurun.cli.submit import after_start
+
+if TYPE_CHECKING:
+    from gpurun.carry import Report
+    from gpurun.index import RunEntry
+    from gpurun.resume import Asked
+    from gpurun.rsync import Progress
+    from gpurun.submit import Started
+
+EXAMPLES = """\
+gpurun resume
+gpurun resume train-7f3k -f
+gpurun resume train-7f3k --from best -g 2
+gpurun resume train-7f3k --host spare"""
+
+
+def resume(
+    run: options.Run = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="best|last|PATH", help="The checkpoint; a path as the run's workspace has it. [last]"
+        ),
+    ] = None,
+    host: options.Host = None,
+    gpus: Annotated[
+        str | None, typer.Option("--gpus", "-g", metavar="N", help="Other than before: a number, or all.")
+    ] = None,
+    env: Annotated[
+        list[str] | None, typer.Option("--env", "-e", metavar="K[=V]", help="A variable; without =V, yours.")
+    ] = None,
+    env_file: Annotated[
+        str | None, typer.Option("--env-file", metavar="FILE", help="Variables, a line K=V each.")
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Follow the log, and end with the job's exit code.")
+    ] = False,
+    yes: options.Yes = False,
+    as_json: options.Json = False,
+) -> int:
+    """Let a run that has ended go on: the same code, image and arguments, from its newest whole checkpoint.
+
+    It stays the same run, in the same workspace, as its next attempt. Without a checkpoint it starts from the beginning.
+    With --host, code and checkpoint go to another host first; from what was fetched, when the old one is gone.
+    """
+    from gpurun import resume as resuming
+    from gpurun import runs
+
+    entry = runs.resolve(run)
+    asked = resuming.Asked(checkpoint, gpus, env, env_file)
+    target = host or entry.host
+    with output.activity() as say, output.transfer(f"carrying {entry.id}") as bar:
+        try:
+            if target == entry.host:
+                say(f"asking {target} for the checkpoint")
+                started = resuming.resume(runs.wire_to(target), resuming.job_of(entry), asked, follow=follow)
+            else:
+                started = _carry(entry, target, asked, _report(say, bar, yes=yes), follow=follow)
+        except KeyboardInterrupt:
+            output.after_interrupt()
+            output.say(f"interrupted; gpurun status {entry.id} shows whether {target} has begun with it")
+            return words.EXIT_INTERRUPTED
+        say("")
+        _tell(started.record, target, left_on=entry.host)
+        return after_start(runs.wire_to(target), started, say, follow=follow, as_json=as_json)
+
+
+def _carry(entry: RunEntry, target: str, asked: Asked, report: Report, *, follow: bool) -> Started:
+    from gpurun import rsync
+    from gpurun.carry import carry
+
+    rsync.check_local()
+    return carry(entry, target, asked, report, follow=follow)
+
+
+def _report(say: Callable[[str], None], bar: Callable[..., None], *, yes: bool) -> Report:
+    from gpurun.carry import Report
+
+    def confirm(question: str) -> None:
+        say("")
+        output.confirm(question, yes=yes, otherwise="add -y")
+
+    def progress(at: Progress, total: int) -> None:
+        bar(at.bytes, 0, fraction=min(at.bytes / max(total, 1), 1.0), rate=at.rate)
+
+    return Report(say, progress, output.warn, confirm)
+
+
+def _tell(record: dict[str, Any], host: str, *, left_on: str) -> None:
+    why = "" if record["resumed"] else ": no whole checkpoint is there"
+    begins = f"{describe.begins_from(record)}{why}"
+    output.note(f"{record['id']} goes on as attempt {record['attempt']} on {host}, {begins}")
+    if left_on != host:
+        output.note(f"what its earlier attempts wrote stays on {left_on}, until gpurun rm {record['id']}")

@@ -1,0 +1,175 @@
+"""A run goes on on another host: from a host that answers, and from one that is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from gpurun.agent import vocabulary as words
+from tests.lab.host.lab import Lab
+from tests.lab.host.labhost import LabHost
+from tests.lab.host.laptop import Laptop
+from tests.lab.jobs import Jobs
+from tests.lab.test_resume import began_at, train
+from tests.trainer import TRAINER
+
+
+@pytest.fixture
+def spare_host(lab: Lab) -> Iterator[LabHost]:
+    """Another bare host (alias `spare`). Ask for it before `laptop`."""
+    yield lab.add_host("spare")
+    lab.remove_host("spare")
+
+
+@pytest.fixture
+def spare(spare_host: LabHost, laptop: Laptop) -> Jobs:
+    return Jobs(laptop, spare_host, alias="spare")
+
+
+@pytest.fixture
+def bare(spare_host: LabHost, laptop: Laptop, bare_host: LabHost) -> Jobs:
+    return Jobs(laptop, bare_host, alias="bare")
+
+
+def where(jobs: Jobs, run: str) -> str:
+    return str(jobs.ask("status", run, "--json").json["host"])
+
+
+def listed(laptop: Laptop, folder: str) -> list[str]:
+    return laptop.run("ls", folder).stdout.split()
+
+
+def test_from_a_host_that_answers(bare: Jobs, spare: Jobs) -> None:
+    run = train(bare, "crash=25")
+    assert bare.until_ended(run)[0] == words.FAILED
+    done = bare.ask("resume", run, "--host", "spare", "-f")
+    assert f"{run} goes on as attempt 2 on spare, from checkpoints/step=20.ckpt (epoch 2, step 20)" in done.stderr
+    assert "attempt 2 begins at step 20\n" in done.stdout
+    record = spare.record(run)
+    assert (where(spare, run), record["state"], record["attempt"]) == ("spare", words.SUCCEEDED, 2)
+    assert [(told["attempt"], told["reason"]) for told in record["attempts"]] == [(1, "exit")]
+    assert "was never fetched whole (nor what was left on bare)" in spare.ask("rm", run, check=False).stderr
+    folder = spare.ask("fetch", run).stdout.strip()
+    assert listed(bare.laptop, f"{folder}/checkpoints") == ["step=30.ckpt", "step=40.ckpt"]
+    assert listed(bare.laptop, f"{folder}-on-bare/checkpoints") == ["step=10.ckpt", "step=20.ckpt"]
+    done = spare.ask("logs", run, "--attempt", "1", check=False)
+    assert done.returncode == 2
+    assert "was on another host" in done.stderr
+    assert run not in bare.ask("ps", "-a", "-H", "bare").stdout
+    assert run in bare.ask("ps", "-a", "-H", "spare").stdout
+    assert where(spare, run) == "spare", "the old host's word about it does not count any more"
+    assert bare.folder(run).exists()
+    bare.ask("rm", run)
+    assert not spare.folder(run).exists()
+    assert not bare.folder(run).exists()
+
+
+def test_laptop_that_knows_nothing_of_it_cannot_let_it_go_on_twice(
+    bare: Jobs, spare: Jobs, another_laptop: Callable[[], Laptop]
+) -> None:
+    run = train(bare, "crash=25")
+    bare.until_ended(run)
+    other = another_laptop()
+    other.gpurun("ps", "-a", "-H", "bare")
+    bare.ask("resume", run, "--host", "spare")
+    done = other.gpurun("resume", run, check=False)
+    assert done.returncode == 2
+    assert f"the run {run} went on on spare" in done.stderr
+    spare.until_ended(run)
+
+
+def test_back_on_a_host_that_has_its_own_checkpoint(bare: Jobs, spare: Jobs) -> None:
+    """The other host is gone, and nothing was fetched from it."""
+    run = train(bare, "crash=25")
+    bare.until_ended(run)
+    bare.ask("resume", run, "--host", "spare", "-f")
+    spare.host.down()
+    done = bare.ask("resume", run, "--host", "bare", "-f", "-y", cwd=bare.laptop.home / "work/vision")
+    assert "attempt 3 begins at step 20\n" in done.stdout, done.stderr
+
+
+def test_code_comes_as_it_was_sent_and_not_as_it_is_now(bare: Jobs, spare: Jobs) -> None:
+    files = {"gpurun.toml": "", "job.py": TRAINER, "tool.sh": "#!/bin/sh\necho tool\n", "data/a b.txt": "1"}
+    project = bare.laptop.project(files)
+    (project / "tool.sh").chmod(0o755)
+    (project / "link").symlink_to("/nowhere/at all")
+    run = bare.submit(TRAINER.replace('"trained to', '"as sent, trained to'), "--", "crash=15")
+    bare.until_ended(run)
+    bare.laptop.project({"job.py": "raise SystemExit('the code of now')"})
+    bare.ask("resume", run, "--host", "spare")
+    assert spare.until_ended(run) == (words.SUCCEEDED, "exit", 0)
+    assert "as sent, trained to step 40" in spare.ask("logs", run).stdout
+    snapshot = spare.folder(run) / "snapshot"
+    assert (snapshot / "tool.sh").stat().st_mode & 0o111
+    assert str((snapshot / "link").readlink()) == "/nowhere/at all"
+    assert (snapshot / "data/a b.txt").read_text() == "1"
+
+
+def test_attempt_that_fails_before_it_saved_leaves_the_next_one_what_was_carried(bare: Jobs, spare: Jobs) -> None:
+    """Attempt 1 crashes behind step 20, 2 (a retry) and 3 (on the other host) at once, 4 is the retry there."""
+    script = TRAINER.replace("step = 0\n", "step = 0\nif attempt in (2, 3): sys.exit(3)\n")
+    run = bare.submit(script, "--retries", "1", "--", "crash=25")
+    bare.until_ended(run)
+    bare.ask("resume", run, "--host", "spare")
+    assert spare.until_ended(run) == (words.SUCCEEDED, "exit", 0)
+    assert began_at(spare, run, 4) == 20
+
+
+def test_there_and_back_again(bare: Jobs, spare: Jobs) -> None:
+    run = train(bare, "crash=25", "steps=40")
+    bare.until_ended(run)
+    bare.ask("resume", run, "--host", "spare", "-f")
+    done = bare.ask("resume", run, "--host", "bare", "-f")
+    assert "attempt 3 on bare, from checkpoints/step=40.ckpt" in done.stderr
+    record = bare.record(run)
+    assert (record["attempt"], len(record["attempts"]), where(bare, run)) == (3, 2, "bare")
+    assert began_at(bare, run, 3) == 40
+    assert began_at(bare, run, 1) == 0
+
+
+def test_from_what_was_fetched_when_the_host_is_gone(bare: Jobs, spare: Jobs) -> None:
+    run = train(bare, "crash=25")
+    bare.until_ended(run)
+    bare.ask("fetch", run)
+    bare.host.down()
+    done = bare.ask("resume", run, "--host", "spare", "-f", cwd=bare.laptop.home / "work/vision")
+    assert "bare does not answer" in done.stderr
+    assert "attempt 2 begins at step 20\n" in done.stdout
+    assert (where(spare, run), spare.record(run)["state"]) == ("spare", words.SUCCEEDED)
+
+
+def test_gone_host_may_still_run_it_and_has_what_was_never_fetched(bare: Jobs, spare: Jobs) -> None:
+    run = train(bare, "steps=10000", "pace=0.05")
+    bare.until(run, lambda record: (record["checkpoints"] or {}).get("count", 0) >= 2)
+    bare.host.down()
+    project = bare.laptop.home / "work/vision"
+    done = bare.ask("resume", run, "--host", "spare", cwd=project, check=False)
+    assert done.returncode == 2
+    assert "it will run twice" in done.stderr
+    done = bare.ask("resume", run, "--host", "spare", "-y", cwd=project)
+    assert "attempt 2 on spare, from the beginning" in done.stderr
+    spare.until_running(run)
+    spare.ask("stop", run, "--force")
+
+
+def test_from_a_container_to_a_host_without_an_engine(spare: Jobs, jobs: Jobs) -> None:
+    """What lay in the container alone is no hindrance."""
+    script = TRAINER.replace('"checkpoints/" + name', '"/var/tmp/" + name')
+    run = jobs.submit(script, "--", "crash=25")
+    jobs.until_ended(run)
+    done = jobs.ask("resume", run, "--host", "spare", "-f")
+    assert "attempt 2 begins at step 20\n" in done.stdout, done.stderr
+    assert spare.until_ended(run) == (words.SUCCEEDED, "exit", 0)
+
+
+def test_host_that_is_given_back_keeps_nothing_of_an_earlier_attempt_to_itself(bare: Jobs, spare: Jobs) -> None:
+    run = train(bare, "crash=25")
+    bare.until_ended(run)
+    bare.ask("resume", run, "--host", "spare", "-f")
+    bare.laptop.hosts_file.write_text(bare.laptop.hosts_file.read_text() + "[hosts.bare]\n[hosts.spare]\n")
+    bare.ask("host", "leave", "bare", "-y")
+    folder = bare.laptop.home / f"work/vision/fetched/{run}-on-bare"
+    assert listed(bare.laptop, f"{folder}/checkpoints") == ["step=10.ckpt", "step=20.ckpt"]
+    assert not (bare.folder(run)).exists()
+    assert spare.record(run)["state"] == words.SUCCEEDED
