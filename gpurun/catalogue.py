@@ -70,6 +70,15 @@ def wanted(image: str | None, host: Host | None) -> dict[str, Any]:
     return {"image": None, "base": base}
 
 
+def for_host(base: Any, host: Host) -> Any:
+    """`base` of a job (or None) as another host has it: what stood in for it on the first host may be unknown there."""
+    known = read()
+    entry = known.images.get(base["name"]) if base else None
+    if base is None or entry is None:
+        return base
+    return {**base, "reference": stand_in(entry, known, host) or entry.base}
+
+
 def stand_in(base: Base, known: Catalogue, host: Host | None) -> str | None:
     """The image that the host's profile names for this entry: one for each name, or one alone, for the default."""
     told = host.base_image if host else None

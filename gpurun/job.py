@@ -145,6 +145,7 @@ def for_host(job: dict[str, Any], host: Host, env: Iterable[str], gpus: int | st
     data = _data([mount["name"] for mount in job["mounts"] if mount.get("name")], host, job["id"])
     resources = {**job["resources"], **({} if gpus is None else {"gpus": gpus})}
     asked = {key: value for key, value in job.items() if key != "host"}
+    asked["base"] = catalogue.for_host(job.get("base"), host)
     return {**asked, "mounts": [*own, *data], "profile": _profile(host), "env": sorted(env), "resources": resources}
 
 

@@ -53,6 +53,14 @@ def test_a_host_has_its_own_bases() -> None:
     assert "2.8.0-cuda" in catalogue.wanted(None, several)["base"]["reference"]
 
 
+def test_a_run_that_goes_on_elsewhere_has_that_hosts_base() -> None:
+    base = catalogue.wanted("v2.8", host(base_image="mirror/pytorch:2.8"))["base"]
+    assert catalogue.for_host(base, host())["reference"] == catalogue.read().default.base
+    assert catalogue.for_host(base, host(base_image="other/pytorch"))["reference"] == "other/pytorch"
+    assert catalogue.for_host(None, host()) is None
+    assert catalogue.for_host({**base, "name": "v1.0"}, host()) == {**base, "name": "v1.0"}
+
+
 def test_a_name_that_is_none_lists_those_that_are() -> None:
     with pytest.raises(UsageError, match=r"there is no v2\.9") as told:
         catalogue.wanted("v2.9", None)

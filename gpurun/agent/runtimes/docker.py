@@ -20,7 +20,16 @@ from ..identity import identity, login
 from ..mounts import bind
 from ..paths import RunPaths
 from . import Job, Presence, Say, wrapper
-from .container import Container, create, device_files, fresh_shell, gpu_options, name_of, relay, shell_beside
+from .container import (
+    Container,
+    create,
+    device_files,
+    fresh_shell,
+    gpu_options,
+    name_of,
+    relay,
+    shell_beside,
+)
 
 PATIENCE = 120.0  # seconds that an engine may be away while a job is started: it may be restarting
 SHORT_PATIENCE = 10.0
@@ -68,9 +77,9 @@ class Docker:
         prepared = {
             "image": base.reference,
             "digest": base.digest,
-            "base_id": base.id,
             "base": base.base,
             "content": base.content,
+            "base_id": base.id,
             "image_id": layer.id if layer else base.id,
             "environment": layer.tag if layer else None,
         }
@@ -82,10 +91,10 @@ class Docker:
         earlier = (read_json(run.prepared) or {}) if job.get("attempt", 1) > 1 else {}
         found = image.look(self.engine, earlier["base_id"]) if earlier.get("base_id") else None
         if found is not None:
-            told = (earlier.get("base"), earlier.get("content"))
-            return image.Image(earlier["image"], earlier["digest"], found.id, *told)
-        wanted = {**job, "image": job["image"] and image.pinned(job["image"], earlier)}
-        return image.ensure(self.engine, wanted, run.snapshot, say)
+            known = (earlier.get("base"), earlier.get("content"))
+            return image.Image(earlier["image"], earlier["digest"], found.id, *known)
+        reference = job["image"] and image.pinned(job["image"], earlier)
+        return image.ensure(self.engine, {**job, "image": reference}, run.snapshot, say)
 
     def create_and_start(
         self, run: RunPaths, job: Job, prepared: Dict[str, Any], gpus: List[Gpu], leases: List[int]

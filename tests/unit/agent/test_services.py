@@ -67,7 +67,7 @@ def test_the_program_of_each_service_travels_with_the_agent(kind: str, tmp_path:
         "sockets": "/gpurun/out/sockets",
         "runs": run.host.runs,
         "gpus": 0,
-        "container": True,
+        "container": False,
         "token_file": f"{run.paths.ro}/serve/token",
     }
     assert stat.S_IMODE(os.stat(sockets.folder(run.paths)).st_mode) == 0o700
