@@ -57,6 +57,10 @@ class RunPaths:
         return self._in("ro", words.SETTINGS)
 
     @property
+    def plugin(self) -> str:
+        return self._in("ro", words.PLUGIN)
+
+    @property
     def token(self) -> str:
         return self._in("ro", "serve", "token")
 
@@ -87,6 +91,22 @@ class RunPaths:
     @property
     def stop_file(self) -> str:
         return self._in("out", words.STOP_FILE)
+
+    @property
+    def progress(self) -> str:
+        return self._in("out", words.PROGRESS_FILE)
+
+    @property
+    def ledger(self) -> str:
+        return self._in("out", words.LEDGER_FILE)
+
+    @property
+    def saving(self) -> str:
+        return self._in("out", words.SAVING_FILE)
+
+    @property
+    def stopped(self) -> str:
+        return self._in("out", words.STOPPED_FILE)
 
     @property
     def sockets(self) -> str:

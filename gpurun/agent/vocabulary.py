@@ -68,6 +68,8 @@ DATA_MOUNT = "/gpurun/data"
 # gpurun's own folder in a workspace: it is never fetched.
 WORKSPACE_PRIVATE = ".gpurun"
 TMP_IN_WORKSPACE = WORKSPACE_PRIVATE + "/tmp"
+# And the one for checkpoints of a training that was stopped: they are fetched.
+STOP_FOLDER = "gpurun-stop"
 
 # Runs that are no training, by what they are.
 TENSORBOARD = "tensorboard"
@@ -77,7 +79,13 @@ SERVICES = (TENSORBOARD, JUPYTER, SHELL)
 
 STOP_FILE = "stop"
 LOG_FILE = "log"
+# Written by the plugin in the job's training; the first two a line each time.
+PROGRESS_FILE = "progress.jsonl"
+LEDGER_FILE = "checkpoints.jsonl"
+SAVING_FILE = "saving"  # is there while a checkpoint is being written
+STOPPED_FILE = "stopped.json"
 SOCKETS = "sockets"
 # In ro/: what starts the job, and the environment that it sets first.
 WRAPPER = "wrapper"
+PLUGIN = "plugin"
 SETTINGS = "settings"

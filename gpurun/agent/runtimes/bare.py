@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
-from .. import environments, locks, programs, services
+from .. import environments, locks, plugin_files, programs, services
 from ..errors import AgentError, RunFailed
 from ..files import read_json, write_json
 from ..gpus import Gpu
@@ -63,6 +63,7 @@ class Bare:
                 wrapper.write(run, first, last)
                 places = wrapper.on_host(run, job["project"]["name"])
                 services.lay_out(run, job, ro=places.ro, workspace=places.workspace, socket_folder=places.sockets)
+                plugin_files.lay_out(run, job)
             _start_keeper(order(run, job, [held.fd, *leases]))
         finally:
             held.release()  # keeper and job hold it now

@@ -76,12 +76,13 @@ def settings(places: Places, user: str) -> Dict[str, str]:
 
 
 def last_settings(places: Places, job: Mapping[str, Any]) -> Dict[str, str]:
-    """What is set after the user's own variables. The wrapper itself goes to GPURUN_WORKSPACE and unsets it."""
+    """What is set after the user's own variables."""
     return {
         "GPURUN_RUN_ID": job["id"],
         "GPURUN_RUN_NAME": job["name"],
         "GPURUN_ATTEMPT": str(job.get("attempt", 1)),
         "GPURUN_DATA": places.data,
+        "GPURUN_OUT": places.out,
         "GPURUN_WORKSPACE": places.workspace,
     }
 
