@@ -36,10 +36,12 @@ parser.add_argument("--sampler", default="shuffle")
 parser.add_argument("--loaders", type=int, default=1)
 parser.add_argument("--plateau", action="store_true")
 parser.add_argument("--every", type=int, help="ModelCheckpoint(every_n_train_steps)")
+parser.add_argument("--keep", action="store_true", help="all checkpoints")
 parser.add_argument("--stop-at", type=int, default=-1, help="ask for a stop in this training step (global, from 0)")
 parser.add_argument("--stop-in-validation", type=int, default=-1, help="... in this validation step")
 parser.add_argument("--term", action="store_true", help="ask by SIGTERM instead")
 parser.add_argument("--kill-at", type=int, default=-1)
+parser.add_argument("--handler", action="store_true", help="a handler for SIGTERM of the script's own")
 parser.add_argument("--sleep", type=float, default=0.0)
 args = parser.parse_args()
 pl = importlib.import_module(args.package)
@@ -153,8 +155,11 @@ def loaders():
 
 
 def main() -> None:
+    if args.handler:
+        signal.signal(signal.SIGTERM, lambda number, frame: print("their own handler", flush=True))
     pl.seed_everything(7)
-    callbacks = [pl.callbacks.ModelCheckpoint("checkpoints", monitor=None if args.no_validation else "val_loss")]
+    monitor = None if args.no_validation or args.keep else "val_loss"
+    callbacks = [pl.callbacks.ModelCheckpoint("checkpoints", monitor=monitor, save_top_k=-1 if args.keep else 1)]
     if args.every:
         name = "{step}"
         callbacks.append(

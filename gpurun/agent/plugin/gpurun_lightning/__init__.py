@@ -26,8 +26,9 @@ def _callbacks(package: str) -> List[Any]:
         if facts is None:
             return []
         # Late: a script that makes no Trainer pays for nothing.
-        made = importlib.import_module(".callback", __name__).callback(package, facts)
-        return [made]
+        made = importlib.import_module(".callback", __name__)
+        made.prepare(package, facts)
+        return [made.callback(package, facts)]
     except Exception as error:  # noqa: BLE001 - whatever it is, the training goes on
         give_up("progress, checkpoints and stop are not looked after", error)
         return []

@@ -8,7 +8,7 @@ from collections import deque
 from typing import Any, Deque, Dict, Optional, Tuple
 
 from . import lines
-from .loops import metrics
+from .loops import batches_done, epoch_is_open, metrics
 
 EVERY = 1.0  # seconds between two lines
 WINDOW = 30.0  # seconds that the rate is taken over
@@ -29,14 +29,14 @@ class Progress:
         now = time.monotonic()
         self.seen.clear()
         self.seen.append((now, trainer.global_step))
-        fraction = done(trainer, None)
+        fraction = done(trainer)
         self.began = None if fraction is None else (now, fraction)
 
     def line(self, trainer: Any, stage: str, batch: Optional[int], batches: Any) -> None:
         now = time.monotonic()
         self.next = now + EVERY
         fitting = self.began is not None and trainer.state.fn == "fit"
-        fraction = done(trainer, batch if stage == "fit" else None) if fitting else share(batch, batches)
+        fraction = done(trainer) if fitting else share(batch, batches)
         rate = self._rate(now, trainer.global_step) if trainer.state.fn == "fit" else None
         line: Dict[str, Any] = {
             "t": time.time(),
@@ -72,13 +72,14 @@ class Progress:
         return (1.0 - fraction) * (now - began) / advanced if advanced > 0 else None
 
 
-def done(trainer: Any, batch: Optional[int]) -> Optional[float]:
-    """How much of the whole fit is done, 0 to 1; None for one without an end. `batch` is the number done in this epoch."""
+def done(trainer: Any) -> Optional[float]:
+    """How much of the whole fit is done, 0 to 1; None for one without an end."""
     shares = []
     steps, epochs, batches = limit(trainer.max_steps), limit(trainer.max_epochs), limit(trainer.num_training_batches)
     if steps:
         shares.append(trainer.global_step / steps)
     if epochs:
+        batch = batches_done(trainer) if epoch_is_open(trainer) else 0
         shares.append((trainer.current_epoch + (share(batch, batches) or 0.0)) / epochs)
     return min(1.0, max(shares)) if shares else None
 
