@@ -25,6 +25,7 @@ lint: $(INSTALLED)  ## Check style and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	MYPYPATH=gpurun/agent/serve $(BIN)/mypy --explicit-package-bases gpurun/agent/serve/*.py
+	MYPYPATH=gpurun/agent/plugin $(BIN)/mypy --explicit-package-bases gpurun/agent/plugin/gpurun_lightning/*.py
 	$(BIN)/vermin --quiet --no-tips --violations --target=3.8- gpurun/agent
 
 unit: $(INSTALLED)  ## Run the fast tests
@@ -33,7 +34,7 @@ unit: $(INSTALLED)  ## Run the fast tests
 test: $(INSTALLED) $(VENV)/.demo lint  ## Run everything: lint, unit, e2e, the demo, and the lab with its real hosts
 	$(AS_ROOT) -m pytest -p no:cacheprovider tests/unit
 	@# Real daemons on a busy machine: what fails is tried once more, and the report names it (R).
-	@set -e; for suite in e2e demo lab; do \
+	@set -e; for suite in e2e demo plugin lab; do \
 		$(AS_ROOT) -m pytest -p no:cacheprovider --durations=10 --reruns 1 tests/$$suite; done
 
 lab: $(INSTALLED)  ## Bring up GPU hosts on this machine, for trying things by hand, until Ctrl-C
@@ -64,7 +65,7 @@ $(INSTALLED): pyproject.toml Makefile | packages
 # torch 2.13.0 is the one that the demo was tried with. No torchvision: beside a CPU build of torch it fails at import.
 $(VENV)/.demo: $(INSTALLED)
 	echo torch==2.13.0 >$(VENV)/demo-constraints.txt
-	$(BIN)/pip install --quiet --editable '.[demo]' --constraint $(VENV)/demo-constraints.txt
+	$(BIN)/pip install --quiet --editable '.[demo]' --group training --constraint $(VENV)/demo-constraints.txt
 	touch $@
 
 packages:

@@ -70,6 +70,10 @@ class RunPaths:
         return self._in("ro", words.SETTINGS)
 
     @property
+    def plugin(self) -> str:
+        return self._in("ro", words.PLUGIN)
+
+    @property
     def token(self) -> str:
         return self._in("ro", "serve", "token")
 

@@ -74,6 +74,8 @@ DATA_MOUNT = "/gpurun/data"
 WORKSPACE_PRIVATE = ".gpurun"
 RESUME_IN_WORKSPACE = WORKSPACE_PRIVATE + "/resume"  # a checkpoint that came from elsewhere
 TMP_IN_WORKSPACE = WORKSPACE_PRIVATE + "/tmp"
+# And the one for checkpoints of a training that was stopped: they are fetched.
+STOP_FOLDER = "gpurun-stop"
 
 # Runs that are no training, by what they are.
 TENSORBOARD = "tensorboard"
@@ -92,4 +94,5 @@ STOPPED_FILE = "stopped.json"
 SOCKETS = "sockets"
 # In ro/: what starts the job, and the environment that it sets first.
 WRAPPER = "wrapper"
+PLUGIN = "plugin"
 SETTINGS = "settings"

@@ -1,18 +1,25 @@
 """`python -m tests.bench [help submit ps logs fetch torn tunnel] [near far] [MIB]`: prints a table; nothing is asserted.
 
-MIB is how much is fetched, 1000 unless told.
+MIB is how much is fetched, 1000 unless told. `python -m tests.bench stops [COUNT]` needs no host: 200 stops unless told.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import time
 
-from tests.bench import figures, torn, tunnel
+from tests.bench import figures, stops, torn, tunnel
 from tests.bench.place import WAYS, Place, up
+
+STOPS = 200
 
 
 def main(words: list[str]) -> int:
+    if words[:1] == ["stops"]:
+        print(stops.cost(), flush=True)
+        print(stops.at_random(int(words[1]) if len(words) > 1 else STOPS, seed=int(time.time())), flush=True)
+        return 0
     known = ["help", "submit", "ps", "logs", "fetch", "torn", "tunnel"]
     mib = next((int(word) for word in words if word.isdigit()), figures.BIG)
     unknown = [word for word in words if word not in (*known, *WAYS) and not word.isdigit()]

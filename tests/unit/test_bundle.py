@@ -74,6 +74,7 @@ def test_gpuruns_own_bundle_has_the_agent_and_the_loader(tmp_path: Path) -> None
     with tarfile.open(bundle.current(cache=tmp_path).path) as archive:
         names = archive.getnames()
     assert {"__main__.py", "gpurun/__init__.py", "gpurun/agent/dispatch.py", "gpurun/agent/loader.py"} <= set(names)
+    assert "gpurun/agent/plugin/gpurun_lightning-1.0.dist-info/entry_points.txt" in names
     assert not [name for name in names if "__pycache__" in name]
 
 

@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
-from .. import about, environments, locks, notebooks, programs, services
+from .. import about, environments, locks, notebooks, plugin_files, programs, services
 from ..errors import AgentError, RunFailed
 from ..files import read_json, write_json
 from ..gpus import Gpu
@@ -64,6 +64,7 @@ class Bare:
                 places = wrapper.on_host(run, job["project"]["name"])
                 services.lay_out(run, job, ro=places.ro, workspace=places.workspace, socket_folder=places.sockets)
                 notebooks.lay_out(run, job)
+                plugin_files.lay_out(run, job)
             _start_keeper(order(run, job, [held.fd, *leases]))
         finally:
             held.release()  # keeper and job hold it now

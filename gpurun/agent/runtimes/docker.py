@@ -10,7 +10,7 @@ import time
 from dataclasses import replace
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
-from .. import about, docker_layers, facts, image, notebooks, programs, services
+from .. import about, docker_layers, facts, image, notebooks, plugin_files, programs, services
 from .. import vocabulary as words
 from ..engine import Engine, EngineError
 from ..errors import AgentError, RunFailed
@@ -296,6 +296,7 @@ def _lay_out(container: Container) -> None:
     wrapper.write(run, wrapper.settings(places, container.who.name, job), wrapper.last_settings(places, job))
     services.lay_out(run, job, ro=places.ro, workspace=places.workspace, socket_folder=places.sockets)
     notebooks.lay_out(run, job)
+    plugin_files.lay_out(run, job)
     write_atomically(run.passwd, container.who.passwd())
     write_atomically(run.group, container.who.group())
 

@@ -85,7 +85,7 @@ def settings(places: Places, user: str, job: Mapping[str, Any]) -> Dict[str, str
 
 
 def last_settings(places: Places, job: Mapping[str, Any]) -> Dict[str, str]:
-    """What is set after the user's own variables. The wrapper itself goes to GPURUN_WORKSPACE and unsets it."""
+    """What is set after the user's own variables."""
     return {
         "GPURUN_RUN_ID": job["id"],
         "GPURUN_RUN_NAME": job["name"],

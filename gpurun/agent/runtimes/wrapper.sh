@@ -23,7 +23,11 @@ if [ -d "$gpurun_code/src" ]; then
     gpurun_code=$gpurun_code:$gpurun_code/src
 fi
 export PYTHONPATH="$gpurun_code${PYTHONPATH:+:$PYTHONPATH}"
-unset GPURUN_WORKSPACE gpurun_code gpurun_ro gpurun_log
+# What a training tells gpurun. Last, so that nothing of the project is hidden; and not in a shell, which is no run.
+if [ "$gpurun_log" != - ] && [ -d "$gpurun_ro/plugin" ]; then
+    PYTHONPATH=$PYTHONPATH:$gpurun_ro/plugin
+fi
+unset gpurun_code gpurun_ro gpurun_log
 
 if [ "$1" = python ] && ! command -v python >/dev/null 2>&1; then
     shift

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from gpurun.agent import plugin_files
 from gpurun.agent.errors import AgentError
 from gpurun.agent.paths import HostPaths, RunPaths
 from gpurun.agent.runtimes import wrapper
@@ -74,7 +75,8 @@ def test_what_a_job_finds_set(run: RunPaths) -> None:
         assert told[name].startswith(cache + "/")
     assert told["TMPDIR"] == run.tmp
     assert told["PWD"] == run.workspace
-    assert not {"GPURUN_WORKSPACE", "here", "log", "code"} & set(told)
+    assert (told["GPURUN_OUT"], told["GPURUN_WORKSPACE"]) == (run.out, run.workspace)
+    assert not {"gpurun_ro", "gpurun_log", "gpurun_code"} & set(told)
 
 
 def test_a_user_may_set_anything_but_what_gpurun_tells(run: RunPaths) -> None:
@@ -88,6 +90,15 @@ def test_a_user_may_set_anything_but_what_gpurun_tells(run: RunPaths) -> None:
 def test_a_src_folder_is_on_the_path(run: RunPaths) -> None:
     Path(run.workspace, "src").mkdir()
     assert environment(run)["PYTHONPATH"] == f"{run.workspace}:{run.workspace}/src"
+
+
+def test_the_plugin_comes_last_on_the_path_of_a_job_and_not_on_that_of_a_shell(run: RunPaths) -> None:
+    plugin_files.lay_out(run, JOB)
+    wrapper.write_env(run, {"PYTHONPATH": "/mine"})
+    assert start(run, [sys.executable, "-c", TELL], log=True).returncode == 0
+    told = json.loads(Path(run.log).read_text())
+    assert bytes.fromhex(told["PYTHONPATH"]).decode() == f"{run.workspace}:/mine:{run.ro}/plugin"
+    assert environment(run)["PYTHONPATH"] == f"{run.workspace}:/mine"
 
 
 def test_the_command_becomes_the_process_and_its_output_the_log(run: RunPaths) -> None:

@@ -1,0 +1,40 @@
+"""What the run tells its job: the environment that the wrapper sets, and names of files that the agent knows too."""
+
+import os
+from dataclasses import dataclass
+from typing import Mapping, Optional
+
+# The same words as in the agent's vocabulary, which does not come along; a test compares them.
+PROGRESS_FILE = "progress.jsonl"
+LEDGER_FILE = "checkpoints.jsonl"
+STOP_FILE = "stop"
+SAVING_FILE = "saving"
+STOPPED_FILE = "stopped.json"
+STOP_FOLDER = "gpurun-stop"
+
+
+@dataclass(frozen=True)
+class Told:
+    """`out` and `workspace` are absolute; `attempt` counts from 1; `resume` is the checkpoint to go on from, if any."""
+
+    out: str
+    workspace: str
+    attempt: int
+    resume: Optional[str]
+
+    def file(self, name: str) -> str:
+        return os.path.join(self.out, name)
+
+
+def told(environ: Mapping[str, str] = os.environ) -> Optional[Told]:
+    """None when this process belongs to no run that could be told anything."""
+    out = environ.get("GPURUN_OUT", "")
+    if not os.path.isdir(out):
+        return None
+    attempt = environ.get("GPURUN_ATTEMPT", "")
+    return Told(
+        out=os.path.abspath(out),
+        workspace=os.path.abspath(environ.get("GPURUN_WORKSPACE") or os.getcwd()),
+        attempt=int(attempt) if attempt.isdigit() else 1,
+        resume=environ.get("GPURUN_RESUME") or None,
+    )

@@ -1,0 +1,194 @@
+"""A job as the wrapper starts it, without a host: the plugin last on its path, and an out/ and a workspace of its own.
+
+Trainings are forked off a process that has imported Lightning; what DDP starts beside is started anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+PLUGIN = REPOSITORY / "gpurun" / "agent" / "plugin"
+SCRIPTS = Path(__file__).parent / "scripts"
+
+
+class Zygote:
+    """See zygote.py."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).parent / "zygote.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
+        )
+        self.numbers = count()
+        self.exits: dict[int, int] = {}
+
+    def fork(self, **order: Any) -> Training:
+        assert self.process.stdin is not None
+        number = next(self.numbers)
+        print(json.dumps({"number": number, **order}), file=self.process.stdin, flush=True)
+        told = self.hear()
+        while told["number"] != number:
+            told = self.hear()
+        return Training(self, number, told["pid"], Path(order["log"]))
+
+    def hear(self) -> dict[str, int]:
+        assert self.process.stdout is not None
+        told: dict[str, int] = json.loads(self.process.stdout.readline())
+        if "exit" in told:
+            self.exits[told["number"]] = told["exit"]
+        return told
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(30)
+
+
+@dataclass
+class Training:
+    """A process that trains."""
+
+    zygote: Zygote
+    number: int
+    pid: int
+    log: Path
+
+    def wait(self) -> int:
+        while self.number not in self.zygote.exits:
+            self.zygote.hear()
+        return self.zygote.exits[self.number]
+
+    def signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.signal(signal.SIGKILL)
+        self.wait()
+
+
+@dataclass
+class Job:
+    """One run. Each `train` is an attempt; `with_plugin=False` is the same script by hand."""
+
+    folder: Path
+    zygote: Zygote
+    with_plugin: bool = True
+    attempts: int = 0
+    said: str = ""
+    started: list[Training] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for part in (self.out, self.workspace):
+            part.mkdir(parents=True)
+
+    @property
+    def out(self) -> Path:
+        return self.folder / "out"
+
+    @property
+    def workspace(self) -> Path:
+        return self.folder / "workspace"
+
+    def start(self, *command: str, resume: str | None = None) -> Training:
+        """A script of ours by its name, or a path, with its arguments."""
+        self.attempts += 1
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+        environment["TMPDIR"] = str(self.workspace / ".gpurun" / "tmp")
+        Path(environment["TMPDIR"]).mkdir(parents=True, exist_ok=True)
+        if self.with_plugin:
+            environment |= {
+                "PYTHONPATH": os.pathsep.join([str(self.workspace), str(PLUGIN)]),
+                "GPURUN_OUT": str(self.out),
+                "GPURUN_WORKSPACE": str(self.workspace),
+                "GPURUN_ATTEMPT": str(self.attempts),
+                **({"GPURUN_RESUME": str(self.workspace / resume)} if resume else {}),
+            }
+        script, *arguments = command
+        training = self.zygote.fork(
+            script=str(SCRIPTS / script),
+            arguments=arguments,
+            cwd=str(self.workspace),
+            environment=environment,
+            log=str(self.out / f"log.{self.attempts}"),
+        )
+        self.started.append(training)
+        return training
+
+    def train(self, *command: str, resume: str | None = None, code: int = 0) -> str:
+        """Until its end; everything that it printed."""
+        training = self.start(*command, resume=resume)
+        ended = training.wait()
+        self.said = training.log.read_text()
+        assert ended == code, self.said
+        return self.said
+
+    def progress(self) -> list[dict[str, Any]]:
+        return self.lines("progress.jsonl")
+
+    def ledger(self) -> dict[str, dict[str, Any]]:
+        """The newest line of each path, as the agent takes it."""
+        found = {line["path"]: line for line in self.lines("checkpoints.jsonl")}
+        return {path: line for path, line in found.items() if not line.get("removed")}
+
+    def lines(self, name: str) -> list[dict[str, Any]]:
+        path = self.out / name
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def stopped(self) -> dict[str, Any]:
+        told: dict[str, Any] = json.loads((self.out / "stopped.json").read_text())
+        return told
+
+    def go_on(self, *command: str) -> str:
+        """The next attempt, from where a stop left off: what the agent does."""
+        (self.out / "stop").unlink(missing_ok=True)
+        return self.train(*command, resume=self.stopped()["checkpoint"])
+
+    def weights(self) -> str:
+        return (self.workspace / "weights").read_text()
+
+    def seen(self, rank: int = 0) -> list[str]:
+        return (self.workspace / f"seen-{rank}").read_text().splitlines()
+
+
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Zygote]:
+    made = Zygote()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def job(tmp_path: Path, zygote: Zygote) -> Iterator[Callable[..., Job]]:
+    made: list[Job] = []
+
+    def make(name: str = "job", *, with_plugin: bool = True) -> Job:
+        made.append(Job(tmp_path / name, zygote, with_plugin))
+        return made[-1]
+
+    yield make
+    for training in [training for one in made for training in one.started]:
+        if training.number not in zygote.exits:
+            training.kill()
+
+
+def until(met: Callable[[], object], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not met():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.02)

@@ -1,0 +1,70 @@
+"""A stop: when it is seen, what is written meanwhile and after, and how the job ends. That it loses nothing: test_resume.py."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+from collections.abc import Callable
+
+from tests.plugin.conftest import Job, until
+
+Make = Callable[..., Job]
+
+
+def test_a_save_in_progress_is_told_until_the_checkpoint_is_whole(job: Make) -> None:
+    training = job()
+    process = training.start("slow_save.py")
+    until(lambda: len(training.progress()) > 1)
+    (training.out / "stop").touch()
+    until(lambda: list((training.workspace / "gpurun-stop").glob("*.ckpt")))
+    assert (training.out / "saving").exists()  # it takes 0.3 s
+    assert not (training.out / "stopped.json").exists()
+    assert process.wait() == 0
+    assert not (training.out / "saving").exists()
+    stopped = training.stopped()
+    content = (training.workspace / stopped["checkpoint"]).read_bytes()
+    assert training.ledger()[stopped["checkpoint"]]["sha256"] == hashlib.sha256(content).hexdigest()
+    assert stopped["attempt"] == 1
+
+
+def test_a_signal_that_gpurun_did_not_send_saves_too_and_is_no_success(job: Make) -> None:
+    training = job()
+    process = training.start("train.py", "--epochs", "400", "--sleep", "0.02", "--handler")
+    until(lambda: len(training.progress()) > 1)
+    process.signal(signal.SIGTERM)
+    assert process.wait() == 143
+    assert training.stopped()["why"] == "SIGTERM"
+    assert (training.workspace / training.stopped()["checkpoint"]).exists()
+    assert "their own handler" in process.log.read_text()
+
+
+def test_an_accumulated_step_is_brought_to_its_end(job: Make) -> None:
+    training = job()
+    training.train("train.py", "--accumulate", "4", "--stop-at", "4")
+    assert training.stopped()["step"] == 2
+    assert len(training.seen()) == 8
+
+
+def test_a_disk_that_is_full_ends_the_job_all_the_same(job: Make) -> None:
+    training = job()
+    (training.workspace / "gpurun-stop").write_text("in the way")
+    said = training.train("train.py", "--stop-at", "4")
+    assert "nothing could be saved" in said
+    assert (training.stopped()["checkpoint"], training.stopped()["step"]) == (None, 5)
+
+
+def test_a_validation_of_its_own_ends_without_a_checkpoint(job: Make) -> None:
+    training = job()
+    process = training.start("evaluate.py")
+    until(lambda: len(training.progress()) > 0)
+    (training.out / "stop").touch()
+    assert process.wait() == 0
+    assert training.stopped()["checkpoint"] is None
+
+
+def test_data_without_an_order_is_said_to_be_inexact(job: Make) -> None:
+    training = job()
+    training.train("train.py", "--sampler", "stream", "--no-validation", "--stop-at", "13")
+    said = training.go_on("train.py", "--sampler", "stream", "--no-validation")
+    assert said.count("its data has no order that can be found again") == 1
+    assert "fit ended after" in said
