@@ -9,7 +9,6 @@ import os
 import socket
 import stat
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -263,16 +262,28 @@ def test_idle_services_end_by_themselves(laptop: Laptop, jobs: Jobs, project: Pa
         assert jobs.until_ended(run) == ("succeeded", "exit", 0)
 
 
-def test_a_terminal_that_is_forgotten_in_jupyter_ends_with_it(laptop: Laptop, jobs: Jobs, project: Path) -> None:
-    (project / "gpurun.toml").write_text('idle = "6s"\n')
+TERMINAL = """
+const answer = await fetch('/api/terminals', {method: 'POST', headers: {
+    'X-XSRFToken': document.cookie.match(/_xsrf=([^;]*)/)[1]}})
+const socket = new WebSocket(`ws://${location.host}/terminals/websocket/${(await answer.json()).name}`)
+await new Promise(resolve => { socket.onmessage = resolve })
+socket.send(JSON.stringify(['stdin', arguments[0] + '\\r']))
+await new Promise(resolve => setTimeout(resolve, 1000))
+return answer.status
+"""
+
+
+def test_a_terminal_in_which_something_runs_is_no_idleness(
+    laptop: Laptop, jobs: Jobs, project: Path, page: Browser
+) -> None:
+    (project / "gpurun.toml").write_text('idle = "5s"\n')
     with tunnel(laptop, "-H", "ada", "--jupyter", "-g", "0", cwd=project) as opened:
-        base, token = opened.url("Jupyter").split("/lab?token=")
-        asked = urllib.request.Request(f"{base}/api/terminals", method="POST")
-        asked.add_header("Authorization", f"token {token}")
-        with urllib.request.urlopen(asked, timeout=20) as answer:
-            assert json.loads(answer.read())["name"] == "1"
-        assert opened.process.wait(timeout=150) == 0
-    assert jobs.until_ended(opened.doors["Jupyter"]["run"]) == ("succeeded", "exit", 0)
+        page.open(opened.url("Jupyter"))
+        assert page.script(f"return (async function () {{{TERMINAL}}}).apply(null, arguments)", "sleep 25") == 200
+        page.open("about:blank")
+        time.sleep(18)
+        assert jobs.record(opened.doors["Jupyter"]["run"])["state"] == "running"
+        assert opened.process.wait(timeout=90) == 0
 
 
 def test_a_service_that_dies_is_told_and_started_anew(laptop: Laptop, jobs: Jobs, project: Path) -> None:

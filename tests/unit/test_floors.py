@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "gpurun"
 AGENT = PACKAGE / "agent"
 SHARED = {f"gpurun.agent{module}" for module in ("", ".vocabulary", ".manifest", ".ledger", ".files")}
-SERVED = {"told", "tensorboard", "werkzeug", "jupyterlab", "torch", "shell_service", "jupyter_server_terminals"}
+SERVED = {"told", "tensorboard", "werkzeug", "jupyterlab", "jupyter_server", "torch"}
 TRAINED = {"lightning", "pytorch_lightning", "torch", "numpy"}
 AGENT_MODULES = sorted(AGENT.rglob("*.py"))
 LAPTOP_MODULES = sorted(path for path in PACKAGE.rglob("*.py") if AGENT not in path.parents)

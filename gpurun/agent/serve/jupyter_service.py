@@ -5,7 +5,6 @@ import json
 import os
 from typing import Any, List
 
-from shell_service import computes
 from told import fresh_socket, only_installed, told
 
 
@@ -19,31 +18,31 @@ def leave_out_news(folder: str) -> None:
     os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(path for path in paths if path)
 
 
-def close_terminals_at_their_prompts_alone() -> None:
-    """Jupyter takes a terminal that says nothing for idle; something may compute in it."""
-    from jupyter_server_terminals.terminalmanager import TerminalManager
-
-    close = TerminalManager._cull_inactive_terminal
-
-    async def close_at_prompt(self: Any, name: str) -> None:
-        terminal = self.terminals.get(name)
-        if terminal is None or not computes(["/proc/%d" % pid for pid in with_children(terminal.ptyproc.pid)]):
-            await close(self, name)
-
-    TerminalManager._cull_inactive_terminal = close_at_prompt
-
-
-def with_children(pid: int) -> List[int]:
-    """The process, and those that it has started."""
-    found = [pid]
+def children(pid: int) -> List[int]:
+    """The processes that it has started and that still live."""
+    found = []
     for path in glob.glob("/proc/[0-9]*/stat"):
         try:
             with open(path, "rb") as file:
-                if int(file.read().rpartition(b")")[2].split()[1]) == pid:
-                    found.append(int(path.split("/")[2]))
+                state, parent = file.read().rpartition(b")")[2].split()[:2]
         except OSError:  # it has just ended
             continue
+        if int(parent) == pid and state not in (b"Z", b"X"):
+            found.append(int(path.split("/")[2]))
     return found
+
+
+def stay_while_a_terminal_computes() -> None:
+    """Jupyter counts kernels as use, and nothing that runs in a terminal, silent as that may be."""
+    from jupyter_server.serverapp import ServerApp
+
+    end = ServerApp.shutdown_no_activity
+
+    def end_if_idle(app: Any) -> None:
+        if not any(children(shell) for shell in children(os.getpid())):
+            end(app)
+
+    ServerApp.shutdown_no_activity = end_if_idle
 
 
 def main() -> None:
@@ -55,13 +54,12 @@ def main() -> None:
     os.environ["JUPYTER_RUNTIME_DIR"] = runtime
     leave_out_news(os.path.join(runtime, "config"))
     only_installed()
-    close_terminals_at_their_prompts_alone()
+    stay_while_a_terminal_computes()
     from jupyterlab.labapp import LabApp
 
     with open(service["token_file"]) as file:
         token = file.read().strip()
     idle = int(service["idle"])
-    look_every = max(1, min(60, idle // 4))
     options = {
         "ServerApp.sock": fresh_socket(sockets, "jupyter"),
         "ServerApp.sock_mode": "0600",
@@ -74,9 +72,7 @@ def main() -> None:
         # A kernel that computes is never ended; one that idles is, though a forgotten browser tab holds on to it.
         "MappingKernelManager.cull_idle_timeout": idle,
         "MappingKernelManager.cull_connected": True,
-        "MappingKernelManager.cull_interval": look_every,
-        "TerminalManager.cull_inactive_timeout": idle,
-        "TerminalManager.cull_interval": look_every,
+        "MappingKernelManager.cull_interval": max(1, min(60, idle // 4)),
         "ServerApp.shutdown_no_activity_timeout": idle,
     }
     LabApp.app_name = service["title"]

@@ -1,4 +1,4 @@
-"""What of Jupyter's terminals computes; Jupyter itself is tried in the lab."""
+"""What of Jupyter's service is ours to try without Jupyter: whether something runs in one of its terminals."""
 
 from __future__ import annotations
 
@@ -19,18 +19,21 @@ from tests.unit.agent.serve.conftest import until
 def module(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.syspath_prepend(services.PROGRAMS)
     yield importlib.import_module("jupyter_service")
-    for name in ("jupyter_service", "shell_service", "told"):
+    for name in ("jupyter_service", "told"):
         sys.modules.pop(name, None)
 
 
-@pytest.mark.parametrize(
-    ("command", "computing"), [("read line; true", False), ("sleep 60; true", True), ("exec sleep 60", True)]
-)
-def test_a_shell_at_its_prompt_does_not_compute(module: Any, command: str, *, computing: bool) -> None:
-    def computes() -> bool:
-        return bool(module.computes([f"/proc/{pid}" for pid in module.with_children(shell.pid)]))
-
-    with subprocess.Popen(["sh", "-c", command], stdin=subprocess.PIPE) as shell:
-        until(lambda: computes() is computing)
-        for pid in module.with_children(shell.pid):
-            os.kill(pid, 9)
+def test_the_children_of_a_shell_are_those_that_live(module: Any) -> None:
+    with subprocess.Popen(
+        ["sh", "-c", "sleep 60 & echo; read line; kill $!; wait; read line"], stdin=-1, stdout=-1
+    ) as shell:
+        assert shell.stdin is not None
+        assert shell.stdout is not None
+        shell.stdout.readline()
+        assert len(module.children(shell.pid)) == 1
+        assert shell.pid in module.children(os.getpid())
+        shell.stdin.write(b"\n")
+        shell.stdin.flush()
+        until(lambda: module.children(shell.pid) == [])
+        shell.stdin.write(b"\n")
+        shell.stdin.close()
