@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from gpurun import index
 from gpurun.agent import ledger
@@ -138,7 +138,7 @@ def _sound(line: Mapping[str, Any]) -> Entry | None:
     return told | ({"attempt": line["attempt"]} if type(line.get("attempt")) is int else {})
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 

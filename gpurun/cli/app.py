@@ -45,7 +45,7 @@ VERBS = {
     verb.name: verb
     for verb in (
         Verb("Runs", "submit", "Send the project to a host and start a script or job file there"),
-        Verb("Runs", "ps", "List runs: state, GPUs, since when, where"),
+        Verb("Runs", "ps", "List runs: state, GPUs, since when, how far"),
         Verb("Runs", "status", "One run in full: what it waits for, or why it failed"),
         Verb("Runs", "logs", "What a run printed; -f follows it"),
         Verb("Runs", "wait", "Wait until runs have ended; ends with the job's exit code"),
