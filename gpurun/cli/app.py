@@ -76,6 +76,7 @@ newest run of this project.
 
 Exit codes:
   N    the job's own, with submit -f, wait and status --exit-code
+  1    fetch --best, --last and which: there is no such checkpoint or run
   2    wrong use or configuration
   3    host check --gpu: the host has no GPU
   124  wait: the time was over first
