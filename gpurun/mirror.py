@@ -8,7 +8,6 @@ lie: only what has the shape of an entry is taken.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -24,6 +23,7 @@ from gpurun.agent.ledger import Entry
 MOST = 5000  # checkpoints of one run; the oldest go first
 _SUFFIX = ".ledger"
 _LONGEST = 4096  # characters of a text in an entry
+_LATEST = 1e11  # unix seconds that a clock can show
 _TEXTS, _NUMBERS, _FLAGS = ("monitor", "mode"), ("t", "epoch", "step", "value"), ("best", "last")
 
 
@@ -133,13 +133,16 @@ def _sound(line: Mapping[str, Any]) -> Entry | None:
         return None
     told: Entry = {"path": path, "sha256": sha256, "size": size, "attempt": 1, "gone": False, "complete": True}
     told |= {key: line[key] for key in _NUMBERS if is_number(line.get(key))}
+    if not 0 <= told.get("t", 0) < _LATEST:
+        del told["t"]
     told |= {key: line[key] for key in _TEXTS if isinstance(line.get(key), str) and len(line[key]) <= _LONGEST}
     told |= {key: line.get(key) is True for key in _FLAGS}
     return told | ({"attempt": line["attempt"]} if type(line.get("attempt")) is int else {})
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    """A number that can be shown: JSON knows larger ones than a float."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e300 < value < 1e300
 
 
 def best(run: str) -> Entry | None:

@@ -124,6 +124,14 @@ def _place(told: Record) -> str:
     return f" ({', '.join(known)})" if known else ""
 
 
+def code(project: str | None, git: Record | None) -> str:
+    """`vision at c0ffee1234 (main, with uncommitted changes)`."""
+    if not git or not git.get("commit"):
+        return project or ""
+    changes = ", with uncommitted changes" if git.get("dirty") else ""
+    return f"{project} at {git['commit'][:10]} ({git.get('branch') or 'no branch'}{changes})"
+
+
 def gpus(record: Record) -> str:
     """`0,1`, or what it asked for while it has none."""
     held = record.get("gpus") or []

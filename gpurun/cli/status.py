@@ -123,12 +123,7 @@ def _lines(answer: dict[str, Any], entry: Any) -> list[tuple[str, str]]:
 
 
 def _project(job: dict[str, Any]) -> str:
-    git = job.get("git") or {}
-    name = str(job.get("project", {}).get("name", ""))
-    if not git.get("commit"):
-        return name
-    changes = ", with uncommitted changes" if git.get("dirty") else ""
-    return f"{name} at {git['commit'][:10]} ({git.get('branch') or 'no branch'}{changes})"
+    return describe.code(job.get("project", {}).get("name"), job.get("git"))
 
 
 def _attempt(record: dict[str, Any]) -> str:

@@ -115,9 +115,11 @@ def test_lines_that_are_no_entries_are_passed_over(bad: dict[str, Any]) -> None:
 
 
 def test_what_has_the_wrong_type_is_left_out() -> None:
-    mirror.update(answer(line("a.ckpt", value="nan", step=True, epoch=float("nan"), monitor=3, attempt="2", best=1)))
+    mirror.update(
+        answer(line("a.ckpt", value="nan", step=True, epoch=float("nan"), monitor=3, attempt="2", best=1, t=1e200))
+    )
     (entry,) = mirror.of(RUN).entries
-    assert {"value", "step", "epoch", "monitor"} & set(entry) == set()
+    assert {"value", "step", "epoch", "monitor", "t"} & set(entry) == set()
     assert (entry["attempt"], entry["best"]) == (1, False)
 
 

@@ -42,7 +42,7 @@ def test_what_an_earlier_attempt_told_says_nothing_of_this_one() -> None:
 
 
 def test_metrics_are_numbers_or_left_out() -> None:
-    told = {"val_loss": 0.0123456789, "acc": 1, "bad": None, "worse": "x", "nan": float("nan")}
+    told = {"val_loss": 0.0123456789, "acc": 1, "bad": None, "worse": "x", "nan": float("nan"), "huge": 10**400}
     assert training.metrics({**record(), "metrics": told}) == "val_loss 0.012346, acc 1"
     assert training.metrics(record()) == "val_loss 0.012346"
 
