@@ -47,6 +47,7 @@ VERBS = {
         Verb("Runs", "submit", "Send the project to a host and start a script or job file there"),
         Verb("Runs", "ps", "List runs: state, GPUs, since when, how far"),
         Verb("Runs", "status", "One run in full: what it waits for, or why it failed"),
+        Verb("Runs", "compare", "Arguments, code, environment and metrics of runs, side by side"),
         Verb("Runs", "logs", "What a run printed; -f follows it"),
         Verb("Runs", "wait", "Wait until runs have ended; ends with the job's exit code"),
         Verb("Runs", "stop", "End runs: ask first, kill when the grace time is over"),
