@@ -24,7 +24,7 @@ from gpurun.transfer import keep_on
 if TYPE_CHECKING:
     from gpurun.wire import Wire
 
-TRIES = 4  # for a file that is written anew while it comes
+TRIES = 5  # for a file that is written anew while it comes
 BEST, LAST = "best", "last"
 
 
@@ -53,11 +53,11 @@ def fetch_checkpoint(wire: Wire, run: str, which: str, to: Path, *, report: Repo
             item = _item(entry, wire.host)
             if destination.is_current(item) and destination.state[item.to]["sha256"] == entry["sha256"]:
                 return Came(run, destination.root / destination.state[item.to]["at"], entry, unchanged=True)
-            came = _pull(wire, destination, item, str(entry["folder"]), report)
+            came, said = _pull(wire, destination, item, str(entry["folder"]), report)
             if came is not None and came.sha256 == entry["sha256"]:
                 return Came(run, _place(destination, item, came), entry, unchanged=False)
             destination.discard(item.path)
-    raise _another(run, entry)
+    raise _another(run, entry, said)
 
 
 def fetch_checkpoint_as(wire: Wire, run: str, which: str, file: Path, *, replace: bool, report: Report) -> Came:
@@ -119,8 +119,8 @@ def _lies(host: str) -> HostError:
     )
 
 
-def _pull(wire: Wire, destination: Destination, item: Item, folder: str, report: Report) -> Arrived | None:
-    """Bring it into staging; its hash. None when it is gone again."""
+def _pull(wire: Wire, destination: Destination, item: Item, folder: str, report: Report) -> tuple[Arrived | None, str]:
+    """Bring it into staging; its hash, None when it is gone again or was cut short meanwhile, and what rsync complained of."""
     if item.size - destination.staged_bytes() > destination.free():
         raise no_room(destination.root, item.size)
     report.say(f"fetching {item.to}")
@@ -135,11 +135,13 @@ def _pull(wire: Wire, destination: Destination, item: Item, folder: str, report:
                 dropped=lambda: report.say("the connection broke off; going on"),
                 accept=(0, 24),
             )
-            return arrivals.finish().get(item.path)
+            return arrivals.finish().get(item.path), ""
     except rsync.RsyncError as error:
         if error.meaning == rsync.DISK_FULL:
             raise no_room(destination.root, item.size) from error
-        raise
+        if error.meaning != rsync.PARTIAL:
+            raise
+        return None, error.what.splitlines()[1]
 
 
 def _place(destination: Destination, item: Item, came: Arrived) -> Path:
@@ -155,10 +157,11 @@ def _place(destination: Destination, item: Item, came: Arrived) -> Path:
     return destination.root / placed.at
 
 
-def _another(run: str, entry: Mapping[str, Any]) -> GpurunError:
+def _another(run: str, entry: Mapping[str, Any], said: str) -> GpurunError:
+    why = f"it could not be read: {said}" if said else "another SHA-256 came"
     return GpurunError(
-        f"{entry['path']} of {run} is not what its ledger tells: another SHA-256 came, {TRIES} times",
-        f"Somebody writes to it past the training. As it is: gpurun fetch {run} --only '{entry['as']}'",
+        f"{entry['path']} of {run} is not what its ledger tells: {why}, {TRIES} times",
+        f"It is written to all the time, or past the training. As it is: gpurun fetch {run} --only '{entry['as']}'",
         where=f"told: {entry['sha256']}",
         code="not_as_told",
     )

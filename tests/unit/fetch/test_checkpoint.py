@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from gpurun import mirror
+from gpurun import mirror, rsync
 from gpurun.agent.verbs import checkpoint as verb
 from gpurun.errors import GpurunError, HostError, UsageError
+from gpurun.fetch import checkpoint
 from gpurun.fetch.checkpoint import _item, fetch_checkpoint, fetch_checkpoint_as
 from gpurun.fetch.report import Report
 from tests.unit.agent.test_checkpoints import note, save
@@ -60,6 +61,22 @@ def test_one_that_is_written_anew_while_it_comes_is_taken_when_the_ledger_tells_
 
     assert fetch(run, "last", sleep=sleep).entry["step"] == 20
     assert (run.files(), len(slept)) == ({"last.ckpt": NEW}, 1)
+
+
+def test_one_that_is_cut_short_while_it_is_read_is_tried_again(
+    run: FetchedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(run.job, "last.ckpt", GOOD)
+    real, failures = checkpoint.keep_on, [rsync.RsyncError(rsync.PARTIAL, "read errors\nrsync error", "demo")]
+
+    def fail_once(*args: Any, **options: Any) -> None:
+        if failures:
+            raise failures.pop()
+        real(*args, **options)
+
+    monkeypatch.setattr(checkpoint, "keep_on", fail_once)
+    fetch(run, "last", sleep=lambda _: None)
+    assert (run.files(), failures) == ({"last.ckpt": GOOD}, [])
 
 
 def test_another_content_than_the_ledger_tells_never_arrives(run: FetchedRun) -> None:
