@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -82,9 +82,21 @@ def there(run: str) -> list[Entry]:
 
 def find(sha256: str) -> list[tuple[str, Kept, Entry]]:
     """(run, what is kept of it, the entry) of every checkpoint with this content, those that are still there first."""
-    kept = [(run, of(run)) for run in _runs()]
-    found = [(run, one, entry) for run, one in kept for entry in one.entries if entry["sha256"] == sha256]
+    kept = {run: of(run) for run in _runs()}
+    found = [(run, one, entry) for run, one in kept.items() for entry in one.entries if entry["sha256"] == sha256]
+    known = {run for run, _, _ in found}
+    found += [match for match in _in_records(sha256) if match[0] not in known]
     return sorted(found, key=lambda match: (match[2]["gone"], not match[2].get("best"), match[0], match[2]["path"]))
+
+
+def _in_records(sha256: str) -> Iterator[tuple[str, Kept, Entry]]:
+    """The best and the last one of a run are in its record, which comes along where its ledger does not: with a log."""
+    for entry in index.all_runs():
+        told = (entry.record or {}).get("checkpoints") or {}
+        for name in ("best", "last"):
+            sound = _sound({**(told.get(name) or {}), "complete": True, name: True})
+            if sound is not None and sound["sha256"] == sha256:
+                yield entry.id, Kept(origin=origin(entry)), sound
 
 
 def origin(entry: index.RunEntry) -> dict[str, Any]:

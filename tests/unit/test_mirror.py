@@ -92,6 +92,15 @@ def test_it_outlives_the_run() -> None:
     assert kept.origin["command"] == ["python", "train.py"]
 
 
+def test_what_a_record_alone_tells_is_known_too() -> None:
+    """A log that is followed to its end brings the record, and no ledger."""
+    index.update([record(checkpoints={"count": 2, "best": line("a.ckpt", "a"), "last": line("b.ckpt", "b")})], "box")
+    ((run, kept, entry),) = mirror.find(sha("a"))
+    assert (run, kept.origin["project"], entry["path"], entry["best"]) == (RUN, "vision", "a.ckpt", True)
+    mirror.update(answer(line("b.ckpt", "b", step=7)))
+    assert [entry.get("step") for _, _, entry in mirror.find(sha("b"))] == [7]
+
+
 def test_runs_that_the_index_does_not_have_are_not_ours() -> None:
     mirror.update(answer(line("a.ckpt"), run="other-2222"))
     assert mirror.find(sha("a")) == []

@@ -62,19 +62,19 @@ def _with_file(run: RunPaths, entry: ledger.Entry) -> Optional[Dict[str, Any]]:
         **(checkpoints.brief(entry) or {}),
         "folder": folder,
         "name": name,
-        "as": _as_fetched(run, entry["path"]),
+        "as": _as_fetched(run, entry),
         "mtime_ns": found.st_mtime_ns,
         "ctime_ns": found.st_ctime_ns,
         "inode": found.st_ino,
     }
 
 
-def _as_fetched(run: RunPaths, path: str) -> str:
-    """Where `outputs` lets the same file go; one that came from another host beside the record."""
+def _as_fetched(run: RunPaths, entry: ledger.Entry) -> str:
+    """Where `outputs` lets the same file go, behind a link too; one that came from another host beside the record."""
     names = outputs.free_names(run.workspace, ("_gpurun", "outside"))
-    path = posixpath.normpath(path)
-    if path.startswith("/"):
-        return names["outside"] + path
-    if path.startswith(words.WORKSPACE_PRIVATE + "/"):
-        return posixpath.join(names["_gpurun"], "resume", posixpath.basename(path))
-    return path
+    inside = os.path.relpath(str(entry["file"]), os.path.realpath(run.workspace))
+    if inside.startswith(os.pardir + os.sep):
+        return names["outside"] + "/" + posixpath.normpath(str(entry["path"])).lstrip("/")
+    if inside.startswith(words.WORKSPACE_PRIVATE + os.sep):
+        return posixpath.join(names["_gpurun"], "resume", os.path.basename(inside))
+    return inside

@@ -10,9 +10,9 @@ import pytest
 from gpurun import mirror, rsync
 from gpurun.agent.verbs import checkpoint as verb
 from gpurun.errors import GpurunError, HostError, UsageError
-from gpurun.fetch import checkpoint
 from gpurun.fetch.checkpoint import _item, fetch_checkpoint, fetch_checkpoint_as
 from gpurun.fetch.report import Report
+from gpurun.transfer import keep_on
 from tests.unit.agent.test_checkpoints import note, save
 
 from .conftest import FetchedRun
@@ -67,14 +67,14 @@ def test_one_that_is_cut_short_while_it_is_read_is_tried_again(
     run: FetchedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(run.job, "last.ckpt", GOOD)
-    real, failures = checkpoint.keep_on, [rsync.RsyncError(rsync.PARTIAL, "read errors\nrsync error", "demo")]
+    failures = [rsync.RsyncError(rsync.PARTIAL, "read errors\nrsync error", "demo")]
 
     def fail_once(*args: Any, **options: Any) -> None:
         if failures:
             raise failures.pop()
-        real(*args, **options)
+        keep_on(*args, **options)
 
-    monkeypatch.setattr(checkpoint, "keep_on", fail_once)
+    monkeypatch.setattr("gpurun.fetch.checkpoint.keep_on", fail_once)
     fetch(run, "last", sleep=lambda _: None)
     assert (run.files(), failures) == ({"last.ckpt": GOOD}, [])
 
@@ -128,6 +128,16 @@ def test_one_outside_the_workspace(run: FetchedRun, tmp_path: Path) -> None:
     elsewhere.write_bytes(GOOD)
     note(run.job, str(elsewhere), GOOD)
     assert fetch(run, "last").file == run.to / f"outside{elsewhere}"
+
+
+def test_a_link_to_another_checkpoint_is_that_one(run: FetchedRun) -> None:
+    """As `save_last="link"` makes it. A fetch of everything makes the link, and finds no file in its place."""
+    save(run.job, "checkpoints/a.ckpt", GOOD, step=10)
+    (run.job.root / "workspace/checkpoints/last.ckpt").symlink_to("a.ckpt")
+    note(run.job, "checkpoints/last.ckpt", GOOD, step=10, t=200.0)
+    assert fetch(run, "last").file == run.to / "checkpoints/a.ckpt"
+    assert run.fetch().whole
+    assert (run.to / "checkpoints/last.ckpt").readlink() == Path("a.ckpt")
 
 
 def test_one_that_came_from_another_host_lies_beside_the_record(run: FetchedRun) -> None:
