@@ -30,7 +30,7 @@ NARROWEST = 12  # columns of one run on a terminal
 def compare(
     run: Annotated[
         list[str],
-        typer.Argument(metavar="RUN RUN...", help="Two or more.", autocompletion=complete.runs, show_default=False),
+        typer.Argument(metavar="RUN", help="Two or more.", autocompletion=complete.runs, show_default=False),
     ],
     diff: Annotated[bool, typer.Option("--diff", help="Only what is not the same in all.")] = False,
     as_json: options.Json = False,

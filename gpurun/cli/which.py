@@ -28,7 +28,7 @@ gpurun which ~/models/*.ckpt --json"""
 
 
 def which(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Checkpoints, under whatever name.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Checkpoints, under whatever name.")],
     as_json: options.Json = False,
 ) -> int:
     """Say which run a checkpoint came from: commit, arguments, step and metric.
