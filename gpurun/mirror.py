@@ -29,7 +29,8 @@ _TEXTS, _NUMBERS, _FLAGS = ("monitor", "mode"), ("t", "epoch", "step", "value"),
 
 @dataclass
 class Kept:
-    """Of one run: `read`, bytes of the ledger by the host's id; `entries`, of which those with `gone` are there no more.
+    """Of one run: `read`, bytes of the ledger by the host's id; `entries`, each with the `host` that told of it; those
+    with `gone` are there no more.
 
     `origin` is what `which` tells of the run when the index has forgotten it.
     """
@@ -47,11 +48,11 @@ def question(runs: Iterable[str]) -> dict[str, Any]:
 def take_in(answer: Mapping[str, Any], host: str) -> None:
     """Keep what `host` answered about runs: their records, and what is new of their ledgers."""
     index.update(answer["runs"] if "runs" in answer else [answer["run"]], host)
-    update(answer)
+    update(answer, host)
 
 
-def update(answer: Mapping[str, Any]) -> None:
-    """Keep the ledgers of an answer to a `question`, of runs that the index has."""
+def update(answer: Mapping[str, Any], host: str) -> None:
+    """Keep the ledgers of an answer of `host` to a `question`, of runs that the index has."""
     for run, piece in (answer.get("ledgers") or {}).items():
         entry = index.find(run)
         if entry is None:
@@ -60,7 +61,7 @@ def update(answer: Mapping[str, Any]) -> None:
         if piece["from"] > kept.read.get(piece["host_id"], 0):
             continue  # another gpurun wrote meanwhile, or the file is gone: the next contact brings it
         kept.read[piece["host_id"]] = piece["to"]
-        kept.entries = fold(kept.entries, piece["lines"])[-MOST:]
+        kept.entries = fold(kept.entries, piece["lines"], host)[-MOST:]
         kept.origin = origin(entry)
         index.folder().mkdir(parents=True, exist_ok=True, mode=0o700)
         write_atomically(str(_file(run)), json.dumps(asdict(kept)).encode(), 0o600)
@@ -96,7 +97,7 @@ def _in_records(sha256: str) -> Iterator[tuple[str, Kept, Entry]]:
         for name in ("best", "last"):
             sound = _sound({**(told.get(name) or {}), "complete": True, name: True})
             if sound is not None and sound["sha256"] == sha256:
-                yield entry.id, Kept(origin=origin(entry)), sound
+                yield entry.id, Kept(origin=origin(entry)), {**sound, "host": entry.host}
 
 
 def origin(entry: index.RunEntry) -> dict[str, Any]:
@@ -114,10 +115,10 @@ def origin(entry: index.RunEntry) -> dict[str, Any]:
     }
 
 
-def fold(entries: Iterable[Entry], lines: Iterable[Mapping[str, Any]]) -> list[Entry]:
-    """`entries` after these lines of the ledger, in the order in which they were told."""
-    known = {(entry["path"], entry["sha256"]): entry for entry in entries}
-    current = {entry["path"]: entry for entry in known.values() if not entry["gone"]}
+def fold(entries: Iterable[Entry], lines: Iterable[Mapping[str, Any]], host: str) -> list[Entry]:
+    """`entries` after these lines of the ledger on `host`, in the order in which they were told."""
+    known = {(entry["host"], entry["path"], entry["sha256"]): entry for entry in entries}
+    current = {entry["path"]: entry for entry in known.values() if entry["host"] == host and not entry["gone"]}
     for line in lines:
         path = line.get("path")
         if line.get("removed") is True and isinstance(path, str) and path in current:
@@ -125,7 +126,8 @@ def fold(entries: Iterable[Entry], lines: Iterable[Mapping[str, Any]]) -> list[E
         entry = _sound(line)
         if entry is None:
             continue
-        key = (entry["path"], entry["sha256"])
+        entry["host"] = host
+        key = (host, entry["path"], entry["sha256"])
         before = current.get(entry["path"])
         if before is not None:
             before["gone"] = True
@@ -158,11 +160,8 @@ def is_number(value: Any) -> TypeGuard[float]:
 
 
 def best(run: str) -> Entry | None:
+    """Of all hosts that the run was on."""
     return ledger.best(there(run))
-
-
-def last(run: str) -> Entry | None:
-    return ledger.last(there(run))
 
 
 def _file(run: str) -> Path:

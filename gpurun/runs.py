@@ -107,7 +107,7 @@ def list_runs(which: Sequence[Host], request: dict[str, Any]) -> list[HostRuns]:
         answer["runs"] = [r for r in answer["runs"] if not index.is_left_behind(index.find(r["id"]), r)]
         mine = getpass.getuser()
         index.update([r for r in answer["runs"] if r["owner"] == mine or r["id"] in known_ids], host.name)
-        mirror.update(answer)
+        mirror.update(answer, host.name)
         return HostRuns(host.name, answer, None, ours)
 
     with ThreadPoolExecutor(max_workers=max(len(which), 1)) as pool:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpurun.cli import output, training
+from gpurun.cli import describe, output, training
 from gpurun.errors import GpurunError, UsageError
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def fetch_each(
             code = error.exit_code
             continue
         output.say(f"{entry.id}: {_judged(came)}")
+        _tell_of_better(entry, which, came)
         results.append(came)
     if as_json:
         output.json({"checkpoints": [_as_json(came) for came in results]})
@@ -67,6 +68,15 @@ def _one(
         return fetch_checkpoint(wire, entry.id, which, folder(entry), report=report)
     except OSError as error:
         raise explained(error, to or folder(entry)) from error
+
+
+def _tell_of_better(entry: RunEntry, which: str, came: Came) -> None:
+    """A run that went on on another host may have left its best one behind."""
+    from gpurun import mirror
+
+    best = mirror.best(entry.id) if which == "best" else None
+    if best is not None and best["host"] != entry.host and best["sha256"] != came.entry["sha256"]:
+        output.warn(f"the best of all is on {best['host']}, which {entry.id} went on from: {describe.checkpoint(best)}")
 
 
 def _is_file(to: Path) -> bool:

@@ -97,7 +97,7 @@ def _run(run: str, kept: Kept, entry: Entry) -> str:
     known = index.find(run)
     state = "removed since" if known is None else describe.state({"state": known.state, **(known.record or {})})
     attempt = f", attempt {entry['attempt']}" if entry["attempt"] > 1 else ""
-    return f"{run}{attempt} on {known.host if known else kept.origin.get('host')}, {state}"
+    return f"{run}{attempt} on {entry['host']}, {state}"
 
 
 def _saved(entry: Entry) -> str:

@@ -24,7 +24,7 @@ def folder(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(folder)
     index.update([record(args=["--lr", "1e 3"], command=["python", "train.py", "--lr", "1e 3"])], "box")
     best = line("checkpoints/a.ckpt", "weights", best=True, attempt=2, **JUDGED)
-    mirror.update(answer(best, line("checkpoints/last.ckpt", "weights", **JUDGED)))
+    mirror.update(answer(best, line("checkpoints/last.ckpt", "weights", **JUDGED)), "box")
     return folder
 
 
