@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from gpurun import healing, index
+from gpurun import healing, index, mirror
 from gpurun.agent import vocabulary as words
 from gpurun.errors import ContactLost, HostUnreachable
 
@@ -114,14 +114,14 @@ def watch(
     `show` gets each answer. Raises as `show_log` does.
     """
     began = time.monotonic()
-    answer = wire.ask("status", {"run": run})
+    answer = wire.ask("status", {"run": run, **mirror.question([run])})
     within = healing.connect_within(time.monotonic() - began)
 
     def ask(wire: Wire, within: float | None) -> dict[str, Any]:
-        return wire.ask("status", {"run": run}, within=within)
+        return wire.ask("status", {"run": run, **mirror.question([run])}, within=within)
 
     while True:
-        index.update([answer["run"]], wire.host)
+        mirror.take_in(answer, wire.host)
         show(answer)
         if answer["run"]["state"] in words.ENDS:
             return answer

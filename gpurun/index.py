@@ -199,7 +199,7 @@ def resolve(word: str | None, project: Project | None = None) -> RunEntry:
 
 
 def remove(run_id: str) -> None:
-    """Forget a run; nothing when it is not known."""
+    """Forget a run; nothing when it is not known. What it saved stays known (gpurun/mirror.py)."""
     for suffix in (".json", ".patch"):
         (folder() / f"{run_id}{suffix}").unlink(missing_ok=True)
 

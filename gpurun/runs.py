@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gpurun import index
+from gpurun import index, mirror
 from gpurun.agent import vocabulary as words
 from gpurun.config import hosts
 from gpurun.errors import ContactLost, GpurunError, HostUnreachable, UsageError
@@ -94,11 +94,12 @@ def list_runs(which: Sequence[Host], request: dict[str, Any]) -> list[HostRuns]:
         from gpurun.wire import connect
 
         ours = tuple(entry for entry in known if entry.host == host.name)
+        asked = {**request, **mirror.question(entry.id for entry in ours if request.get("all") or not entry.ended)}
         try:
             if len(which) == 1:
-                answer = connect(host).ask("ps", request)
+                answer = connect(host).ask("ps", asked)
             else:
-                answer = connect(host, interactive=False).ask("ps", request, within=PATIENCE)
+                answer = connect(host, interactive=False).ask("ps", asked, within=PATIENCE)
         except GpurunError as error:
             return HostRuns(host.name, None, error, ours)
         known_ids = {entry.id for entry in ours}
@@ -106,6 +107,7 @@ def list_runs(which: Sequence[Host], request: dict[str, Any]) -> list[HostRuns]:
         answer["runs"] = [r for r in answer["runs"] if not index.is_left_behind(index.find(r["id"]), r)]
         mine = getpass.getuser()
         index.update([r for r in answer["runs"] if r["owner"] == mine or r["id"] in known_ids], host.name)
+        mirror.update(answer, host.name)
         return HostRuns(host.name, answer, None, ours)
 
     with ThreadPoolExecutor(max_workers=max(len(which), 1)) as pool:
@@ -114,8 +116,8 @@ def list_runs(which: Sequence[Host], request: dict[str, Any]) -> list[HostRuns]:
 
 def status(entry: RunEntry) -> dict[str, Any]:
     """The agent's answer to `status`."""
-    answer = wire_to(entry.host).ask("status", {"run": entry.id})
-    index.update([answer["run"]], entry.host)
+    answer = wire_to(entry.host).ask("status", {"run": entry.id, **mirror.question([entry.id])})
+    mirror.take_in(answer, entry.host)
     return answer
 
 
@@ -147,7 +149,8 @@ def _wait_on(host: str, ids: Sequence[str], waiting: Waiting) -> list[dict[str, 
     wire, live, done, heard = wire_to(host), list(ids), list[dict[str, Any]](), False
     while live and (seconds := waiting.left()) >= 0:
         try:
-            records = wire.ask("wait", {"runs": live, "seconds": seconds}, timeout=seconds + 15)["runs"]
+            asked = {"runs": live, "seconds": seconds, **mirror.question(live)}
+            answer = wire.ask("wait", asked, timeout=seconds + 15)
         except HostUnreachable as error:
             if not heard and not isinstance(error, ContactLost):
                 raise  # it never let us in: a wrong key does not mend itself
@@ -155,8 +158,8 @@ def _wait_on(host: str, ids: Sequence[str], waiting: Waiting) -> list[dict[str, 
             waiting.sleep(PAUSE)
             continue
         heard = True
-        index.update(records, host)
-        for record in records:
+        mirror.take_in(answer, host)
+        for record in answer["runs"]:
             if record["state"] in words.ENDS:
                 waiting.ended(record)
                 done.append(record)
@@ -190,7 +193,7 @@ def _remove_left(entry: RunEntry, host: str) -> int:
 def look(entries: Iterable[RunEntry]) -> None:
     """Ask the hosts how these runs are now, for the index."""
     for host, ids in by_host(entries).items():
-        index.update(wire_to(host).ask("ps", {"ids": ids}, timeout=30)["runs"], host)
+        mirror.take_in(wire_to(host).ask("ps", {"ids": ids, **mirror.question(ids)}, timeout=30), host)
 
 
 def forget(entry: RunEntry) -> None:

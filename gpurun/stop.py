@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gpurun import index, runs
+from gpurun import index, mirror, runs
 from gpurun.agent import vocabulary as words
 from gpurun.errors import ContactLost, GpurunError, UsageError
 
@@ -85,12 +85,12 @@ def _ask_again(entries: Sequence[RunEntry]) -> list[dict[str, Any]]:
     found = []
     for host, ids in runs.by_host(entries).items():
         try:
-            records = runs.wire_to(host).ask("wait", {"runs": ids, "seconds": ROUND})["runs"]
+            answer = runs.wire_to(host).ask("wait", {"runs": ids, "seconds": ROUND, **mirror.question(ids)})
         except ContactLost:
             time.sleep(ROUND)
             continue
-        index.update(records, host)
-        found += records
+        mirror.take_in(answer, host)
+        found += answer["runs"]
     return found
 
 

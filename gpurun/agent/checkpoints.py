@@ -20,7 +20,7 @@ from .paths import RunPaths
 
 __all__ = [
     "Entry", "best", "brief", "digest", "has_plugin", "in_container", "is_saving", "is_whole", "last", "ledger", "locate",
-    "looks_whole", "newest_first", "note_summary", "progress", "stopped", "summary",
+    "looks_whole", "metrics", "newest_first", "note_summary", "progress", "stopped", "summary",
 ]  # fmt: skip
 
 LONGEST_SAVING = 600.0  # seconds; what takes longer is a job that died while it saved
@@ -111,13 +111,26 @@ def _stamp(path: str) -> List[int]:
 
 def progress(run: RunPaths) -> Optional[Dict[str, Any]]:
     """The last whole line of what the plugin reports of the job's progress."""
+    return next((line for line in map(parse, reversed(_reported(run))) if line is not None), None)
+
+
+def metrics(run: RunPaths) -> Dict[str, Any]:
+    """The last value of each metric: a test knows nothing of what the fit before it logged."""
+    found: Dict[str, Any] = {}
+    for line in map(parse, _reported(run)):
+        told = line.get("metrics") if line is not None else None
+        found.update(told if isinstance(told, dict) else {})
+    return found
+
+
+def _reported(run: RunPaths) -> List[bytes]:
+    """The last whole lines of progress.jsonl."""
     try:
         with open_regular(run.progress) as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
-            whole = file.read().split(b"\n")[:-1]
+            return file.read().split(b"\n")[:-1]
     except OSError:
-        return None
-    return next((line for line in map(parse, reversed(whole)) if line is not None), None)
+        return []
 
 
 def has_plugin(run: RunPaths, attempt: int) -> bool:

@@ -28,6 +28,8 @@ def record_of(run: RunPaths) -> Dict[str, Any]:
         "owner": job.get("owner"),
         "script": job.get("script"),
         "args": job.get("args", []),
+        "command": job.get("command", []),
+        "git": _git(job),
         "state": state.state,
         "reason": state.reason,
         "message": state.message,
@@ -53,6 +55,7 @@ def record_of(run: RunPaths) -> Dict[str, Any]:
         "disk": (read_json(run.usage) or {}).get("bytes"),
         "log_bytes": _size(run.log),
         "progress": checkpoints.progress(run),
+        "metrics": checkpoints.metrics(run),
         "checkpoints": checkpoints.summary(run, state.live),
         "live": state.live,
         "stop_requested": state.stop is not None,
@@ -78,6 +81,11 @@ def find(host: HostPaths, run_id: str) -> RunPaths:
 
 def find_all(host: HostPaths, run_ids: List[str]) -> List[RunPaths]:
     return [find(host, run_id) for run_id in run_ids]
+
+
+def _git(job: Dict[str, Any]) -> Optional[Dict[str, Any]]:
+    git = job.get("git")
+    return {key: git.get(key) for key in ("commit", "branch", "dirty")} if git else None
 
 
 def _size(path: str) -> Optional[int]:

@@ -45,8 +45,9 @@ VERBS = {
     verb.name: verb
     for verb in (
         Verb("Runs", "submit", "Send the project to a host and start a script or job file there"),
-        Verb("Runs", "ps", "List runs: state, GPUs, since when, where"),
+        Verb("Runs", "ps", "List runs: state, GPUs, since when, how far"),
         Verb("Runs", "status", "One run in full: what it waits for, or why it failed"),
+        Verb("Runs", "compare", "Arguments, code, environment and metrics of runs, side by side"),
         Verb("Runs", "logs", "What a run printed; -f follows it"),
         Verb("Runs", "wait", "Wait until runs have ended; ends with the job's exit code"),
         Verb("Runs", "stop", "End runs: ask first, kill when the grace time is over"),
@@ -57,6 +58,7 @@ VERBS = {
         Verb("Runs", "prune", "Remove many: what was fetched, what is old"),
         Verb("Files", "fetch", "Bring back what runs wrote: log, metrics, checkpoints first"),
         Verb("Files", "push", "Put data into a host's lasting data folder"),
+        Verb("Files", "which", "Which run, commit and step a checkpoint came from"),
         Verb("Files", "path", "Where a run's files are, as host:/path for scp and the like"),
         Verb("Hosts", "host", "add, use, ls, rm, check, prepare, leave: the machines with the GPUs"),
         Verb("Project", "init", "Write a Lightning project that can be submitted as it is"),
@@ -76,6 +78,7 @@ newest run of this project.
 
 Exit codes:
   N    the job's own, with submit -f, wait and status --exit-code
+  1    fetch --best, --last and which: there is no such checkpoint or run
   2    wrong use or configuration
   3    host check --gpu: the host has no GPU
   124  wait: the time was over first

@@ -6,6 +6,8 @@ from typing import Any
 
 from gpurun.agent import vocabulary as words
 from gpurun.cli import output
+from gpurun.cli.training import number
+from gpurun.mirror import is_number
 
 Record = dict[str, Any]
 
@@ -111,13 +113,23 @@ def saved(record: Record) -> str:
 
 
 def checkpoint(told: Record) -> str:
-    """`checkpoints/last.ckpt (epoch 3, step 120)`."""
+    """`checkpoints/last.ckpt (epoch 3, step 120, val_loss 0.0123)`."""
     return f"{told['path']}{_place(told)}"
 
 
 def _place(told: Record) -> str:
     known = [f"{name} {told[name]}" for name in ("epoch", "step") if told.get(name) is not None]
+    if told.get("monitor") and is_number(told.get("value")):
+        known.append(f"{told['monitor']} {number(told['value'])}")
     return f" ({', '.join(known)})" if known else ""
+
+
+def code(project: str | None, git: Record | None) -> str:
+    """`vision at c0ffee1234 (main, with uncommitted changes)`."""
+    if not git or not git.get("commit"):
+        return project or ""
+    changes = ", with uncommitted changes" if git.get("dirty") else ""
+    return f"{project} at {git['commit'][:10]} ({git.get('branch') or 'no branch'}{changes})"
 
 
 def gpus(record: Record) -> str:

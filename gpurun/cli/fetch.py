@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpurun.agent import vocabulary as words
-from gpurun.cli import options, output
+from gpurun.cli import one_checkpoint, options, output
 from gpurun.errors import GpurunError, HostError, UsageError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 EXAMPLES = """\
 gpurun fetch
 gpurun fetch train-7f3k -o results --only '*.ckpt' --only metrics.csv
+gpurun fetch --best -o best.ckpt
 gpurun fetch --watch
 gpurun fetch --all"""
 
@@ -31,7 +32,12 @@ def fetch(
     run: options.Runs = None,
     to: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="DIR", help="Where to; fetched/RUN below the project unless given."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="Where to; fetched/RUN below the project unless given. [--best, --last: or a file]",
+        ),
     ] = None,
     only: Annotated[
         list[str] | None,
@@ -39,6 +45,10 @@ def fetch(
             "--only", metavar="GLOB", help="Only these files: '*.ckpt', 'logs/', '**/metrics.csv'. May repeat."
         ),
     ] = None,
+    best: Annotated[
+        bool, typer.Option("--best", help="Only the best checkpoint, by the metric that the training monitors.")
+    ] = False,
+    last: Annotated[bool, typer.Option("--last", help="Only the newest checkpoint.")] = False,
     all_runs: Annotated[
         bool, typer.Option("--all", help="Every run of this project that was not fetched yet.")
     ] = False,
@@ -50,11 +60,25 @@ def fetch(
 
     Works while a run goes on, goes on after a drop, and sends nothing twice. Caches and unchanged files of the
     project stay on the host; --only names a cache to have it. The log and the run's record are in _gpurun/, what was
-    written outside the job's working directory in outside/. Prints the folder.
+    written outside the job's working directory in outside/. Prints the folder. With --best or --last: one checkpoint,
+    which is what the training's ledger tells (by SHA-256); prints where it is and what it was judged by; ends with 1
+    when there is none.
     """
+    which = one_checkpoint.which_of(best, last, only=bool(only), watch=watch, all_runs=all_runs)
     if all_runs and run:
         raise UsageError("--all means all runs of this project, so no run goes with it", "leave out --all, or the runs")
     entries = _unfetched() if all_runs else _named(run)
+    if which is not None:
+        several = len(entries) > 1
+        return one_checkpoint.fetch_each(
+            entries,
+            which,
+            to,
+            lambda entry: _folder(entry, to, several),
+            lambda entry: _reporting(entry, yes),
+            yes=yes,
+            as_json=as_json,
+        )
     results = bring(entries, to, only=only or [], watch=watch, yes=yes)
     if as_json:
         output.json({"runs": [_as_json(result) for result in results]})

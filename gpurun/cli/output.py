@@ -36,7 +36,8 @@ from gpurun.errors import GpurunError, UsageError
 __all__ = [
     "BLUE", "BOLD", "CYAN", "DIM", "GREEN", "RED", "YELLOW", "Declined", "activity", "after_interrupt", "ago", "confirm", "cut",
     "duration", "interactive", "json", "next_step", "next_steps", "note", "out", "out_bytes", "plural", "print_error",
-    "print_traceback", "say", "say_bytes", "show_commands", "size", "steps", "styled", "table", "transfer", "visible", "warn",
+    "print_traceback", "say", "say_bytes", "show_commands", "size", "steps", "styled", "table", "table_width", "transfer",
+    "visible", "warn",
     "width", "write_bug_log",
 ]  # fmt: skip
 
@@ -124,14 +125,23 @@ def next_step(command: str, why: str = "") -> None:
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], shrink: int | None = None) -> None:
     """Aligned columns on stdout. On a terminal cells of column `shrink` are cut until a row fits."""
-    widths = [max(visible(cell) for cell in column) for column in zip(header, *rows, strict=True)]
+    widths = _widths(header, rows)
     if shrink is not None and sys.stdout.isatty():
-        over = sum(widths) + 2 * (len(widths) - 1) - width()
+        over = table_width(header, rows) - width()
         widths[shrink] = max(widths[shrink] - max(over, 0), 8)
     for index, row in enumerate((header, *rows)):
         cells = [_fit(cell, widths[at], at == len(widths) - 1) for at, cell in enumerate(row)]
         line = "  ".join(cells).rstrip()
         out(styled(line, DIM, stream=sys.stdout) if index == 0 else line)
+
+
+def table_width(header: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """Columns that a row takes when nothing is cut."""
+    return sum(_widths(header, rows)) + 2 * (len(header) - 1)
+
+
+def _widths(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max(visible(cell) for cell in column) for column in zip(header, *rows, strict=True)]
 
 
 def _fit(cell: str, room: int, last: bool) -> str:

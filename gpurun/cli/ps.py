@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpurun.agent import vocabulary as words
-from gpurun.cli import describe, options, output
+from gpurun.cli import describe, options, output, training
 
 if TYPE_CHECKING:
     from gpurun.runs import HostRuns
@@ -20,6 +20,8 @@ gpurun ps -a -H box
 gpurun ps --json"""
 
 HEADER = ["RUN", "STATE", "GPUS", "SINCE", "DISK", "HOST"]
+PROGRESS = "PROGRESS"  # stands behind SINCE where a run tells of it
+BARS = (10, 6, 0)  # columns; the longest that fits
 
 
 def ps(
@@ -107,9 +109,9 @@ def _show(
         for record in records
     ]
     if rows:
-        output.table(
-            [*HEADER, "OWNER"] if all_users else HEADER, _with_owner(rows, shown) if all_users else rows, shrink=0
-        )
+        header = [*HEADER, "OWNER"] if all_users else HEADER
+        rows = _with_owner(rows, shown) if all_users else rows
+        output.table(*_with_progress(header, rows, [record for _, records in shown for record in records]), shrink=0)
     elif any(answered.values()):
         output.note("no runs" if all_runs else "no live runs; gpurun ps -a lists those that have ended")
     if all_users:
@@ -141,6 +143,25 @@ def _row(record: dict[str, Any], host: str, *, answered: bool, now: float) -> li
 def _with_owner(rows: list[list[str]], shown: list[tuple[str, list[dict[str, Any]]]]) -> list[list[str]]:
     owners = [record.get("owner") or "-" for _, records in shown for record in records]
     return [[*row, owner] for row, owner in zip(rows, owners, strict=True)]
+
+
+def _with_progress(
+    header: list[str], rows: list[list[str]], records: list[dict[str, Any]]
+) -> tuple[list[str], list[list[str]]]:
+    """How far each training is, the bar as long as the line has room for."""
+    at = header.index("SINCE") + 1
+    wider = header, rows
+    for length in BARS:
+        bars = [training.progress_bar(record, length) if record.get("live") else "" for record in records]
+        if not any(bars):
+            return header, rows
+        wider = (
+            [*header[:at], PROGRESS, *header[at:]],
+            [[*row[:at], bar or "-", *row[at:]] for row, bar in zip(rows, bars, strict=True)],
+        )
+        if output.table_width(*wider) <= output.width():
+            break
+    return wider
 
 
 def _show_gpus(found: list[HostRuns]) -> None:

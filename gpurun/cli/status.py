@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from gpurun.agent import vocabulary as words
-from gpurun.cli import describe, options, output
+from gpurun.cli import describe, options, output, training
 from gpurun.errors import HostUnreachable
 
 EXAMPLES = """\
@@ -34,7 +34,7 @@ def status(
     as_json: options.Json = False,
 ) -> int:
     """Show one run in full: what it waits for, what it runs on, or why it failed and what may help."""
-    from gpurun import runs
+    from gpurun import mirror, runs
 
     entry = runs.resolve(run)
     try:
@@ -49,8 +49,10 @@ def status(
         _show_last_known(entry)
         raise error from None
     record = answer["run"]
+    answer.pop("ledgers", None)
     if as_json:
-        output.json({**answer, "host": entry.host, "exit": runs.exit_code(record), "hint": _hint(answer)})
+        more = {"host": entry.host, "exit": runs.exit_code(record), "hint": _hint(answer)}
+        output.json({**answer, **more, "checkpoints": mirror.there(entry.id)})
     else:
         _show(answer, entry)
     if not exit_code:
@@ -103,6 +105,8 @@ def _lines(answer: dict[str, Any], entry: Any) -> list[tuple[str, str]]:
         ("because", describe.reason(record)),
         ("waits", describe.waiting(record)),
         ("attempt", _attempt(record)),
+        ("progress", training.progress_line(record)),
+        ("metrics", training.metrics(record)),
         ("saved", _checkpoints(record)),
         ("project", _project(job)),
         ("command", shlex.join(job.get("command", []))),
@@ -119,12 +123,7 @@ def _lines(answer: dict[str, Any], entry: Any) -> list[tuple[str, str]]:
 
 
 def _project(job: dict[str, Any]) -> str:
-    git = job.get("git") or {}
-    name = str(job.get("project", {}).get("name", ""))
-    if not git.get("commit"):
-        return name
-    changes = ", with uncommitted changes" if git.get("dirty") else ""
-    return f"{name} at {git['commit'][:10]} ({git.get('branch') or 'no branch'}{changes})"
+    return describe.code(job.get("project", {}).get("name"), job.get("git"))
 
 
 def _attempt(record: dict[str, Any]) -> str:
@@ -140,7 +139,7 @@ def _checkpoints(record: dict[str, Any]) -> str:
     last, best = known.get("last"), known.get("best")
     if not last:
         return ""
-    also = f"; best {describe.checkpoint(best)}" if best and best["path"] != last["path"] else ""
+    also = f"; the best {describe.checkpoint(best)}" if best and best["path"] != last["path"] else ""
     return f"{output.plural(known['count'], 'checkpoint')}, the last {describe.checkpoint(last)}{also}"
 
 
@@ -243,3 +242,7 @@ def _show_last_known(entry: Any) -> None:
     record = entry.record
     output.out(f"{record['id']} is unknown: {entry.host} does not answer, which changes nothing about the run")
     output.out(f"  last seen {output.ago(entry.seen)} ago: {describe.state(record)}")
+    known = (("progress", training.progress_line(record)), ("metrics", training.metrics(record)))
+    for name, text in (*known, ("saved", _checkpoints(record))):
+        if text:
+            output.out(f"  {name.ljust(9)} {_wrapped(text, 12)}")

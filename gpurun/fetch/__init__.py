@@ -20,7 +20,17 @@ if TYPE_CHECKING:
     from gpurun.index import RunEntry
     from gpurun.wire import Wire
 
-__all__ = ["ASK_ABOVE", "Fetched", "Report", "Wanted", "default_folder", "fetch_run", "ignore_in_git", "watch"]
+__all__ = [
+    "ASK_ABOVE",
+    "Fetched",
+    "Report",
+    "Wanted",
+    "default_folder",
+    "explained",
+    "fetch_run",
+    "ignore_in_git",
+    "watch",
+]
 
 ASK_ABOVE = 2_000_000_000  # bytes; more is fetched only when somebody says so
 
@@ -59,7 +69,7 @@ def fetch_run(
         with opened(to, run) as destination:
             fetched = Pass(wire, destination, tuple(only), report or Report()).run_through()
     except OSError as error:
-        raise _explained(error, to) from error
+        raise explained(error, to) from error
     if mark and not fetched.live:
         _mark(wire, fetched, bool(only))
     return fetched
@@ -73,7 +83,8 @@ def _mark(wire: Wire, fetched: Fetched, some: bool) -> None:
         index.mark_fetched(fetched.run, str(fetched.to), host=wire.host)
 
 
-def _explained(error: OSError, to: Path) -> GpurunError:
+def explained(error: OSError, to: Path) -> GpurunError:
+    """What became of the files, when this machine could not write them."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return no_room(to, None)
     return GpurunError(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpurun import rsync
+from gpurun import mirror, rsync
 from gpurun.agent.files import sync_folder
 from gpurun.fetch import arrivals, verify
 from gpurun.fetch.background import Background
@@ -81,8 +81,11 @@ class Pass:
         self.destination.save()
 
     def _list(self, *, outside: bool = False) -> Listing:
-        request = {"run": self.destination.run, "caches": bool(self.only), "outside": outside}
-        return read_listing(self.wire.ask("outputs", request, timeout=OUTSIDE_SECONDS if outside else LISTING_SECONDS))
+        run = self.destination.run
+        request = {"run": run, "caches": bool(self.only), "outside": outside, **mirror.question([run])}
+        answer = self.wire.ask("outputs", request, timeout=OUTSIDE_SECONDS if outside else LISTING_SECONDS)
+        mirror.take_in({"run": answer["record"], "ledgers": answer["ledgers"]}, self.wire.host)
+        return read_listing(answer)
 
     def _choose(self, listing: Listing, fetched: Fetched) -> list[Item]:
         """What has to be transferred. Asks when that is much."""

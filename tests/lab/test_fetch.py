@@ -13,6 +13,7 @@ import pytest
 from tests.faultproxy import FaultProxy
 from tests.lab.host.labhost import LabHost
 from tests.lab.host.laptop import Laptop
+from tests.lab.host.steps import until
 
 WRITES = """
 import os, pathlib, sys
@@ -32,6 +33,17 @@ OUTSIDE = """
 write("/tmp/plots/a b.png", b"png")
 write("/tmp/pymp-x/y", b"no")
 write("/var/tmp/result.json", b"{}")
+"""
+
+
+CHECKPOINT_OUTSIDE = """
+import hashlib, json, time
+write("/tmp/scratch/x.ckpt", b"far away")
+line = {"path": "/tmp/scratch/x.ckpt", "complete": True, "best": True, "step": 1, "monitor": "loss", "mode": "min", "value": 1}
+line.update(size=8, sha256=hashlib.sha256(b"far away").hexdigest())
+with open(os.environ["GPURUN_OUT"] + "/checkpoints.jsonl", "a") as file:
+    file.write(json.dumps(line) + "\\n")
+time.sleep(600)
 """
 
 
@@ -73,6 +85,24 @@ def test_what_a_container_wrote_comes_back_wherever_it_lies(host: LabHost, lapto
     assert host.engine.jobs() == []
     assert (project / "fetched/.gitignore").read_text() == "*\n"
     laptop.gpurun("rm", run, cwd=project)
+
+
+def test_best_checkpoint_of_a_live_container_may_lie_in_it_alone(
+    host: LabHost, laptop: Laptop, pinned_image: None
+) -> None:
+    project = laptop.project({"train.py": WRITES + CHECKPOINT_OUTSIDE, "gpurun.toml": ""})
+    run = laptop.gpurun("submit", "train.py", "-H", "ada", cwd=project, timeout=900).stdout.strip()
+
+    def is_saved() -> bool:  # and a moment ago, so that it counts as whole
+        return laptop.gpurun("fetch", "--best", cwd=project, check=False).returncode == 0
+
+    until(is_saved, step="saving a checkpoint", seconds=60)
+    came = Path(laptop.gpurun("fetch", "--best", cwd=project).stdout.strip())
+    assert came == project / "fetched" / run / "outside/tmp/scratch/x.ckpt"
+    assert came.read_bytes() == b"far away"
+    assert f"x.ckpt of {run}" in laptop.gpurun("which", str(came), cwd=project).stdout
+    laptop.gpurun("stop", "--force", run, cwd=project)
+    laptop.gpurun("rm", "-y", run, cwd=project)
 
 
 def test_a_container_is_kept_while_anything_in_it_was_not_fetched(

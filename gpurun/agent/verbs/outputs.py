@@ -1,6 +1,6 @@
 """What a run wrote, to be fetched: `{run, caches: bool, outside: bool}`.
 
--> `{run, root, live, now, files, skipped, caches, bytes, container}`. `root` is the run's directory. A file is `{path,
+-> `{run, record, ledgers, root, live, now, files, skipped, caches, bytes, container}`. `root` is the run's directory. A file is `{path,
 as, size, mtime_ns, ctime_ns, inode, link, rank, grows, writing}`: `path` is relative to `root`, `as` to the folder that
 it is fetched into, `link` the relative target of a symbolic link (then there is no `path` to read), `rank` its turn (0
 first), `grows` true for what its writer only appends to, `writing` why it is not whole now, as far as a glance tells.
@@ -18,7 +18,7 @@ import stat
 import time
 from typing import Any, Dict, List, Tuple
 
-from .. import journal, outputs, records, tend, wholeness
+from .. import journal, mirrored, outputs, records, tend, wholeness
 from .. import vocabulary as words
 from ..files import read_json
 from ..outside import collect, may_hold_more
@@ -49,6 +49,8 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     files.sort(key=lambda file: (file["rank"], file["size"], file["as"]))
     return {
         "run": run.id,
+        "record": records.record_of(run),
+        "ledgers": mirrored.ledgers(request, host, [run]),
         "root": run.root,
         "live": live,
         "now": now,

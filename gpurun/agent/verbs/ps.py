@@ -7,7 +7,7 @@ import shutil
 import time
 from typing import Any, Dict, List
 
-from .. import allocation, facts, leases, records, tend, tickets
+from .. import allocation, facts, leases, mirrored, records, tend, tickets
 from ..errors import AgentError
 from ..gpus import Gpu
 from ..paths import HostPaths
@@ -18,7 +18,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     tend.tend(host)
     wanted = request.get("ids")
     runs = [
-        records.record_of(run)
+        run
         for run in host.all_runs()
         if run.id in (wanted or []) or (wanted is None and (request.get("all") or not os.path.exists(run.exit)))
     ]
@@ -27,7 +27,8 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
         "host_id": facts.host_id(host),
         "hostname": facts.hostname(),
         "boot_id": facts.boot_id(),
-        "runs": sorted(runs, key=lambda record: record["created"] or 0.0),
+        "runs": sorted(map(records.record_of, runs), key=lambda record: record["created"] or 0.0),
+        "ledgers": mirrored.ledgers(request, host, runs),
         "queue": [ticket.run for ticket in tickets.in_line()],
         "disk": _disk(host),
         **_gpus(request, host),

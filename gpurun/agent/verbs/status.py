@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Dict
 
-from .. import journal, logs, records, tend
+from .. import journal, logs, mirrored, records, tend
 from ..files import read_json
 from ..paths import HostPaths
 
@@ -25,4 +25,5 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
         "path": run.workspace,
         "environment": read_json(run.environment),
         "prepared": journal.fold(run).prepared,
+        "ledgers": mirrored.ledgers(request, host, [run]),
     }

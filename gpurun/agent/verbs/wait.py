@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, Dict
 
-from .. import journal, records, tend
+from .. import journal, mirrored, records, tend
 from ..paths import HostPaths
 
 TICK = 0.1
@@ -22,5 +22,8 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
             for run in runs:
                 tend.tend_run(host, run)
         if time.monotonic() >= until or not any(journal.fold(run).live for run in runs):
-            return {"runs": [records.record_of(run) for run in runs]}
+            return {
+                "runs": [records.record_of(run) for run in runs],
+                "ledgers": mirrored.ledgers(request, host, runs),
+            }
         time.sleep(TICK)

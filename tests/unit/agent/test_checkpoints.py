@@ -189,3 +189,10 @@ def test_ledger_of_an_ended_run_is_not_read_again(run: RunFolder) -> None:
     assert records.record_of(run.paths)["checkpoints"]["last"]["step"] == 3
     save(run, "late.ckpt", step=4)
     assert records.record_of(run.paths)["checkpoints"]["last"]["step"] == 4
+
+
+def test_metrics_are_the_last_values_of_each(run: RunFolder) -> None:
+    assert checkpoints.metrics(run.paths) == {}
+    lines = (b'{"metrics": {"loss": 2.0, "acc": 0.1}}', b'{"metrics": {"loss": 1.0}}', b'{"metrics": null}', b'"x"')
+    Path(run.paths.progress).write_bytes(b"\n".join(lines) + b'\n{"metrics": {"loss": 0')
+    assert checkpoints.metrics(run.paths) == {"loss": 1.0, "acc": 0.1}

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from gpurun import index
+from gpurun import index, mirror
 from gpurun.cli import app
 from gpurun.cli.fetch import printable
+from tests.unit.agent.test_checkpoints import save
 from tests.unit.fetch.conftest import FetchedRun, laptop, run
+from tests.unit.test_mirror import line
 
 __all__ = ["laptop", "run"]
 
@@ -67,3 +69,46 @@ def test_all_takes_no_run(run: FetchedRun, project: Path, capsys: pytest.Capture
 )
 def test_names_cannot_play_with_the_terminal(name: str, shown: str) -> None:
     assert printable(name) == shown
+
+
+def test_best_checkpoint_and_what_it_was_judged_by(
+    run: FetchedRun, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert gpurun("fetch", "--best") == 1
+    assert "has saved no checkpoint yet" in capsys.readouterr().err
+    save(run.job, "a.ckpt", b"12", best=True, monitor="val_loss", mode="min", value=0.25, epoch=3)
+    assert gpurun("fetch", "--best") == 0
+    said = capsys.readouterr()
+    assert said.out == f"{run.to}/a.ckpt\n"
+    assert f"{run.id}: val_loss 0.25 (min), epoch 3, step 10, 2 B" in said.err
+    assert gpurun("fetch", "--best", "-o", "mine.ckpt", "--json") == 0
+    (told,) = json.loads(capsys.readouterr().out)["checkpoints"]
+    assert (told["file"], told["monitor"], told["path"]) == ("mine.ckpt", "val_loss", "a.ckpt")
+    assert Path("mine.ckpt").read_bytes() == b"12"
+
+
+def test_last_checkpoint_of_a_training_that_monitors_nothing(
+    run: FetchedRun, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(run.job, "a.ckpt", b"12")
+    assert gpurun("fetch", "--last", "-o", "here") == 0
+    assert f"{run.id}: nothing was monitored, epoch 0, step 10" in capsys.readouterr().err
+    assert (project / "here" / "a.ckpt").read_bytes() == b"12"
+
+
+def test_best_one_that_was_left_on_another_host_is_told(
+    run: FetchedRun, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(run.job, "a.ckpt", b"12", monitor="val_loss", mode="min", value=0.5, step=20)
+    left = line("best.ckpt", "x", best=True, step=10, monitor="val_loss", value=0.25)
+    mirror.update({"ledgers": {run.id: {"host_id": "h1", "from": 0, "to": 9, "lines": [left]}}}, "box")
+    assert gpurun("fetch", "--best") == 0
+    said = capsys.readouterr()
+    assert said.out == f"{run.to}/a.ckpt\n"
+    assert f"the best of all is on box, which {run.id} went on from: best.ckpt (step 10, val_loss 0.25)" in said.err
+
+
+@pytest.mark.parametrize("wrong", [("--last",), ("--only", "x"), ("--watch",), ("--all",)])
+def test_what_does_not_go_with_best(wrong: tuple[str, ...], project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert gpurun("fetch", "--best", *wrong) == 2
+    assert "error: --best" in capsys.readouterr().err

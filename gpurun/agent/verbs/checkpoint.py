@@ -1,0 +1,80 @@
+"""`checkpoint`: one checkpoint of a run, to be fetched: `{run, which: "best"|"last", ledgers}`.
+
+-> `{run: RunRecord, ledgers, count, checkpoint}`: null, or what the ledger tells of it with `folder` and `name`, where it lies;
+`as`, its place in the folder that a run is fetched into; and `mtime_ns`, `ctime_ns`, `inode`. Whether it is what the ledger
+tells is for the laptop to check, on what has come.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import time
+from typing import Any, Dict, Optional
+
+from .. import checkpoints, ledger, mirrored, outputs, records, tend
+from .. import vocabulary as words
+from ..files import read_json
+from ..outside import collect
+from ..paths import HostPaths, RunPaths
+
+PATIENCE = 5.0  # seconds for the ledger to tell of a file that is written anew just now
+TICK = 0.2
+
+
+def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
+    run = records.find(host, str(request.get("run")))
+    tend.tend_run(host, run)
+    live = not os.path.exists(run.exit)
+    if checkpoints.in_container(run):
+        collect(run, read_json(run.job) or {}, live)
+    entry = _choose(run, request["which"], live)
+    return {
+        "run": records.record_of(run),
+        "ledgers": mirrored.ledgers(request, host, [run]),
+        "count": len(checkpoints.ledger(run)),
+        "checkpoint": None if entry is None else _with_file(run, entry),
+    }
+
+
+def _choose(run: RunPaths, which: str, live: bool) -> Optional[ledger.Entry]:
+    """The one of those that are there. When the ledger means another one, that may be there in a moment."""
+    pick = checkpoints.best if which == "best" else checkpoints.last
+    until = time.monotonic() + PATIENCE
+    while True:
+        meant, there = pick(ledger.read(run.ledger)), pick(checkpoints.ledger(run))
+        if not live or meant is None or _is(there, meant) or time.monotonic() > until:
+            return there
+        time.sleep(TICK)
+
+
+def _is(one: Optional[ledger.Entry], other: ledger.Entry) -> bool:
+    return one is not None and all(one.get(key) == other.get(key) for key in ("path", "sha256"))
+
+
+def _with_file(run: RunPaths, entry: ledger.Entry) -> Optional[Dict[str, Any]]:
+    try:
+        found = os.stat(entry["file"])
+    except OSError:  # removed in this moment
+        return None
+    folder, name = os.path.split(entry["file"])
+    return {
+        **(checkpoints.brief(entry) or {}),
+        "folder": folder,
+        "name": name,
+        "as": _as_fetched(run, entry),
+        "mtime_ns": found.st_mtime_ns,
+        "ctime_ns": found.st_ctime_ns,
+        "inode": found.st_ino,
+    }
+
+
+def _as_fetched(run: RunPaths, entry: ledger.Entry) -> str:
+    """Where `outputs` lets the same file go, behind a link too; one that came from another host beside the record."""
+    names = outputs.free_names(run.workspace, ("_gpurun", "outside"))
+    inside = os.path.relpath(str(entry["file"]), os.path.realpath(run.workspace))
+    if inside.startswith(os.pardir + os.sep):
+        return names["outside"] + "/" + posixpath.normpath(str(entry["path"])).lstrip("/")
+    if inside.startswith(words.WORKSPACE_PRIVATE + os.sep):
+        return posixpath.join(names["_gpurun"], "resume", os.path.basename(inside))
+    return inside

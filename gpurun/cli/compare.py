@@ -1,0 +1,116 @@
+"""`gpurun compare`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gpurun.cli import complete, options, output, training
+from gpurun.cli.fetch import printable
+from gpurun.errors import UsageError
+from gpurun.mirror import is_number
+
+if TYPE_CHECKING:
+    from gpurun.compare import Row
+    from gpurun.index import RunEntry
+
+EXAMPLES = """\
+gpurun compare train-7f3k train-9abc
+gpurun compare --diff train-7f3k train-9abc train-2222
+gpurun compare train-7f3k train-9abc --csv >runs.csv"""
+
+NARROWEST = 12  # columns of one run on a terminal
+
+
+def compare(
+    run: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN", help="Two or more.", autocompletion=complete.runs, show_default=False),
+    ],
+    diff: Annotated[bool, typer.Option("--diff", help="Only what is not the same in all.")] = False,
+    as_json: options.Json = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV on stdout, a line each run.")] = False,
+) -> None:
+    """Lay runs side by side: arguments, code, environment, results and metrics.
+
+    Asks no host: it is what was known at the last contact. What differs is marked with *.
+    """
+    from gpurun import runs
+    from gpurun.compare import compare
+
+    if as_json and as_csv:
+        raise UsageError("--json and --csv are two formats", "leave one of them out")
+    entries = runs.resolve_all(run)
+    if len(entries) < 2:
+        raise UsageError("to compare takes two runs", f"gpurun compare {entries[0].id} RUN; gpurun ps -a lists them")
+    rows = [row for row in compare(entries) if row.differs or not diff]
+    if as_json:
+        output.json({"runs": _as_json(entries, rows), "differ": [_key(row) for row in rows if row.differs]})
+    elif as_csv:
+        output.out(_as_csv(entries, rows).rstrip("\n"))
+    else:
+        _show(entries, rows)
+    _tell_age(entries)
+
+
+def _show(entries: Sequence[RunEntry], rows: Sequence[Row]) -> None:
+    cells = [[_label(row), *(_cell(row, value) for value in row.values)] for row in rows]
+    header = ["", *(entry.id for entry in entries)]
+    first = max((len(line[0]) for line in cells), default=0)
+    room = max((output.width() - first) // len(entries) - 2, NARROWEST)
+    if sys.stdout.isatty():
+        header, *cells = [[line[0], *(output.cut(cell, room) for cell in line[1:])] for line in (header, *cells)]
+    lines: list[list[str]] = []
+    for at, row in enumerate(rows):
+        if at == 0 or rows[at - 1].section != row.section:
+            lines.append([output.styled(row.section, output.BOLD, stream=sys.stdout), *("" for _ in entries)])
+        lines.append(cells[at])
+    output.table(header, lines)
+
+
+def _label(row: Row) -> str:
+    return f"{'*' if row.differs else ' '} {printable(row.name)}"
+
+
+def _cell(row: Row, value: Any) -> str:
+    from gpurun.compare import UNLIKE_FIRST
+
+    if value is None:
+        return "" if row.name == UNLIKE_FIRST else "-"
+    if is_number(value):
+        return f"{value:,}" if isinstance(value, int) else training.number(value)
+    return printable(str(value))
+
+
+def _key(row: Row) -> str:
+    return f"{row.section}.{row.name}"
+
+
+def _as_json(entries: Sequence[RunEntry], rows: Sequence[Row]) -> list[dict[str, Any]]:
+    told: list[dict[str, Any]] = [{"id": entry.id, "seen": entry.seen} for entry in entries]
+    for row in rows:
+        for facts, value in zip(told, row.values, strict=True):
+            facts.setdefault(row.section, {})[row.name] = value
+    return told
+
+
+def _as_csv(entries: Sequence[RunEntry], rows: Sequence[Row]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["run", *(_key(row) for row in rows)])
+    for at, entry in enumerate(entries):
+        writer.writerow([entry.id, *("" if row.values[at] is None else row.values[at] for row in rows)])
+    return text.getvalue()
+
+
+def _tell_age(entries: Sequence[RunEntry]) -> None:
+    """Of what may have changed since."""
+    for entry in entries:
+        if not entry.ended:
+            seen = f"when it was last seen, {output.ago(entry.seen)} ago" if entry.seen else "and never seen since"
+            output.note(f"{entry.id} was {entry.state} {seen}")

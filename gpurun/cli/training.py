@@ -1,0 +1,76 @@
+"""How far a training is and what it has reached, in words: what its plugin told, trusted in nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpurun.agent import vocabulary as words
+from gpurun.cli import output
+from gpurun.mirror import is_number
+
+Record = dict[str, Any]
+
+FULL, EMPTY = "█", "░"
+
+
+def progress(record: Record) -> Record:
+    """What was told of the present attempt; empty while that has told nothing."""
+    told = record.get("progress")
+    if not isinstance(told, dict) or told.get("attempt", 1) != record.get("attempt", 1):
+        return {}
+    return told
+
+
+def progress_bar(record: Record, length: int) -> str:
+    """`██████░░░░  62% 3/10 4m left`: how much is done, the epoch, the time left; as far as they are known."""
+    told = progress(record)
+    fraction, left = told.get("fraction"), told.get("left")
+    parts = []
+    if is_number(fraction):
+        done = min(max(fraction, 0.0), 1.0)
+        full = int(done * length)
+        parts += [FULL * full + EMPTY * (length - full), f"{int(100 * done):3d}%"]
+    if is_number(told.get("epoch")):
+        parts.append(_of(told["epoch"], told.get("max_epochs"), "/"))
+    if is_number(left) and record["state"] not in words.ENDS:
+        parts.append(f"{output.duration(left).split()[0]} left")
+    return " ".join(filter(None, parts))
+
+
+def progress_line(record: Record) -> str:
+    """`62%, epoch 3 of 10, step 1200 of 2000, 12.3 steps/s, 4m 10s left`."""
+    told = progress(record)
+    parts = [f"{int(100 * told['fraction'])}%"] if is_number(told.get("fraction")) else []
+    for name in ("epoch", "step"):
+        if is_number(told.get(name)):
+            parts.append(f"{name} {_of(told[name], told.get(f'max_{name}s'), ' of ')}")
+    if told.get("stage") not in (None, "fit"):
+        parts.append(f"in {told['stage']}")
+    if is_number(told.get("rate")):
+        parts.append(f"{number(told['rate'])} steps/s")
+    if is_number(told.get("left")) and record["state"] not in words.ENDS:
+        parts.append(f"{output.duration(told['left'])} left")
+    return ", ".join(parts)
+
+
+def metrics(record: Record) -> str:
+    """`val_loss 0.0123, train_loss 0.2`."""
+    told = record.get("metrics") or progress(record).get("metrics") or {}
+    return ", ".join(f"{name} {number(value)}" for name, value in told.items() if is_number(value))
+
+
+def metric(told: Record) -> str:
+    """What a checkpoint was judged by: `val_loss 0.0123 (min)`; empty when nothing was monitored."""
+    if not told.get("monitor"):
+        return ""
+    value = number(told["value"]) if is_number(told.get("value")) else "unknown"
+    return f"{told['monitor']} {value}" + (f" ({told['mode']})" if told.get("mode") else "")
+
+
+def number(value: float) -> str:
+    """As many digits as tell two trainings apart."""
+    return f"{value:.5g}"
+
+
+def _of(part: float, whole: Any, between: str) -> str:
+    return f"{part:g}{between}{whole:g}" if is_number(whole) else f"{part:g}"

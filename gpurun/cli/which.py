@@ -1,0 +1,115 @@
+"""`gpurun which`."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gpurun.agent import vocabulary as words
+from gpurun.cli import describe, options, output, training
+from gpurun.cli.fetch import printable
+from gpurun.errors import UsageError
+
+if TYPE_CHECKING:
+    from gpurun.agent.ledger import Entry
+    from gpurun.mirror import Kept
+
+    Match = tuple[str, Kept, Entry]
+
+EXAMPLES = """\
+gpurun which best.ckpt
+gpurun which ~/models/*.ckpt --json"""
+
+
+def which(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Checkpoints, under whatever name.")],
+    as_json: options.Json = False,
+) -> int:
+    """Say which run a checkpoint came from: commit, arguments, step and metric.
+
+    A file is known by its SHA-256, renamed or copied too, and after its run was removed. Asks no host: what the hosts
+    told at the last contact is looked through. Ends with 1 when a file is not known.
+    """
+    from gpurun import mirror
+
+    found = []
+    for file in files:
+        sha256 = _digest(file)
+        found.append((file, sha256, mirror.find(sha256)))
+    if as_json:
+        output.json({"files": [_as_json(file, sha256, matches) for file, sha256, matches in found]})
+    else:
+        _show(found)
+    return 0 if all(matches for _, _, matches in found) else words.EXIT_NOTHING
+
+
+def _digest(file: Path) -> str:
+    """Raises UsageError for what is no file that can be read."""
+    if file.is_dir():
+        raise UsageError(f"{file} is a folder", "Name the checkpoint's file.")
+    try:
+        with output.activity(f"reading {file}"), file.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror or error}", "Name a checkpoint's file.") from error
+
+
+def _show(found: list[tuple[Path, str, list[Match]]]) -> None:
+    for number, (file, sha256, matches) in enumerate(found):
+        if number:
+            output.out("")
+        if not matches:
+            output.warn(f"{file}: no run that is known here has saved it (SHA-256 {sha256})")
+            continue
+        for line in _lines(file, sha256, matches):
+            output.out(line)
+    if not all(matches for _, _, matches in found):
+        output.next_step("gpurun ps -a", "asks the hosts for what their runs have saved; then look again")
+
+
+def _lines(file: Path, sha256: str, matches: list[Match]) -> list[str]:
+    run, kept, entry = matches[0]
+    title = output.styled(printable(str(file)), output.BOLD, stream=sys.stdout)
+    lines = [f"{title} is {printable(entry['path'])} of {run}"]
+    also = [f"{printable(other['path'])} of {name}" for name, _, other in matches[1:]]
+    rows = [
+        ("run", _run(run, kept, entry)),
+        ("saved", _saved(entry)),
+        ("metric", _metric(entry)),
+        ("code", describe.code(kept.origin.get("project"), kept.origin.get("git"))),
+        ("command", shlex.join(kept.origin.get("command") or [])),
+        ("also", ", ".join(also)),
+        ("sha256", sha256),
+    ]
+    labels = [(output.styled(name.ljust(7), output.DIM, stream=sys.stdout), text) for name, text in rows]
+    return lines + [f"  {label} {text}" for label, text in labels if text]
+
+
+def _run(run: str, kept: Kept, entry: Entry) -> str:
+    from gpurun import index
+
+    known = index.find(run)
+    state = "removed since" if known is None else describe.state({"state": known.state, **(known.record or {})})
+    attempt = f", attempt {entry['attempt']}" if entry["attempt"] > 1 else ""
+    return f"{run}{attempt} on {entry['host']}, {state}"
+
+
+def _saved(entry: Entry) -> str:
+    parts = [f"{name} {entry[name]:g}" for name in ("epoch", "step") if name in entry]
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry["t"])) if "t" in entry else ""
+    return ", ".join(filter(None, [when, *parts, output.size(entry["size"])]))
+
+
+def _metric(entry: Entry) -> str:
+    return (training.metric(entry) or "nothing was monitored") + (", the best" if entry["best"] else "")
+
+
+def _as_json(file: Path, sha256: str, matches: list[Match]) -> dict[str, Any]:
+    told = [{"run": run, **kept.origin, "checkpoint": entry} for run, kept, entry in matches]
+    return {"file": str(file), "sha256": sha256, "found": told}

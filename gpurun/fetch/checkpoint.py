@@ -1,0 +1,172 @@
+"""One checkpoint of a run, the best or the last by its ledger: whole, and what the ledger tells, or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpurun import mirror, rsync
+from gpurun.agent import vocabulary as words
+from gpurun.agent.files import sync_folder
+from gpurun.errors import GpurunError, HostError, UsageError
+from gpurun.fetch.arrivals import Arrivals, Arrived
+from gpurun.fetch.destination import Destination, InTheWay, opened
+from gpurun.fetch.once import OUTSIDE_SECONDS, PAUSE
+from gpurun.fetch.plan import Item, is_inside
+from gpurun.fetch.report import Report, no_room
+from gpurun.transfer import keep_on
+
+if TYPE_CHECKING:
+    from gpurun.wire import Wire
+
+TRIES = 5  # for a file that is written anew while it comes
+BEST, LAST = "best", "last"
+
+
+@dataclass(frozen=True)
+class Came:
+    """A checkpoint that is here: `entry` is what the ledger tells of it."""
+
+    run: str
+    file: Path
+    entry: dict[str, Any]
+    unchanged: bool  # it was here already
+
+
+def fetch_checkpoint(wire: Wire, run: str, which: str, to: Path, *, report: Report) -> Came:
+    """Bring the `which` (BEST, LAST) checkpoint of `run` into the folder `to`, where a fetch of all puts it.
+
+    Raises GpurunError with EXIT_NOTHING when there is none; when what comes is not what the ledger tells; and what
+    `fetch_run` raises.
+    """
+    with opened(to, run) as destination:
+        for attempt in range(TRIES):
+            if attempt:
+                report.say("it was written anew meanwhile; trying again")
+                report.sleep(PAUSE)
+            entry = _ask(wire, run, which, report)
+            item = _item(entry, wire.host)
+            if destination.is_current(item) and destination.state[item.to]["sha256"] == entry["sha256"]:
+                return Came(run, destination.root / destination.state[item.to]["at"], entry, unchanged=True)
+            came, said = _pull(wire, destination, item, str(entry["folder"]), report)
+            if came is not None and came.sha256 == entry["sha256"]:
+                return Came(run, _place(destination, item, came), entry, unchanged=False)
+            destination.discard(item.path)
+    raise _another(run, entry, said)
+
+
+def fetch_checkpoint_as(wire: Wire, run: str, which: str, file: Path, *, replace: bool, report: Report) -> Came:
+    """Bring it to the path `file`. Another file there is replaced with `replace` alone; else UsageError is raised."""
+    entry = _ask(wire, run, which, report)
+    if file.exists() and _digest(file) == entry["sha256"]:
+        return Came(run, file, entry, unchanged=True)
+    if file.exists() and not replace:
+        raise UsageError(f"{file} is there already and is another file", "-y replaces it; or name another one with -o.")
+    # What breaks off is kept there, for the next time.
+    beside = file.parent / f".{file.name}.gpurun"
+    came = fetch_checkpoint(wire, run, which, beside, report=report)
+    came.file.replace(file)
+    sync_folder(str(file.parent))
+    shutil.rmtree(beside, ignore_errors=True)
+    return Came(run, file, came.entry, unchanged=False)
+
+
+def _ask(wire: Wire, run: str, which: str, report: Report) -> dict[str, Any]:
+    report.say(f"asking {wire.host} for the {which} checkpoint of {run}")
+    request = {"run": run, "which": which, **mirror.question([run])}
+    answer = wire.ask("checkpoint", request, timeout=OUTSIDE_SECONDS)
+    mirror.take_in(answer, wire.host)
+    if answer["checkpoint"] is None:
+        raise _none(run, which, answer)
+    return dict(answer["checkpoint"])
+
+
+def _none(run: str, which: str, answer: Mapping[str, Any]) -> GpurunError:
+    record = answer["run"]
+    if answer["count"] and which == BEST:
+        what, then = f"nothing was monitored in {run}: no checkpoint of it is the best", f"gpurun fetch --last {run}"
+    elif record["state"] not in words.ENDS:
+        what, then = f"{run} has saved no checkpoint yet", f"gpurun status {run} shows how far it is."
+    elif record["checkpoints"] is None:
+        what = f"{run} tells of no checkpoints: it saved none, or is no Lightning training"
+        then = f"gpurun fetch {run} brings all that it wrote."
+    else:
+        what, then = f"{run} has no checkpoint any more", f"gpurun fetch {run} brings all that it wrote."
+    return GpurunError(what, then, exit_code=words.EXIT_NOTHING, code="no_checkpoint")
+
+
+def _item(entry: Mapping[str, Any], host: str) -> Item:
+    """What the host tells, as a file to be fetched. Raises HostError when it would lead elsewhere."""
+    name, to, folder, sha256 = (entry.get(key) for key in ("name", "as", "folder", "sha256"))
+    numbers = [entry.get(key) for key in ("size", "mtime_ns", "ctime_ns", "inode")]
+    sound = isinstance(sha256, str) and all(type(number) is int for number in numbers)
+    if not (sound and isinstance(name, str) and "/" not in name and is_inside(name, private=True)):
+        raise _lies(host)
+    if not (isinstance(to, str) and is_inside(to) and str(folder).startswith("/") and "\0" not in str(folder)):
+        raise _lies(host)
+    size, mtime_ns, ctime_ns, inode = (int(number) for number in numbers if number is not None)
+    return Item(name, to, size, mtime_ns, ctime_ns, inode, None, 0, grows=False, writing=None)
+
+
+def _lies(host: str) -> HostError:
+    return HostError(
+        "the host names no file of the run", "This is a bug of gpurun, or not its agent there.", where=host
+    )
+
+
+def _pull(wire: Wire, destination: Destination, item: Item, folder: str, report: Report) -> tuple[Arrived | None, str]:
+    """Bring it into staging; its hash, None when it is gone again or was cut short meanwhile, and what rsync complained of."""
+    if item.size - destination.staged_bytes() > destination.free():
+        raise no_room(destination.root, item.size)
+    report.say(f"fetching {item.to}")
+    connection = wire.connection
+    try:
+        with Arrivals(destination, [item]) as arrivals:
+            keep_on(
+                connection,
+                rsync.pull_argv(connection, folder, destination.staging),
+                rsync.listed([os.fsencode(item.path)]),
+                lambda seen: report.progress(min(seen.bytes, item.size), item.size),
+                dropped=lambda: report.say("the connection broke off; going on"),
+                accept=(0, 24),
+            )
+            return arrivals.finish().get(item.path), ""
+    except rsync.RsyncError as error:
+        if error.meaning == rsync.DISK_FULL:
+            raise no_room(destination.root, item.size) from error
+        if error.meaning != rsync.PARTIAL:
+            raise
+        return None, error.what.splitlines()[1]
+
+
+def _place(destination: Destination, item: Item, came: Arrived) -> Path:
+    try:
+        placed = destination.place(item, came.sha256)
+    except (InTheWay, OSError) as error:
+        why = str(error) if isinstance(error, InTheWay) else error.strerror or str(error)
+        raise GpurunError(
+            f"{item.to} cannot take its place: {why}", "Name another folder with -o.", where=str(destination.root)
+        ) from error
+    sync_folder(str((destination.root / placed.at).parent))
+    destination.save()
+    return destination.root / placed.at
+
+
+def _another(run: str, entry: Mapping[str, Any], said: str) -> GpurunError:
+    why = f"it could not be read: {said}" if said else "another SHA-256 came"
+    return GpurunError(
+        f"{entry['path']} of {run} is not what its ledger tells: {why}, {TRIES} times",
+        f"It is written to all the time, or past the training. As it is: gpurun fetch {run} --only '{entry['as']}'",
+        where=f"told: {entry['sha256']}",
+        code="not_as_told",
+    )
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -1,0 +1,79 @@
+"""What `gpurun compare` prints."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+
+from gpurun import index
+from gpurun.cli import app
+from tests.unit.test_compare import record, submitted
+
+
+@pytest.fixture(autouse=True)
+def _runs(home: object) -> None:
+    for run, lr, loss in (("train-2222", "1e-3", 0.5), ("train-3333", "1e-2, twice", 0.123456789)):
+        submitted(run, args=["--lr", lr, "--epochs", "3"])
+        index.update([record(run, metrics={"val_loss": loss}, progress={"step": 12_000})], "box")
+    index.update([record("live-2222", state="running")], "box")
+
+
+def compare(*words: str) -> int:
+    return app.main(["compare", *words])
+
+
+def test_a_table_with_what_differs_marked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare("train-2222", "train-3333") == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == ["train-2222", "train-3333"]
+    assert lines[1] == ["arguments"]
+    assert ["*", "--lr", "1e-3", "1e-2,", "twice"] in lines
+    assert ["--epochs", "3", "3"] in lines
+    assert ["step", "12,000", "12,000"] in lines
+    assert ["*", "val_loss", "0.5", "0.12346"] in lines
+
+
+def test_only_what_differs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare("--diff", "train-2222", "train-3333") == 0
+    shown = capsys.readouterr().out
+    assert "--lr" in shown
+    assert "--epochs" not in shown
+
+
+def test_csv_has_a_line_each_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare("train-2222", "train-3333", "live-2222", "--csv") == 0
+    one, other, live = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert (one["run"], one["arguments.--lr"], one["metrics.val_loss"]) == ("train-2222", "1e-3", "0.5")
+    assert (other["arguments.--lr"], other["metrics.val_loss"]) == ("1e-2, twice", "0.123456789")
+    assert (live["result.state"], live["arguments.--lr"]) == ("running", "")
+
+
+def test_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare("train-2222", "train-3333", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [run["id"] for run in told["runs"]] == ["train-2222", "train-3333"]
+    assert told["runs"][1]["metrics"] == {"val_loss": 0.123456789}
+    assert "arguments.--lr" in told["differ"]
+    assert "arguments.--epochs" not in told["differ"]
+
+
+def test_what_may_have_changed_since_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare("train-2222", "live-2222") == 0
+    assert "live-2222 was running when it was last seen, 0s ago" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["train-2222"], ["train-2222", "train-2222"], ["train-2222", "x", "--csv"], []])
+def test_wrong_use(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare(*words) == 2
+    assert compare("train-2222", "train-3333", "--csv", "--json") == 2
+
+
+def test_it_fits_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    submitted("long-2222", args=["--name", "x" * 200])
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert compare("train-2222", "train-3333", "long-2222") == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80

@@ -1,0 +1,167 @@
+"""The ledgers of checkpoints as this laptop keeps them."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpurun import index, mirror
+
+RUN = "train-7f3k"
+
+
+def sha(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def line(path: str, content: str = "a", **told: Any) -> dict[str, Any]:
+    return {"path": path, "sha256": sha(content), "size": len(content), "complete": True, "attempt": 1, **told}
+
+
+def record(run: str = RUN, **more: Any) -> dict[str, Any]:
+    git = {"commit": "c0ffee", "branch": "main", "dirty": False}
+    known = {"id": run, "name": "train", "project": "vision", "created": 1.0, "state": "running", "git": git}
+    return {**known, "command": ["python", "train.py"], **more}
+
+
+def answer(*lines: dict[str, Any], begin: int = 0, end: int = 100, host: str = "h1", run: str = RUN) -> dict[str, Any]:
+    return {"ledgers": {run: {"host_id": host, "from": begin, "to": end, "lines": list(lines)}}}
+
+
+def told_by(told: dict[str, Any], host: str = "box") -> None:
+    mirror.update(told, host)
+
+
+@pytest.fixture(autouse=True)
+def _known(home: Path) -> None:
+    index.update([record()], "box")
+
+
+def told() -> list[tuple[str, bool]]:
+    return [(entry["path"], entry["gone"]) for entry in mirror.of(RUN).entries]
+
+
+def test_it_says_how_far_it_has_read_and_takes_the_rest() -> None:
+    assert mirror.question([RUN]) == {"ledgers": {}}
+    told_by(answer(line("a.ckpt", "a")))
+    assert mirror.question([RUN]) == {"ledgers": {RUN: {"h1": 100}}}
+    told_by(answer(line("b.ckpt", "b"), begin=100, end=150))
+    assert told() == [("a.ckpt", False), ("b.ckpt", False)]
+    told_by(answer(line("c.ckpt", "c"), host="h2"), "spare")
+    assert mirror.question([RUN]) == {"ledgers": {RUN: {"h1": 150, "h2": 100}}}
+
+
+def test_a_part_behind_a_gap_waits_for_the_next_contact() -> None:
+    told_by(answer(line("b.ckpt"), begin=100, end=150))
+    assert (told(), mirror.question([RUN])) == ([], {"ledgers": {}})
+
+
+def test_a_part_that_comes_twice_changes_nothing() -> None:
+    for _ in range(2):
+        told_by(answer(line("a.ckpt"), line("b.ckpt", "b")))
+    assert told() == [("a.ckpt", False), ("b.ckpt", False)]
+
+
+def test_what_was_replaced_or_removed_is_still_known_by_its_content() -> None:
+    old, new = line("last.ckpt", "old", step=1), line("last.ckpt", "new", step=2)
+    told_by(answer(old, new, line("a.ckpt"), {"path": "a.ckpt", "removed": True}))
+    assert told() == [("last.ckpt", True), ("last.ckpt", False), ("a.ckpt", True)]
+    assert [entry["step"] for entry in mirror.there(RUN)] == [2]
+    assert [(run, entry["step"]) for run, _, entry in mirror.find(sha("old"))] == [(RUN, 1)]
+    assert mirror.find(sha("never")) == []
+
+
+def test_the_newest_line_of_a_checkpoint_holds() -> None:
+    told_by(answer(line("a.ckpt", best=True, value=0.5, mode="min"), line("a.ckpt", best=False)))
+    assert mirror.best(RUN) is None
+    told_by(answer(line("a.ckpt", best=True), begin=100, end=200))
+    assert [entry["best"] for entry in mirror.of(RUN).entries] == [True]
+
+
+def test_what_is_there_comes_before_what_is_gone_and_the_best_first() -> None:
+    both = (line("z.ckpt", best=True), line("last.ckpt"), line("b.ckpt"), {"path": "b.ckpt", "removed": True})
+    told_by(answer(*both))
+    assert [entry["path"] for _, _, entry in mirror.find(sha("a"))] == ["z.ckpt", "last.ckpt", "b.ckpt"]
+
+
+def test_the_same_path_on_two_hosts_is_two_checkpoints() -> None:
+    told_by(answer(line("best.ckpt", "a", best=True, step=10)))
+    told_by(answer(line("best.ckpt", "b", step=20), line("x.ckpt", "x"), host="h2"), "spare")
+    told_by(answer({"path": "x.ckpt", "removed": True}, begin=100, end=150))
+    assert [(entry["host"], entry["path"]) for entry in mirror.there(RUN)] == [
+        ("box", "best.ckpt"),
+        ("spare", "best.ckpt"),
+        ("spare", "x.ckpt"),
+    ]
+    best = mirror.best(RUN)
+    assert best is not None
+    assert best["host"] == "box"
+
+
+def test_it_outlives_the_run() -> None:
+    told_by(answer(line("a.ckpt")))
+    index.remove(RUN)
+    ((run, kept, entry),) = mirror.find(sha("a"))
+    assert (run, entry["path"]) == (RUN, "a.ckpt")
+    assert kept.origin["git"]["commit"] == "c0ffee"
+    assert kept.origin["command"] == ["python", "train.py"]
+
+
+def test_what_a_record_alone_tells_is_known_too() -> None:
+    """A log that is followed to its end brings the record, and no ledger."""
+    index.update([record(checkpoints={"count": 2, "best": line("a.ckpt", "a"), "last": line("b.ckpt", "b")})], "box")
+    ((run, kept, entry),) = mirror.find(sha("a"))
+    assert (run, kept.origin["project"], entry["path"], entry["best"]) == (RUN, "vision", "a.ckpt", True)
+    told_by(answer(line("b.ckpt", "b", step=7)))
+    assert [entry.get("step") for _, _, entry in mirror.find(sha("b"))] == [7]
+
+
+def test_runs_that_the_index_does_not_have_are_not_ours() -> None:
+    told_by(answer(line("a.ckpt"), run="other-2222"))
+    assert mirror.find(sha("a")) == []
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"path": "a.ckpt"},
+        line("a.ckpt", sha256="../../etc/passwd"),
+        line("a.ckpt", size="1"),
+        line("a.ckpt", complete=False),
+        line("x" * 5000),
+        {"path": None, "removed": True},
+        {"path": ["a"], "removed": True},
+    ],
+)
+def test_lines_that_are_no_entries_are_passed_over(bad: dict[str, Any]) -> None:
+    told_by(answer(bad))
+    assert told() == []
+
+
+def test_what_has_the_wrong_type_is_left_out() -> None:
+    told_by(answer(line("a.ckpt", value="nan", step=True, epoch=float("nan"), monitor=3, attempt="2", best=1, t=1e200)))
+    (entry,) = mirror.of(RUN).entries
+    assert {"value", "step", "epoch", "monitor", "t"} & set(entry) == set()
+    assert (entry["attempt"], entry["best"]) == (1, False)
+
+
+def test_a_damaged_file_is_begun_anew() -> None:
+    told_by(answer(line("a.ckpt")))
+    (index.folder() / f"{RUN}.ledger").write_text("{")
+    assert mirror.question([RUN]) == {"ledgers": {}}
+    told_by(answer(line("b.ckpt")))
+    assert told() == [("b.ckpt", False)]
+
+
+def test_it_does_not_grow_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirror, "MOST", 2)
+    told_by(answer(*(line(f"{n}.ckpt", str(n)) for n in range(4))))
+    assert told() == [("2.ckpt", False), ("3.ckpt", False)]
+
+
+def test_the_index_does_not_take_it_for_a_run() -> None:
+    told_by(answer(line("a.ckpt")))
+    assert [entry.id for entry in index.all_runs()] == [RUN]
