@@ -146,7 +146,7 @@ def _environment(entry: RunEntry, record: dict[str, Any]) -> dict[str, Any]:
         "runtime": record.get("runtime"),
         "image": record.get("image"),
         "digest": record.get("digest"),
-        "torch": record.get("torch"),
+        "torch": (record.get("environment") or {}).get("torch"),
     }
 
 

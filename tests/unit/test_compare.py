@@ -73,7 +73,7 @@ def test_everything_that_one_of_them_has() -> None:
             "started": 10.0,
             "ended": 12.5,
         }
-        index.update([record(run, gpus=[gpu, gpu], torch="2.8.0", runtime="docker", **reached)], "box")
+        index.update([record(run, gpus=[gpu, gpu], environment={"torch": "2.8.0"}, runtime="docker", **reached)], "box")
     index.update([record("c-2222", metrics={"acc": 1}, state="failed", reason="oom", attempt=2)], "other")
     found = values(compare.compare([index.resolve(run) for run in ("a-2222", "b-2222", "c-2222")]))
     assert found["arguments.--lr"] == ("0.1", "0.2", None)
