@@ -18,6 +18,7 @@ from gpurun.project import git
 ARGUMENTS, CODE, ENVIRONMENT, RESULT, METRICS = "arguments", "code", "environment", "result", "metrics"
 SECTIONS = (ARGUMENTS, CODE, ENVIRONMENT, RESULT, METRICS)
 UNLIKE_FIRST = "unlike the first"
+SAME_CODE = ("nothing", "no file that git tracks")
 
 Facts = dict[str, dict[str, Any]]  # section -> name -> value; what is not known is None or not there
 
@@ -36,6 +37,8 @@ class Row:
 
     @property
     def differs(self) -> bool:
+        if self.name == UNLIKE_FIRST:
+            return any(value not in (None, *SAME_CODE) for value in self.values)
         return any(value != self.values[0] for value in self.values[1:])
 
 
@@ -105,7 +108,7 @@ def _git(entry: RunEntry) -> dict[str, Any]:
 def difference(one: RunEntry, other: RunEntry) -> str | None:
     """The files of git in which their code differs; `nothing` when it does not, None when that is not known."""
     if one.manifest and other.manifest and one.manifest["digest"] == other.manifest["digest"]:
-        return "nothing"
+        return SAME_CODE[0]
     here, there = _git(one), _git(other)
     if not here.get("commit") or not there.get("commit"):
         return None
@@ -118,7 +121,7 @@ def difference(one: RunEntry, other: RunEntry) -> str | None:
         if committed is None:
             return None
         files |= committed
-    return ", ".join(sorted(files)) if files else "no file that git tracks"
+    return ", ".join(sorted(files)) if files else SAME_CODE[1]
 
 
 def edited(patch: bytes | None) -> dict[str, str]:

@@ -93,6 +93,8 @@ def test_rows_know_whether_they_differ() -> None:
     rows = compare.rows([{section: {"x": 1} for section in compare.SECTIONS}] * 2)
     assert [row.differs for row in rows] == [False] * 5
     assert compare.Row("code", "x", (1, None)).differs
+    unlike = [compare.Row("code", compare.UNLIKE_FIRST, (None, said)) for said in ("nothing", "train.py")]
+    assert [row.differs for row in unlike] == [False, True]
 
 
 def test_edits_of_a_patch_by_file() -> None:
