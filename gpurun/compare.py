@@ -19,6 +19,7 @@ ARGUMENTS, CODE, ENVIRONMENT, RESULT, METRICS = "arguments", "code", "environmen
 SECTIONS = (ARGUMENTS, CODE, ENVIRONMENT, RESULT, METRICS)
 UNLIKE_FIRST = "unlike the first"
 SAME_CODE = ("nothing", "no file that git tracks")
+_VERSIONS = ("python", "torch", "cuda", "cudnn", "lightning", "driver")
 
 Facts = dict[str, dict[str, Any]]  # section -> name -> value; what is not known is None or not there
 
@@ -142,6 +143,7 @@ def _committed(entry: RunEntry, one: str, other: str) -> set[str] | None:
 
 def _environment(entry: RunEntry, record: dict[str, Any]) -> dict[str, Any]:
     names = [str(gpu.get("name") or "GPU") for gpu in record.get("gpus") or []]
+    about = record.get("environment") or {}
     gpus = ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
     return {
         "host": entry.host,
@@ -149,7 +151,7 @@ def _environment(entry: RunEntry, record: dict[str, Any]) -> dict[str, Any]:
         "runtime": record.get("runtime"),
         "image": record.get("image"),
         "digest": record.get("digest"),
-        "torch": (record.get("environment") or {}).get("torch"),
+        **{name: about.get(name) for name in _VERSIONS},
     }
 
 

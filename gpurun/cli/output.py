@@ -37,8 +37,7 @@ __all__ = [
     "BLUE", "BOLD", "CYAN", "DIM", "GREEN", "RED", "YELLOW", "Declined", "activity", "after_interrupt", "ago", "confirm", "cut",
     "duration", "interactive", "json", "next_step", "next_steps", "note", "out", "out_bytes", "plural", "print_error",
     "print_traceback", "say", "say_bytes", "show_commands", "size", "steps", "styled", "table", "table_width", "transfer",
-    "visible", "warn",
-    "width", "write_bug_log",
+    "visible", "warn", "width", "write_bug_log",
 ]  # fmt: skip
 
 
