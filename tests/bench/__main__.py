@@ -17,8 +17,8 @@ STOPS = 200
 
 def main(words: list[str]) -> int:
     if words[:1] == ["stops"]:
-        print(stops.cost(), flush=True)
-        print(stops.at_random(int(words[1]) if len(words) > 1 else STOPS, seed=int(time.time())), flush=True)
+        for line in stops.measure(int(words[1]) if len(words) > 1 else STOPS, seed=int(time.time())):
+            print("\n" + line, flush=True)
         return 0
     known = ["help", "submit", "ps", "logs", "fetch", "torn", "tunnel"]
     mib = next((int(word) for word in words if word.isdigit()), figures.BIG)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
-from tests.plugin.conftest import Job, until
+from tests.bench import stops
+from tests.plugin.conftest import Job, Zygote, until
 
 Make = Callable[..., Job]
 
@@ -36,6 +38,12 @@ def test_a_signal_that_gpurun_did_not_send_saves_too_and_is_no_success(job: Make
     assert training.stopped()["why"] == "SIGTERM"
     assert (training.workspace / training.stopped()["checkpoint"]).exists()
     assert "their own handler" in process.log.read_text()
+
+
+def test_stops_at_random_moments(zygote: Zygote, tmp_path: Path) -> None:
+    """The bench does 200."""
+    told = stops.at_random(3, 1, zygote, tmp_path)
+    assert told.endswith("stops at random moments: 0 batches done again, 0 trainings that ended otherwise")
 
 
 def test_an_accumulated_step_is_brought_to_its_end(job: Make) -> None:

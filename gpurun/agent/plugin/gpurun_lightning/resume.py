@@ -186,8 +186,9 @@ def prepare(kind: Any, told: Told) -> None:
 
 
 def begun(trainer: Any) -> None:
-    """The first fit of the script trains: no other one goes on from that checkpoint."""
+    """The first fit of the script trains: no other one goes on from that checkpoint, nor one that it starts beside."""
     _went_on.append(True)
+    os.environ.pop("GPURUN_RESUME", None)
     if _trusted:
         _trusted.clear()
         os.environ.pop(TRUST, None)
