@@ -66,6 +66,7 @@ def _take_over(run: RunPaths, job: Job) -> None:
                 path, path, lasting.BESIDE,
             )  # fmt: skip
             journal.record(run, "note", message=beside)
+        journal.record(earlier, "note", message="its files went on in %s" % run.id, went_on=run.id)
 
 
 def _failed(run: RunPaths, what: str) -> RunFailed:

@@ -124,3 +124,8 @@ def earlier(host: HostPaths, run: RunPaths, job: Mapping[str, Any]) -> Optional[
         if other.id != run.id and same and ours and os.path.exists(other.exit) and os.path.isdir(other.workspace):
             found.append((told.get("created", 0.0), other.id, other))
     return max(found)[2] if found else None
+
+
+def went_on_in(run: RunPaths) -> Optional[str]:
+    """The later session that has this one's workspace now; None for all other runs."""
+    return next((str(event["went_on"]) for event in reversed(journal.read(run)) if event.get("went_on")), None)

@@ -18,7 +18,7 @@ import stat
 import time
 from typing import Any, Dict, List, Tuple
 
-from .. import journal, mirrored, outputs, records, tend, wholeness
+from .. import journal, mirrored, outputs, records, services, tend, wholeness
 from .. import vocabulary as words
 from ..files import read_json
 from ..outside import collect, may_hold_more
@@ -42,6 +42,9 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     else:
         found = outputs.find_outputs(run.workspace, run.snapshot, with_caches=bool(request.get("caches")))
         files = [*_record(run, names["_gpurun"]), *_workspace(found)]
+        later = None if os.path.isdir(run.workspace) else services.went_on_in(run)
+        if later is not None:
+            found.skipped.append({"path": ".", "why": "its files went on in %s: fetch that" % later, "lost": False})
         if not container:
             files += _outside(run, names["outside"])
     if live:

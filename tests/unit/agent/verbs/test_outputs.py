@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gpurun.agent import journal
 from gpurun.agent.errors import AgentError
 from gpurun.agent.verbs import fetched, outputs
 from tests.unit.agent.run_folder import RUN, RunFolder
@@ -38,6 +40,15 @@ def test_log_and_record_come_first_under_a_folder_of_their_own(run: RunFolder) -
     assert answer["root"] == run.paths.root
     assert answer["live"] is True
     assert json.dumps(answer)
+
+
+def test_a_session_whose_files_went_on_says_where(run: RunFolder) -> None:
+    assert ask(run)["skipped"] == []
+    run.write("notebook.ipynb", b"{}")
+    shutil.rmtree(run.paths.workspace)
+    journal.record(run.paths, "note", message="its files went on in jupyter-9k2m", went_on="jupyter-9k2m")
+    (skipped,) = ask(run)["skipped"]
+    assert skipped == {"path": ".", "why": "its files went on in jupyter-9k2m: fetch that", "lost": False}
 
 
 def test_a_job_cannot_smuggle_a_link_in_as_its_log(run: RunFolder) -> None:
