@@ -37,7 +37,7 @@ def test_the_demo_trains_fetches_and_leaves_nothing(tmp_path: Path) -> None:
         assert f"$ {command}" in done.stdout
     assert "epoch 2/30" in done.stdout  # the log was followed
     assert list((home / ".ssh").iterdir()) == []
-    assert not (tmp_path / "config").exists()
+    assert not (tmp_path / "config/gpurun").exists()
     assert set(Path("/tmp").glob("gpurun-demo-*")) <= before
     host = re.search(r"its home is (/tmp/gpurun-demo-[^/]+/host)/home", done.stdout)
     assert host
