@@ -61,7 +61,7 @@ def test_a_job_finds_its_things_and_the_python_that_has_torch(bare_host: LabHost
     assert env["TOKEN"] == 'it\'s\n"$(secret)"'
     assert env["CUDA_VISIBLE_DEVICES"] == ",".join(bare_host.gpus.uuids[:2])
     assert (env["GPURUN_DATA"], env["HOME"]) == (f"{root}/data/vision", f"{root}/cache/jobs/home")
-    assert env["PYTHONPATH"] == told["cwd"]
+    assert env["PYTHONPATH"] == f"{told['cwd']}:{root}/runs/train-7f3k/ro/plugin"
 
 
 def test_a_job_without_gpus_sees_none(bare_host: LabHost) -> None:

@@ -44,7 +44,10 @@ def test_from_a_host_that_answers(bare: Jobs, spare: Jobs) -> None:
     run = train(bare, "crash=25")
     assert bare.until_ended(run)[0] == words.FAILED
     done = bare.ask("resume", run, "--host", "spare", "-f")
-    assert f"{run} goes on as attempt 2 on spare, from checkpoints/step=20.ckpt (epoch 2, step 20, loss 0.05)" in done.stderr
+    assert (
+        f"{run} goes on as attempt 2 on spare, from checkpoints/step=20.ckpt (epoch 2, step 20, loss 0.05)"
+        in done.stderr
+    )
     assert "attempt 2 begins at step 20\n" in done.stdout
     record = spare.record(run)
     assert (where(spare, run), record["state"], record["attempt"]) == ("spare", words.SUCCEEDED, 2)
