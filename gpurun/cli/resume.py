@@ -60,6 +60,9 @@ def resume(
     entry = runs.resolve(run)
     asked = resuming.Asked(checkpoint, gpus, env, env_file)
     target = host or entry.host
+    if target == entry.host and not entry.ended:  # as it was last seen: before anything else is asked for
+        runs.look([entry])
+        runs.refuse_live([runs.resolve(entry.id)])
     with output.activity() as say, output.transfer(f"carrying {entry.id}") as bar:
         try:
             if target == entry.host:

@@ -80,7 +80,13 @@ def _list(*, as_json: bool) -> int:
 def _close(which: str | None) -> int:
     from gpurun.tunnel import registry
 
-    stayed = [one.id for one in ([registry.resolve(which)] if which else registry.live()) if not registry.close(one)]
+    asked = [registry.resolve(which)] if which else registry.live()
+    stayed = [one.id for one in asked if not registry.close(one)]
+    for one in asked:
+        if one.id not in stayed:
+            output.note(f"closed {one.id} ({', '.join(door.name for door in one.doors)} on {one.host})")
+    if not asked:
+        output.note("no tunnel is open")
     if stayed:
         output.warn(f"still there after {registry.CLOSES_IN:g} s: {', '.join(stayed)}")
     return words.EXIT_FAILED if stayed else 0

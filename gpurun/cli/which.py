@@ -107,7 +107,7 @@ def _saved(entry: Entry) -> str:
 
 
 def _metric(entry: Entry) -> str:
-    return (training.metric(entry) or "nothing was monitored") + (", the best" if entry["best"] else "")
+    return (training.metric(entry) or "nothing was monitored") + (", the best until then" if entry["best"] else "")
 
 
 def _as_json(file: Path, sha256: str, matches: list[Match]) -> dict[str, Any]:

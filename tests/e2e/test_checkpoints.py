@@ -128,7 +128,7 @@ def test_which_and_compare_need_no_host(laptop: Laptop) -> None:
     shown = laptop.ok("which", "renamed.bin")
     assert f"renamed.bin is best.ckpt of {slow}" in shown
     assert "epoch 0, step 3" in shown
-    assert "val_loss 0.33333 (min), the best" in shown
+    assert "val_loss 0.33333 (min), the best until then" in shown
     assert "train.py 12 0.1 0" in shown
     (told,) = laptop.json("which", "renamed.bin")["files"]
     assert slow in {match["run"] for match in told["found"]}

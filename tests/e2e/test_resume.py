@@ -47,7 +47,7 @@ def test_resume_of_a_live_run_is_refused(laptop: Laptop) -> None:
     laptop.until(run, "running")
     done = laptop.gpurun("resume", run)
     assert done.code == 2
-    assert f"the run {run} is still running" in done.err
+    assert f"{run} is still running on demo" in done.err
     assert f"gpurun stop {run}" in done.err
 
 
