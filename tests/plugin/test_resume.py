@@ -52,6 +52,7 @@ def test_a_stop_in_the_middle_of_an_epoch(job: Make, package: str, workers: str)
     assert (stopped["epoch"], stopped["step"], stopped["lost_batches"], stopped["why"]) == (1, 14, 0, "stop")
     assert broken.ledger()[stopped["checkpoint"]]["step"] == 14
     assert "the training goes on at epoch 1, step 14, batch 4 of the epoch" in broken.said
+    assert "not resumable" not in broken.said
     assert not (broken.out / "saving").exists()
 
 

@@ -4,6 +4,7 @@ import importlib
 import os
 import signal
 import time
+import warnings
 from typing import Any, Dict, Optional, Tuple, Type
 
 from . import loops, process, resume, stopping
@@ -142,6 +143,8 @@ class Hooks:
             self.resumed = resume.resumed(trainer, checkpoint)
             if self.resumed is not None and self.resumed.open:
                 self.loaders.wanted = self.resumed.loaders
+                # It is here; what cannot be gone on with is told in our own words (resume.tell).
+                warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")
 
     def _pass_starts(self, order: Any) -> None:
         if self.resumed is not None:
