@@ -115,6 +115,7 @@ def test_twice_in_one_epoch_and_then_by_a_signal(job: Make) -> None:
     assert Whole(broken.weights(), [broken.seen()]) == whole(job)
 
 
+@pytest.mark.timeout(180, func_only=True)
 @pytest.mark.parametrize(
     ("flags", "stop"),
     [
