@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -94,6 +95,7 @@ class Job:
     started: list[Training] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.tmp = tempfile.TemporaryDirectory(prefix="train", dir="/tmp")
         for part in (self.out, self.workspace):
             part.mkdir(parents=True)
 
@@ -109,8 +111,8 @@ class Job:
         """A script of ours by its name, or a path, with its arguments."""
         self.attempts += 1
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-        environment["TMPDIR"] = str(self.workspace / ".gpurun" / "tmp")
-        Path(environment["TMPDIR"]).mkdir(parents=True, exist_ok=True)
+        # On the file system of the checkpoints, and short: multiprocessing's sockets lie in it, and end at 107 bytes.
+        environment["TMPDIR"] = self.tmp.name
         if self.with_plugin:
             environment |= {
                 "PYTHONPATH": os.pathsep.join([str(self.workspace), str(PLUGIN)]),
