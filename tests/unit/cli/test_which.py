@@ -40,7 +40,7 @@ def test_a_renamed_copy_is_known(folder: Path, capsys: pytest.CaptureFixture[str
     assert f"copy of it is checkpoints/a.ckpt of {RUN}\n" in shown
     assert f"{RUN}, attempt 2 on box, running\n" in shown
     assert ", epoch 3, step 120, 7 B\n" in shown
-    assert "val_loss 0.25 (min), the best\n" in shown
+    assert "val_loss 0.25 (min), the best until then\n" in shown
     assert "vision at c0ffee (main)\n" in shown
     assert "python train.py --lr '1e 3'\n" in shown
     assert f"checkpoints/last.ckpt of {RUN}\n" in shown
