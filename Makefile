@@ -32,9 +32,8 @@ unit: $(INSTALLED)  ## Run the fast tests
 	$(BIN)/python -m pytest tests/unit
 
 test: $(INSTALLED) $(VENV)/.demo lint  ## Run everything: lint, unit, e2e, the demo, and the lab with its real hosts
-	$(AS_ROOT) -m pytest -p no:cacheprovider tests/unit
 	@# Real daemons on a busy machine: what fails is tried once more, and the report names it (R).
-	@set -e; for suite in e2e demo plugin lab; do \
+	@set -e; for suite in unit e2e demo plugin lab; do \
 		$(AS_ROOT) -m pytest -p no:cacheprovider --durations=10 --reruns 1 tests/$$suite; done
 
 lab: $(INSTALLED)  ## Bring up GPU hosts on this machine, for trying things by hand, until Ctrl-C

@@ -239,7 +239,7 @@ def test_a_host_may_leave_it_at_ports(tmp_path: Path, echo_port: int) -> None:
         with subprocess.Popen([*host.ssh_command, "-N", *forwards, host.alias]) as tunnel:
             try:
                 assert _ask(("127.0.0.1", local), socket.AF_INET) == b"HELLO"
-                with suppress(ConnectionResetError):
+                with suppress(ConnectionError):  # ssh may have closed it before the first byte
                     assert _ask(str(here), socket.AF_UNIX) == b""
                 with pytest.raises(TimeoutError):
                     server.accept()
