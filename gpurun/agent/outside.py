@@ -24,7 +24,7 @@ from .errors import AgentError
 from .files import read_json
 from .outputs import from_wire, to_wire
 from .paths import RunPaths
-from .runtimes import load
+from .runtimes.docker import Docker
 from .tend import is_of_this_host
 
 Skipped = Dict[str, Any]
@@ -57,12 +57,12 @@ def collect(run: RunPaths, job: Dict[str, Any], live: bool) -> List[Skipped]:
 
 
 def gather(run: RunPaths, job: Dict[str, Any], live: bool = False) -> List[Skipped]:
-    """What `collect` does, whatever attempt the container is of. Raises AgentError when the engine does not answer."""
+    """What `collect` does, also for the container of an earlier attempt. Raises AgentError when the engine does not answer."""
     engine = _engine(job)
     if engine is None:
         return []
     name = words.CONTAINER_PREFIX + run.id
-    if not engine.ask("ps", "-a", "-q", "--filter", "name=^%s$" % name).out.strip():
+    if Docker(engine.argv).find(run, job) is None:
         gone = "the container is gone, and with it what was written outside the workspace"
         return [_skip(b"", gone, lost=False)]
     diff = changes.parse_diff(engine.ask("diff", name, timeout=_DIFF_SECONDS).out)
@@ -78,7 +78,7 @@ def forget(run: RunPaths, job: Dict[str, Any]) -> None:
     engine = _engine(job)
     if engine is not None:
         with contextlib.suppress(AgentError, OSError):
-            load("docker", engine.argv).remove(run, job)
+            Docker(engine.argv).remove(run, job)
 
 
 def _engine(job: Dict[str, Any]) -> Optional[Engine]:

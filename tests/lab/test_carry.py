@@ -10,7 +10,8 @@ from gpurun.agent import vocabulary as words
 from tests.lab.host.lab import Lab
 from tests.lab.host.labhost import LabHost
 from tests.lab.host.laptop import Laptop
-from tests.lab.jobs import Jobs
+from tests.lab.host.users import SUE
+from tests.lab.jobs import SLEEPER, Jobs
 from tests.lab.test_resume import began_at, train
 from tests.trainer import TRAINER
 
@@ -176,3 +177,17 @@ def test_host_that_is_given_back_keeps_nothing_of_an_earlier_attempt_to_itself(b
     assert listed(bare.laptop, f"{folder}/checkpoints") == ["step=10.ckpt", "step=20.ckpt"]
     assert not (bare.folder(run)).exists()
     assert spare.record(run)["state"] == words.SUCCEEDED
+
+
+def test_one_that_went_on_in_another_account_of_the_same_machine_is_left_alone_by_the_first(jobs: Jobs) -> None:
+    """Both accounts know the same engine, and it knows the run's container by one name."""
+    run = jobs.submit(SLEEPER)
+    jobs.until_running(run)
+    jobs.ask("stop", run, "--grace", "0s")
+    jobs.ask("resume", run, "--host", "sue", timeout=300)
+    sue = Jobs(jobs.laptop, jobs.host, "sue", SUE)
+    sue.until_running(run)
+    jobs.ask("fetch", run)
+    assert sue.record(run)["state"] == words.RUNNING
+    sue.ask("stop", run, "--grace", "0s")
+    assert sue.until_ended(run)[0] == words.STOPPED

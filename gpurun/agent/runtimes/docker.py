@@ -141,7 +141,7 @@ class Docker:
         found = self.engine.inspect("container", name_of(container.run), patience=PATIENCE)
         if found is None:
             raise RunFailed("removed", "the job's container was removed while it was started")
-        if not is_ours(found, container.job) or not is_of_attempt(found, container.job):
+        if not is_ours(found, container.job) or attempt_of(found) != container.job.get("attempt", 1):
             raise RunFailed(
                 "start",
                 "the host has a container %s that this run did not make" % name_of(container.run),
@@ -178,7 +178,7 @@ class Docker:
             found = self.engine.inspect("container", listed[0])
             if found is None:  # removed in between: the next question will tell
                 return Presence("no_answer")
-            if not is_ours(found, job) or not is_of_attempt(found, job):  # nothing is known of it, nor done to it
+            if not is_ours(found, job) or attempt_of(found) != job.get("attempt", 1):  # nothing is done to it
                 return Presence("absent")
             presence = parse_state(found["State"])
             if presence.kind == "exited" and job["user"] == "root":
@@ -238,10 +238,17 @@ class Docker:
             if error.kind not in ("absent", "not_running"):
                 raise
 
+    def find(self, run: RunPaths, job: Job, patience: float = 0.0) -> Optional[Dict[str, Any]]:
+        """What the engine tells of the container of this attempt, or an earlier one. Raises EngineError."""
+        found = self.engine.inspect("container", name_of(run), patience=patience)
+        return (
+            found if found is not None and is_ours(found, job) and attempt_of(found) <= job.get("attempt", 1) else None
+        )
+
     def remove(self, run: RunPaths, job: Job) -> None:
         try:
-            found = self.engine.inspect("container", name_of(run), patience=SHORT_PATIENCE)
-            if found is not None and is_ours(found, job):
+            found = self.find(run, job, SHORT_PATIENCE)
+            if found is not None:
                 self.engine.ask("rm", "--force", "--volumes", found["Id"], timeout=120.0, patience=SHORT_PATIENCE)
         except EngineError as error:
             if error.kind != "absent":
@@ -307,10 +314,13 @@ def is_ours(found: Mapping[str, Any], job: Job) -> bool:
     return labels.get(words.LABEL_RUN) == job["id"] and labels.get(words.LABEL_TOKEN) == wrapper.token_label(job)
 
 
-def is_of_attempt(found: Mapping[str, Any], job: Job) -> bool:
-    """False for the container of an earlier attempt, which is only waiting to be removed."""
+def attempt_of(found: Mapping[str, Any]) -> int:
+    """The attempt that one of our containers was made for.
+
+    An earlier one is only waiting to be removed. A later one is another account's of the same engine, where the run went on.
+    """
     labels = (found.get("Config") or {}).get("Labels") or {}
-    return str(labels.get(words.LABEL_ATTEMPT, "1")) == str(job.get("attempt", 1))
+    return int(labels.get(words.LABEL_ATTEMPT, 1))
 
 
 # The kinds of refusals that end a run for another reason than the step that met them.

@@ -12,9 +12,8 @@ import posixpath
 import time
 from typing import Any, Dict, Optional
 
-from .. import checkpoints, ledger, mirrored, outputs, records, tend
+from .. import attempts, checkpoints, ledger, mirrored, outputs, records, tend
 from .. import vocabulary as words
-from ..files import read_json
 from ..outside import collect
 from ..paths import HostPaths, RunPaths
 
@@ -27,7 +26,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     tend.tend_run(host, run)
     live = not os.path.exists(run.exit)
     if checkpoints.in_container(run):
-        collect(run, read_json(run.job) or {}, live)
+        collect(run, attempts.job_of(run) or {}, live)
     entry = _choose(run, request["which"], live)
     return {
         "run": records.record_of(run),

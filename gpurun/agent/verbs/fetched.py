@@ -10,7 +10,7 @@ import os
 import time
 from typing import Any, Dict
 
-from .. import locks, records
+from .. import attempts, locks, records
 from ..files import read_json, write_json
 from ..outside import forget
 from ..paths import HostPaths
@@ -28,7 +28,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     if held is not None:  # else its next attempt begins, whose container has the same name
         try:
             if os.path.exists(run.exit):
-                forget(run, read_json(run.job) or {})
+                forget(run, attempts.job_of(run) or {})
         finally:
             held.release()
     return {}

@@ -18,9 +18,8 @@ import stat
 import time
 from typing import Any, Dict, List, Tuple
 
-from .. import journal, mirrored, outputs, records, services, tend, wholeness
+from .. import attempts, journal, mirrored, outputs, records, services, tend, wholeness
 from .. import vocabulary as words
-from ..files import read_json
 from ..outside import collect, may_hold_more
 from ..paths import HostPaths, RunPaths
 
@@ -32,7 +31,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     tend.tend_run(host, run)
     live = not os.path.exists(run.exit)
     now = time.time()
-    job = read_json(run.job) or {}
+    job = attempts.job_of(run) or {}
     names = outputs.free_names(run.workspace, ("_gpurun", "outside"))
     found = outputs.Found()
     container = may_hold_more(run, job)

@@ -7,14 +7,18 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gpurun.agent import facts
-from gpurun.agent.outside import collect
+from gpurun.agent.outside import collect, forget
+from gpurun.agent.runtimes.wrapper import token_label
 from tests.unit.agent.run_folder import LONG_AGO, RUN, RunFolder
 
-# A container is a folder `root` of files and a file `diff`; without that folder there is none.
+TOKEN = "t0"
+
+# A container is a folder `root` of files, a file `diff` and a file `labels`; without that folder there is none.
 ENGINE = """
 import os, sys, tarfile
 here = os.path.dirname(os.path.abspath(__file__))
@@ -22,8 +26,12 @@ verb, last = sys.argv[1], sys.argv[-1]
 root = os.path.join(here, "root")
 if os.path.exists(os.path.join(here, "down")):
     sys.exit("Cannot connect to the Docker daemon")
-if verb == "ps":
-    print("c0ffee" if os.path.isdir(root) else "")
+if verb == "container":
+    if not os.path.isdir(root):
+        sys.exit("Error: No such container: " + last)
+    print('{"Id": "c0ffee", "Config": {"Labels": %s}}' % open(os.path.join(here, "labels")).read())
+elif verb == "rm":
+    os.rename(root, root + ".gone")
 elif verb == "diff":
     sys.stdout.buffer.write(open(os.path.join(here, "diff"), "rb").read())
 elif verb == "cp":
@@ -43,6 +51,15 @@ class Container:
         (folder / "engine.py").write_text(ENGINE)
         self.argv = [sys.executable, str(folder / "engine.py")]
         self.diff = b""
+        self.labelled()
+
+    def labelled(self, token: str = TOKEN, attempt: int = 1) -> None:
+        labels = {"gpurun.run": RUN, "gpurun.token": token_label({"token": token}), "gpurun.attempt": str(attempt)}
+        (self.folder / "labels").write_text(json.dumps(labels))
+
+    @property
+    def is_there(self) -> bool:
+        return (self.folder / "root").is_dir()
 
     def wrote(self, path: bytes, content: bytes = b"x", *, kind: str = "A", at: float = LONG_AGO) -> None:
         full = os.fsencode(self.folder / "root") + path
@@ -64,7 +81,7 @@ def container(tmp_path: Path) -> Container:
 @pytest.fixture
 def run(tmp_path: Path, container: Container) -> RunFolder:
     host = {"runtime": "docker", "engine": container.argv, "machine_id": facts.machine_id()}
-    return RunFolder(tmp_path / "host", host=host, mounts=[{"target": "/data/imagenet"}])
+    return RunFolder(tmp_path / "host", token=TOKEN, host=host, mounts=[{"target": "/data/imagenet"}])
 
 
 def gather(run: RunFolder, *, live: bool = False) -> tuple[dict[bytes, bytes], dict[str, str]]:
@@ -127,6 +144,22 @@ def test_an_engine_that_is_down_or_a_container_that_is_gone_is_told(run: RunFold
     (container.folder / "down").unlink()
     (container.folder / "root").rename(container.folder / "removed")
     assert "the container is gone" in gather(run)[1]["outside/"]
+
+
+@pytest.mark.parametrize("made_for", [{"token": "another"}, {"attempt": 2}], ids=["another's run", "a later attempt"])
+def test_a_container_that_is_not_of_this_run_is_left_alone(
+    run: RunFolder, container: Container, made_for: dict[str, Any]
+) -> None:
+    """Two accounts of one engine know one container name, and a run may have gone on in the other account."""
+    container.wrote(b"/srv/theirs")
+    container.labelled(**made_for)
+    files, skipped = gather(run)
+    assert (files, "the container is gone" in skipped["outside/"]) == ({}, True)
+    forget(run.paths, json.loads(Path(run.paths.job).read_text()))
+    assert container.is_there
+    container.labelled()
+    forget(run.paths, json.loads(Path(run.paths.job).read_text()))
+    assert not container.is_there
 
 
 def test_without_an_engine_there_is_nothing_outside(tmp_path: Path) -> None:

@@ -167,8 +167,5 @@ def test_a_container_without_our_label_is_not_ours() -> None:
 
 
 def test_a_container_is_of_one_attempt() -> None:
-    job = {"id": RUN.id, "token": "t0"}
-    second = {"Config": {"Labels": {"gpurun.attempt": "2"}}}
-    assert docker.is_of_attempt(second, {**job, "attempt": 2})
-    assert not docker.is_of_attempt(second, job)
-    assert docker.is_of_attempt({"Config": {"Labels": None}}, job)  # made before there were attempts
+    assert docker.attempt_of({"Config": {"Labels": {"gpurun.attempt": "2"}}}) == 2
+    assert docker.attempt_of({"Config": {"Labels": None}}) == 1  # made before there were attempts
