@@ -7,16 +7,20 @@ sockets lie in the run's `out/`; a link in the folder of our locks is the short 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 import socket
 import stat
+from contextlib import suppress
 from typing import Any, Mapping, Optional
 
 from . import locks
 from .paths import RunPaths
 
 PREFIX = "sockets-"
+_LONGEST = 107  # bytes, of a socket's path on Linux
+_OF_MULTIPROCESSING = 32  # bytes, of what Python puts behind TMPDIR: /pymp-xxxxxxxx/listener-xxxxxxxx
 
 
 def folder(run: RunPaths) -> str:
@@ -32,10 +36,27 @@ def make(run: RunPaths, job: Mapping[str, Any]) -> str:
         return path
     os.makedirs(run.sockets, mode=0o700, exist_ok=True)
     if not os.path.lexists(path):
-        try:
+        with suppress(FileExistsError):  # another process of ours was quicker
             os.symlink(run.sockets, path)
-        except FileExistsError:  # another process of ours was quicker
-            pass
+    return path
+
+
+def way_to_tmp(run: RunPaths) -> str:
+    """A short path, whatever the run is called. It need not exist."""
+    return os.path.join(locks.folder(), PREFIX + "tmp-" + hashlib.sha256(run.id.encode()).hexdigest()[:12])
+
+
+def tmp(run: RunPaths) -> str:
+    """The run's folder for temporary files, by a path that leaves room for Python's own sockets in there.
+
+    A DataLoader whose workers find theirs too long waits for ever. The folder itself stays where the checkpoints are.
+    """
+    if len(os.fsencode(run.tmp)) + _OF_MULTIPROCESSING <= _LONGEST:
+        return run.tmp
+    path = way_to_tmp(run)
+    if not os.path.lexists(path):
+        with suppress(FileExistsError):  # another process of ours was quicker
+            os.symlink(run.tmp, path)
     return path
 
 
@@ -77,4 +98,6 @@ def remove(run: RunPaths) -> None:
     if os.path.islink(path):
         os.unlink(path)
     shutil.rmtree(path, ignore_errors=True)
+    with suppress(FileNotFoundError):
+        os.unlink(way_to_tmp(run))
     shutil.rmtree(run.sockets, ignore_errors=True)

@@ -14,7 +14,20 @@ import traceback
 from contextlib import suppress
 from typing import List, Optional
 
-from . import about, allocation, attempts, endings, facts, journal, leases, locks, preparing, runtimes, watching
+from . import (
+    about,
+    allocation,
+    attempts,
+    endings,
+    facts,
+    journal,
+    leases,
+    locks,
+    preparing,
+    runtimes,
+    sockets,
+    watching,
+)
 from . import vocabulary as words
 from .errors import AgentError, RunFailed
 from .paths import RunPaths
@@ -93,13 +106,13 @@ def _take_lock(run: RunPaths) -> Optional[locks.Held]:
 
 
 def _keep_locks(run: RunPaths) -> None:
-    """Keep cleaners of /tmp away from the lock files of this run, its job and its GPUs for as long as this process lives."""
+    """Keep cleaners of /tmp away from the files of this run, its job and its GPUs for as long as this process lives."""
     while True:
         time.sleep(TOUCH_EVERY)
         gpus = [leases.lock_path(gpu["uuid"]) for gpu in journal.fold(run).gpus]
-        for path in (locks.run_lock(run.id), locks.job_lock(run.id), *gpus):
+        for path in (locks.run_lock(run.id), locks.job_lock(run.id), *gpus, sockets.way_to_tmp(run)):
             with suppress(OSError):
-                os.utime(path)
+                os.utime(path, follow_symlinks=False)
 
 
 def _gave_up(run: RunPaths, error: Exception) -> bool:

@@ -137,3 +137,21 @@ def test_an_unknown_host_ends_with_255(laptop: Laptop) -> None:
     assert done.code == 255
     assert done.err.count("error: ") == 1
     assert "next: " in done.err
+
+
+LISTEN = """\
+import os, tempfile
+from multiprocessing.connection import Listener
+from multiprocessing.util import get_temp_dir
+with Listener(family="AF_UNIX"):
+    print(len(os.path.realpath(get_temp_dir())), os.path.realpath(tempfile.gettempdir()))
+"""
+
+
+def test_workers_of_a_job_reach_one_another_although_its_folder_has_a_long_path(laptop: Laptop) -> None:
+    (laptop.project / "listen.py").write_text(LISTEN)
+    run = laptop.submit("listen.py", "-n", "x" * 40)
+    assert laptop.gpurun("wait", run).code == 0, laptop.ok("logs", run)
+    length, folder = laptop.ok("logs", run).split()
+    assert int(length) > 107
+    assert folder.endswith(f"{run}/workspace/.gpurun/tmp"), "checkpoints are renamed from there"

@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
-from .. import about, environments, locks, notebooks, plugin_files, programs, services
+from .. import about, environments, locks, notebooks, plugin_files, programs, services, sockets
 from ..errors import AgentError, RunFailed
 from ..files import read_json, write_json
 from ..gpus import Gpu
@@ -140,6 +140,7 @@ class Bare:
         if not os.path.exists(run.wrapper):
             raise AgentError("not_started", "run %s has no environment yet" % run.id, "wait until it is running")
         places = wrapper.on_host(run, job["project"]["name"])
+        sockets.tmp(run)  # the way there may have gone with the run's end
         return wrapper.shell(places, command, services.holder(job, places.ro))
 
 
@@ -187,6 +188,7 @@ def settings(
     places = wrapper.on_host(run, job["project"]["name"])
     user = pwd.getpwuid(os.getuid())
     first = wrapper.settings(places, user.pw_name, job)
+    first["TMPDIR"] = sockets.tmp(run)
     first["VIRTUAL_ENV"] = prepared["environment"]
     first["PATH"] = os.pathsep.join([*prepared["path"], os.environ.get("PATH", os.defpath)])
     # HOME is ours now; what was installed by `pip install --user` stays in reach.

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from gpurun.agent import sockets
+from gpurun.agent.paths import HostPaths
 from tests.unit.agent.run_folder import RunFolder
 
 DOCKER: dict[str, Any] = {"host": {"runtime": "docker"}}
@@ -119,3 +120,23 @@ def test_a_job_cannot_have_other_folders_removed(run: RunFolder, tmp_path: Path)
     sockets.remove(run.paths)
     assert (precious / "file").exists()
     assert not os.path.lexists(path)
+
+
+LISTENER = "pymp-abcdefgh/listener-abcdefgh"  # what multiprocessing makes in TMPDIR
+
+
+def test_temporary_files_have_a_short_path_to_where_they_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunFolder(tmp_path / ("deep" * 20), "x" * 46 + "-7f3k").paths
+    os.makedirs(run.tmp)
+    monkeypatch.setattr("gpurun.agent.locks.folder", lambda: "/tmp/gpurun-2000000000")
+    assert len(os.path.join(sockets.way_to_tmp(run), LISTENER)) < LIMIT
+    monkeypatch.setattr("gpurun.agent.locks.folder", lambda: str(tmp_path))
+    assert (sockets.tmp(run), os.readlink(sockets.tmp(run))) == (sockets.way_to_tmp(run), run.tmp)
+    sockets.remove(run)
+    assert not os.path.lexists(sockets.way_to_tmp(run))
+    sockets.remove(run)  # nothing there is no error
+
+
+def test_temporary_files_need_no_other_path_where_there_is_room() -> None:
+    run = HostPaths("/home/ada/.gpurun").run("train-7f3k")
+    assert sockets.tmp(run) == run.tmp
