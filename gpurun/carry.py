@@ -5,7 +5,6 @@ From the old host while that answers; else from what is here: the project, and w
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from gpurun.agent.manifest import Entry
 from gpurun.config import hosts
 from gpurun.dependencies import find_dependencies
 from gpurun.errors import GpurunError, HostError, HostUnreachable, UsageError
+from gpurun.fetch.checkpoint import is_it
 from gpurun.fetch.plan import is_inside
 from gpurun.files import FileList
 from gpurun.job import for_host
@@ -146,7 +146,7 @@ def _pull_checkpoint(wire: Wire, checkpoint: Mapping[str, Any], folder: Path, to
     (folder / "checkpoint").mkdir()
     _pull(wire, str(checkpoint["folder"]), folder / "checkpoint", [os.fsencode(name)], total, report)
     file = folder / "checkpoint" / name
-    if not _is(file, checkpoint):
+    if not is_it(file, checkpoint):
         raise _lies(wire, f"the checkpoint {checkpoint['path']} did not come whole")
     return file
 
@@ -160,17 +160,6 @@ def _pull(wire: Wire, source: str, to: Path, names: Sequence[bytes], total: int,
 
 def _lies(wire: Wire, what: str) -> HostError:
     return HostError(what, "try again; somebody may have changed the run's files meanwhile", where=wire.host)
-
-
-def _is(file: Path, checkpoint: Mapping[str, Any]) -> bool:
-    """Whether the file is the checkpoint that is told, byte for byte."""
-    try:
-        if file.stat().st_size != checkpoint["size"]:
-            return False
-        with file.open("rb") as content:
-            return hashlib.file_digest(content, "sha256").hexdigest() == str(checkpoint["sha256"])
-    except OSError:
-        return False
 
 
 # From what is here.
@@ -225,7 +214,7 @@ def _fetched(entry: RunEntry, wanted: str | None) -> tuple[dict[str, Any] | None
             order = [one for one in order if PurePosixPath(one["path"]) == PurePosixPath(str(wanted))]
         for one in order:
             file = folder / (f"outside{one['path']}" if one["path"].startswith("/") else one["path"])
-            if is_inside(str(file.relative_to(folder))) and _is(file, one):
+            if is_inside(str(file.relative_to(folder))) and is_it(file, one):
                 return ledger.brief(one), file.resolve()
     if wanted is not None:
         raise UsageError(
@@ -271,6 +260,7 @@ def _unload(wire: Wire, cargo: Cargo, asked: resume.Asked, report: Report, *, fo
             "checkpoint": _carried(cargo),
             "attempt": cargo.record.get("attempt", 1),
             "earlier": _attempts_so_far(cargo.record),
+            "progress": _progress(cargo.record),
         },
     }
     report.say(f"starting {job['id']}")
@@ -299,6 +289,12 @@ def _attempts_so_far(record: Record) -> list[dict[str, Any]]:
     if not record:
         return [dict.fromkeys(_OF_AN_ATTEMPT) | {"attempt": 1}]
     return [*record.get("attempts", []), {key: record.get(key) for key in _OF_AN_ATTEMPT}]
+
+
+def _progress(record: Record) -> dict[str, Any] | None:
+    """What the training had reached, as a line of its plugin's: known on the new host too until it tells more there."""
+    told = record.get("progress")
+    return {**told, "metrics": record.get("metrics") or {}} if isinstance(told, dict) else None
 
 
 def _needs_agent(cargo: Cargo, job: Mapping[str, Any]) -> bool:

@@ -158,7 +158,7 @@ def _environment(entry: RunEntry, record: dict[str, Any]) -> dict[str, Any]:
 def _result(entry: RunEntry, record: dict[str, Any]) -> dict[str, Any]:
     told = record.get("progress") if isinstance(record.get("progress"), dict) else {}
     known = record.get("checkpoints") or {}
-    best = known.get("best") or {}
+    best = mirror.best(entry.id, at=entry.host) or known.get("best") or {}
     started, ended = record.get("started"), record.get("ended")
     return {
         "state": entry.state.replace("_", " "),

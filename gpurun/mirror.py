@@ -159,9 +159,21 @@ def is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e300 < value < 1e300
 
 
-def best(run: str) -> Entry | None:
-    """Of all hosts that the run was on."""
-    return ledger.best(there(run))
+def best(run: str, at: str | None = None) -> Entry | None:
+    """Of all hosts that the run was on: what is the best on each, judged by its value. Of two copies the one on `at`."""
+    told: dict[str, list[Entry]] = {}
+    for entry in there(run):
+        told.setdefault(entry["host"], []).append(entry)
+    bests = [one for entries in told.values() if (one := ledger.best(entries)) is not None]
+    newest = ledger.last(bests)
+    if newest is None:
+        return None
+    alike = [
+        one for one in bests if all(one.get(key) == newest.get(key) for key in _TEXTS) and is_number(one.get("value"))
+    ]
+    sign = -1.0 if newest.get("mode") == "min" else 1.0
+    found = max(alike, key=lambda one: sign * one["value"], default=newest)
+    return next((copy for copy in told.get(at or "", []) if copy["sha256"] == found["sha256"]), found)
 
 
 def _file(run: str) -> Path:

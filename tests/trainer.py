@@ -11,12 +11,17 @@ told = {
     "steps": 40, "every": 10, "pace": 0.05, "saving": 0.0,  # steps in all, between two saves; seconds a step, a save
     "crash": 0, "hog": 0, "kill": 0,  # at which step: exit 1, eat all memory, SIGKILL
     "deaf": 0,  # ignores the stop file and TERM
+    "turn": 0,  # at which step the loss is least; 0: at the last one
     "linger": 0.0,  # seconds that it goes on behind a stop's checkpoint
 }
 told.update((word.split("=")[0], float(word.split("=")[1])) for word in sys.argv[1:])
 out, attempt = os.environ["GPURUN_OUT"], int(os.environ["GPURUN_ATTEMPT"])
 resume = os.environ.get("GPURUN_RESUME")
 signal.signal(signal.SIGTERM, signal.SIG_IGN if told["deaf"] else lambda *_: (print("TERM", flush=True), os._exit(0)))
+
+
+def loss(step):
+    return abs(step - told["turn"]) / 100 if told["turn"] else 1.0 / step
 
 
 def add(name, line):
@@ -35,7 +40,7 @@ def save(name, step):
     os.unlink(os.path.join(out, "saving"))
     entry = {
         "t": time.time(), "attempt": attempt, "path": path, "epoch": step // 10, "step": step, "monitor": "loss", "mode": "min",
-        "value": 1.0 / step, "best": False, "last": True, "size": len(content), "complete": True,
+        "value": loss(step), "best": False, "last": True, "size": len(content), "complete": True,
         "sha256": hashlib.sha256(content).hexdigest(), "mtime_ns": os.stat(path).st_mtime_ns,
     }
     add("checkpoints.jsonl", entry)
@@ -49,7 +54,8 @@ if resume:
 print("attempt %d begins at step %d" % (attempt, step), flush=True)
 while step < told["steps"]:
     step += 1
-    add("progress.jsonl", {"t": time.time(), "attempt": attempt, "stage": "fit", "epoch": step // 10, "step": step})
+    line = {"t": time.time(), "attempt": attempt, "stage": "fit", "epoch": step // 10, "step": step}
+    add("progress.jsonl", {**line, "metrics": {"loss": loss(step)}})
     time.sleep(told["pace"])
     if step % told["every"] == 0:
         save("step=%d.ckpt" % step, step)

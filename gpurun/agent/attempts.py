@@ -51,8 +51,8 @@ def begin(
     """Begin the next attempt, from the checkpoint that is `wanted` (see `choose`). The caller holds the run's lock.
 
     `why`: "resume", or "retry" for one that begins by itself. `carried` is what came from another host: the `checkpoint` to
-    take in place of one of ours (null: one of ours it is), the `attempt` that was the last there, and the `earlier` ones, as
-    `journal.summary` has them. `before` is called last before it has begun.
+    take in place of one of ours (null: one of ours it is), the `attempt` that was the last there, the `earlier` ones, as
+    `journal.summary` has them, and the last line of its `progress`. `before` is called last before it has begun.
     Raises AgentError: `no_checkpoint`, and when the engine is away that has checkpoints in the job's container.
     """
     checkpoint: Optional[Entry] = None
@@ -64,6 +64,9 @@ def begin(
         checkpoint = choose(run, wanted)
     if journal.fold(run).state not in UPLOADING:
         put_aside(run)
+    if carried is not None and carried.get("progress"):
+        os.makedirs(run.out, exist_ok=True)
+        _append(run.progress, carried["progress"])
     before()
     job = job_of(run) or {}
     state = journal.fold(run)
@@ -211,8 +214,17 @@ def stage(run: RunPaths) -> None:
     path = words.RESUME_IN_WORKSPACE + "/" + os.path.basename(target)
     if all(entry["path"] != path for entry in checkpoints.ledger(run)):
         line = {**checkpoint, "path": path, "complete": True, "best": False, "last": False}
-        with open(run.ledger, "a") as file:
-            file.write(json.dumps(line) + "\n")
+        _append(run.ledger, line)
+
+
+def _append(path: str, line: Mapping[str, Any]) -> None:
+    """To a file of the plugin's, whose last line a kill may have torn."""
+    with open(path, "a+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size:
+            file.seek(-1, os.SEEK_END)
+        torn = size > 0 and file.read(1) != b"\n"
+        file.write((b"\n" if torn else b"") + json.dumps(line).encode() + b"\n")
 
 
 def gather_earlier(run: RunPaths, job: Mapping[str, Any]) -> None:

@@ -117,7 +117,7 @@ def bring_left(entry: RunEntry, host: str, *, yes: bool = False) -> Fetched | No
     """What the run wrote on a host that it went on from, into a folder of its own; None when that cannot be had now."""
     folder = _folder(entry, None, False)
     try:
-        fetched = _one(replace(entry, host=host), folder.with_name(f"{folder.name}-on-{host}"), (), False, yes)
+        fetched = _one(replace(entry, host=host), one_checkpoint.left_on(folder, host), (), False, yes)
     except GpurunError as error:
         output.warn(f"what {entry.id} left on {host} was not fetched: {error.what}")
         return None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpurun.cli import describe, output, training
-from gpurun.errors import GpurunError, UsageError
+from gpurun.errors import GpurunError, HostError, HostUnreachable, UsageError
 
 if TYPE_CHECKING:
     from gpurun.fetch import Report
@@ -44,7 +44,6 @@ def fetch_each(
             code = error.exit_code
             continue
         output.say(f"{entry.id}: {_judged(came)}")
-        _tell_of_better(entry, which, came)
         results.append(came)
     if as_json:
         output.json({"checkpoints": [_as_json(came) for came in results]})
@@ -57,26 +56,67 @@ def fetch_each(
 def _one(
     entry: RunEntry, which: str, to: Path | None, folder: Callable[[RunEntry], Path], report: Report, *, yes: bool
 ) -> Came:
-    from gpurun import runs
     from gpurun.fetch import explained
+    from gpurun.fetch.checkpoint import BEST
+
+    at = folder(entry)
+    try:
+        best = _best_of_all(entry) if which == BEST else None
+        if best is None:
+            return _fetched(entry, entry.host, which, to, at, report, yes=yes)
+        if best["host"] == entry.host:
+            return _fetched(entry, entry.host, best["sha256"], to, at, report, yes=yes)
+        report.say(f"the best one is on {best['host']}, which {entry.id} went on from")
+        beside = left_on(at, best["host"])
+        try:
+            return _fetched(entry, best["host"], best["sha256"], to, beside, report, yes=yes)
+        except (HostUnreachable, HostError) as error:
+            came = _here(entry, best, (at, beside))
+            if came is None:
+                output.warn(f"the best of all, {describe.checkpoint(best)}, is on {best['host']}: {error.what}")
+                came = _fetched(entry, entry.host, which, to, at, report, yes=yes)
+            return came
+    except OSError as error:
+        raise explained(error, to or at) from error
+
+
+def _best_of_all(entry: RunEntry) -> dict[str, Any] | None:
+    """The best one of a run that was on several hosts, each of which has what was saved there; None for any other run."""
+    from gpurun import mirror, runs
+
+    if len({told["host"] for told in mirror.there(entry.id)} | {entry.host}) == 1:
+        return None
+    runs.status(entry)  # what was saved since we last asked
+    return mirror.best(entry.id, at=entry.host)
+
+
+def _fetched(
+    entry: RunEntry, host: str, which: str, to: Path | None, folder: Path, report: Report, *, yes: bool
+) -> Came:
+    from gpurun import runs
     from gpurun.fetch.checkpoint import fetch_checkpoint, fetch_checkpoint_as
 
-    wire = runs.wire_to(entry.host)
-    try:
-        if to is not None and _is_file(to):
-            return fetch_checkpoint_as(wire, entry.id, which, to, replace=yes, report=report)
-        return fetch_checkpoint(wire, entry.id, which, folder(entry), report=report)
-    except OSError as error:
-        raise explained(error, to or folder(entry)) from error
+    wire = runs.wire_to(host)
+    if to is not None and _is_file(to):
+        return fetch_checkpoint_as(wire, entry.id, which, to, replace=yes, report=report)
+    return fetch_checkpoint(wire, entry.id, which, folder, report=report)
 
 
-def _tell_of_better(entry: RunEntry, which: str, came: Came) -> None:
-    """A run that went on on another host may have left its best one behind."""
-    from gpurun import mirror
+def _here(entry: RunEntry, best: dict[str, Any], folders: Sequence[Path]) -> Came | None:
+    """The best one, if it was fetched earlier from a host that cannot give it now."""
+    from gpurun.fetch.checkpoint import Came, is_it
+    from gpurun.fetch.plan import is_inside
 
-    best = mirror.best(entry.id) if which == "best" else None
-    if best is not None and best["host"] != entry.host and best["sha256"] != came.entry["sha256"]:
-        output.warn(f"the best of all is on {best['host']}, which {entry.id} went on from: {describe.checkpoint(best)}")
+    inside = f"outside{best['path']}" if best["path"].startswith("/") else str(best["path"])
+    for folder in folders:
+        if is_inside(inside) and is_it(folder / inside, best):
+            return Came(entry.id, folder / inside, best, unchanged=True)
+    return None
+
+
+def left_on(folder: Path, host: str) -> Path:
+    """The folder for what a run left on a host that it went on from: its files may have the names of later ones."""
+    return folder.with_name(f"{folder.name}-on-{host}")
 
 
 def _is_file(to: Path) -> bool:

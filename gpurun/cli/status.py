@@ -107,7 +107,7 @@ def _lines(answer: dict[str, Any], entry: Any) -> list[tuple[str, str]]:
         ("attempt", _attempt(record)),
         ("progress", training.progress_line(record)),
         ("metrics", training.metrics(record)),
-        ("saved", _checkpoints(record)),
+        ("saved", _checkpoints(record, entry.host)),
         ("project", _project(job)),
         ("command", shlex.join(job.get("command", []))),
         ("host", f"{entry.host}, {record.get('runtime') or 'runtime not chosen yet'}"),
@@ -134,12 +134,17 @@ def _attempt(record: dict[str, Any]) -> str:
     return f"{record['attempt']}, {describe.begins_from(record)}; {', '.join(earlier)}"
 
 
-def _checkpoints(record: dict[str, Any]) -> str:
+def _checkpoints(record: dict[str, Any], host: str) -> str:
+    from gpurun import mirror
+
     known = record.get("checkpoints") or {}
-    last, best = known.get("last"), known.get("best")
+    last, best = known.get("last"), mirror.best(record["id"], at=host) or known.get("best")
     if not last:
         return ""
-    also = f"; the best {describe.checkpoint(best)}" if best and best["path"] != last["path"] else ""
+    elsewhere = f", on {best['host']}" if best and best.get("host", host) != host else ""
+    also = ""
+    if best and (elsewhere or best["path"] != last["path"]):
+        also = f"; the best {describe.checkpoint(best)}{elsewhere}"
     return f"{output.plural(known['count'], 'checkpoint')}, the last {describe.checkpoint(last)}{also}"
 
 
@@ -243,6 +248,6 @@ def _show_last_known(entry: Any) -> None:
     output.out(f"{record['id']} is unknown: {entry.host} does not answer, which changes nothing about the run")
     output.out(f"  last seen {output.ago(entry.seen)} ago: {describe.state(record)}")
     known = (("progress", training.progress_line(record)), ("metrics", training.metrics(record)))
-    for name, text in (*known, ("saved", _checkpoints(record))):
+    for name, text in (*known, ("saved", _checkpoints(record, entry.host))):
         if text:
             output.out(f"  {name.ljust(9)} {_wrapped(text, 12)}")

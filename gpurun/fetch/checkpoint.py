@@ -39,7 +39,7 @@ class Came:
 
 
 def fetch_checkpoint(wire: Wire, run: str, which: str, to: Path, *, report: Report) -> Came:
-    """Bring the `which` (BEST, LAST) checkpoint of `run` into the folder `to`, where a fetch of all puts it.
+    """Bring the `which` (BEST, LAST, or a SHA-256) checkpoint of `run` into the folder `to`, where a fetch of all puts it.
 
     Raises GpurunError with EXIT_NOTHING when there is none; when what comes is not what the ledger tells; and what
     `fetch_run` raises.
@@ -63,7 +63,7 @@ def fetch_checkpoint(wire: Wire, run: str, which: str, to: Path, *, report: Repo
 def fetch_checkpoint_as(wire: Wire, run: str, which: str, file: Path, *, replace: bool, report: Report) -> Came:
     """Bring it to the path `file`. Another file there is replaced with `replace` alone; else UsageError is raised."""
     entry = _ask(wire, run, which, report)
-    if file.exists() and _digest(file) == entry["sha256"]:
+    if is_it(file, entry):
         return Came(run, file, entry, unchanged=True)
     if file.exists() and not replace:
         raise UsageError(f"{file} is there already and is another file", "-y replaces it; or name another one with -o.")
@@ -77,7 +77,7 @@ def fetch_checkpoint_as(wire: Wire, run: str, which: str, file: Path, *, replace
 
 
 def _ask(wire: Wire, run: str, which: str, report: Report) -> dict[str, Any]:
-    report.say(f"asking {wire.host} for the {which} checkpoint of {run}")
+    report.say(f"asking {wire.host} for the {which if which in (BEST, LAST) else 'best'} checkpoint of {run}")
     request = {"run": run, "which": which, **mirror.question([run])}
     answer = wire.ask("checkpoint", request, timeout=OUTSIDE_SECONDS)
     mirror.take_in(answer, wire.host)
@@ -167,6 +167,12 @@ def _another(run: str, entry: Mapping[str, Any], said: str) -> GpurunError:
     )
 
 
-def _digest(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+def is_it(file: Path, entry: Mapping[str, Any]) -> bool:
+    """Whether the file is the checkpoint that the ledger's entry tells of, byte for byte."""
+    try:
+        if file.stat().st_size != entry["size"]:
+            return False
+        with file.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest() == str(entry["sha256"])
+    except OSError:
+        return False

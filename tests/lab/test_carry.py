@@ -132,6 +132,22 @@ def test_there_and_back_again(bare: Jobs, spare: Jobs) -> None:
     assert began_at(bare, run, 1) == 0
 
 
+def test_what_earlier_attempts_have_reached_is_known_where_it_goes_on(bare: Jobs, spare: Jobs) -> None:
+    """The loss is least at step 12, before the crash; the second attempt tells of no progress."""
+    script = TRAINER.replace('    add("progress.jsonl"', '    attempt > 1 or add("progress.jsonl"')
+    run = bare.submit(script, "--", "crash=25", "turn=12")
+    bare.until_ended(run)
+    bare.ask("resume", run, "--host", "spare", "-f")
+    assert spare.record(run)["metrics"] == {"loss": 0.13}
+    done = bare.ask("fetch", run, "--best")
+    assert done.stdout.endswith(f"/{run}-on-bare/checkpoints/step=10.ckpt\n")
+    assert f"{run}: loss 0.02 (min), epoch 1, step 10" in done.stderr
+    assert "step=10.ckpt (epoch 1, step 10, loss 0.02), on bare" in bare.ask("status", run).stdout
+    bare.host.down()
+    done = bare.ask("fetch", run, "--best")
+    assert "was here already" in done.stderr
+
+
 def test_from_what_was_fetched_when_the_host_is_gone(bare: Jobs, spare: Jobs) -> None:
     run = train(bare, "crash=25")
     bare.until_ended(run)

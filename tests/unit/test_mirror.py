@@ -101,6 +101,21 @@ def test_the_same_path_on_two_hosts_is_two_checkpoints() -> None:
     assert best["host"] == "box"
 
 
+@pytest.mark.parametrize(("value", "host"), [(0.2, "spare"), (0.4, "box")])
+def test_the_best_of_two_hosts_is_told_by_its_value(value: float, host: str) -> None:
+    judged = {"best": True, "monitor": "loss", "mode": "min"}
+    told_by(answer(line("epoch=4.ckpt", "a", step=10, value=0.3, **judged)))
+    told_by(answer(line("epoch=9.ckpt", "b", step=20, value=value, **judged), host="h2"), "spare")
+    assert (mirror.best(RUN) or {})["host"] == host
+
+
+def test_of_two_copies_of_the_best_one_that_of_the_host_where_the_run_is_counts() -> None:
+    told_by(answer(line("best.ckpt", "a", best=True, step=10, monitor="loss", mode="min", value=0.3)))
+    told_by(answer(line(".gpurun/resume/best.ckpt", "a", step=10), line("x.ckpt", "x", step=20), host="h2"), "spare")
+    assert (mirror.best(RUN, at="spare") or {})["path"] == ".gpurun/resume/best.ckpt"
+    assert (mirror.best(RUN) or {})["path"] == "best.ckpt"
+
+
 def test_it_outlives_the_run() -> None:
     told_by(answer(line("a.ckpt")))
     index.remove(RUN)

@@ -1,4 +1,4 @@
-"""`checkpoint`: one checkpoint of a run, to be fetched: `{run, which: "best"|"last", ledgers}`.
+"""`checkpoint`: one checkpoint of a run, to be fetched: `{run, which: "best"|"last"|SHA-256, ledgers}`.
 
 -> `{run: RunRecord, ledgers, count, checkpoint}`: null, or what the ledger tells of it with `folder` and `name`, where it lies;
 `as`, its place in the folder that a run is fetched into; and `mtime_ns`, `ctime_ns`, `inode`. Whether it is what the ledger
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import posixpath
 import time
-from typing import Any, Dict, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from .. import attempts, checkpoints, ledger, mirrored, outputs, records, tend
 from .. import vocabulary as words
@@ -19,6 +19,8 @@ from ..paths import HostPaths, RunPaths
 
 PATIENCE = 5.0  # seconds for the ledger to tell of a file that is written anew just now
 TICK = 0.2
+
+_PICKS: Dict[str, Callable[[List[ledger.Entry]], Optional[ledger.Entry]]] = {"best": ledger.best, "last": ledger.last}
 
 
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
@@ -38,7 +40,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
 
 def _choose(run: RunPaths, which: str, live: bool) -> Optional[ledger.Entry]:
     """The one of those that are there. When the ledger means another one, that may be there in a moment."""
-    pick = checkpoints.best if which == "best" else checkpoints.last
+    pick = _PICKS.get(which) or (lambda entries: next((one for one in entries if one.get("sha256") == which), None))
     until = time.monotonic() + PATIENCE
     while True:
         meant, there = pick(ledger.read(run.ledger)), pick(checkpoints.ledger(run))

@@ -5,7 +5,7 @@ question alone, so that to repeat it begins no second attempt. Answer: `{run: Ru
 where the job begins from the beginning. With `follow` the log of the new attempt goes on the same channel.
 
 A run that comes from another host was prepared and sent as for `start`, its checkpoint into `carried/`. Then there are
-besides: `manifest`, null where its code was here already, and `carried: {checkpoint, attempt, earlier}` (see attempts.begin).
+besides: `manifest`, null where its code was here already, and `carried: {checkpoint, attempt, earlier, progress}` (see attempts.begin).
 """
 
 from __future__ import annotations

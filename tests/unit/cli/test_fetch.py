@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from gpurun import index, mirror
+from gpurun import index, mirror, runs
 from gpurun.cli import app
 from gpurun.cli.fetch import printable
+from gpurun.errors import HostUnreachable
+from gpurun.wire import Wire
 from tests.unit.agent.test_checkpoints import save
 from tests.unit.fetch.conftest import FetchedRun, laptop, run
 from tests.unit.test_mirror import line
@@ -96,16 +98,46 @@ def test_last_checkpoint_of_a_training_that_monitors_nothing(
     assert (project / "here" / "a.ckpt").read_bytes() == b"12"
 
 
-def test_best_one_that_was_left_on_another_host_is_told(
-    run: FetchedRun, project: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def moved(run: FetchedRun, project: Path, monkeypatch: pytest.MonkeyPatch) -> FetchedRun:
+    """It went on from the host `box`, which does not answer, and had its best checkpoint there."""
     save(run.job, "a.ckpt", b"12", monitor="val_loss", mode="min", value=0.5, step=20)
-    left = line("best.ckpt", "x", best=True, step=10, monitor="val_loss", value=0.25)
+    left = line("best.ckpt", "123", best=True, step=10, monitor="val_loss", mode="min", value=0.25)
     mirror.update({"ledgers": {run.id: {"host_id": "h1", "from": 0, "to": 9, "lines": [left]}}}, "box")
+    answering = runs.wire_to
+
+    def wire_to(host: str) -> Wire:
+        if host == "box":
+            raise HostUnreachable("box: no route to it", "", where="box")
+        return answering(host)
+
+    monkeypatch.setattr(runs, "wire_to", wire_to)
+    return run
+
+
+def test_best_one_that_is_on_a_host_that_is_gone_is_told(moved: FetchedRun, capsys: pytest.CaptureFixture[str]) -> None:
     assert gpurun("fetch", "--best") == 0
     said = capsys.readouterr()
-    assert said.out == f"{run.to}/a.ckpt\n"
-    assert f"the best of all is on box, which {run.id} went on from: best.ckpt (step 10, val_loss 0.25)" in said.err
+    assert said.out == f"{moved.to}/a.ckpt\n"
+    assert "the best of all, best.ckpt (step 10, val_loss 0.25), is on box: box: no route to it" in said.err
+
+
+def test_best_one_of_a_host_that_is_gone_may_have_been_fetched(
+    moved: FetchedRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    beside = moved.to.with_name(f"{moved.to.name}-on-box")
+    beside.mkdir(parents=True)
+    (beside / "best.ckpt").write_bytes(b"123")
+    assert gpurun("fetch", "--best") == 0
+    assert capsys.readouterr().out == f"{beside}/best.ckpt\n"
+
+
+def test_best_one_is_taken_from_the_copy_that_the_run_went_on_from(
+    moved: FetchedRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(moved.job, "carried.ckpt", b"123", monitor="val_loss", mode="min", value=0.25, step=10)
+    assert gpurun("fetch", "--best") == 0
+    assert capsys.readouterr().out == f"{moved.to}/carried.ckpt\n"
 
 
 @pytest.mark.parametrize("wrong", [("--last",), ("--only", "x"), ("--watch",), ("--all",)])
