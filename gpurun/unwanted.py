@@ -12,14 +12,15 @@ VERSION_CONTROL = "version control"
 CACHE = "cache"
 ENVIRONMENT = "virtual environment"
 SECRET = "may be a secret"
+FETCHED = "fetched from a run"
 
 FOLDERS = {
     **dict.fromkeys((b".git", b".hg", b".svn"), VERSION_CONTROL),
     **dict.fromkeys((b"__pycache__", b".ipynb_checkpoints", b"node_modules", b".eggs", b".tox", b".nox"), CACHE),
     **dict.fromkeys((b".mypy_cache", b".pytest_cache", b".ruff_cache", os.fsencode(words.WORKSPACE_PRIVATE)), CACHE),
 }
-# A folder that holds one of these is a virtual environment (venv, virtualenv, uv; conda).
-ENVIRONMENT_MARKS = (b"pyvenv.cfg", b"conda-meta/history")
+# What a folder is that holds one of these: a virtual environment (venv, virtualenv, uv; conda), or a fetch's destination.
+MARKS = {b"pyvenv.cfg": ENVIRONMENT, b"conda-meta/history": ENVIRONMENT, b".gpurun/fetch.json": FETCHED}
 
 _SECRETS = re.compile(
     rb"\.env|\.envrc|\.env\.(?!example$|sample$|template$|dist$).*|.*\.pem|id_(rsa|ed25519|ecdsa).*", re.S
@@ -56,9 +57,7 @@ def folder_reason(name: bytes, full: bytes) -> str | None:
     """Why the folder `full`, named `name`, stays out; None when it may travel."""
     if name in FOLDERS:
         return FOLDERS[name]
-    if any(os.path.exists(os.path.join(full, mark)) for mark in ENVIRONMENT_MARKS):
-        return ENVIRONMENT
-    return None
+    return next((what for mark, what in MARKS.items() if os.path.exists(os.path.join(full, mark))), None)
 
 
 def measure(root: bytes, left_out: dict[bytes, str]) -> tuple[LeftOut, ...]:

@@ -106,6 +106,12 @@ def bring(
                 raise
             output.warn(f"{entry.id}: {error.what}")
             continue
+        if only and not (fetched.placed or fetched.unchanged or fetched.writing):
+            unmatched = _no_match(fetched, only)
+            if len(entries) == 1:
+                raise unmatched
+            output.warn(unmatched.what)
+            continue
         _tell(entry, fetched)
         results.append(fetched)
         for host in [host for host, done in entry.left_on.items() if done is False and not only]:
@@ -205,6 +211,14 @@ def _tell(entry: RunEntry, fetched: Fetched) -> None:
     _list("for the next fetch", [f"{printable(left.path)}: {left.why}" for left in fetched.writing])
     if fetched.live:
         output.note(f"{entry.id} goes on; `gpurun fetch --watch {entry.id}` follows it to its end")
+
+
+def _no_match(fetched: Fetched, only: Sequence[str]) -> GpurunError:
+    wrote = [printable(name) for name in fetched.unmatched if not name.startswith("_gpurun/")]
+    more = f" and {len(wrote) - SHOWN:,} more" if len(wrote) > SHOWN else ""
+    there = f"It wrote {', '.join(wrote[:SHOWN])}{more}." if wrote else "It wrote nothing but its log."
+    what = f"nothing that {fetched.run} wrote matches {' or '.join(only)}"
+    return GpurunError(what, there, exit_code=words.EXIT_NOTHING, code="no_match")
 
 
 def _amount(fetched: Fetched) -> str:

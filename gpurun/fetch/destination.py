@@ -230,6 +230,7 @@ def opened(root: Path, run: str) -> Iterator[Destination]:
     if root.is_symlink() and not root.is_dir():
         raise GpurunError(f"{root} is a link that leads nowhere", "Name another folder with -o.")
     root = made.root = root.resolve()
+    was_there = root.exists()
     made.staging.mkdir(parents=True, exist_ok=True)
     with (made.private / "fetch.lock").open("ab") as lock:
         try:
@@ -243,6 +244,10 @@ def opened(root: Path, run: str) -> Iterator[Destination]:
         made.state = _read_state(made)
         _recover(made.staging)
         yield made
+    if not was_there and not made.state and not any(made.staging.glob("*")):
+        shutil.rmtree(made.private)  # nothing came
+        with suppress(OSError):
+            root.rmdir()
 
 
 def _read_state(made: Destination) -> dict[str, dict[str, Any]]:

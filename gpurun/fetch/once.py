@@ -90,6 +90,8 @@ class Pass:
     def _choose(self, listing: Listing, fetched: Fetched) -> list[Item]:
         """What has to be transferred. Asks when that is much."""
         items = select(listing.items, self.only)
+        if not items:
+            fetched.unmatched += [item.to for item in listing.items]
         items, clashing = without_clashes(items, ignores_case=self.destination.ignores_case())
         fetched.left += clashing
         files = [item for item in items if item.link is None]

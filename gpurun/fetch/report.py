@@ -50,6 +50,7 @@ class Fetched:
     unchanged: int = 0  # files that were here already
     left: list[Left] = field(default_factory=list)
     writing: list[Left] = field(default_factory=list)  # the job has not finished them
+    unmatched: list[str] = field(default_factory=list)  # what it wrote, when that was asked for by globs and none fits
 
     @property
     def bytes(self) -> int:

@@ -156,12 +156,15 @@ def test_environments_and_caches_stay_out_and_are_counted(either: Path) -> None:
     write(either, "my env/pyvenv.cfg", "home = /usr")
     write(either, "my env/lib/a.py", "12345")
     write(either, "conda/conda-meta/history")
+    write(either, "results/.gpurun/fetch.json")
+    write(either, "results/best.ckpt")
     write(either, "models/__pycache__/a.cpython-311.pyc")
     write(either, ".ipynb_checkpoints/a-checkpoint.ipynb")
     write(either, "stray.pyc")
     files = listing(either)
     assert names(files) == BASE
     assert reasons(files) == {
+        "results/": "fetched from a run",
         "my env/": "virtual environment",
         "conda/": "virtual environment",
         "models/__pycache__/": "cache",

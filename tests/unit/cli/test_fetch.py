@@ -66,6 +66,21 @@ def test_all_takes_no_run(run: FetchedRun, project: Path, capsys: pytest.Capture
     assert "all runs of this project are fetched" in capsys.readouterr().err
 
 
+def test_globs_that_nothing_matches_are_told_with_what_there_is(
+    run: FetchedRun, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.job.write("checkpoints/a.ckpt", b"12")
+    assert gpurun("fetch", "--only", "*.pt", "--only", "logs/") == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert f"nothing that {run.id} wrote matches *.pt or logs/" in said.err
+    assert "It wrote checkpoints/a.ckpt." in said.err
+    assert not run.to.exists()
+    run.to.mkdir()  # by somebody else, before
+    assert gpurun("fetch", "--only", "*.pt") == 1
+    assert run.to.exists()
+
+
 @pytest.mark.parametrize(
     ("name", "shown"), [("a b", "a b"), ("a\nb", "a\\nb"), ("\x1b[2J", "\\x1b[2J"), ("\udcff", "\\udcff"), ("é", "é")]
 )
