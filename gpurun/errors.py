@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from gpurun.agent import vocabulary as words
 
+NO_NAME = "no_name"  # the code of an error: no machine is known by this name
+
 
 class GpurunError(Exception):
     """A failure that gpurun understands; shown without a traceback.

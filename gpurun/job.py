@@ -49,6 +49,8 @@ def make_job(
     spec, project = loaded.spec, loaded.project
     if spec.script and notebook is None:
         _check_script(spec.script, files)
+    if spec.module:
+        _check_module(spec.module, files)
     name = service["kind"] if service else spec.name or _name_of(spec)
     run = run_id or new_id(name)
     return {
@@ -131,6 +133,21 @@ def _check_script(script: str, files: FileList) -> None:
         f"the script {script} stays on the laptop: {why}",
         f"Bring it back with a line `!/{plain}` in .gpurunignore.",
     )
+
+
+def _check_module(module: str, files: FileList) -> None:
+    """A module of a package that the project has must be there; of others the image may have it."""
+    path = module.replace(".", "/")
+    package = path.partition("/")[0]
+    for top in ("", "src/"):
+        if any(files.has(f"{top}{path}{end}") for end in (".py", "/__main__.py")):
+            return
+    if any(files.has(f"{top}{package}{end}") for top in ("", "src/") for end in (".py", "/__init__.py")):
+        raise UsageError(
+            f"the project's {package} has no module {module} that could be run",
+            f"Name one that has a file among what is sent: {path}.py, or {path}/__main__.py.",
+            where=str(files.root),
+        )
 
 
 def _name_of(spec: JobConfig) -> str:

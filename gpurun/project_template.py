@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from gpurun.errors import GpurunError, UsageError
@@ -33,8 +34,8 @@ def example(name: str) -> Path:
 def write_project(directory: Path, name: str, template: str = DEFAULT) -> list[Path]:
     """Write the project as `name` into `directory`, which is made when missing; the files that were written.
 
-    A file that exists is left as it is. Raises UsageError, before anything is written, when there is no such template, or
-    something else stands where a folder is needed.
+    A file that exists is left as it is. Raises UsageError, before anything is written, when there is no such template,
+    code of something else is there already, or something stands where a folder is needed.
     """
     if template not in TEMPLATES:
         raise UsageError(f"there is no template {template!r}", f"Name one of {', '.join(TEMPLATES)}.")
@@ -42,16 +43,36 @@ def write_project(directory: Path, name: str, template: str = DEFAULT) -> list[P
     name = "".join(character for character in name if character.isprintable()).strip()[:60] or "project"
     for folder in sorted({(directory / file).parent for file in files}):
         _refuse_non_folder(folder)
+    texts = {file: _renamed(file, (source / file).read_text(encoding="utf-8"), template, name) for file in files}
+    _refuse_other_code(directory, texts)
     written = []
-    for file in files:
+    for file, text in texts.items():
         target = directory / file
         if os.path.lexists(target):
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("x", encoding="utf-8") as out:
-            out.write(_renamed(file, (source / file).read_text(encoding="utf-8"), template, name))
+            out.write(text)
         written.append(target)
     return written
+
+
+def _refuse_other_code(directory: Path, texts: Mapping[str, str]) -> None:
+    """Half of one project and half of another would train nothing."""
+    other = [file for file, text in texts.items() if file.endswith(".py") and _differs(directory / file, text)]
+    if other:
+        raise UsageError(
+            f"other code is there already: {', '.join(other)}",
+            "a new folder: gpurun init NAME. Your own project needs no init: gpurun submit train.py",
+            where=str(directory),
+        )
+
+
+def _differs(file: Path, text: str) -> bool:
+    try:
+        return file.read_text(encoding="utf-8") not in (text, "")
+    except (OSError, ValueError):
+        return os.path.lexists(file)
 
 
 def _refuse_non_folder(folder: Path) -> None:

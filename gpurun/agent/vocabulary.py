@@ -46,7 +46,7 @@ REASONS = {
 RETRIED = ("exit", "signal", "oom", "reboot", "keeper")
 
 # Exit codes of the laptop command. With `submit -f`, `wait` and `status --exit-code` the job's own comes first.
-EXIT_NOTHING = 1  # what was looked for is not there: a checkpoint, the run of a file
+EXIT_NOTHING = 1  # what was looked for is not there, a checkpoint or the run of a file; or a person said no
 EXIT_USAGE = 2
 EXIT_NO_GPU = 3  # of `host check --gpu`
 EXIT_FAILED = 125

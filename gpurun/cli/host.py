@@ -96,7 +96,9 @@ def add(
 def use(name: Name) -> None:
     """Make a host the one that is taken when a command names none."""
     from gpurun.config import hosts
+    from gpurun.hosts.known import check_known
 
+    check_known(name)
     hosts.use(name)
     output.say(f"{name} is the default host now")
 

@@ -33,7 +33,8 @@ def init(
     ] = "digits",
 ) -> None:
     """Write a Lightning project (models/, data/, train.py) that can be submitted as it is. No file is overwritten."""
-    from gpurun.project_template import write_project
+    from gpurun.config import hosts
+    from gpurun.project_template import TEMPLATES, write_project
 
     folder = Path(os.path.abspath(directory))  # noqa: PTH100 - the name as it was typed, links and all
     written = write_project(folder, folder.name, template)
@@ -42,6 +43,12 @@ def init(
         return
     for path in written:
         output.out(os.path.relpath(path))
+    kept = [file for file in TEMPLATES[template] if folder / file not in written]
+    if kept:
+        output.note(f"left as they are: {', '.join(kept)}")
     output.say(f"\n{output.plural(len(written), 'file')} in {folder}. Next:")
     enter = [] if folder == Path.cwd() else [(f"cd {shlex.quote(str(directory))}", "")]
-    output.next_steps(*enter, ("gpurun submit train.py -f", "-H HOST names the host; --gpus 0: without a GPU"))
+    known = hosts.read()
+    named = known.default is not None or len(known.hosts) == 1
+    where, why = ("", "") if named else (" -H HOST", "any SSH alias; ")
+    output.next_steps(*enter, (f"gpurun submit train.py{where} -f", f"{why}-g 0: without a GPU"))

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gpurun.agent import vocabulary as words
 from gpurun.cli.progress import activity, clear, steps, transfer
 from gpurun.cli.terminal import (
     BLUE,
@@ -22,6 +23,7 @@ from gpurun.cli.terminal import (
     ago,
     cut,
     duration,
+    folded,
     harmless,
     interactive,
     plural,
@@ -35,7 +37,7 @@ from gpurun.errors import GpurunError, UsageError
 
 __all__ = [
     "BLUE", "BOLD", "CYAN", "DIM", "GREEN", "RED", "YELLOW", "Declined", "activity", "after_interrupt", "ago", "confirm", "cut",
-    "duration", "interactive", "json", "next_step", "next_steps", "note", "out", "out_bytes", "plural", "print_error",
+    "duration", "folded", "interactive", "json", "next_step", "next_steps", "note", "out", "out_bytes", "plural", "print_error",
     "print_traceback", "say", "say_bytes", "show_commands", "size", "steps", "styled", "table", "table_width", "transfer",
     "visible", "warn", "width", "write_bug_log",
 ]  # fmt: skip
@@ -43,6 +45,8 @@ __all__ = [
 
 class Declined(GpurunError):
     """The person said no. Nothing was done."""
+
+    exit_code = words.EXIT_NOTHING
 
 
 # --- lines
@@ -100,11 +104,11 @@ def after_interrupt() -> None:
 
 def note(text: str) -> None:
     """A line of less importance."""
-    say(styled(text, DIM))
+    say(styled(folded(text, 0, sys.stderr), DIM))
 
 
 def warn(text: str) -> None:
-    say(styled("warning: ", YELLOW, BOLD) + text)
+    say(styled("warning: ", YELLOW, BOLD) + folded(text, 9, sys.stderr))
 
 
 def next_steps(*steps: tuple[str, str]) -> None:
@@ -170,12 +174,10 @@ def confirm(question: str, *, yes: bool, otherwise: str) -> None:
 
 def print_error(what: str, where: str, next_step: str) -> None:
     """`error: what`, where it was, and what to do, on stderr."""
-    lines = [styled("error: ", RED, BOLD) + what]
+    lines = [styled("error: ", RED, BOLD) + folded(what, 7, sys.stderr)]
     lines += [f"  {line}" for line in where.splitlines()]
     if next_step:
-        first, *more = next_step.splitlines()
-        lines.append(styled("next: ", CYAN, BOLD) + first)
-        lines += [f"      {line}" for line in more]
+        lines.append(styled("next: ", CYAN, BOLD) + folded(next_step, 6, sys.stderr))
     say("\n".join(lines))
 
 

@@ -55,7 +55,8 @@ class _Activity:
 
     def _draw(self) -> None:
         line = cut(self._text, width() - 4)
-        sys.stderr.write(f"{_ERASE}{styled('·', CYAN, BOLD)} {line} " if line else _ERASE)
+        # The cursor stands at its beginning: what ssh itself says, or asks for, comes in its place and not behind it.
+        sys.stderr.write(f"{_ERASE}{styled('·', CYAN, BOLD)} {line}\r" if line else _ERASE)
         sys.stderr.flush()
         self._drawn = bool(line)
 

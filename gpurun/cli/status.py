@@ -85,18 +85,8 @@ def _head(answer: dict[str, Any], entry: Any) -> list[str]:
     lines = [title + output.styled(clause, colour, stream=sys.stdout)]
     for name, text in _lines(answer, entry):
         label = output.styled(name.ljust(9), output.DIM, stream=sys.stdout)
-        lines.append(f"  {label} {_wrapped(text, 12)}")
+        lines.append(f"  {label} {output.folded(text, 12, sys.stdout)}")
     return lines
-
-
-def _wrapped(text: str, indent: int) -> str:
-    """On a terminal long lines go on below their beginning; elsewhere a line stays one, for grep."""
-    if not sys.stdout.isatty():
-        return text
-    import textwrap
-
-    room = max(output.width() - indent, 20)
-    return f"\n{' ' * indent}".join(textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False))
 
 
 def _lines(answer: dict[str, Any], entry: Any) -> list[tuple[str, str]]:
@@ -209,7 +199,9 @@ def _show_failure(answer: dict[str, Any]) -> None:
     found = _hint(answer)
     if found:
         output.out("")
-        output.out(f"{output.styled('hint:', output.CYAN, output.BOLD, stream=sys.stdout)} {_wrapped(found, 6)}")
+        output.out(
+            f"{output.styled('hint:', output.CYAN, output.BOLD, stream=sys.stdout)} {output.folded(found, 6, sys.stdout)}"
+        )
 
 
 def _hint(answer: dict[str, Any]) -> str | None:
@@ -250,4 +242,4 @@ def _show_last_known(entry: Any) -> None:
     known = (("progress", training.progress_line(record)), ("metrics", training.metrics(record)))
     for name, text in (*known, ("saved", _checkpoints(record, entry.host))):
         if text:
-            output.out(f"  {name.ljust(9)} {_wrapped(text, 12)}")
+            output.out(f"  {name.ljust(9)} {output.folded(text, 12, sys.stdout)}")

@@ -103,7 +103,7 @@ def submit(
         typer.Option("--max-duration", metavar="SPAN", help="End it after this, e.g. 12h.", rich_help_panel=RESOURCES),
     ] = None,
     retries: Annotated[
-        int | None,
+        str | None,
         typer.Option("--retries", metavar="N", help="Begin again so often after a crash. [0]", rich_help_panel=AFTER),
     ] = None,
     follow: Annotated[

@@ -41,7 +41,9 @@ def which(
     found = []
     for file in files:
         sha256 = _digest(file)
-        found.append((file, sha256, mirror.find(sha256)))
+        # Of several with this content the one of the file's own name: `last.ckpt` may be a copy of the best.
+        matches = sorted(mirror.find(sha256), key=lambda match: Path(match[2]["path"]).name != file.name)
+        found.append((file, sha256, matches))
     if as_json:
         output.json({"files": [_as_json(file, sha256, matches) for file, sha256, matches in found]})
     else:

@@ -173,7 +173,9 @@ def _write(document: Any) -> None:
 def _check(told: Mapping[str, Any], where: Path) -> None:
     from gpurun.config import problems, schema
 
-    problems.refuse(problems.validate(schema.HostsFile, told, str(where))[1])
+    problems.refuse(
+        problems.validate(schema.HostsFile, told, str(where))[1], "the keys of hosts.toml are in the README"
+    )
 
 
 def _valid_marker() -> Path:

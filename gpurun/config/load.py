@@ -75,7 +75,7 @@ def load(
     if target and not job_file:
         told["script"] = script_in(project, target, here)
     layers = [_project_layer(project, wrong), job, _flag_layer(told, here, wrong)]
-    problems.refuse(wrong)
+    problems.refuse(wrong, "the keys and options are in the README, and in gpurun submit --help")
     given = [layer for layer in layers if layer]
     if need_script:
         _check_script_named(given, job_file)

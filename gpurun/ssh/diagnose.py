@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpurun.errors import ContactLost, GpurunError, HostUnreachable
+from gpurun.errors import NO_NAME, ContactLost, GpurunError, HostUnreachable
 from gpurun.ssh import config, keys, process
 from gpurun.ssh.config import Resolved
 from gpurun.ssh.keys import HostKey, KnownKey
@@ -151,7 +151,7 @@ def check_reach(host: Resolved) -> None:
         found = keys.within(REACH_IN, lambda: socket.getaddrinfo(host.host, host.port, type=socket.SOCK_STREAM))
     except (socket.gaierror, TimeoutError, UnicodeError) as error:
         raise Problem(
-            "no_name",
+            NO_NAME,
             f"no machine is known by the name `{host.host}`",
             "check the name's spelling, and that you are online (VPN?); `gpurun host ls` lists the hosts you added",
         ) from error

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gpurun.config.load import Loaded
     from gpurun.follow import Listener
     from gpurun.index import RunEntry
+    from gpurun.project import Project
     from gpurun.submit import Report
     from gpurun.wire import Wire
 
@@ -83,6 +84,8 @@ def make(asked: Asked) -> Planned:
     said = {"host": entry.host if entry else asked.host, "gpus": asked.gpus}
     loaded = load(said, None, need_script=False)
     assert loaded.host is not None
+    if entry is None and not (asked.jupyter or asked.ports):
+        _check_project(loaded.project)
     project = entry.project if entry else loaded.project.name
     return Planned(
         connect(loaded.host),
@@ -90,6 +93,18 @@ def make(asked: Asked) -> Planned:
         _services(asked, entry, project),
         _typed_ports(asked, entry) if asked.ports else _named_ports(asked, entry, loaded),
     )
+
+
+def _check_project(project: Project) -> None:
+    """Raises UsageError for a folder that nothing makes a project, and from which nothing was submitted."""
+    from gpurun import index
+
+    if project.marker == "folder" and not any(one.project_root == str(project.root) for one in index.all_runs()):
+        raise UsageError(
+            "no project is here, whose runs TensorBoard could show",
+            "gpurun tunnel RUN shows one run; gpurun ps -a lists them",
+            where=str(project.root),
+        )
 
 
 def _services(asked: Asked, entry: RunEntry | None, project: str) -> tuple[Service, ...]:

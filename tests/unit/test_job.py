@@ -132,6 +132,22 @@ def test_the_command_follows_from_the_script(project: Path, script: str, mode: i
     assert made(project, script)["command"] == command
 
 
+@pytest.mark.parametrize("module", ["vision.nope", "vision.nope.more"])
+def test_a_module_that_the_projects_own_package_does_not_have(project: Path, module: str) -> None:
+    (project / "vision").mkdir()
+    (project / "vision/__init__.py").touch()
+    with pytest.raises(UsageError, match=f"the project's vision has no module {module}"):
+        made(project, None, None, module=module)
+
+
+def test_a_module_of_the_image(project: Path) -> None:
+    assert made(project, None, None, module="torch.distributed.run")["command"][:3] == [
+        "python",
+        "-m",
+        "torch.distributed.run",
+    ]
+
+
 def test_a_module(project: Path) -> None:
     job = made(project, None, None, module="vision.train.__main__", args=["-v"])
     assert job["command"] == ["python", "-m", "vision.train.__main__", "-v"]

@@ -55,13 +55,22 @@ def test_a_template_that_there_is_not(tmp_path: Path) -> None:
 
 
 def test_what_exists_stays(tmp_path: Path) -> None:
-    (tmp_path / "train.py").write_text("mine\n")
+    (tmp_path / ".gitignore").write_text("mine\n")
     (tmp_path / "README.md").symlink_to("nowhere")
     written = {path.name for path in write_project(tmp_path, "vision")}
-    assert (tmp_path / "train.py").read_text() == "mine\n"
+    assert (tmp_path / ".gitignore").read_text() == "mine\n"
     assert not (tmp_path / "nowhere").exists()
-    assert written.isdisjoint({"train.py", "README.md"})
-    assert "predict.py" in written
+    assert written.isdisjoint({".gitignore", "README.md"})
+    (tmp_path / "train.py").unlink()
+    assert write_project(tmp_path, "vision") == [tmp_path / "train.py"]
+
+
+def test_other_code_is_not_mixed_with_ours(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("mine\n")
+    with pytest.raises(UsageError, match=r"other code is there already: train\.py") as error:
+        write_project(tmp_path, "vision")
+    assert "gpurun init NAME" in error.value.next_step
+    assert [path.name for path in tmp_path.iterdir()] == ["train.py"]
 
 
 def test_a_file_where_a_folder_is_needed_is_told_before_anything_is_written(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,26 @@ def test_nobody_to_ask_is_an_error_with_the_way_out(monkeypatch: pytest.MonkeyPa
 def test_an_error_says_what_where_and_next(capsys: pytest.CaptureFixture[str]) -> None:
     output.print_error("it broke", "here", "do this\nand that")
     assert capsys.readouterr().err == "error: it broke\n  here\nnext: do this\n      and that\n"
+
+
+def test_a_long_message_is_folded_on_a_terminal_alone(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    what, command = f"{'word ' * 15}/a/path/{'x' * 80} and more", f"gpurun submit {'--flag value ' * 8}end"
+    output.print_error(what, "", f"one thing\n{command}")
+    assert what in capsys.readouterr().err.splitlines()[0]
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    output.print_error(what, "", f"one thing\n{command}")
+    assert capsys.readouterr().err.splitlines() == [
+        f"error: {'word ' * 13}word",
+        "       word",
+        f"       /a/path/{'x' * 80}",
+        "       and more",
+        "next: one thing",
+        f"      {command}",
+    ]
 
 
 def test_json_knows_paths_and_tuples(capsys: pytest.CaptureFixture[str]) -> None:

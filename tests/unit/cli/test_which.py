@@ -46,6 +46,12 @@ def test_a_renamed_copy_is_known(folder: Path, capsys: pytest.CaptureFixture[str
     assert f"checkpoints/last.ckpt of {RUN}\n" in shown
 
 
+def test_of_two_names_the_files_own_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "last.ckpt").write_text("weights")
+    assert which("last.ckpt") == 0
+    assert f"last.ckpt is checkpoints/last.ckpt of {RUN}\n" in capsys.readouterr().out
+
+
 def test_a_run_that_was_removed_is_still_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "x").write_text("weights")
     index.remove(RUN)

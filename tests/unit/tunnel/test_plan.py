@@ -65,6 +65,19 @@ def test_without_a_run(project: Path, asked: dict[str, Any], services: tuple[Ser
     assert wanted(**asked) == (services, led)
 
 
+def test_a_folder_that_is_no_project_has_no_runs_to_show(
+    project: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = home / "downloads"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    with pytest.raises(UsageError, match="no project is here"):
+        wanted()
+    assert wanted(ports=("8888",))[1].numbers == ((None, 8888),)
+    remember(folder, "train-7f3k")
+    assert wanted()[0] == (Service(words.TENSORBOARD, "downloads"),)
+
+
 def test_a_run_means_a_board_over_it_and_its_own_ports(project: Path) -> None:
     remember(project, "train-1111", ports=[{"local": 9000, "remote": 8000}])
     board = Service(words.TENSORBOARD, "digits", "train-1111")
