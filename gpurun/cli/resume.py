@@ -62,7 +62,11 @@ def resume(
     target = host or entry.host
     if target == entry.host and not entry.ended:  # as it was last seen: before anything else is asked for
         runs.look([entry])
-        runs.refuse_live([runs.resolve(entry.id)])
+        entry = runs.resolve(entry.id)
+        runs.refuse_live([entry])
+    if entry.state == words.SUCCEEDED and asked == resuming.Asked():
+        question = f"{entry.id} has succeeded: as it was submitted, its training is done. Go on all the same?"
+        output.confirm(question, yes=yes, otherwise="add -y, or name a checkpoint: --from best")
     with output.activity() as say, output.transfer(f"carrying {entry.id}") as bar:
         try:
             if target == entry.host:

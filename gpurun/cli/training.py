@@ -14,11 +14,12 @@ FULL, EMPTY = "█", "░"
 
 
 def progress(record: Record) -> Record:
-    """What was told of the present attempt; empty while that has told nothing."""
+    """What was told of the present attempt; empty while that has told nothing, and may still."""
     told = record.get("progress")
-    if not isinstance(told, dict) or told.get("attempt", 1) != record.get("attempt", 1):
+    if not isinstance(told, dict):
         return {}
-    return told
+    earlier = told.get("attempt", 1) != record.get("attempt", 1)
+    return {} if earlier and record["state"] not in words.ENDS else told
 
 
 def progress_bar(record: Record, length: int) -> str:

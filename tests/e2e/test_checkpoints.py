@@ -158,7 +158,10 @@ def test_an_earlier_attempt_has_the_best_one(laptop: Laptop) -> None:
     run = laptop.submit("train.py", "--", "5", "0.1", "0")
     laptop.ok("wait", run)
     (laptop.project / "best.ckpt").write_bytes(b"mine")
-    laptop.ok("resume", run)
+    done = laptop.gpurun("resume", run)
+    assert done.code == 2
+    assert f"{run} has succeeded" in done.err
+    laptop.ok("resume", run, "-y")
     laptop.ok("wait", run)
     (told,) = json.loads(laptop.ok("fetch", "--best", run, "--json"))["checkpoints"]
     assert Path(told["file"]).read_bytes().startswith(b"3 ")

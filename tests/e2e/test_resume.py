@@ -68,7 +68,7 @@ def test_values_of_variables_come_again_from_shell_files_and_options(laptop: Lap
     laptop.environment["A"] = "from-shell"
     run = laptop.submit("job.toml", "-e", "C=from-option")
     laptop.ok("wait", run)
-    done = laptop.gpurun("resume", run)
+    done = laptop.gpurun("resume", run, "-y")  # it has succeeded
     assert done.code == 2
     assert f"{run} was started with C; such values are wiped" in done.err
     assert f"gpurun resume {run} -e C=..." in done.err

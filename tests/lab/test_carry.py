@@ -124,7 +124,7 @@ def test_there_and_back_again(bare: Jobs, spare: Jobs) -> None:
     run = train(bare, "crash=25", "steps=40")
     bare.until_ended(run)
     bare.ask("resume", run, "--host", "spare", "-f")
-    done = bare.ask("resume", run, "--host", "bare", "-f")
+    done = bare.ask("resume", run, "--host", "bare", "-f", "-y")  # it has succeeded
     assert "attempt 3 on bare, from checkpoints/step=40.ckpt" in done.stderr
     record = bare.record(run)
     assert (record["attempt"], len(record["attempts"]), where(bare, run)) == (3, 2, "bare")

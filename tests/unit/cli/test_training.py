@@ -36,7 +36,7 @@ def test_a_line_in_full() -> None:
     assert training.progress_line(record(**short, stage="test", max_steps=2000)) == "step 1200 of 2000, in test"
 
 
-def test_what_an_earlier_attempt_told_says_nothing_of_this_one() -> None:
+def test_what_an_earlier_attempt_told_says_nothing_of_this_one_while_it_runs() -> None:
     again = {**record(), "attempt": 2}
     assert (training.progress_bar(again, 8), training.progress_line(again)) == ("", "")
 
