@@ -2,7 +2,7 @@
 
 For each file there are three contents: the code that the earlier session began with, what lies in its workspace, and the
 code as submitted now. What the user changed there stays; what he did not touch follows the code. Where both changed, his
-file stays and the new one lies beside it. Folders are but the way to files; a link in their place is the user's.
+file stays and the new one lies beside it. Whether a file can be executed follows by itself in the same way. Folders are but the way to files; a link in their place is the user's.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import filecmp
 import os
 import shutil
+import stat
 from typing import List, Optional, Set
 
 from .paths import RunPaths
@@ -43,17 +44,37 @@ def _follow(before: str, workspace: str, now: str, path: str) -> bool:
     """Bring one file to what it is in `now`; whether it changed on both sides."""
     old, own, new = (os.path.join(folder, path) for folder in (before, workspace, now))
     if _same(old, new):
+        _follow_mode(workspace, path, old, new)
         return False
     obstacle = _in_the_way(workspace, path)
     if obstacle is not None:
         _put(os.path.join(workspace, obstacle) + BESIDE + path[len(obstacle) :], new)
         return True
     if _same(own, new):
+        _follow_mode(workspace, path, old, new)
         return False
     untouched = _same(own, old) and not _is_folder(own)
     # What the user removed there and was changed here comes again.
     _put(own if untouched or not os.path.lexists(own) else own + BESIDE, new)
     return not untouched
+
+
+def _follow_mode(workspace: str, path: str, old: str, new: str) -> None:
+    """`chmod` alone changes no content; what the user set on his side stays."""
+    own = os.path.join(workspace, path)
+    if _in_the_way(workspace, path) is not None or not all(_is_file(one) for one in (old, own, new)):
+        return
+    mode = _permissions(new)
+    if mode != _permissions(old) == _permissions(own):
+        os.chmod(own, mode)
+
+
+def _is_file(path: str) -> bool:
+    return os.path.isfile(path) and not os.path.islink(path)
+
+
+def _permissions(path: str) -> int:
+    return stat.S_IMODE(os.stat(path).st_mode)
 
 
 def _files(folder: str) -> Set[str]:

@@ -247,3 +247,38 @@ def test_a_crash_anywhere_between_is_made_good(
     found = read(run.root / "workspace")
     found.pop("kept.gpurun-new", None)
     assert found == {"kept": "2", "both": "user", "both.from-laptop": "2", "mine": "user"}
+
+
+@pytest.mark.parametrize(
+    ("before", "own", "now", "left"),
+    [
+        (0o644, 0o644, 0o755, 0o755),  # chmod +x on the laptop
+        (0o755, 0o755, 0o644, 0o644),
+        (0o644, 0o755, 0o644, 0o755),  # there
+        (0o644, 0o700, 0o755, 0o700),  # on both sides
+    ],
+)
+@pytest.mark.parametrize("content", ["as it was", "changed there"])
+def test_a_mode_follows_the_code_too(trees: Trees, before: int, own: int, now: int, left: int, content: str) -> None:
+    for root, text, mode in (
+        (trees.before, "as it was", before),
+        (trees.workspace, content, own),
+        (trees.now, "as it was", now),
+    ):
+        plant(root, {"run.sh": text})
+        (root / "run.sh").chmod(mode)
+    assert lasting.merge(*map(str, (trees.before, trees.workspace, trees.now))) == []
+    assert (trees.workspace / "run.sh").stat().st_mode & 0o7777 == left
+    assert (trees.now / "run.sh").stat().st_mode & 0o7777 == now
+
+
+def test_no_mode_goes_through_a_link(trees: Trees, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    plant(elsewhere, {"run.sh": "as it was"})
+    (elsewhere / "run.sh").chmod(0o644)
+    plant(trees.before, {"bin": {"run.sh": "as it was"}})
+    plant(trees.workspace, {"bin": Link(elsewhere)})
+    plant(trees.now, {"bin": {"run.sh": "as it was"}})
+    (trees.now / "bin/run.sh").chmod(0o755)
+    lasting.merge(*map(str, (trees.before, trees.workspace, trees.now)))
+    assert (elsewhere / "run.sh").stat().st_mode & 0o7777 == 0o644
