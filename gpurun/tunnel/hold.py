@@ -6,6 +6,7 @@ import os
 import secrets
 import signal
 import sys
+import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gpurun.agent import vocabulary as words
@@ -36,12 +37,24 @@ def hold(found: Found, shown: Shown, *, detach: bool) -> int:
     if detach:
         return _detached(found, shown)
     tunnel = _Open(found, shown, detached=False)
-    previous = signal.signal(signal.SIGTERM, lambda *_: tunnel.link.end())
+    previous = _end_at_signals(tunnel)
     try:
         return tunnel.hold()
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
         tunnel.close()
+
+
+def _end_at_signals(tunnel: _Open) -> dict[signal.Signals, Any]:
+    """Close it at SIGTERM and when the terminal is closed (not under nohup); the handlers that were there."""
+
+    def end(*_: object) -> None:
+        # A thread of its own: `end` takes locks that the interrupted main thread may hold at this moment.
+        threading.Thread(target=tunnel.link.end, daemon=True).start()
+
+    numbers = [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) is not signal.SIG_IGN]
+    return {number: signal.signal(number, end) for number in numbers}
 
 
 def _detached(found: Found, shown: Shown) -> int:
@@ -64,7 +77,7 @@ def _stay(found: Found, shown: Shown, tell: int) -> int:
     tunnel: _Open | None = None
     try:
         tunnel = _Open(found, shown, detached=True, tell=tell)
-        signal.signal(signal.SIGTERM, lambda *_: tunnel.link.end())
+        _end_at_signals(tunnel)
         return tunnel.hold()
     except KeyboardInterrupt:  # the parent got it too, and speaks for both
         return words.EXIT_INTERRUPTED

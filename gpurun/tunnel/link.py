@@ -99,7 +99,7 @@ class Link:
                 self._shut(stream)
 
     def end(self) -> None:
-        """Close the tunnel, from any thread or signal handler."""
+        """Close the tunnel, from any thread; from no signal handler, for it takes locks."""
         self._ended.set()
         if self._stream is not None:
             self._stream.cut()

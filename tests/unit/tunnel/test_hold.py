@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from gpurun import wire
 from gpurun.config.hosts import Host
@@ -31,3 +34,39 @@ def test_who_has_left_the_terminal_asks_nobody_there(laptop: Path) -> None:
     with os.fdopen(told, "rb") as pipe:
         assert pipe.read() == b"1asks nobody"
     os.waitpid(child, 0)
+
+
+def _tunnel() -> Any:
+    found = Found(
+        wire.connect(Host("box"), interactive=False), (Way(Target("port 9", None, 9), 23456, "port 9 of box"),)
+    )
+    shown: Any = None
+    return hold._Open(found, shown, detached=False)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_closes_it_even_while_its_event_is_locked(laptop: Path, number: signal.Signals) -> None:
+    tunnel = _tunnel()
+    previous = hold._end_at_signals(tunnel)
+    try:
+        ended: Any = tunnel.link._ended
+        with ended._cond:  # as in the middle of a wait
+            os.kill(os.getpid(), number)
+        assert ended.wait(20)
+    finally:
+        for one, handler in previous.items():
+            signal.signal(one, handler)
+        tunnel.close()
+
+
+def test_a_closed_terminal_means_nothing_under_nohup(laptop: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    tunnel = _tunnel()
+    previous = hold._end_at_signals(tunnel)
+    try:
+        assert list(previous) == [signal.SIGTERM]
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, previous[signal.SIGTERM])
+        signal.signal(signal.SIGHUP, before)
+        tunnel.close()
