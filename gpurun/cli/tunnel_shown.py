@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,10 @@ from gpurun.cli.screen import Screen
 if TYPE_CHECKING:
     from gpurun.submit import Report
     from gpurun.tunnel.plan import Found
-    from gpurun.tunnel.registry import Tunnel
+    from gpurun.tunnel.registry import OpenDoor, Tunnel
+
+
+STARTS_IN = 1.0  # seconds that a browser is waited for
 
 
 class Starting(Screen):
@@ -53,7 +57,7 @@ class Shown:
         self._open_browser, self._as_json, self._detached = open_browser, as_json, detached
         self._lost = False
 
-    def opened(self, tunnel: Tunnel) -> None:
+    def opened(self, tunnel: Tunnel, for_browser: Callable[[OpenDoor], str]) -> None:
         if self._as_json:
             output.json(tunnel)
         else:
@@ -65,7 +69,7 @@ class Shown:
         if not self._as_json:
             self._tell_how_to_end(tunnel)
         if self._open_browser:
-            open_in_browser([door.url for door in tunnel.doors])
+            open_in_browser([for_browser(door) for door in tunnel.doors])
 
     def _tell_moved(self, tunnel: Tunnel) -> None:
         for way, door in zip(self._found.ways, tunnel.doors, strict=True):
@@ -113,14 +117,21 @@ class Shown:
 
 def open_in_browser(urls: list[str]) -> None:
     """Show the pages, where there is a screen to show them on."""
-    import webbrowser
-
     far = "SSH_CONNECTION" in os.environ
     screen = sys.platform == "darwin" or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
     if not screen:
         where = " (this is an SSH session)" if far else ""
         output.note(f"there is no screen here to open a browser on{where}: open the address yourself")
         return
-    for url in urls:
-        if not webbrowser.open(url):
-            output.note(f"no browser could be started: open {url} yourself")
+    # Some browsers are waited for by who starts them: one in a terminal, a script. The tunnel is to go on meanwhile.
+    browser = threading.Thread(target=_start_browser, args=[urls], name="browser", daemon=True)
+    browser.start()
+    browser.join(STARTS_IN)  # what cannot be started is told while there is a terminal
+
+
+def _start_browser(urls: list[str]) -> None:
+    import webbrowser
+
+    started = [webbrowser.open(url) for url in urls]
+    if not all(started):
+        output.note("no browser could be started: open the address yourself")

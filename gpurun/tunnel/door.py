@@ -20,7 +20,8 @@ from pathlib import Path
 
 from gpurun.errors import UsageError
 from gpurun.tunnel import pages
-from gpurun.tunnel.guard import Guard, Refused, Request
+from gpurun.tunnel.guard import Answered, Guard, Refused, Request
+from gpurun.tunnel.once import Once
 
 TRIES = 50  # ports after the wanted one
 PRIVILEGED = 8000  # is added to a port that only root may take: 80 becomes 8080
@@ -52,6 +53,7 @@ class Doors:
         self._open: dict[str, asyncio.Task[None]] = {}
         self._ports: set[int] = set()
         self._last_byte = 0.0
+        self.once = Once()
         self._thread = threading.Thread(target=self._loop.run_forever, name="doors", daemon=True)
         self._thread.start()
 
@@ -122,6 +124,9 @@ class Doors:
             except Refused as refused:
                 await self._loop.sock_sendall(client, pages.refused(refused.status, str(refused)))
                 _hang_up(client)
+            except Answered as own:
+                await self._loop.sock_sendall(client, own.response)
+                _hang_up(client)
 
 
 def _listen(wanted: int) -> socket.socket:
@@ -156,7 +161,7 @@ class _Passage:
     def __init__(self, doors: Doors, door: Door, client: socket.socket) -> None:
         self._doors, self._door, self._client = doors, door, client
         self._loop = asyncio.get_running_loop()
-        self._guard = Guard(doors.ports)
+        self._guard = Guard(doors.ports, self._own)
         self._upstream: socket.socket | None = None
 
     def close(self) -> None:
@@ -164,8 +169,11 @@ class _Passage:
             self._upstream.close()
             self._upstream = None
 
+    def _own(self, request: Request) -> bytes | None:
+        return self._doors.once.answer(request.method, request.target, self._client)
+
     async def go(self) -> None:
-        """Until one side is done. Raises Refused and OSError."""
+        """Until one side is done. Raises Refused, Answered and OSError."""
         if not await self._begins():
             return
         opening = b""

@@ -30,11 +30,20 @@ class Refused(Exception):
         self.status = status
 
 
+class Answered(Exception):
+    """The door answers this request by itself, and ends the connection with that."""
+
+    def __init__(self, response: bytes) -> None:
+        super().__init__(response)
+        self.response = response
+
+
 @dataclass(frozen=True)
 class Request:
     """The head of a request. `fields` by lower-case name; what came twice is joined by a comma."""
 
     method: str
+    target: str
     fields: dict[str, str]
 
     @property
@@ -98,12 +107,15 @@ def _navigates(request: Request) -> bool:
 
 
 class Guard:
-    """Follows what a client sends on one connection. Takes bytes as they come, gives those that may go on."""
+    """Follows what a client sends on one connection. Takes bytes as they come, gives those that may go on.
 
-    def __init__(self, ours: Collection[int]) -> None:
+    `own` gives the response to a request that is meant for the door itself.
+    """
+
+    def __init__(self, ours: Collection[int], own: Callable[[Request], bytes | None] = lambda _: None) -> None:
         self.first: Request | None = None  # None: not yet known, or no HTTP
         self.decided = False  # whether it is known what this connection speaks
-        self._ours = ours
+        self._ours, self._own = ours, own
         self._held = b""
         self._left = 0  # bytes until something is to be looked at
         self._look: Callable[[], bytes | None] = self._opening
@@ -114,7 +126,7 @@ class Guard:
         self._look = self._raw
 
     def feed(self, data: bytes) -> bytes:
-        """What may be sent on now; a head is held back until it is whole. Raises Refused."""
+        """What may be sent on now; a head is held back until it is whole. Raises Refused and Answered."""
         self._held += data
         passed = []
         while self._held:
@@ -154,6 +166,8 @@ class Guard:
             return None
         request = _parse(head)
         check(request, self._ours)
+        if (response := self._own(request)) is not None:
+            raise Answered(response)
         self.first = self.first or request
         self.decided = True
         self._held = rest
@@ -225,7 +239,7 @@ def _parse(head: bytes) -> Request:
         "[0-9]{1,18}", length or "0"
     ):
         raise _malformed("the length of its body")
-    return Request(found["method"].decode(), fields)
+    return Request(found["method"].decode(), found["target"].decode("latin-1"), fields)
 
 
 def _expect_end_of(line: bytes) -> None:

@@ -7,6 +7,7 @@ import secrets
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gpurun.agent import vocabulary as words
@@ -25,8 +26,8 @@ ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
 class Shown(Listener, Protocol):
     """Who tells the user."""
 
-    def opened(self, tunnel: Tunnel) -> None:
-        """Every door is open and every service answers."""
+    def opened(self, tunnel: Tunnel, for_browser: Callable[[OpenDoor], str]) -> None:
+        """Every door is open and every service answers. A browser's argv may hold `for_browser(door)`, never a door's url."""
 
 
 def hold(found: Found, shown: Shown, *, detach: bool) -> int:
@@ -165,7 +166,7 @@ class _Open:
             for way in self.found.ways
         )
         self.entry.tell(state=registry.UP, doors=doors)
-        self.shown.opened(self.entry.tunnel)
+        self.shown.opened(self.entry.tunnel, self._for_browser)
         if self._tell is not None:
             self._leave(self._tell)
 
@@ -173,6 +174,10 @@ class _Open:
         token = self.link.tokens.get(way.target.name)
         path = f"lab?token={token}" if token else ""
         return f"http://127.0.0.1:{self.ports[way.target.name]}/{path}"
+
+    def _for_browser(self, door: OpenDoor) -> str:
+        origin, _, page = door.url.rpartition("/")
+        return origin + self.doors.once.address(page) if page else door.url
 
     def _leave(self, tell: int) -> None:
         """Let go of the terminal, so that its end is not ours, and say that all is well."""

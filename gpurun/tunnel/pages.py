@@ -47,6 +47,12 @@ def refused(status: str, why: str) -> bytes:
     return _response(status, "text/plain; charset=utf-8", f"gpurun: {why}\n".encode())
 
 
+def leads_to(path: str) -> bytes:
+    return _response(
+        "303 See Other", "text/plain; charset=utf-8", b"", f"Location: {path}\r\nReferrer-Policy: no-referrer\r\n"
+    )
+
+
 def _response(status: str, kind: str, body: bytes, more: str = "") -> bytes:
     head = (
         f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import select
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -139,13 +144,17 @@ PORT = Way(Target("port 8080", "train-7f3k", 8080), 8080, "port 8080 of train-7f
 TUNNEL = Tunnel("abcd", "box", 4242, 1.0, registry.UP, detached=False, doors=(BOARD,))
 
 
+def url_of(door: OpenDoor) -> str:
+    return door.url
+
+
 def shown(*ways: Way, **options: bool) -> Shown:
     found = Found(wire.connect(Host("box"), interactive=False), ways or (WAY,))
     return Shown(found, **{"open_browser": False, "as_json": False, "detached": False, **options})
 
 
 def test_an_open_tunnel_is_an_address_and_how_to_end_it(capsys: Capture) -> None:
-    shown().opened(TUNNEL)
+    shown().opened(TUNNEL, url_of)
     said = capsys.readouterr()
     assert said.out == f"TensorBoard  {BOARD.url}\n"
     assert "Ctrl-C closes the tunnel, and what runs there goes on" in said.err
@@ -153,7 +162,7 @@ def test_an_open_tunnel_is_an_address_and_how_to_end_it(capsys: Capture) -> None
 
 
 def test_a_detached_one_says_how_it_is_closed(capsys: Capture) -> None:
-    shown(detached=True).opened(TUNNEL)
+    shown(detached=True).opened(TUNNEL, url_of)
     said = capsys.readouterr().err
     assert "gpurun tunnel --close abcd" in said
     assert "Ctrl-C" not in said
@@ -161,7 +170,7 @@ def test_a_detached_one_says_how_it_is_closed(capsys: Capture) -> None:
 
 def test_a_port_that_was_taken_is_told(capsys: Capture) -> None:
     moved = OpenDoor("port 8080", "http://127.0.0.1:8081/", 8081, "train-7f3k")
-    shown(WAY, PORT).opened(replace(TUNNEL, doors=(BOARD, moved)))
+    shown(WAY, PORT).opened(replace(TUNNEL, doors=(BOARD, moved)), url_of)
     said = capsys.readouterr()
     assert said.out == f"TensorBoard  {BOARD.url}\nport 8080    {moved.url}\n"
     assert said.err.count("is taken here") == 1
@@ -170,7 +179,7 @@ def test_a_port_that_was_taken_is_told(capsys: Capture) -> None:
 
 
 def test_as_json_there_is_one_document_and_no_talk(capsys: Capture) -> None:
-    shown(as_json=True).opened(TUNNEL)
+    shown(as_json=True).opened(TUNNEL, url_of)
     said = capsys.readouterr()
     assert json.loads(said.out)["doors"][0]["url"] == BOARD.url
     assert said.err == ""
@@ -252,12 +261,36 @@ def test_on_a_screen_each_page_is_opened(screen: pytest.MonkeyPatch, sign: str, 
         screen.setattr("sys.platform", sign)
     else:
         screen.setenv(sign, ":0")
-    shown(open_browser=True).opened(TUNNEL)
-    assert browser.opened == [BOARD.url]
+    shown(open_browser=True).opened(TUNNEL, lambda door: f"http://127.0.0.1:{door.port}/once")
+    assert browser.opened == ["http://127.0.0.1:12345/once"]
+
+
+def test_a_browser_that_stays_holds_nothing_up(screen: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A text browser, or a script: `webbrowser` waits for it."""
+    script, lives = tmp_path / "browser", tmp_path / "lives"
+    script.write_text(f"#!/bin/sh\necho $$ > {lives}.new; mv {lives}.new {lives}; exec sleep 300\n")
+    script.chmod(0o755)
+    run = (
+        "from gpurun.cli.tunnel_shown import open_in_browser; "
+        "open_in_browser(['http://127.0.0.1:9/']); print('goes on', flush=True); input()"
+    )
+    env = {**os.environ, "BROWSER": str(script), "DISPLAY": ":0"}
+    with subprocess.Popen(
+        [sys.executable, "-c", run], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            ready, _, _ = select.select([process.stdout], [], [], 20)
+            assert ready
+            assert lives.exists()
+        finally:
+            os.kill(int(lives.read_text()), signal.SIGKILL)
+            process.stdin.close()
 
 
 def test_a_browser_that_does_not_start_is_told(screen: pytest.MonkeyPatch, capsys: Capture) -> None:
     screen.setattr("webbrowser.open", Browser(works=False))
     screen.setenv("DISPLAY", ":0")
     open_in_browser([BOARD.url])
-    assert f"open {BOARD.url} yourself" in capsys.readouterr().err
+    assert "no browser could be started: open the address yourself" in capsys.readouterr().err

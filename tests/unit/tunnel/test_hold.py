@@ -14,6 +14,8 @@ from gpurun.config.hosts import Host
 from gpurun.tunnel import hold
 from gpurun.tunnel.link import Target
 from gpurun.tunnel.plan import Found, Way
+from gpurun.tunnel.registry import OpenDoor
+from tests.unit.tunnel.conftest import BOARD
 
 
 def test_who_has_left_the_terminal_asks_nobody_there(laptop: Path) -> None:
@@ -42,6 +44,16 @@ def _tunnel() -> Any:
     )
     shown: Any = None
     return hold._Open(found, shown, detached=False)
+
+
+def test_the_token_stands_in_no_browsers_argv(laptop: Path) -> None:
+    tunnel = _tunnel()
+    page = OpenDoor("Jupyter", "http://127.0.0.1:23456/lab?token=secret", 23456, "jupyter-1111")
+    address = tunnel._for_browser(page)
+    assert address.startswith("http://127.0.0.1:23456/gpurun-open/")
+    assert "secret" not in address
+    assert tunnel._for_browser(BOARD) == BOARD.url
+    tunnel.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
