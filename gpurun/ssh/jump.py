@@ -13,13 +13,15 @@ from functools import lru_cache
 
 from gpurun.errors import UsageError
 from gpurun.ssh import config, process
-from gpurun.ssh.openssh import Connection, program
+from gpurun.ssh.openssh import Address, Connection, program
+
+MANY = 8  # hosts on the way
 
 
 def asking_nobody(connection: Connection) -> Connection:
     """The same connection, which asks for no password on any host of its way."""
     quiet = replace(connection, interactive=False)
-    jumps = _jumps(quiet)
+    jumps = _way(quiet)
     return replace(quiet, proxy=command(jumps, quiet.connect_timeout)) if jumps else quiet
 
 
@@ -36,8 +38,22 @@ def command(jumps: Sequence[str], connect_timeout: int) -> str:
     ]
     if before:
         argv.append("-oProxyCommand=" + command(before, connect_timeout).replace("%", "%%"))
-    target = last if last.startswith("ssh://") else f"ssh://{last}"
-    return shlex.join([*argv, "-W", "[%h]:%p", "--", target])
+    return shlex.join([*argv, "-W", "[%h]:%p", "--", _url(last)])
+
+
+def _way(connection: Connection) -> list[str]:
+    """All jumps, the nearest first. The nearest is reached as its own configuration says: over others, maybe."""
+    way = _jumps(connection)
+    while way and len(way) < MANY:
+        before = _jumps(Connection(way[0], Address(_url(way[0]))))
+        if not before or set(before) & set(way):  # a `Host *` may mean the jump host too
+            break
+        way = [*before, *way]
+    return way
+
+
+def _url(jump: str) -> str:
+    return jump if jump.startswith("ssh://") else f"ssh://{jump}"
 
 
 def _jumps(connection: Connection) -> list[str]:

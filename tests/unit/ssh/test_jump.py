@@ -47,7 +47,7 @@ def tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]
     hosts, config = tmp_path / "known_hosts", tmp_path / "ssh_config"
     hosts.write_text(f"[127.0.0.1]:{port} {key.export_public_key().decode()}")
     config.write_text(
-        f"Host far\n  ProxyJump gateway\nHost gateway\n  HostName 127.0.0.1\n  Port {port}\n"
+        f"Host farther\n  ProxyJump far\nHost far\n  ProxyJump gateway\nHost gateway\n  HostName 127.0.0.1\n  Port {port}\n"
         f"Host *\n  UserKnownHostsFile {hosts}\n  IdentityFile none\n  IdentityAgent none\n"
     )
     monkeypatch.setenv("GPURUN_SSH", f"ssh -F {config}")
@@ -83,6 +83,22 @@ def test_the_way_that_was_told_counts_as_well(tried: list[str]) -> None:
     assert b"Permission denied" in run(asking_nobody(connection))
     assert tried == []
     assert asking_nobody(connection).control_path == connection.control_path
+
+
+def test_a_gateway_behind_another_is_reached_quietly_too(tried: list[str]) -> None:
+    """`far` is a jump host here, whose own configuration leads over the gateway."""
+    assert b"Permission denied" in run(asking_nobody(Connection("farther", Address("farther"))))
+    assert tried == []
+
+
+def test_a_jump_host_that_all_hosts_go_over_is_jumped_over_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "ssh_config"
+    config.write_text("Host *\n  ProxyJump gateway\n")
+    monkeypatch.setenv("GPURUN_SSH", f"ssh -F {config}")
+    connection = Connection("far", Address("far"))
+    assert asking_nobody(connection).proxy == command(["gateway"], connection.connect_timeout)
 
 
 def test_a_host_without_a_jump_is_reached_as_it_is(tried: list[str]) -> None:
