@@ -25,6 +25,14 @@ def write_atomically(path: str, data: bytes, mode: int = 0o644) -> None:
     sync_folder(folder)
 
 
+def remove(path: str) -> None:
+    """Remove a file, or nothing when it is gone already."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
 def sync_folder(folder: str) -> None:
     """Make the names in `folder` last over a power cut."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -14,7 +14,7 @@ from typing import Any, Dict, List, Mapping, Optional
 
 from . import journal, notebooks, sockets
 from . import vocabulary as words
-from .files import read_json, write_atomically, write_json
+from .files import read_json, remove, write_atomically, write_json
 from .paths import HostPaths, RunPaths
 
 PROGRAMS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "serve")
@@ -107,10 +107,7 @@ def token(run: RunPaths) -> Optional[str]:
 def wipe(run: RunPaths) -> None:
     """At the run's end: its sockets and its token."""
     sockets.remove(run)
-    try:
-        os.unlink(run.token)
-    except FileNotFoundError:
-        pass
+    remove(run.token)
 
 
 def earlier(host: HostPaths, run: RunPaths, job: Mapping[str, Any]) -> Optional[RunPaths]:

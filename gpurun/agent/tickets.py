@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Iterator, List, Optional
 
 from . import locks
+from .files import remove
 
 
 def shared_folder() -> str:
@@ -72,10 +73,7 @@ def leave(ticket: Ticket, held: locks.Held) -> None:
 
 
 def discard(ticket: Ticket) -> None:
-    try:
-        os.unlink(ticket.path)
-    except FileNotFoundError:
-        pass
+    remove(ticket.path)
 
 
 def ahead_of(ticket: Ticket) -> Optional[Ticket]:

@@ -22,7 +22,7 @@ from typing import Any, Dict, List, Optional, Union
 
 from .. import locks, loopback, programs, records, runtimes, services, sockets, tend
 from ..errors import AgentError
-from ..files import read_json
+from ..files import read_json, remove
 from ..paths import HostPaths, RunPaths
 
 TICK = 0.5  # seconds between two looks
@@ -121,9 +121,9 @@ def _path(request: Dict[str, Any], what: str, at: int = 0, pid: Union[int, str, 
 
 
 def _clean_up(request: Dict[str, Any], pid: Union[int, str, None] = None) -> None:
-    _unlink(_path(request, "probe", pid=pid))
+    remove(_path(request, "probe", pid=pid))
     for at in range(len(request["doors"])):
-        _unlink(_path(request, "front", at, pid))
+        remove(_path(request, "front", at, pid))
 
 
 def _sweep(request: Dict[str, Any]) -> None:
@@ -137,13 +137,6 @@ def _sweep(request: Dict[str, Any]) -> None:
                 _clean_up(request, path.split(".")[-2])
             except OSError:  # gone meanwhile
                 pass
-
-
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
 
 
 class _Watched:
@@ -201,7 +194,7 @@ class _Relay:
         ):
             return
         self.again_at = time.monotonic() + GENTLE
-        _unlink(self.path)
+        remove(self.path)
         self.child = subprocess.Popen(
             self.argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -215,4 +208,4 @@ class _Relay:
             except subprocess.TimeoutExpired:
                 pass
             programs.kill(self.child)
-        _unlink(self.path)
+        remove(self.path)

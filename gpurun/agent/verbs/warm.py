@@ -19,7 +19,7 @@ from .. import about, facts, fits, image, locks
 from ..dispatch import Frames
 from ..engine import Engine
 from ..errors import AgentError, RunFailed
-from ..files import read_json, write_json
+from ..files import read_json, remove, write_json
 from ..paths import HostPaths
 from ..runtimes.docker import ask_image
 
@@ -116,10 +116,7 @@ def _lock(name: str) -> str:
 
 def _forget(host: HostPaths, name: str) -> None:
     for path in (host.warm(_key(name)), host.warm_log(_key(name))):
-        try:
-            os.unlink(path)
-        except FileNotFoundError:
-            pass
+        remove(path)
 
 
 def _say(said: bytes) -> None:
