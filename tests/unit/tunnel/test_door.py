@@ -16,6 +16,7 @@ import pytest
 
 from gpurun.errors import UsageError
 from gpurun.tunnel import door as module
+from gpurun.tunnel import passage
 from gpurun.tunnel.door import Door, Doors
 from tests.unit.agent.descriptors import no_descriptors_left
 
@@ -85,9 +86,9 @@ def place() -> Iterator[Place]:
 
 
 def quickly(monkeypatch: pytest.MonkeyPatch, page_after: float = 0.5, held_for: float = 0.5) -> None:
-    monkeypatch.setattr(module, "RETRY", 0.01)
-    monkeypatch.setattr(module, "PAGE_AFTER", page_after)
-    monkeypatch.setattr(module, "HELD_FOR", held_for)
+    monkeypatch.setattr(passage, "RETRY", 0.01)
+    monkeypatch.setattr(passage, "PAGE_AFTER", page_after)
+    monkeypatch.setattr(passage, "HELD_FOR", held_for)
 
 
 def all_of(one: socket.socket) -> bytes:
