@@ -139,6 +139,19 @@ def test_a_port_of_a_run_is_open_here_until_ctrl_c(laptop: Laptop, served: tuple
     assert laptop.state(run) == "running"
 
 
+def test_a_closed_terminal_closes_it_whole(laptop: Laptop, served: tuple[str, int]) -> None:
+    run, port = served
+    process = laptop.start("tunnel", run, "-p", f"{free_port()}:{port}")
+    address(process, f"port {port}")
+    process.send_signal(signal.SIGHUP)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert laptop.json("tunnel", "--list") == []
+    assert carriers(laptop) == []
+    assert list(Path(laptop.environment["XDG_RUNTIME_DIR"]).glob("gpurun/ssh/t-*")) == []
+    assert laptop.state(run) == "running"
+
+
 def test_it_heals_by_itself(laptop: Laptop, served: tuple[str, int], embedded_host: EmbeddedHost) -> None:
     run, port = served
     process = laptop.start("tunnel", run, "-p", str(port))
