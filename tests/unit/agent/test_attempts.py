@@ -199,6 +199,9 @@ def test_max_duration_is_for_all_retries_together(agent: AgentHost) -> None:
     record = agent.wait(run)
     assert (record["state"], record["reason"]) == (words.TIMED_OUT, "duration")
     assert record["attempt"] in (2, 3)
+    before = record["attempt"]
+    agent.resume(run)
+    assert agent.wait(run)["attempt"] > before + 1, "somebody asked for it: its time begins anew, and so do its retries"
 
 
 def test_user_error_in_preparation_is_not_retried(agent: AgentHost) -> None:
