@@ -14,7 +14,7 @@ import shutil
 from contextlib import suppress
 from typing import Any, Callable, Dict, Mapping, Optional
 
-from . import checkpoints, journal, tickets
+from . import checkpoints, journal, tickets, unlisted
 from . import vocabulary as words
 from .errors import AgentError
 from .files import read_json, sync_folder
@@ -103,6 +103,8 @@ def choose(run: RunPaths, wanted: Optional[str] = None) -> Optional[Entry]:
     Without a wish it is the last one, or None where there is none. Raises AgentError `no_checkpoint` for a wish that
     cannot be granted.
     """
+    if not journal.fold(run).live:  # a supervisor that was killed too has not done it
+        unlisted.take_in(run)
     if wanted in (None, "last"):
         found = _newest(run)
         if found is None and wanted is not None:

@@ -10,7 +10,7 @@ import traceback
 from contextlib import suppress
 from typing import Callable, List, Optional
 
-from . import checkpoints, endings, hooks, journal
+from . import checkpoints, endings, hooks, journal, unlisted
 from .errors import AgentError
 from .files import write_atomically
 from .paths import RunPaths
@@ -49,6 +49,7 @@ def _until_exited(
                 endings.note_disk_use(run)
         presence = runtime.presence(run, job)
         if presence.kind in ("exited", "absent"):
+            unlisted.take_in(run)
             for look in looks:
                 look()
         if presence.kind == "exited":

@@ -100,7 +100,12 @@ def submit(
     ] = None,
     max_duration: Annotated[
         str | None,
-        typer.Option("--max-duration", metavar="SPAN", help="End it after this, e.g. 12h.", rich_help_panel=RESOURCES),
+        typer.Option(
+            "--max-duration",
+            metavar="SPAN",
+            help="End it after this, all retries together, e.g. 12h.",
+            rich_help_panel=RESOURCES,
+        ),
     ] = None,
     retries: Annotated[
         str | None,

@@ -216,7 +216,7 @@ class JobConfig(_Table):
     idle: Annotated[float, BeforeValidator(_longer_than_zero)] = 7200.0
     """When TensorBoard, Jupyter or a shell that nobody uses ends by itself; a kernel that computes counts as used."""
     max_duration: Annotated[float | None, BeforeValidator(lambda v: None if v is None else _longer_than_zero(v))] = None
-    """The host ends the run after this time, e.g. `"12h"`."""
+    """The host ends the run after this time, e.g. `"12h"`: `retries` count together, `gpurun resume` begins anew."""
     grace: Annotated[float, BeforeValidator(span)] = 60.0
     """How long a job that is to end may take to save its work, e.g. `"2m"`."""
     retries: Annotated[int, Field(ge=0)] = 0

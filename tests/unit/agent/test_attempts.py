@@ -64,6 +64,34 @@ def test_resume_after_a_kill_goes_on_from_the_last_whole_checkpoint(agent: Agent
     assert "attempt 2 begins at step 10" in log(run)
 
 
+SAVES_AND_IS_KILLED = """
+import io, json, os, pickle, signal, zipfile
+if os.environ.get("GPURUN_RESUME"):
+    print("from", os.path.relpath(os.environ["GPURUN_RESUME"]))
+    raise SystemExit
+out = os.environ["GPURUN_OUT"]
+open(out + "/progress.jsonl", "w").write(json.dumps({"t": 1.0, "attempt": 1, "step": 1}) + "\\n")
+open(out + "/checkpoints.jsonl", "w").close()
+content = io.BytesIO()
+with zipfile.ZipFile(content, "w") as archive:
+    archive.writestr("archive/data.pkl", pickle.dumps({"epoch": 1, "global_step": 70}, protocol=2))
+open("whole.ckpt", "wb").write(content.getvalue())
+half = open("half.ckpt", "wb", buffering=0)
+half.write(content.getvalue()[:-30])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_save_that_the_kill_left_no_time_to_list_is_gone_on_from(agent: AgentHost) -> None:
+    run = agent.submit(SAVES_AND_IS_KILLED)
+    record = agent.wait(run)
+    assert (record["reason"], record["checkpoints"]["count"]) == ("signal", 1)
+    assert (record["checkpoints"]["last"]["path"], record["checkpoints"]["last"]["step"]) == ("whole.ckpt", 70)
+    agent.resume(run)
+    agent.wait(run)
+    assert log(run) == "from whole.ckpt\n"
+
+
 def test_without_a_checkpoint_it_starts_from_the_beginning(agent: AgentHost) -> None:
     run = train(agent, "crash=5")
     agent.wait(run)
@@ -199,6 +227,9 @@ def test_max_duration_is_for_all_retries_together(agent: AgentHost) -> None:
     record = agent.wait(run)
     assert (record["state"], record["reason"]) == (words.TIMED_OUT, "duration")
     assert record["attempt"] in (2, 3)
+    before = record["attempt"]
+    agent.resume(run)
+    assert agent.wait(run)["attempt"] > before + 1, "somebody asked for it: its time begins anew, and so do its retries"
 
 
 def test_user_error_in_preparation_is_not_retried(agent: AgentHost) -> None:
