@@ -47,3 +47,15 @@ def test_a_value_that_an_option_does_not_take(option: str, value: str, said: str
 def test_numbers_arrive_as_numbers(capsys: Capture) -> None:
     assert dry_run("train.py", "--cpus", "1.5", "--retries", "2", "--json") == 0
     assert '"cpus": 1.5' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("module", "noted"),
+    [("scripts.nope", True), ("nowhere.train", True), ("scripts.fit", False), ("torch.distributed.run", False)],
+)
+def test_a_module_that_is_not_sent_is_noted(project: Path, module: str, capsys: Capture, *, noted: bool) -> None:
+    """A folder without `__init__.py` gives way to an installed package of its name, so it speaks against nothing."""
+    (project / "scripts").mkdir()
+    (project / "scripts/fit.py").touch()
+    assert dry_run("-m", module) == 0
+    assert (f"{module} is not among the files that are sent" in capsys.readouterr().out) is noted
