@@ -3,8 +3,8 @@
 In a git repository: what git tracks or would track (`git ls-files`), files that were deleted left out, submodules and
 nested clones opened. Elsewhere, and where git fails: a walk that honours `.gitignore` at every level. On top, in both:
 `.gpurunignore` at the root and the spec's `exclude` (the syntax of `.gitignore`; `!` brings back what git ignores).
-What git does not track stays out by itself when it is a repository's own folder, a virtual environment, a cache or a
-likely secret (gpurun/unwanted.py).
+What git does not track stays out by itself when it is a repository's own folder, a virtual environment, a cache, a
+likely secret, or what a fetch placed (gpurun/unwanted.py).
 """
 
 from __future__ import annotations
@@ -131,6 +131,7 @@ class _Lister:
         self._links_out: list[bytes] = []
         self._folders: dict[bytes, str | None] = {b"": None}
         self._our_folders: dict[bytes, bool] = {b"": False}
+        self._placed: dict[bytes, unwanted.Placed] = {}
         self._patterns = _patterns(root / IGNORE_FILE, exclude)
         self._brings_back = self._patterns is not None and any(p.include is False for p in self._patterns.patterns)
         self._env_files = {os.fsencode(os.path.relpath(file, root)) for file in env_files}
@@ -192,12 +193,25 @@ class _Lister:
         if ours is None and not tracked:
             if folder and self._folder_stays_out(folder + b"/"):
                 return
-            reason = unwanted.file_reason(name)
+            reason = unwanted.file_reason(name) or (unwanted.FETCHED if self._was_fetched(path) else None)
             if reason:
                 self._left_out[path] = reason
                 return
         if not ours:
             self._take(path)
+
+    def _was_fetched(self, path: bytes) -> bool:
+        """Whether a fetch into one of the folders above placed this file, and nobody has touched it since."""
+        folder = path
+        while folder:
+            above = folder[:-1].rpartition(b"/")
+            folder = above[0] + above[1]
+            if folder not in self._placed:
+                self._placed[folder] = unwanted.fetched_into(self.root + folder)
+            stamp = self._placed[folder].get(path[len(folder) :])
+            if stamp is not None:
+                return unwanted.is_untouched(self.root + path, stamp)
+        return False
 
     def _take(self, path: bytes) -> None:
         full = self.root + path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import secrets
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 # Without those that are taken for one another when an id is read aloud or typed from a screen: 0 and o, 1, i and l.
 ID_ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
+# Packages that need no word when one of their modules is named: `-m torch.distributed.run`.
+_EVERYWHERE = sys.stdlib_module_names | {"torch", "lightning"}
 
 
 def new_id(name: str, choose: Any = secrets.choice) -> str:
@@ -135,13 +138,24 @@ def _check_script(script: str, files: FileList) -> None:
     )
 
 
+def module_note(module: str | None, files: FileList) -> str | None:
+    """What is to be said of a module that must be installed where the job runs."""
+    if module is None or _has_module(module, files) or module.partition(".")[0] in _EVERYWHERE:
+        return None
+    return f"{module} is not among the files that are sent: it has to be installed in the job's environment"
+
+
+def _has_module(module: str, files: FileList) -> bool:
+    path = module.replace(".", "/")
+    return any(files.has(f"{top}{path}{end}") for top in ("", "src/") for end in (".py", "/__main__.py"))
+
+
 def _check_module(module: str, files: FileList) -> None:
     """A module of a package that the project has must be there; of others the image may have it."""
     path = module.replace(".", "/")
     package = path.partition("/")[0]
-    for top in ("", "src/"):
-        if any(files.has(f"{top}{path}{end}") for end in (".py", "/__main__.py")):
-            return
+    if _has_module(module, files):
+        return
     if any(files.has(f"{top}{package}{end}") for top in ("", "src/") for end in (".py", "/__init__.py")):
         raise UsageError(
             f"the project's {package} has no module {module} that could be run",

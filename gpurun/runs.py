@@ -55,6 +55,21 @@ def resolve_all(names: Sequence[str] | None) -> list[RunEntry]:
     return list({entry.id: entry for entry in entries}.values())
 
 
+def newest(count: int) -> list[RunEntry]:
+    """The newest jobs of this project, the newest first. Raises UsageError when it has fewer."""
+    from gpurun.project import find_project
+
+    project = find_project()
+    found = [entry for entry in index.all_runs() if entry.project_root == str(project.root) and not entry.service]
+    if len(found) < count:
+        raise UsageError(
+            f"fewer than {count} runs of the project {project.name} are known here",
+            "Name them; `gpurun ps -a` lists all runs.",
+            where=str(project.root),
+        )
+    return found[:count]
+
+
 def by_host(entries: Iterable[RunEntry]) -> dict[str, list[str]]:
     """Run ids, a list for each host."""
     found: dict[str, list[str]] = {}

@@ -58,7 +58,7 @@ def make_plan(
 ) -> Plan:
     """List the project's files and write the job. Reads the project alone. `service`: one that has the project's code."""
     from gpurun.dependencies import find_dependencies
-    from gpurun.job import make_job
+    from gpurun.job import make_job, module_note
     from gpurun.notebook import of_job
     from gpurun.project import git_facts
 
@@ -67,7 +67,7 @@ def make_plan(
     git = git_facts(loaded.project.root, files.has)
     found = find_dependencies(files, loaded.spec.dependencies, own_image=_own_image(loaded))
     now = time.time() if now is None else now
-    told, notes = None, [*files.notes, *([found.note] if found.note else [])]
+    told, notes = None, list(filter(None, [*files.notes, found.note, module_note(loaded.spec.module, files)]))
     if notebook is not None:
         found = of_job.with_requirements(found, loaded, notebook)
         told = of_job.of_job(loaded, notebook)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from typing import NamedTuple
@@ -19,13 +20,17 @@ FOLDERS = {
     **dict.fromkeys((b"__pycache__", b".ipynb_checkpoints", b"node_modules", b".eggs", b".tox", b".nox"), CACHE),
     **dict.fromkeys((b".mypy_cache", b".pytest_cache", b".ruff_cache", os.fsencode(words.WORKSPACE_PRIVATE)), CACHE),
 }
-# What a folder is that holds one of these: a virtual environment (venv, virtualenv, uv; conda), or a fetch's destination.
-MARKS = {b"pyvenv.cfg": ENVIRONMENT, b"conda-meta/history": ENVIRONMENT, b".gpurun/fetch.json": FETCHED}
+# A folder that holds one of these is a virtual environment (venv, virtualenv, uv; conda).
+ENVIRONMENT_MARKS = (b"pyvenv.cfg", b"conda-meta/history")
+FETCH_NOTE = b".gpurun/fetch.json"  # what a fetch keeps in its destination (gpurun/fetch/destination.py)
 
 _SECRETS = re.compile(
     rb"\.env|\.envrc|\.env\.(?!example$|sample$|template$|dist$).*|.*\.pem|id_(rsa|ed25519|ecdsa).*", re.S
 )
 _CACHES = re.compile(rb".*\.py[co]|\.DS_Store", re.S)
+
+# Files that a fetch placed, relative to its destination: their size and mtime_ns.
+Placed = dict[bytes, tuple[int, int]]
 
 # How many files are counted in what stays out: a virtual environment may have 50,000.
 COUNTED = 5000
@@ -57,7 +62,41 @@ def folder_reason(name: bytes, full: bytes) -> str | None:
     """Why the folder `full`, named `name`, stays out; None when it may travel."""
     if name in FOLDERS:
         return FOLDERS[name]
-    return next((what for mark, what in MARKS.items() if os.path.exists(os.path.join(full, mark))), None)
+    if any(os.path.exists(os.path.join(full, mark)) for mark in ENVIRONMENT_MARKS):
+        return ENVIRONMENT
+    placed = fetched_into(full)
+    return FETCHED if placed and _holds_only(full, placed) else None
+
+
+def fetched_into(full: bytes) -> Placed:
+    """What a fetch placed in the folder `full`. Code of the project may lie beside it, after `fetch -o models`."""
+    try:
+        with open(os.path.join(full, FETCH_NOTE), "rb") as file:
+            files = json.load(file)["files"].values()
+        return {os.fsencode(one["at"]): (one["here"][0], one["here"][1]) for one in files}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return {}
+
+
+def is_untouched(full: bytes, stamp: tuple[int, int]) -> bool:
+    """Whether the file is still as a fetch placed it: what was edited since is the user's own."""
+    try:
+        info = os.lstat(full)
+    except OSError:
+        return False
+    return (info.st_size, info.st_mtime_ns) == stamp
+
+
+def _holds_only(full: bytes, placed: Placed) -> bool:
+    for folder, folders, files in os.walk(full):
+        if os.path.samefile(folder, full):
+            folders[:] = [name for name in folders if name != os.path.dirname(FETCH_NOTE)]
+        for name in files:
+            path = os.path.join(folder, name)
+            stamp = placed.get(os.path.relpath(path, full))
+            if not os.path.islink(path) and (stamp is None or not is_untouched(path, stamp)):
+                return False
+    return True
 
 
 def measure(root: bytes, left_out: dict[bytes, str]) -> tuple[LeftOut, ...]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gpurun.index import RunEntry
 
 EXAMPLES = """\
+gpurun compare
 gpurun compare train-7f3k train-9abc
 gpurun compare --diff train-7f3k train-9abc train-2222
 gpurun compare train-7f3k train-9abc --csv >runs.csv"""
@@ -29,9 +30,14 @@ NARROWEST = 12  # columns of one run on a terminal
 
 def compare(
     run: Annotated[
-        list[str],
-        typer.Argument(metavar="RUN", help="Two or more.", autocompletion=complete.runs, show_default=False),
-    ],
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN]...",
+            help="Two or more; the newest two of this project unless given.",
+            autocompletion=complete.runs,
+            show_default=False,
+        ),
+    ] = None,
     diff: Annotated[bool, typer.Option("--diff", help="Only what is not the same in all.")] = False,
     as_json: options.Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV on stdout, a line each run.")] = False,
@@ -45,7 +51,7 @@ def compare(
 
     if as_json and as_csv:
         raise UsageError("--json and --csv are two formats", "leave one of them out")
-    entries = runs.resolve_all(run)
+    entries = runs.resolve_all(run) if run else runs.newest(2)[::-1]
     if len(entries) < 2:
         raise UsageError("to compare takes two runs", f"gpurun compare {entries[0].id} RUN; gpurun ps -a lists them")
     rows = [row for row in compare(entries) if row.differs or not diff]
@@ -59,7 +65,7 @@ def compare(
 
 
 def _show(entries: Sequence[RunEntry], rows: Sequence[Row]) -> None:
-    cells = [[_label(row), *(_cell(row, value) for value in row.values)] for row in rows]
+    cells = [[_label(row), *_cells(row)] for row in rows]
     header = ["", *(entry.id for entry in entries)]
     first = max((len(line[0]) for line in cells), default=0)
     room = max((output.width() - first) // len(entries) - 2, NARROWEST)
@@ -77,11 +83,17 @@ def _label(row: Row) -> str:
     return f"{'*' if row.differs else ' '} {printable(row.name)}"
 
 
-def _cell(row: Row, value: Any) -> str:
+def _cells(row: Row) -> list[str]:
     from gpurun.compare import UNLIKE_FIRST
 
+    if row.name == UNLIKE_FIRST:
+        return ["", *("not known" if value is None else printable(value) for value in row.values[1:])]
+    return [_cell(value) for value in row.values]
+
+
+def _cell(value: Any) -> str:
     if value is None:
-        return "" if row.name == UNLIKE_FIRST else "-"
+        return "-"
     if is_number(value):
         return f"{value:,}" if isinstance(value, int) else training.number(value)
     return printable(str(value))

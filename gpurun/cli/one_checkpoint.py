@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -45,6 +46,8 @@ def fetch_each(
             continue
         output.say(f"{entry.id}: {_judged(came)}")
         results.append(came)
+        if to is not None and came.file == to:
+            _tell_that_it_travels(to)
     if as_json:
         output.json({"checkpoints": [_as_json(came) for came in results]})
     else:
@@ -117,6 +120,22 @@ def _here(entry: RunEntry, best: dict[str, Any], folders: Sequence[Path]) -> Cam
 def left_on(folder: Path, host: str) -> Path:
     """The folder for what a run left on a host that it went on from: its files may have the names of later ones."""
     return folder.with_name(f"{folder.name}-on-{host}")
+
+
+def _tell_that_it_travels(file: Path) -> None:
+    """A file that was named is its owner's, who may have it for the next job, or may not think of it any more."""
+    from gpurun.config.load import load
+    from gpurun.submit import list_code
+
+    try:
+        loaded = load({}, None, file.absolute().parent, need_host=False, need_script=False)
+    except GpurunError:
+        return  # the next submit says what is wrong with the configuration
+    at = os.path.relpath(file.absolute(), loaded.project.root)
+    if loaded.project.marker != "folder" and list_code(loaded).has(at):
+        output.note(
+            f"it lies in the project, so the next submit sends it too; a line `/{at}` in .gpurunignore keeps it here"
+        )
 
 
 def _is_file(to: Path) -> bool:

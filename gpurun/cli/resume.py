@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpurun.agent import vocabulary as words
-from gpurun.cli import describe, options, output
+from gpurun.cli import describe, options, output, training
 from gpurun.cli.submit import after_start
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def resume(
 
     It stays the same run, in the same workspace, as its next attempt. Without a checkpoint it starts from the beginning.
     With --host, code and checkpoint go to another host first; from what was fetched, when the old one is gone.
+    Variables come from your shell and files again; what was typed at submit (-e K=V) is kept nowhere: type it again.
     """
     from gpurun import resume as resuming
     from gpurun import runs
@@ -65,7 +66,9 @@ def resume(
         entry = runs.resolve(entry.id)
         runs.refuse_live([entry])
     if entry.state == words.SUCCEEDED and asked == resuming.Asked():
-        question = f"{entry.id} has succeeded: as it was submitted, its training is done. Go on all the same?"
+        at = ", ".join(training.reached(entry.record or {}))
+        done = f"{entry.id} has succeeded{f' ({at})' if at else ''}: as it was submitted, its training is done."
+        question = f"{done} Go on all the same?"
         output.confirm(question, yes=yes, otherwise="add -y, or name a checkpoint: --from best")
     with output.activity() as say, output.transfer(f"carrying {entry.id}") as bar:
         try:

@@ -185,7 +185,11 @@ def _fetched(entry: Any, record: dict[str, Any]) -> str:
     when = entry.fetched or record.get("fetched")
     if when:
         return f"{output.ago(when)} ago" + (f" to {entry.fetched_to}" if entry.fetched_to else "")
-    return "never" if record["state"] in words.ENDS and record.get("started") else ""
+    if record["state"] not in words.ENDS or not record.get("started"):
+        return ""
+    if entry.fetched_to:
+        return f"not since attempt {record['attempt']} began; what came before is in {entry.fetched_to}"
+    return "never"
 
 
 def _show_failure(answer: dict[str, Any]) -> None:

@@ -73,7 +73,7 @@ def submit(
         typer.Option("--memory", metavar="SIZE", help="At most so much, e.g. 32GB.", rich_help_panel=RESOURCES),
     ] = None,
     cpus: Annotated[
-        float | None, typer.Option("--cpus", metavar="N", help="At most so many.", rich_help_panel=RESOURCES)
+        str | None, typer.Option("--cpus", metavar="N", help="At most so many.", rich_help_panel=RESOURCES)
     ] = None,
     shm_size: Annotated[
         str | None,

@@ -42,9 +42,7 @@ def progress_line(record: Record) -> str:
     """`62%, epoch 3 of 10, step 1200 of 2000, 12.3 steps/s, 4m 10s left`."""
     told = progress(record)
     parts = [f"{int(100 * told['fraction'])}%"] if is_number(told.get("fraction")) else []
-    for name in ("epoch", "step"):
-        if is_number(told.get(name)):
-            parts.append(f"{name} {_of(told[name], told.get(f'max_{name}s'), ' of ')}")
+    parts += reached(record)
     if told.get("stage") not in (None, "fit"):
         parts.append(f"in {told['stage']}")
     if is_number(told.get("rate")):
@@ -52,6 +50,16 @@ def progress_line(record: Record) -> str:
     if is_number(told.get("left")) and record["state"] not in words.ENDS:
         parts.append(f"{output.duration(told['left'])} left")
     return ", ".join(parts)
+
+
+def reached(record: Record) -> list[str]:
+    """`epoch 3 of 10`, `step 1200 of 2000`; as far as they are known."""
+    told = progress(record)
+    return [
+        f"{name} {_of(told[name], told.get(f'max_{name}s'), ' of ')}"
+        for name in ("epoch", "step")
+        if is_number(told.get(name))
+    ]
 
 
 def metrics(record: Record) -> str:

@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gpurun.agent import vocabulary as words
 from gpurun.cli import options, output
+from gpurun.cli.command import VerbCommand
+from gpurun.errors import UsageError
 
 if TYPE_CHECKING:
     from gpurun.tunnel.plan import Asked
+    from gpurun.tunnel.registry import Tunnel
 
+
+class CommandThatCloses(VerbCommand):
+    """Who forgets the ID behind `--close` is told where it stands."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        at = args.index("--close") + 1 if "--close" in args else 0
+        if at and (at == len(args) or args[at].startswith("-")):
+            raise UsageError(
+                "--close wants the ID of a tunnel", "gpurun tunnel --list shows them; gpurun tunnel --all closes all"
+            )
+        rest: list[str] = super().parse_args(ctx, args)
+        return rest
+
+
+COMMAND = CommandThatCloses
 EXAMPLES = """\
 gpurun tunnel                    TensorBoard over this project's runs
 gpurun tunnel --jupyter --open   Jupyter Lab beside the data, in your browser
@@ -68,13 +88,23 @@ def _list(*, as_json: bool) -> int:
     if not tunnels:
         output.note("no tunnel is open")
         return 0
-    rows = [
-        [one.id, one.host, one.state, door.name, door.url]
-        for one in tunnels
-        for door in one.doors or (registry.OpenDoor("opening", "", 0, None),)
-    ]
-    output.table(["TUNNEL", "HOST", "STATE", "WHAT", "WHERE"], rows)
+    _show(tunnels)
     return 0
+
+
+def _show(tunnels: Sequence[Tunnel]) -> None:
+    """A line for each address; on a terminal too narrow for that, the addresses stand below their tunnel, whole."""
+    header = ["TUNNEL", "HOST", "STATE", "WHAT", "WHERE"]
+    doors = {one.id: [(door.name, door.url) for door in one.doors] or [("opening", "")] for one in tunnels}
+    rows = [[one.id, one.host, one.state, *door] for one in tunnels for door in doors[one.id]]
+    if not sys.stdout.isatty() or output.table_width(header, rows) <= output.width():
+        output.table(header, rows)
+        return
+    longest = max(len(row[3]) for row in rows)
+    for one in tunnels:
+        output.out(f"{output.styled(one.id, output.BOLD, stream=sys.stdout)}  {one.host}  {one.state}")
+        for name, url in doors[one.id]:
+            output.out(f"  {name.ljust(longest)}  {url}".rstrip())
 
 
 def _close(which: str | None) -> int:

@@ -96,6 +96,7 @@ def test_what_was_fetched_is_not_all_any_more_after_a_resume(laptop: Laptop) -> 
     folder = laptop.ok("fetch", run).strip()
     laptop.ok("resume", run)
     laptop.ok("wait", run)
+    assert f"not since attempt 2 began; what came before is in {folder}" in laptop.ok("status", run)
     done = laptop.gpurun("rm", run)
     assert "never fetched" in done.err
     laptop.ok("fetch", run)

@@ -14,6 +14,8 @@ import pytest
 from gpurun import unwanted
 from gpurun.agent import manifest
 from gpurun.agent.manifest import Entry
+from gpurun.fetch.destination import opened
+from gpurun.fetch.plan import Item
 from gpurun.files import FileList, largest, list_files
 from gpurun.project import find_project
 from tests.unit.hostile import NAMES
@@ -152,19 +154,47 @@ def test_env_files_of_the_job_never_travel_even_tracked(repository: Path, git: G
     assert "wandb.txt" in reasons(files)
 
 
+def fetched(folder: Path, *files: str) -> None:
+    """What a fetch into `folder` leaves there."""
+    with opened(folder, "train-7f3k") as destination:
+        for file in files:
+            write(destination.staging, file, "12345")
+            destination.place(Item(file, file, 5, 0, 0, 0, None, 0, grows=False, writing=None), "0" * 64)
+        destination.save()
+        destination.clear()
+
+
+def test_what_was_fetched_stays_out(either: Path) -> None:
+    fetched(either / "results", "best.ckpt", "logs/metrics.csv")
+    files = listing(either)
+    assert names(files) == BASE
+    assert reasons(files) == {"results/": "fetched from a run"}
+
+
+@pytest.mark.parametrize("folder", ["models", "."])
+def test_code_beside_what_was_fetched_travels(either: Path, folder: str) -> None:
+    fetched(either / folder, "best.ckpt", "edited.yaml", "deep/last.ckpt")
+    write(either, "models/new.py")
+    write(either / folder, "edited.yaml", "123456")
+    files = listing(either)
+    own = os.path.normpath(f"{folder}/edited.yaml")
+    assert names(files) == BASE | {"models/new.py", own}
+    kept = {"best.ckpt", "deep/last.ckpt"} if folder == "." else {"models/best.ckpt", "models/deep/last.ckpt"}
+    assert {path for path, why in reasons(files).items() if why == "fetched from a run"} == kept
+    write(either, ".gpurunignore", "!best.ckpt\n")
+    assert os.path.normpath(f"{folder}/best.ckpt") in names(listing(either))
+
+
 def test_environments_and_caches_stay_out_and_are_counted(either: Path) -> None:
     write(either, "my env/pyvenv.cfg", "home = /usr")
     write(either, "my env/lib/a.py", "12345")
     write(either, "conda/conda-meta/history")
-    write(either, "results/.gpurun/fetch.json")
-    write(either, "results/best.ckpt")
     write(either, "models/__pycache__/a.cpython-311.pyc")
     write(either, ".ipynb_checkpoints/a-checkpoint.ipynb")
     write(either, "stray.pyc")
     files = listing(either)
     assert names(files) == BASE
     assert reasons(files) == {
-        "results/": "fetched from a run",
         "my env/": "virtual environment",
         "conda/": "virtual environment",
         "models/__pycache__/": "cache",

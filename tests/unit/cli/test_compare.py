@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+from pathlib import Path
 
 import pytest
 
 from gpurun import index
 from gpurun.cli import app
+from gpurun.compare import UNLIKE_FIRST
 from tests.unit.test_compare import record, submitted
 
 
@@ -63,6 +65,37 @@ def test_as_json(capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_may_have_changed_since_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert compare("train-2222", "live-2222") == 0
     assert "live-2222 was running when it was last seen, 0s ago" in capsys.readouterr().err
+
+
+def test_without_names_the_newest_two_of_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "vision"
+    root.mkdir()
+    monkeypatch.chdir(root)
+    submitted("a-2222", root, created=3.0)
+    assert compare() == 2
+    assert "fewer than 2 runs of the project vision" in capsys.readouterr().err
+    submitted("b-2222", root, created=2.0)
+    submitted("c-2222", root, created=1.0)
+    submitted("board-2222", root, created=4.0, service={"kind": "tensorboard"})
+    assert compare() == 0
+    assert capsys.readouterr().out.splitlines()[0].split() == ["b-2222", "a-2222"], (
+        "the older one is what the other is held against"
+    )
+
+
+def test_code_of_which_nobody_knows_how_it_differs(capsys: pytest.CaptureFixture[str]) -> None:
+    known, unknown = ({"commit": "a" * 40, "dirty": False, "branch": "main"}, None)
+    submitted("a-2222", git=known)
+    submitted("b-2222", git=known)
+    submitted("c-2222", git=unknown)
+    assert compare("a-2222", "b-2222", "c-2222") == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if UNLIKE_FIRST in line)
+    assert [cell.strip() for cell in line.split(UNLIKE_FIRST)[1].split("  ")[-2:]] == [
+        "no file that git tracks",
+        "not known",
+    ]
 
 
 @pytest.mark.parametrize("words", [["train-2222"], ["train-2222", "train-2222"], ["train-2222", "x", "--csv"], []])

@@ -113,6 +113,19 @@ def test_last_checkpoint_of_a_training_that_monitors_nothing(
     assert (project / "here" / "a.ckpt").read_bytes() == b"12"
 
 
+def test_a_checkpoint_that_the_next_submit_would_send_is_told(
+    run: FetchedRun, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(run.job, "a.ckpt", b"12", monitor="loss", mode="min", value=0.5, step=1)
+    (project / "models").mkdir()
+    assert gpurun("fetch", "--best", "-o", "models/best.ckpt") == 0
+    assert "a line `/models/best.ckpt` in .gpurunignore keeps it here" in capsys.readouterr().err
+    (project / ".gpurunignore").write_text("/models/best.ckpt\n")
+    assert gpurun("fetch", "--best", "-o", "models/best.ckpt") == 0
+    assert gpurun("fetch", "--best") == 0
+    assert ".gpurunignore" not in capsys.readouterr().err
+
+
 @pytest.fixture
 def moved(run: FetchedRun, project: Path, monkeypatch: pytest.MonkeyPatch) -> FetchedRun:
     """It went on from the host `box`, which does not answer, and had its best checkpoint there."""

@@ -77,6 +77,15 @@ def test_without_progress_the_table_is_as_it_was() -> None:
 
 
 @pytest.mark.usefixtures("home")
+def test_resume_of_a_training_that_is_done_asks_first(capsys: pytest.CaptureFixture[str]) -> None:
+    index.update([record(state="succeeded", epoch=10)], "box")
+    assert app.main(["resume", "train-7f3k"]) == 2
+    said = capsys.readouterr().err
+    assert "train-7f3k has succeeded (epoch 10 of 10, step 1200): as it was submitted, its training is done" in said
+    assert "next: add -y, or name a checkpoint: --from best" in said
+
+
+@pytest.mark.usefixtures("home")
 def test_status_of_a_silent_host_tells_what_was_last_known(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -52,6 +52,21 @@ def test_the_list_has_a_line_for_each_door(start: Start, capsys: Capture) -> Non
     ]
 
 
+def test_on_a_narrow_terminal_addresses_stand_below_their_tunnel(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    lab = OpenDoor("Jupyter", f"http://127.0.0.1:54321/lab?token={'0' * 32}", 54321, "jupyter-1111")
+    entry = registry.Entry(Tunnel("abcd", "gpubox.example.org", state=registry.UP, doors=(BOARD, lab)))
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert gpurun("--list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    entry.close()
+    assert lines == ["abcd  gpubox.example.org  up", f"  TensorBoard  {BOARD.url}", f"  Jupyter      {lab.url}"]
+    assert max(map(len, lines)) <= 80
+
+
 def test_one_that_is_just_opening_is_listed_too(home: Path, capsys: Capture) -> None:
     entry = registry.Entry(Tunnel("abcd", "box"))
     assert gpurun("--list") == 0
@@ -91,10 +106,15 @@ def test_one_is_closed_and_the_other_stays(start: Start) -> None:
 
 def test_all_are_closed(start: Start) -> None:
     processes = [start("abcd"), start("efgh")]
-    assert gpurun("--close", "--all") == 2, "--close wants to know which"
+    assert gpurun("--close", "--all") == gpurun("--close") == 2, "--close wants to know which"
     assert gpurun("--all") == 0
     assert [process.wait(20) for process in processes] == [0, 0]
     assert registry.live() == []
+
+
+def test_who_forgets_the_id_is_told_where_it_stands(home: Path, capsys: Capture) -> None:
+    assert gpurun("--close") == 2
+    assert "next: gpurun tunnel --list shows them; gpurun tunnel --all closes all" in capsys.readouterr().err
 
 
 def test_closing_what_is_not_open(home: Path, capsys: Capture) -> None:

@@ -1,0 +1,61 @@
+"""What `gpurun submit` says before anything is sent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gpurun.cli import app
+from gpurun.config import hosts
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def project(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    hosts.add("box", {})
+    root = home / "digits"
+    root.mkdir()
+    (root / "gpurun.toml").touch()
+    (root / "train.py").touch()
+    monkeypatch.chdir(root)
+    return root
+
+
+def dry_run(*words: str) -> int:
+    return app.main(["submit", *words, "--dry-run"])
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--cpus", "x", "--cpus: wants a number"),
+        ("--cpus", "0", "--cpus: must be greater than 0"),
+        ("--retries", "x", "--retries: wants a whole number"),
+        ("-g", "x", '--gpus: wants a number of GPUs, 0 or more, or "all"'),
+        ("--memory", "1Q", '--memory: wants a size such as "32GB" or "512MiB"'),
+    ],
+)
+def test_a_value_that_an_option_does_not_take(option: str, value: str, said: str, capsys: Capture) -> None:
+    assert dry_run("train.py", option, value) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert error[0] == f"error: {said}"
+    assert error[1].startswith("next: ")
+
+
+def test_numbers_arrive_as_numbers(capsys: Capture) -> None:
+    assert dry_run("train.py", "--cpus", "1.5", "--retries", "2", "--json") == 0
+    assert '"cpus": 1.5' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("module", "noted"),
+    [("scripts.nope", True), ("nowhere.train", True), ("scripts.fit", False), ("torch.distributed.run", False)],
+)
+def test_a_module_that_is_not_sent_is_noted(project: Path, module: str, capsys: Capture, *, noted: bool) -> None:
+    """A folder without `__init__.py` gives way to an installed package of its name, so it speaks against nothing."""
+    (project / "scripts").mkdir()
+    (project / "scripts/fit.py").touch()
+    assert dry_run("-m", module) == 0
+    assert (f"{module} is not among the files that are sent" in capsys.readouterr().out) is noted
