@@ -7,14 +7,13 @@ done: heal the journal, put the files aside, exit.json last, and then the event 
 
 from __future__ import annotations
 
-import json
 import os
 import posixpath
 import shutil
 from contextlib import suppress
 from typing import Any, Callable, Dict, Mapping, Optional
 
-from . import checkpoints, journal, tickets, unlisted
+from . import checkpoints, journal, ledger, tickets, unlisted
 from . import vocabulary as words
 from .errors import AgentError
 from .files import read_json, sync_folder
@@ -66,7 +65,8 @@ def begin(
         put_aside(run)
     if carried is not None and carried.get("progress"):
         os.makedirs(run.out, exist_ok=True)
-        _append(run.progress, carried["progress"])
+        with suppress(OSError):  # what an earlier attempt here has put in its place; it is for people alone
+            ledger.append(run.progress, carried["progress"])
     before()
     job = job_of(run) or {}
     state = journal.fold(run)
@@ -216,17 +216,7 @@ def stage(run: RunPaths) -> None:
     path = words.RESUME_IN_WORKSPACE + "/" + os.path.basename(target)
     if all(entry["path"] != path for entry in checkpoints.ledger(run)):
         line = {**checkpoint, "path": path, "complete": True, "best": False, "last": False}
-        _append(run.ledger, line)
-
-
-def _append(path: str, line: Mapping[str, Any]) -> None:
-    """To a file of the plugin's, whose last line a kill may have torn."""
-    with open(path, "a+b") as file:
-        size = file.seek(0, os.SEEK_END)
-        if size:
-            file.seek(-1, os.SEEK_END)
-        torn = size > 0 and file.read(1) != b"\n"
-        file.write((b"\n" if torn else b"") + json.dumps(line).encode() + b"\n")
+        ledger.append(run.ledger, line)
 
 
 def gather_earlier(run: RunPaths, job: Mapping[str, Any]) -> None:

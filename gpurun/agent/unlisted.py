@@ -7,7 +7,6 @@ file that was half written has no directory, and stays out.
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 import time
@@ -40,7 +39,7 @@ def take_in(run: RunPaths) -> None:
         try:
             entry = _entry(run, path, state.attempt)
             if entry is not None:
-                _add(run.ledger, entry)
+                ledger.append(run.ledger, entry)
         except Exception:  # noqa: BLE001 (removed meanwhile, or a job's odd idea of a zip: the run ends all the same)
             traceback.print_exc()
 
@@ -114,12 +113,3 @@ def _is_whole(path: str, size: int) -> bool:
             return pickles[0].file_size <= _LARGEST_PICKLE and archive.testzip() is None
     except (zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError, EOFError):
         return False
-
-
-def _add(path: str, entry: Dict[str, Any]) -> None:
-    """A line that the kill has torn is ended first: it is none."""
-    with open_regular(path) as told:
-        size = os.fstat(told.fileno()).st_size
-        torn = size > 0 and os.pread(told.fileno(), 1, size - 1) != b"\n"
-    with open(path, "ab") as file:
-        file.write((b"\n" if torn else b"") + json.dumps(entry).encode() + b"\n")
