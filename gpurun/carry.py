@@ -110,7 +110,7 @@ def _tell_the_old_host(wire: Wire, record: Record, target: str, report: Report) 
     try:
         wire.ask("carry", {"run": record["id"], "to": target, "attempt": record["attempt"] + 1})
     except GpurunError as error:
-        report.warn(f"{wire.host} could not be told that {record['id']} goes on on {target}: {error.what}")
+        report.warn(f"{wire.host} could not be told that {record['id']} continues on {target}: {error.what}")
 
 
 # From the old host.

@@ -2,7 +2,8 @@
 
 For each file there are three contents: the code that the earlier session began with, what lies in its workspace, and the
 code as submitted now. What the user changed there stays; what he did not touch follows the code. Where both changed, his
-file stays and the new one lies beside it. Whether a file can be executed follows by itself in the same way. Folders are but the way to files; a link in their place is the user's.
+file stays and the new one lies beside it. Whether a file can be executed follows by itself in the same way. Folders are but
+the way to files; a link in their place is the user's.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Once nothing of the job runs, a file of `torch.save` says by itself whether it was finished: it is a zip, whose directory comes
 last. Such a file comes into the ledger as if the plugin had listed it, but for its metric, which only the training knew. A
-file that was half written has no directory, and stays out.
+file that was half written has no directory, and stays out. Nothing in a file is executed.
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ from typing import Any, Dict, Iterator, List, Optional
 from . import checkpoints, journal, ledger, wholeness
 from .files import open_regular
 from .paths import RunPaths
-from .plugin.gpurun_lightning import (
-    checkpoint_file,
-)  # pure: what a checkpoint's own file tells; nothing of it is executed
+from .plugin.gpurun_lightning import checkpoint_file
 
 SUFFIX = ".ckpt"
 LOOKING = 20.0  # seconds: a workspace may hold a data set of a million files

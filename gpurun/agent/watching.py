@@ -49,7 +49,8 @@ def _until_exited(
                 endings.note_disk_use(run)
         presence = runtime.presence(run, job)
         if presence.kind in ("exited", "absent"):
-            unlisted.take_in(run)
+            if presence.exit_code != 0:  # else the plugin has had the time
+                unlisted.take_in(run)
             for look in looks:
                 look()
         if presence.kind == "exited":

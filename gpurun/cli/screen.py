@@ -120,5 +120,5 @@ def say_end(record: dict[str, Any], *, fetches: bool = False) -> None:
 
 def say_detached(run: str, host: str) -> None:
     """After Ctrl-C: the job goes on; how to come back, and how to stop it."""
-    output.say(f"detached: {run} goes on on {host}")
+    output.say(f"detached: {run} continues on {host}")
     output.next_steps((f"gpurun logs -f {run}", "come back to its log"), (f"gpurun stop {run}", "stop it"))

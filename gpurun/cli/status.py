@@ -41,7 +41,7 @@ def status(
         answer = _watched(entry) if watch else runs.status(entry)
     except KeyboardInterrupt:
         output.after_interrupt()
-        output.note(f"{entry.id} goes on on {entry.host}")
+        output.note(f"{entry.id} continues on {entry.host}")
         return words.EXIT_INTERRUPTED
     except HostUnreachable as error:
         if entry.record is None or as_json:

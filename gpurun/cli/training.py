@@ -39,7 +39,7 @@ def progress_bar(record: Record, length: int) -> str:
 
 
 def progress_line(record: Record) -> str:
-    """`62%, epoch 3 of 10, step 1200 of 2000, 12.3 steps/s, 4m 10s left`."""
+    """`62%, 3 of 10 epochs, step 1200 of 2000, 12.3 steps/s, 4m 10s left`."""
     told = progress(record)
     parts = [f"{int(100 * told['fraction'])}%"] if is_number(told.get("fraction")) else []
     parts += reached(record)
@@ -53,13 +53,15 @@ def progress_line(record: Record) -> str:
 
 
 def reached(record: Record) -> list[str]:
-    """`epoch 3 of 10`, `step 1200 of 2000`; as far as they are known."""
+    """`3 of 10 epochs`, `step 1200 of 2000`; as far as they are known. Epochs that are done: Lightning numbers them from 0."""
     told = progress(record)
-    return [
-        f"{name} {_of(told[name], told.get(f'max_{name}s'), ' of ')}"
-        for name in ("epoch", "step")
-        if is_number(told.get(name))
-    ]
+    parts = []
+    if is_number(told.get("epoch")):
+        many = is_number(told.get("max_epochs"))
+        parts.append(f"{_of(told['epoch'], told['max_epochs'], ' of ')} epochs" if many else f"epoch {told['epoch']:g}")
+    if is_number(told.get("step")):
+        parts.append(f"step {_of(told['step'], told.get('max_steps'), ' of ')}")
+    return parts
 
 
 def metrics(record: Record) -> str:

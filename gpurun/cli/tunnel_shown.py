@@ -74,7 +74,7 @@ class Shown:
     def _tell_moved(self, tunnel: Tunnel) -> None:
         for way, door in zip(self._found.ways, tunnel.doors, strict=True):
             if door.port != way.port:
-                output.note(f"{door.name}: port {way.port} is taken here, so it is {door.port}")
+                output.note(f"port {way.port} is taken here, so {door.name} is at {door.port}")
 
     def _tell_how_to_end(self, tunnel: Tunnel) -> None:
         runs = dict.fromkeys(way.record["id"] for way in self._found.ways if way.record)

@@ -90,7 +90,7 @@ def test_two_tunnels_to_one_run_and_a_port_that_is_taken(laptop: Laptop, run: st
         tunnel(laptop, run, "-p", f"28080:{PORT}", cwd=project) as other,
     ):
         assert page(other) == "http://127.0.0.1:28081/"
-        other.until_said("port 28080 is taken here, so it is 28081", 5)
+        other.until_said(f"port 28080 is taken here, so port {PORT} is at 28081", 5)
         assert [get(page(opened))[0] for opened in (one, other)] == [200, 200]
         one.interrupt()
         assert get(page(other))[0] == 200

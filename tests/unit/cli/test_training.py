@@ -29,9 +29,9 @@ def test_a_bar_with_epoch_and_time_left() -> None:
 
 
 def test_a_line_in_full() -> None:
-    said = "62%, epoch 3 of 10, step 1200, 12.346 steps/s, 4m 10s left"
+    said = "62%, 3 of 10 epochs, step 1200, 12.346 steps/s, 4m 10s left"
     assert training.progress_line(record()) == said
-    assert training.progress_line(record(state="succeeded")) == "62%, epoch 3 of 10, step 1200, 12.346 steps/s"
+    assert training.progress_line(record(state="succeeded")) == "62%, 3 of 10 epochs, step 1200, 12.346 steps/s"
     short: dict[str, Any] = {"fraction": None, "epoch": None, "rate": None, "left": None}
     assert training.progress_line(record(**short, stage="test", max_steps=2000)) == "step 1200 of 2000, in test"
 
@@ -81,7 +81,7 @@ def test_resume_of_a_training_that_is_done_asks_first(capsys: pytest.CaptureFixt
     index.update([record(state="succeeded", epoch=10)], "box")
     assert app.main(["resume", "train-7f3k"]) == 2
     said = capsys.readouterr().err
-    assert "train-7f3k has succeeded (epoch 10 of 10, step 1200): as it was submitted, its training is done" in said
+    assert "train-7f3k has succeeded (10 of 10 epochs, step 1200): as it was submitted, its training is done" in said
     assert "next: add -y, or name a checkpoint: --from best" in said
 
 
@@ -98,6 +98,6 @@ def test_status_of_a_silent_host_tells_what_was_last_known(
     monkeypatch.setattr("gpurun.runs.status", silent)
     assert app.main(["status", "train-7f3k"]) == 255
     shown = capsys.readouterr().out
-    assert "progress  62%, epoch 3 of 10" in shown
+    assert "progress  62%, 3 of 10 epochs" in shown
     assert "metrics   val_loss 0.012346" in shown
     assert "1 checkpoint, the last last.ckpt (epoch 3, step 1200, val_loss 0.5)" in shown

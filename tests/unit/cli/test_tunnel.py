@@ -194,7 +194,7 @@ def test_a_port_that_was_taken_is_told(capsys: Capture) -> None:
     said = capsys.readouterr()
     assert said.out == f"TensorBoard  {BOARD.url}\nport 8080    {moved.url}\n"
     assert said.err.count("is taken here") == 1
-    assert "port 8080: port 8080 is taken here, so it is 8081" in said.err
+    assert "port 8080 is taken here, so port 8080 is at 8081" in said.err
     assert "gpurun stop train-7f3k" not in said.err, "a tunnel to a training is not how to end it"
 
 
