@@ -56,7 +56,8 @@ class Screen:
             self._say("")
             if self._waited:
                 self._waited = False
-                output.note(f"{run} runs now on GPU {describe.gpu_names(record)}")
+                on = f" on {describe.gpu_names(record)}" if record.get("gpus") else ""
+                output.note(f"{run} runs now{on}")
         if record.get("stop_requested") and self._state == words.RUNNING and name not in words.ENDS:
             self.fresh_line()
             output.note(f"{run} is asked to stop")
@@ -120,5 +121,5 @@ def say_end(record: dict[str, Any], *, fetches: bool = False) -> None:
 
 def say_detached(run: str, host: str) -> None:
     """After Ctrl-C: the job goes on; how to come back, and how to stop it."""
-    output.say(f"detached: {run} goes on on {host}")
+    output.say(f"detached: {run} goes on by itself on {host}")
     output.next_steps((f"gpurun logs -f {run}", "come back to its log"), (f"gpurun stop {run}", "stop it"))

@@ -41,7 +41,7 @@ def status(
         answer = _watched(entry) if watch else runs.status(entry)
     except KeyboardInterrupt:
         output.after_interrupt()
-        output.note(f"{entry.id} goes on on {entry.host}")
+        output.note(f"{entry.id} goes on by itself on {entry.host}")
         return words.EXIT_INTERRUPTED
     except HostUnreachable as error:
         if entry.record is None or as_json:
@@ -85,7 +85,8 @@ def _head(answer: dict[str, Any], entry: Any) -> list[str]:
     lines = [title + output.styled(clause, colour, stream=sys.stdout)]
     for name, text in _lines(answer, entry):
         label = output.styled(name.ljust(9), output.DIM, stream=sys.stdout)
-        lines.append(f"  {label} {output.folded(text, 12, sys.stdout)}")
+        shown = text if name == "command" else output.folded(text, 12, sys.stdout)
+        lines.append(f"  {label} {shown}")
     return lines
 
 
