@@ -8,6 +8,7 @@ from typing import Any
 
 from gpurun.agent import vocabulary as words
 from gpurun.cli import describe, output
+from gpurun.cli.bars import Unwrapped
 from gpurun.cli.terminal import can_redraw
 
 
@@ -18,6 +19,7 @@ class Screen:
         self._host = host
         self._say = say
         self._to_stderr = log_to_stderr
+        self._unwrapped = Unwrapped()
         self._in_line = False  # the log's last byte was no newline: a line of ours would be glued to it
         self._state = ""
         self._lost = False
@@ -29,15 +31,18 @@ class Screen:
     def log(self, data: bytes) -> None:
         self._say("")
         if self._to_stderr:
-            output.say_bytes(data)
+            self._say_bytes(data)
         else:
-            output.out_bytes(data)
+            output.out_bytes(self._unwrapped(data) if can_redraw(sys.stdout) else data)
         self._note_end(data)
 
     def prepare(self, data: bytes) -> None:
         self._say("")
-        output.say_bytes(data)
+        self._say_bytes(data)
         self._note_end(data)
+
+    def _say_bytes(self, data: bytes) -> None:
+        output.say_bytes(self._unwrapped(data) if can_redraw(sys.stderr) else data)
 
     def _note_end(self, data: bytes) -> None:
         self.printed = True
