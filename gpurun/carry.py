@@ -62,7 +62,7 @@ class Report:
 
 
 def carry(entry: RunEntry, target: str, asked: resume.Asked, report: Report, *, follow: bool) -> Started:
-    """Let the run go on on the host `target`, which has it from then on.
+    """Let the run go on, on the host `target`, which has it from then on.
 
     Raises UsageError, what either host refuses, HostUnreachable, RsyncError.
     """
@@ -110,7 +110,7 @@ def _tell_the_old_host(wire: Wire, record: Record, target: str, report: Report) 
     try:
         wire.ask("carry", {"run": record["id"], "to": target, "attempt": record["attempt"] + 1})
     except GpurunError as error:
-        report.warn(f"{wire.host} could not be told that {record['id']} continues on {target}: {error.what}")
+        report.warn(f"{wire.host} could not be told that {record['id']} is on {target} now: {error.what}")
 
 
 # From the old host.

@@ -12,6 +12,7 @@ from typing import Any
 
 from gpurun import index, mirror
 from gpurun.agent import vocabulary as words
+from gpurun.epochs import epoch
 from gpurun.index import RunEntry
 from gpurun.project import git
 
@@ -166,7 +167,7 @@ def _result(entry: RunEntry, record: dict[str, Any]) -> dict[str, Any]:
         "exit code": record.get("exit_code"),
         "attempts": record.get("attempt"),
         "seconds": round(ended - started, 1) if started and ended else None,
-        "epoch": (told or {}).get("epoch"),
+        "epoch": epoch(told or {}),
         "step": (told or {}).get("step"),
         "checkpoints": known.get("count"),
         "monitored": best.get("monitor"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from gpurun.agent import vocabulary as words
 
 NO_NAME = "no_name"  # the code of an error: no machine is known by this name
@@ -25,6 +27,21 @@ class GpurunError(Exception):
         self.code = code
         if exit_code is not None:
             self.exit_code = exit_code
+
+    @property
+    def host(self) -> str:
+        """The host's name, when it is one that `where` begins with."""
+        first = self.where.partition("\n")[0]
+        return "" if set(first) & set(" /") else first
+
+    @property
+    def place(self) -> str:
+        """`where` as it is shown: a name alone tells nobody that it is a host's, and one that was said is not said again."""
+        if not self.host:
+            return self.where
+        said = re.search(rf"(?<![\w.-]){re.escape(self.host)}(?![\w.-])", self.what)
+        rest = self.where[len(self.host) + 1 :]
+        return rest if said else f"host: {self.host}" + (f", {rest}" if rest else "")
 
 
 class UsageError(GpurunError):

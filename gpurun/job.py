@@ -171,7 +171,7 @@ def _name_of(spec: JobConfig) -> str:
 
 
 def for_host(job: dict[str, Any], host: Host, env: Iterable[str], gpus: int | str | None) -> dict[str, Any]:
-    """The job of a run that goes on on `host`: with the paths and the profile of that one. Raises UsageError."""
+    """The job of a run that goes on, on `host`: with the paths and the profile of that one. Raises UsageError."""
     own = [mount for mount in job["mounts"] if not mount.get("name")]
     data = _data([mount["name"] for mount in job["mounts"] if mount.get("name")], host, job["id"])
     resources = {**job["resources"], **({} if gpus is None else {"gpus": gpus})}

@@ -314,7 +314,7 @@ class _Question:
             found: dict[str, Any] = document["answer"]
             return found
         error = document["error"]
-        where = ": ".join(part for part in (self.wire.host, error["where"]) if part)
+        where = "\n".join(part for part in (self.wire.host, error["where"]) if part)
         raise HostError(error["what"], error["next"], where=where, exit_code=error["exit"], code=error["code"])
 
     def _explain(self, silence: _Silence, *, warm: bool, bounded: bool) -> GpurunError:

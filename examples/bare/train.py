@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from data.dataset import Data
-from lightning.pytorch import Trainer, seed_everything
-from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch import LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 from models.model import Model
+
+
+class EpochLine(Callback):
+    """One line an epoch, for a log that no terminal reads."""
+
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        metrics = trainer.callback_metrics
+        figures = "  ".join(f"{name} {metrics[name]:.4f}" for name in ("train_loss", "val_loss"))
+        rank_zero_info(f"epoch {trainer.current_epoch}/{trainer.max_epochs - 1}  {figures}")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -30,14 +40,21 @@ def main(argv: list[str] | None = None) -> None:
     best = ModelCheckpoint(
         "checkpoints", filename="best", monitor="val_loss", save_last=True, enable_version_counter=False
     )
+    in_terminal = sys.stderr.isatty()
     trainer = Trainer(
         accelerator=args.accelerator,
         devices=args.devices,
         precision=args.precision,
         max_epochs=args.epochs,
-        callbacks=[best, EarlyStopping(monitor="val_loss", patience=5), LearningRateMonitor()],
+        callbacks=[
+            best,
+            EarlyStopping(monitor="val_loss", patience=5),
+            LearningRateMonitor(),
+            *([] if in_terminal else [EpochLine()]),
+        ],
         logger=[TensorBoardLogger("logs", name="tensorboard"), CSVLogger("logs", name="csv")],
         log_every_n_steps=10,
+        enable_progress_bar=in_terminal,
     )
     trainer.fit(Model(lr=args.lr), datamodule=Data(batch_size=args.batch_size))
     rank_zero_info(f"best val_loss {best.best_model_score:.4f}  {best.best_model_path}")

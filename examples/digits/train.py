@@ -26,7 +26,7 @@ class EpochLine(Callback):
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         metrics = trainer.callback_metrics
         figures = "  ".join(f"{name} {metrics[name]:.4f}" for name in ("train_loss", "val_loss", "val_acc"))
-        rank_zero_info(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {figures}")
+        rank_zero_info(f"epoch {trainer.current_epoch}/{trainer.max_epochs - 1}  {figures}")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -6,14 +6,24 @@ Writes `checkpoints/best.ckpt`, `checkpoints/last.ckpt`, and TensorBoard and CSV
 from __future__ import annotations
 
 import argparse
+import sys
 
 import torch
 from data.mnist import MNISTDataModule
-from lightning.pytorch import Trainer, seed_everything
-from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch import LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 from models.cnn import MNISTClassifier
+
+
+class EpochLine(Callback):
+    """One line an epoch, for a log that no terminal reads."""
+
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        metrics = trainer.callback_metrics
+        figures = "  ".join(f"{name} {metrics[name]:.4f}" for name in ("train_loss", "val_loss", "val_acc"))
+        rank_zero_info(f"epoch {trainer.current_epoch}/{trainer.max_epochs - 1}  {figures}")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -49,6 +59,7 @@ def main(argv: list[str] | None = None) -> None:
         save_last=True,
         enable_version_counter=False,
     )
+    in_terminal = sys.stderr.isatty()
     trainer = Trainer(
         accelerator=args.accelerator,
         devices=args.devices,
@@ -58,9 +69,11 @@ def main(argv: list[str] | None = None) -> None:
             best,
             EarlyStopping(monitor="val_acc", mode="max", patience=5),
             LearningRateMonitor(logging_interval="step"),
+            *([] if in_terminal else [EpochLine()]),
         ],
         logger=[TensorBoardLogger("logs", name="tensorboard"), CSVLogger("logs", name="csv")],
         log_every_n_steps=20,
+        enable_progress_bar=in_terminal,
     )
     data = MNISTDataModule(batch_size=args.batch_size, workers=args.workers, fake=args.fake_data)
     trainer.fit(MNISTClassifier(lr=args.lr), datamodule=data)

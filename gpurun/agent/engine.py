@@ -9,6 +9,7 @@ import time
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, TypeVar
 
 from . import programs
+from . import vocabulary as words
 from .errors import AgentError
 from .files import read_json
 from .programs import Answer, Say
@@ -63,7 +64,7 @@ _MESSAGES: Dict[str, Tuple[str, str]] = {
     "bad_reference": ("this is no name of an image", "write it as name:tag or name@sha256:..."),
     "platform": ("there is no such image for this machine's processor", "take one that was built for it"),
     "driver": ("the host's NVIDIA driver is too old for this image", "update it there, or take an image for an older CUDA: --image"),
-    "gpu": ("the engine cannot give GPUs to a container", "set up the NVIDIA Container Toolkit: `gpurun host check` says how"),
+    "gpu": ("the engine cannot give GPUs to a container", words.TOOLKIT_MEND),
     "mount": ("a mount is not possible", "check that the path is there on the host"),
     "limit": ("the engine refuses a limit", "ask for what the host has"),
     "no_program": ("the image has no /bin/sh", "take an image with a shell and Python"),
@@ -78,7 +79,9 @@ class EngineError(AgentError):
     def __init__(self, kind: str, said: str, program: str = ""):
         meaning, next_step = _MESSAGES.get(kind, _MESSAGES["unknown"])
         what = meaning % program if "%s" in meaning else meaning
-        super().__init__("engine_" + kind, what + (": " + said if said else ""), next_step, where=program)
+        super().__init__(
+            "engine_" + kind, what + (": " + said if said else ""), next_step, where=program and "engine: " + program
+        )
         self.kind = kind
         self.said = said
 

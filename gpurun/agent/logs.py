@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from typing import Any, BinaryIO, Dict, Iterator, List, Optional, Tuple
 
@@ -236,11 +237,18 @@ def _lines(data: bytes) -> List[bytes]:
 
 def last_traceback(run: RunPaths, within: int = 1 << 18) -> str:
     """The last Python traceback in the end of the log, or an empty text."""
-    text = tail_text(run.log, within)
+    return traceback_in(tail_text(run.log, within))
+
+
+def traceback_in(text: str) -> str:
+    """The last one that stands in `text`. Of several processes torch puts `[rank1]: ` before each line of theirs."""
     at = text.rfind("Traceback (most recent call last):")
     if at < 0:
         return ""
+    rank = re.search(r"(?:^|\n)(\[rank\d+\]:) $", text[:at])
     lines = text[at:].split("\n")
+    if rank:
+        lines[1:] = [line[len(rank.group(1)) + 1 :] for line in lines[1:] if line.startswith(rank.group(1))]
     end = next(
         (n for n, line in enumerate(lines[1:], 1) if line and not line.startswith((" ", "\t"))),
         len(lines) - 1,

@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 from gpurun.agent import vocabulary as words
 from gpurun.cli import output
 from gpurun.cli.command import as_command, print_sections, quick
-from gpurun.errors import NO_NAME, GpurunError, HostError, HostUnreachable, UsageError
+from gpurun.errors import NO_NAME, GpurunError, UsageError
 
 EXIT_CLOSED_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
 
@@ -168,7 +168,7 @@ def main(args: Sequence[str]) -> int:
     try:
         return _run(args)
     except GpurunError as error:
-        output.print_error(error.what, _where(error), _next(error))
+        output.print_error(error.what, error.place, _next(error))
         if debug:
             output.print_traceback(error)
         return error.exit_code
@@ -218,18 +218,12 @@ def _no_such_verb(args: list[str]) -> UsageError:
     return UsageError(f"there is no verb {typed!r}", "gpurun --help")
 
 
-def _where(error: GpurunError) -> str:
-    """A name alone tells nobody that it is a host's."""
-    is_host = isinstance(error, (HostUnreachable, HostError)) and error.where and not set(error.where) & set(" /\n")
-    return f"on the host {error.where}" if is_host else error.where
-
-
 def _next(error: GpurunError) -> str:
     if error.code != NO_NAME:
         return error.next_step
     from gpurun.hosts.known import did_you_mean
 
-    return did_you_mean(error.where.partition(":")[0]) + error.next_step
+    return did_you_mean(error.host) + error.next_step
 
 
 def _take_debug(args: list[str]) -> tuple[list[str], bool]:

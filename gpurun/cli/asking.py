@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import sys
 from typing import TYPE_CHECKING
 
 from gpurun.cli import output
@@ -11,15 +12,18 @@ from gpurun.errors import UsageError
 if TYPE_CHECKING:
     from gpurun.hosts.check import Finding
 
+INDENT = 24  # columns before what was found
 MARKS = {"ok": ("ok  ", output.GREEN), "warn": ("warn", output.YELLOW), "fail": ("FAIL", output.RED)}
 
 
 def show(finding: Finding) -> None:
     """A line of the doctor's, and how to mend it below."""
     text, colour = MARKS[finding.status]
-    output.say(f"{output.styled(text, colour)}  {finding.topic:<17} {finding.found}")
-    for line in finding.mend.splitlines():
-        output.say(f"{'':25}{output.styled(line, output.CYAN)}")
+    found = output.folded(finding.found, INDENT, sys.stderr)
+    output.say_as_it_is(f"{output.styled(text, colour)}  {finding.topic:<17} {found}")
+    if finding.mend:
+        mend = output.folded(finding.mend, INDENT, sys.stderr)
+        output.say_as_it_is(" " * INDENT + output.styled(mend, output.CYAN))
 
 
 class Terminal:

@@ -65,17 +65,34 @@ def compare(
 
 
 def _show(entries: Sequence[RunEntry], rows: Sequence[Row]) -> None:
-    cells = [[_label(row), *_cells(row)] for row in rows]
+    """All runs side by side; on a terminal as many as fit, and the others below them."""
+    labels = [_label(row) for row in rows]
+    cells = [_cells(row) for row in rows]
+    if not sys.stdout.isatty():
+        _show_some(entries, rows, labels, cells)
+        return
+    longest = output.width() // 3
+    labels = [output.cut(label, longest) for label in labels]
+    beside = output.width() - max(map(len, labels), default=0)
+    least = max(NARROWEST, *(len(entry.id) for entry in entries)) + 2
+    at_once = min(max(beside // least, 1), len(entries))
+    room = max(beside // at_once, least) - 2
+    for at in range(0, len(entries), at_once):
+        if at:
+            output.out("")
+        some = slice(at, at + at_once)
+        _show_some(entries[some], rows, labels, [[output.cut(cell, room) for cell in line[some]] for line in cells])
+
+
+def _show_some(
+    entries: Sequence[RunEntry], rows: Sequence[Row], labels: Sequence[str], cells: Sequence[Sequence[str]]
+) -> None:
     header = ["", *(entry.id for entry in entries)]
-    first = max((len(line[0]) for line in cells), default=0)
-    room = max((output.width() - first) // len(entries) - 2, NARROWEST)
-    if sys.stdout.isatty():
-        header, *cells = [[line[0], *(output.cut(cell, room) for cell in line[1:])] for line in (header, *cells)]
     lines: list[list[str]] = []
     for at, row in enumerate(rows):
         if at == 0 or rows[at - 1].section != row.section:
             lines.append([output.styled(row.section, output.BOLD, stream=sys.stdout), *("" for _ in entries)])
-        lines.append(cells[at])
+        lines.append([labels[at], *cells[at]])
     output.table(header, lines)
 
 

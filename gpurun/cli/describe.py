@@ -133,16 +133,16 @@ def code(project: str | None, git: Record | None) -> str:
 
 
 def gpus(record: Record) -> str:
-    """`0,1`, or what it asked for while it has none."""
+    """`GPU 0,1`, as nvidia-smi counts them; `wants 2` while it has none."""
     held = record.get("gpus") or []
     if held:
-        return ",".join(str(gpu["index"]) for gpu in held)
+        return f"GPU {','.join(str(gpu['index']) for gpu in held)}"
     asked = record.get("gpus_asked")
-    return "-" if not asked else f"({asked})"
+    return "none" if not asked else f"wants {asked}"
 
 
 def gpu_names(record: Record) -> str:
-    """`0,1 (NVIDIA A100)`."""
+    """`GPU 0,1 (NVIDIA A100)`."""
     held = record.get("gpus") or []
     names = list(dict.fromkeys(str(gpu.get("name") or "") for gpu in held))
     return f"{gpus(record)} ({', '.join(names)})" if held and names != [""] else gpus(record)

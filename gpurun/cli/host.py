@@ -119,7 +119,7 @@ def ls(as_json: options.Json = False) -> None:
         output.next_step("gpurun host add NAME user@address")
         return
     rows = [_row(each, known.default) for each in seen]
-    output.table(["HOST", "ADDRESS", "GPUS", "DISK FREE", "RUNS", "QUEUE"], rows, shrink=2)
+    output.table(["HOST", "ADDRESS", "GPUS", "DISK FREE", "RUNS", "QUEUE"], rows, shrink=(2, 1))
 
 
 def _row(seen: Seen, default: str | None) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gpurun.agent import vocabulary as words
+from gpurun.cli.folding import folded
 from gpurun.cli.progress import activity, clear, steps, transfer
 from gpurun.cli.terminal import (
     BLUE,
@@ -23,7 +24,6 @@ from gpurun.cli.terminal import (
     ago,
     cut,
     duration,
-    folded,
     harmless,
     interactive,
     plural,
@@ -38,7 +38,7 @@ from gpurun.errors import GpurunError, UsageError
 __all__ = [
     "BLUE", "BOLD", "CYAN", "DIM", "GREEN", "RED", "YELLOW", "Declined", "activity", "after_interrupt", "ago", "confirm", "cut",
     "duration", "folded", "interactive", "json", "next_step", "next_steps", "note", "out", "out_bytes", "plural", "print_error",
-    "print_traceback", "say", "say_bytes", "show_commands", "size", "steps", "styled", "table", "table_width", "transfer",
+    "print_traceback", "say", "say_as_it_is", "say_bytes", "show_commands", "size", "steps", "styled", "table", "table_width", "transfer",
     "visible", "warn", "width", "write_bug_log",
 ]  # fmt: skip
 
@@ -48,6 +48,8 @@ class Declined(GpurunError):
 
     exit_code = words.EXIT_NOTHING
 
+
+NARROWEST_COLUMN = 8
 
 # --- lines
 
@@ -90,7 +92,12 @@ def _plain(value: Any) -> Any:
 
 
 def say(text: str) -> None:
-    """A line for the person who waits."""
+    """A line for the person who waits, folded where the terminal is narrow."""
+    say_as_it_is(folded(text, 0, sys.stderr))
+
+
+def say_as_it_is(text: str) -> None:
+    """The same, not folded."""
     clear()
     print(harmless(text), file=sys.stderr, flush=True)
 
@@ -108,15 +115,18 @@ def note(text: str) -> None:
 
 
 def warn(text: str) -> None:
-    say(styled("warning: ", YELLOW, BOLD) + folded(text, 9, sys.stderr))
+    say_as_it_is(styled("warning: ", YELLOW, BOLD) + folded(text, 9, sys.stderr))
 
 
 def next_steps(*steps: tuple[str, str]) -> None:
-    """Commands that may be typed next, and why."""
+    """Commands that may be typed next, and why: behind them, or where that is too long for the terminal, below them."""
     longest = max((len(command) for command, _ in steps), default=0)
+    widest = longest + 4 + max((len(why) for _, why in steps), default=0)
+    below = sys.stderr.isatty() and widest > width()
     for command, why in steps:
-        room = " " * (longest - len(command) + 2) if why else ""
-        say(f"  {styled(command, CYAN)}{room}{styled(why, DIM)}".rstrip())
+        room = "\n      " if below else " " * (longest - len(command) + 2)
+        reason = folded(why, 6, sys.stderr) if below else why
+        say_as_it_is(f"  {styled(command, CYAN)}" + (room + styled(reason, DIM) if why else ""))
 
 
 def next_step(command: str, why: str = "") -> None:
@@ -126,12 +136,14 @@ def next_step(command: str, why: str = "") -> None:
 # --- tables
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], shrink: int | None = None) -> None:
-    """Aligned columns on stdout. On a terminal cells of column `shrink` are cut until a row fits."""
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], shrink: Sequence[int] = ()) -> None:
+    """Aligned columns on stdout. On a terminal cells of the columns `shrink` are cut, one after the other, until a row fits."""
     widths = _widths(header, rows)
-    if shrink is not None and sys.stdout.isatty():
-        over = table_width(header, rows) - width()
-        widths[shrink] = max(widths[shrink] - max(over, 0), 8)
+    over = table_width(header, rows) - width() if sys.stdout.isatty() else 0
+    for column in shrink:
+        less = min(max(over, 0), max(widths[column] - NARROWEST_COLUMN, 0))
+        widths[column] -= less
+        over -= less
     for index, row in enumerate((header, *rows)):
         cells = [_fit(cell, widths[at], at == len(widths) - 1) for at, cell in enumerate(row)]
         line = "  ".join(cells).rstrip()
@@ -175,16 +187,17 @@ def confirm(question: str, *, yes: bool, otherwise: str) -> None:
 def print_error(what: str, where: str, next_step: str) -> None:
     """`error: what`, where it was, and what to do, on stderr."""
     lines = [styled("error: ", RED, BOLD) + folded(what, 7, sys.stderr)]
-    lines += [f"  {line}" for line in where.splitlines()]
+    if where:
+        lines.append(f"  {folded(where, 2, sys.stderr)}")
     if next_step:
         lines.append(styled("next: ", CYAN, BOLD) + folded(next_step, 6, sys.stderr))
-    say("\n".join(lines))
+    say_as_it_is("\n".join(lines))
 
 
 def print_traceback(error: BaseException) -> None:
     import traceback
 
-    say("".join(traceback.format_exception(error)).rstrip())
+    say_as_it_is("".join(traceback.format_exception(error)).rstrip())
 
 
 def write_bug_log(args: Sequence[str], error: BaseException) -> Path:

@@ -64,7 +64,8 @@ def tell_prepared(prepared: dict[str, Any]) -> None:
     asked = record["gpus_asked"]
     gpus = "no GPU" if asked == 0 else "all GPUs" if asked == "all" else output.plural(int(asked), "GPU")
     image = f", image {record['image']}" if record.get("image") else ""
-    output.note(f"  runs with {record['runtime']}, {gpus}{image}")
+    how = "without a container (bare)" if record["runtime"] == "bare" else f"in a container ({record['runtime']})"
+    output.note(f"  runs {how}, {gpus}{image}")
     for line in record.get("notes") or []:
         output.warn(line)
 
@@ -92,7 +93,8 @@ def show(loaded: Loaded, *, as_json: bool) -> int:
         output.json(shown)
         return 0
     for name, text in _plan_lines(plan, loaded):
-        output.out(f"{output.styled(name.ljust(10), output.BOLD, stream=sys.stdout)} {text}".rstrip())
+        folded = text if name == "command" else output.folded(text, 11, sys.stdout)
+        output.out(f"{output.styled(name.ljust(10), output.BOLD, stream=sys.stdout)} {folded}".rstrip())
     return 0
 
 

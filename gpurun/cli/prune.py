@@ -45,7 +45,7 @@ def prune(
             for r in chosen
         ]
         if not as_json:
-            output.table(["RUN", "STATE", "DISK", "HOST", "FETCHED"], rows, shrink=0)
+            output.table(["RUN", "STATE", "DISK", "HOST", "FETCHED"], rows, shrink=(3, 1))
         never = sum(not removal.fetched for removal in chosen)
         lost = f" {never} of them never fetched." if never else ""
         output.confirm(

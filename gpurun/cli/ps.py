@@ -20,8 +20,9 @@ gpurun ps -a -H box
 gpurun ps --json"""
 
 HEADER = ["RUN", "STATE", "GPUS", "SINCE", "DISK", "HOST"]
+SHRINK = ("HOST", "OWNER", "PROGRESS", "STATE")  # cut where a line is too long; an id never is
 PROGRESS = "PROGRESS"  # stands behind SINCE where a run tells of it
-BARS = (10, 6, 0)  # columns; the longest that fits
+BARS = ((10, "epoch "), (6, "epoch "), (0, "epoch "), (0, ""))  # columns, and a word; the first that fits
 
 
 def ps(
@@ -111,7 +112,8 @@ def _show(
     if rows:
         header = [*HEADER, "OWNER"] if all_users else HEADER
         rows = _with_owner(rows, shown) if all_users else rows
-        output.table(*_with_progress(header, rows, [record for _, records in shown for record in records]), shrink=0)
+        header, rows = _with_progress(header, rows, [record for _, records in shown for record in records])
+        output.table(header, rows, shrink=[header.index(name) for name in SHRINK if name in header])
     elif any(answered.values()):
         output.note("no runs" if all_runs else "no live runs; gpurun ps -a lists those that have ended")
     if all_users:
@@ -148,11 +150,11 @@ def _with_owner(rows: list[list[str]], shown: list[tuple[str, list[dict[str, Any
 def _with_progress(
     header: list[str], rows: list[list[str]], records: list[dict[str, Any]]
 ) -> tuple[list[str], list[list[str]]]:
-    """How far each training is, the bar as long as the line has room for."""
+    """How far each training is, in as many words as the line has room for."""
     at = header.index("SINCE") + 1
     wider = header, rows
-    for length in BARS:
-        bars = [training.progress_bar(record, length) if record.get("live") else "" for record in records]
+    for length, word in BARS:
+        bars = [training.progress_bar(record, length, word=word) if record.get("live") else "" for record in records]
         if not any(bars):
             return header, rows
         wider = (
@@ -173,4 +175,4 @@ def _show_gpus(found: list[HostRuns]) -> None:
             row[0] = ",".join(filter(None, (row[0], one.host)))
     if seen:
         output.out("")
-        output.table(["HOST", "GPU", "NAME", "USED BY"], list(seen.values()), shrink=0)
+        output.table(["HOST", "GPU", "NAME", "USED BY"], list(seen.values()), shrink=(2, 0, 3))

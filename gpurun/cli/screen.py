@@ -8,6 +8,7 @@ from typing import Any
 
 from gpurun.agent import vocabulary as words
 from gpurun.cli import describe, output
+from gpurun.cli.bars import Unwrapped
 from gpurun.cli.terminal import can_redraw
 
 
@@ -18,6 +19,7 @@ class Screen:
         self._host = host
         self._say = say
         self._to_stderr = log_to_stderr
+        self._unwrapped = Unwrapped()
         self._in_line = False  # the log's last byte was no newline: a line of ours would be glued to it
         self._state = ""
         self._lost = False
@@ -29,15 +31,18 @@ class Screen:
     def log(self, data: bytes) -> None:
         self._say("")
         if self._to_stderr:
-            output.say_bytes(data)
+            self._say_bytes(data)
         else:
-            output.out_bytes(data)
+            output.out_bytes(self._unwrapped(data) if can_redraw(sys.stdout) else data)
         self._note_end(data)
 
     def prepare(self, data: bytes) -> None:
         self._say("")
-        output.say_bytes(data)
+        self._say_bytes(data)
         self._note_end(data)
+
+    def _say_bytes(self, data: bytes) -> None:
+        output.say_bytes(self._unwrapped(data) if can_redraw(sys.stderr) else data)
 
     def _note_end(self, data: bytes) -> None:
         self.printed = True
@@ -56,7 +61,8 @@ class Screen:
             self._say("")
             if self._waited:
                 self._waited = False
-                output.note(f"{run} runs now on GPU {describe.gpu_names(record)}")
+                on = f" on {describe.gpu_names(record)}" if record.get("gpus") else ""
+                output.note(f"{run} runs now{on}")
         if record.get("stop_requested") and self._state == words.RUNNING and name not in words.ENDS:
             self.fresh_line()
             output.note(f"{run} is asked to stop")
@@ -120,5 +126,5 @@ def say_end(record: dict[str, Any], *, fetches: bool = False) -> None:
 
 def say_detached(run: str, host: str) -> None:
     """After Ctrl-C: the job goes on; how to come back, and how to stop it."""
-    output.say(f"detached: {run} continues on {host}")
+    output.say(f"detached: {run} goes on by itself on {host}")
     output.next_steps((f"gpurun logs -f {run}", "come back to its log"), (f"gpurun stop {run}", "stop it"))

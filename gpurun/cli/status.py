@@ -41,7 +41,7 @@ def status(
         answer = _watched(entry) if watch else runs.status(entry)
     except KeyboardInterrupt:
         output.after_interrupt()
-        output.note(f"{entry.id} continues on {entry.host}")
+        output.note(f"{entry.id} goes on by itself on {entry.host}")
         return words.EXIT_INTERRUPTED
     except HostUnreachable as error:
         if entry.record is None or as_json:
@@ -85,14 +85,15 @@ def _head(answer: dict[str, Any], entry: Any) -> list[str]:
     lines = [title + output.styled(clause, colour, stream=sys.stdout)]
     for name, text in _lines(answer, entry):
         label = output.styled(name.ljust(9), output.DIM, stream=sys.stdout)
-        lines.append(f"  {label} {output.folded(text, 12, sys.stdout)}")
+        shown = text if name == "command" else output.folded(text, 12, sys.stdout)
+        lines.append(f"  {label} {shown}")
     return lines
 
 
 def _lines(answer: dict[str, Any], entry: Any) -> list[tuple[str, str]]:
     record, job = answer["run"], answer["job"] or {}
     lines = [
-        ("because", describe.reason(record)),
+        ("because", describe.reason(record) or _raised(answer)),
         ("waits", describe.waiting(record)),
         ("attempt", _attempt(record)),
         ("progress", training.progress_line(record)),
@@ -219,7 +220,21 @@ def _hint(answer: dict[str, Any]) -> str | None:
     if record.get("reason") == "oom":
         return "give it more with --memory, or use smaller batches or fewer DataLoader workers"
     said = answer.get("traceback") or answer.get("log_tail") or answer.get("prepare_tail") or ""
-    return hints.hint(said)
+    found = hints.hint(said)
+    if found is None and _raised(answer):
+        return (
+            "the script raised this: mend it here and submit it again; "
+            f"`gpurun resume {record['id']}` goes on with the code as it was sent"
+        )
+    return found
+
+
+def _raised(answer: dict[str, Any]) -> str:
+    """`ValueError: ...`, when that is what ended the script: Python ends with 1 then."""
+    record, text = answer["run"], answer.get("traceback")
+    if not text or (record["state"], record.get("reason"), record.get("exit_code")) != (words.FAILED, "exit", 1):
+        return ""
+    return str(text).rstrip().rpartition("\n")[2]
 
 
 def _tail(text: str | None) -> str:

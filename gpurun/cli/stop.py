@@ -72,7 +72,7 @@ def _countdown(live: list[tuple[dict[str, Any], float | None]]) -> str:
 def _tell(record: dict[str, Any], *, already: bool) -> None:
     colour = describe.COLOURS.get(record["state"], output.DIM)
     had = "had ended already: it " if already else ""
-    freed = "" if already or not record.get("gpus") else f"; GPU {describe.gpus(record)} is free"
+    freed = "" if already or not record.get("gpus") else f"; {describe.gpus(record)} is free"
     output.say(f"{record['id']} {had}{output.styled(describe.outcome(record), colour)}{freed}")
     if not already and (saved := describe.saved(record)):
         output.say(f"  {saved}")

@@ -80,25 +80,6 @@ def without_styles(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", text) if "\x1b" in text else text
 
 
-def folded(text: str, indent: int, stream: TextIO) -> str:
-    """`text`, whose lines begin in column `indent`. On a terminal those that are too long are folded; elsewhere one line
-    stays one, for grep.
-
-    No word is broken, and a command alone on its line stays one, so that it can be copied.
-    """
-    room = max(width() - indent, 20) if stream.isatty() else None
-    lines = [part for line in text.split("\n") for part in _fold(line, room)]
-    return f"\n{' ' * indent}".join(lines)
-
-
-def _fold(line: str, room: int | None) -> list[str]:
-    if room is None or len(line) <= room or line.startswith("gpurun "):
-        return [line]
-    import textwrap
-
-    return textwrap.wrap(line, room, break_long_words=False, break_on_hyphens=False)
-
-
 def visible(text: str) -> int:
     """How many columns a text takes, colours aside."""
     return len(without_styles(text))

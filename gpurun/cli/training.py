@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gpurun import epochs
 from gpurun.agent import vocabulary as words
 from gpurun.cli import output
 from gpurun.mirror import is_number
@@ -22,8 +23,8 @@ def progress(record: Record) -> Record:
     return {} if earlier and record["state"] not in words.ENDS else told
 
 
-def progress_bar(record: Record, length: int) -> str:
-    """`██████░░░░  62% 3/10 4m left`: how much is done, the epoch, the time left; as far as they are known."""
+def progress_bar(record: Record, length: int, *, word: str = "epoch ") -> str:
+    """`██████░░░░  62% epoch 3/9 4m left`: how much is done, the epoch, the time left; as far as they are known."""
     told = progress(record)
     fraction, left = told.get("fraction"), told.get("left")
     parts = []
@@ -31,15 +32,15 @@ def progress_bar(record: Record, length: int) -> str:
         done = min(max(fraction, 0.0), 1.0)
         full = int(done * length)
         parts += [FULL * full + EMPTY * (length - full), f"{int(100 * done):3d}%"]
-    if is_number(told.get("epoch")):
-        parts.append(_of(told["epoch"], told.get("max_epochs"), "/"))
+    if (epoch := _epoch(told)) is not None:
+        parts.append(f"{word}{epoch}")
     if is_number(left) and record["state"] not in words.ENDS:
         parts.append(f"{output.duration(left).split()[0]} left")
     return " ".join(filter(None, parts))
 
 
 def progress_line(record: Record) -> str:
-    """`62%, 3 of 10 epochs, step 1200 of 2000, 12.3 steps/s, 4m 10s left`."""
+    """`62%, epoch 3/9, step 1200/2000, 12.3 steps/s, 4m 10s left`."""
     told = progress(record)
     parts = [f"{int(100 * told['fraction'])}%"] if is_number(told.get("fraction")) else []
     parts += reached(record)
@@ -53,15 +54,10 @@ def progress_line(record: Record) -> str:
 
 
 def reached(record: Record) -> list[str]:
-    """`3 of 10 epochs`, `step 1200 of 2000`; as far as they are known. Epochs that are done: Lightning numbers them from 0."""
+    """`epoch 3/9`, `step 1200/2000`; as far as they are known."""
     told = progress(record)
-    parts = []
-    if is_number(told.get("epoch")):
-        many = is_number(told.get("max_epochs"))
-        parts.append(f"{_of(told['epoch'], told['max_epochs'], ' of ')} epochs" if many else f"epoch {told['epoch']:g}")
-    if is_number(told.get("step")):
-        parts.append(f"step {_of(told['step'], told.get('max_steps'), ' of ')}")
-    return parts
+    known = {"epoch": _epoch(told), "step": _of(told.get("step"), told.get("max_steps"))}
+    return [f"{name} {text}" for name, text in known.items() if text is not None]
 
 
 def metrics(record: Record) -> str:
@@ -83,5 +79,11 @@ def number(value: float) -> str:
     return f"{value:.5g}"
 
 
-def _of(part: float, whole: Any, between: str) -> str:
-    return f"{part:g}{between}{whole:g}" if is_number(whole) else f"{part:g}"
+def _epoch(told: Record) -> str | None:
+    return _of(epochs.epoch(told), epochs.last_epoch(told))
+
+
+def _of(part: Any, whole: Any) -> str | None:
+    if not is_number(part):
+        return None
+    return f"{part:.10g}/{whole:.10g}" if is_number(whole) else f"{part:.10g}"

@@ -89,8 +89,11 @@ def _lines(file: Path, sha256: str, matches: list[Match]) -> list[str]:
         ("also", ", ".join(also)),
         ("sha256", sha256),
     ]
-    labels = [(output.styled(name.ljust(7), output.DIM, stream=sys.stdout), text) for name, text in rows]
-    return lines + [f"  {label} {text}" for label, text in labels if text]
+    for name, text in rows:
+        label = output.styled(name.ljust(7), output.DIM, stream=sys.stdout)
+        shown = text if name == "command" else output.folded(text, 10, sys.stdout)
+        lines += [f"  {label} {shown}"] if text else []
+    return lines
 
 
 def _run(run: str, kept: Kept, entry: Entry) -> str:

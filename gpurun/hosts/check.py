@@ -3,6 +3,7 @@ what the agent found; only the forwards and the laptop's own rsync are tried fro
 
 from __future__ import annotations
 
+import shlex
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gpurun import catalogue
+from gpurun.agent import vocabulary as words
 from gpurun.catalogue import Base, Catalogue
 from gpurun.errors import GpurunError, HostUnreachable
 from gpurun.ssh import openssh, process
@@ -71,11 +73,18 @@ def check(wire: Wire, tell: Callable[[Finding], None] = lambda finding: None) ->
                 note(finding)
             return Report(wire.host, tuple(findings), stream.answer)
     except HostUnreachable as error:
-        note(Finding("connection", FAIL, error.what, error.next_step))
+        note(Finding("connection", FAIL, error.what, _beyond_this(error, wire.connection)))
         return Report(wire.host, tuple(findings), None, error)
     except GpurunError as error:
         note(Finding("agent", FAIL, error.what, error.next_step))
         return Report(wire.host, tuple(findings), None)
+
+
+def _beyond_this(error: HostUnreachable, used: Connection) -> str:
+    """The next step of `error`, unless that is the check which found it."""
+    if "gpurun host check" not in error.next_step:
+        return error.next_step
+    return f"try again; where it stops shows: {shlex.join([*openssh.program(), '-v', *used.address.options(), used.address.host, 'true'])}"
 
 
 def examine(host: str, answer: dict[str, Any], *, noise: bytes, asked: tuple[float, float]) -> Iterator[Finding]:
@@ -181,7 +190,7 @@ def start_up_files(noise: bytes) -> Finding:
         "start-up files",
         FAIL,
         f"a start-up file of the shell there prints {first!r} in front of every answer, which breaks rsync",
-        "put this at the top of ~/.bashrc there:  case $- in *i*) ;; *) return;; esac",
+        "put this at the top of ~/.bashrc there: `case $- in *i*) ;; *) return;; esac`",
     )
 
 
@@ -224,17 +233,10 @@ def gpus(facts: dict[str, Any]) -> Finding:
 
 
 def toolkit(there: bool, version: str | None) -> Finding:
-    where = "https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/latest/install-guide.html"
     if not there:
-        return Finding(
-            "container toolkit",
-            FAIL,
-            "the engine cannot give GPUs to containers",
-            f"install the NVIDIA Container Toolkit: {where}\n"
-            "then: sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker",
-        )
+        return Finding("container toolkit", FAIL, "the engine cannot give GPUs to containers", words.TOOLKIT_MEND)
     if version and _number(version) < TOOLKIT_FIXED:
-        mend = f"1.17.8 closed a way out of the container: {where}"
+        mend = f"1.17.8 closed a way out of the container: {words.TOOLKIT_GUIDE}"
         return Finding("container toolkit", WARN, f"{version} has a known hole", mend)
     return Finding("container toolkit", OK, version or "there")
 

@@ -97,7 +97,7 @@ def _shown_key(host: Resolved, kinds: Sequence[str]) -> HostKey:
 
 
 def _error(name: str, problem: Problem, said: str = "") -> HostUnreachable:
-    where = f"{name}: ssh said: {said}" if said else name
+    where = f"{name}\nssh said: {said}" if said else name
     kind = ContactLost if problem.code == "unsteady" else HostUnreachable
     return kind(problem.what, problem.next_step, where=where, code=problem.code)
 

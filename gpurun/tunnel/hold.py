@@ -87,7 +87,7 @@ def _stay(found: Found, shown: Shown, tell: int) -> int:
             return error.exit_code  # nobody looks any more; the registry told while it could
         from gpurun.cli import output
 
-        output.print_error(error.what, error.where, error.next_step)
+        output.print_error(error.what, error.place, error.next_step)
         return error.exit_code
     finally:
         if tunnel is not None:

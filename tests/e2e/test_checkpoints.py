@@ -76,9 +76,9 @@ def test_a_live_training_is_seen(laptop: Laptop) -> None:
     until_step(laptop, run, 4)
     header, line = listed(laptop, run)
     assert "PROGRESS" in header
-    assert re.search(r"░ +\d+% \d+/100 \d+h left", line), line
+    assert re.search(r"░ +\d+% epoch \d+/99 \d+h left", line), line
     shown = laptop.ok("status", run)
-    assert re.search(r"progress  \d+%, \d+ of 100 epochs, step \d+, 20 steps/s, \d+h", shown), shown
+    assert re.search(r"progress  \d+%, epoch \d+/99, step \d+, 20 steps/s, \d+h", shown), shown
     assert "lr 0.1" in shown
     assert "best.ckpt (epoch 0, step 3, val_loss 0.33333)" in shown
     told = laptop.json("status", run)

@@ -50,7 +50,7 @@ def test_interrupt_detaches_and_the_job_goes_on(laptop: Laptop) -> None:
     os.killpg(process.pid, signal.SIGINT)
     said = process.stderr.read().decode()
     assert process.wait(20) == 130
-    assert f"{run} continues on demo" in said
+    assert f"{run} goes on by itself on demo" in said
     assert f"gpurun logs -f {run}" in said
     assert f"gpurun stop {run}" in said
     assert laptop.state(run) == "running"

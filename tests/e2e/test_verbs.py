@@ -85,6 +85,20 @@ def test_status_of_a_failure_has_the_traceback_and_a_hint(laptop: Laptop) -> Non
     assert "hint: add the package of `no_such_package` to requirements.txt" in shown
 
 
+def test_status_of_a_script_that_raised_says_what_and_what_to_do(laptop: Laptop) -> None:
+    (laptop.project / "bad.py").write_text("raise ValueError('lr must be positive')")
+    run = laptop.submit("bad.py")
+    assert laptop.gpurun("wait", run).code == 1
+    shown = laptop.ok("status", run)
+    assert "  because   ValueError: lr must be positive\n" in shown
+    assert (
+        f"hint: the script raised this: mend it here and submit it again; `gpurun resume {run}` goes on with" in shown
+    )
+    quiet = laptop.submit("train.py", "--", "1", "3")
+    assert laptop.gpurun("wait", quiet).code == 3
+    assert "hint" not in laptop.ok("status", quiet)
+
+
 def test_wait_for_several_gives_the_first_failure(laptop: Laptop) -> None:
     good = laptop.submit("train.py", "-n", "good", "--", "1", "0")
     bad = laptop.submit("train.py", "-n", "bad", "--", "1", "7")

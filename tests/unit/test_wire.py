@@ -196,4 +196,4 @@ def test_an_ssh_that_fails_is_diagnosed(home: Path) -> None:
         with pytest.raises(HostUnreachable) as raised:
             connected.ask("ps", {})
     assert (raised.value.code, raised.value.exit_code) == ("no_name", 255)
-    assert raised.value.where == "box: ssh said: ssh: it is dark"
+    assert raised.value.where == "box\nssh said: ssh: it is dark"

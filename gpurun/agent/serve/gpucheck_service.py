@@ -67,7 +67,10 @@ def why_no_cuda(built_for: Optional[str], *, container: bool) -> Finding:
     if built_for is None:
         mend = "take an image, or a Python of the host, whose PyTorch is built for CUDA"
         return finding("CUDA", FAIL, "this PyTorch is built for the CPU alone", mend)
-    toolkit = "set up the NVIDIA Container Toolkit; `gpurun host check` says how"
+    # As vocabulary.TOOLKIT_MEND, which cannot be imported here.
+    toolkit = "on the host, tell the engine of the NVIDIA Container Toolkit:\n%s" % (
+        "sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker"
+    )
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:

@@ -37,7 +37,7 @@ def driver(monkeypatch: pytest.MonkeyPatch, speaks: int, code: int) -> None:
         (12040, 802, "waits for the fabric manager", "nvidia-fabricmanager"),
         (12040, 803, "updated without a reboot", "reboot"),
         (12040, 100, "finds no GPU", "nvidia-smi"),
-        (12040, 0, "gave this container no GPU", "Container Toolkit"),
+        (12040, 0, "gave this container no GPU", "sudo nvidia-ctk runtime configure"),
     ],
 )
 def test_why_pytorch_sees_no_gpu(

@@ -67,6 +67,23 @@ def test_what_may_have_changed_since_is_told(capsys: pytest.CaptureFixture[str])
     assert "live-2222 was running when it was last seen, 0s ago" in capsys.readouterr().err
 
 
+def test_on_a_terminal_what_does_not_fit_beside_stands_below_and_no_id_is_cut(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = [f"a-training-with-a-name-{at}222" for at in range(2, 6)]
+    for run in ids:
+        submitted(run, args=["--lr", "1e-3"])
+        index.update([record(run, metrics={"val_loss": 0.5})], "box")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    assert compare(*ids) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line.split() for line in lines if "training" in line] == [ids[:2], ids[2:]]
+    assert sum("val_loss" in line for line in lines) == 2
+
+
 def test_without_names_the_newest_two_of_the_project(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

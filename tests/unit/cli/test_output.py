@@ -34,11 +34,30 @@ def test_ago_takes_the_largest_unit() -> None:
 
 
 def test_a_table_in_a_pipe_is_aligned_and_uncut(capsys: pytest.CaptureFixture[str]) -> None:
-    output.table(["RUN", "STATE"], [["a" * 100, "ok"], ["b", "failed"]], shrink=0)
+    output.table(["RUN", "STATE"], [["a" * 100, "ok"], ["b", "failed"]], shrink=[0])
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == "a" * 100 + "  ok"
     assert lines[2].split() == ["b", "failed"]
     assert "\x1b" not in "".join(lines)
+
+
+def test_on_a_terminal_the_columns_that_may_be_are_cut_in_turn(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "50")
+    output.table(
+        ["RUN", "STATE", "HOST"], [["resnet50-imagenet-7f3k", "failed (import)", "a-host-with-a-name"]], shrink=[2, 1]
+    )
+    assert capsys.readouterr().out.splitlines()[1] == "resnet50-imagenet-7f3k  failed (import)  a-ho…name"
+    monkeypatch.setenv("COLUMNS", "40")
+    output.table(
+        ["RUN", "STATE", "HOST"], [["resnet50-imagenet-7f3k", "failed (import)", "a-host-with-a-name"]], shrink=[2, 1]
+    )
+    row = capsys.readouterr().out.splitlines()[1]
+    assert row.startswith("resnet50-imagenet-7f3k  fai")
+    assert len(row) == 42, "no column is narrower than 8"
 
 
 def test_cutting_keeps_both_ends() -> None:
@@ -76,6 +95,38 @@ def test_a_long_message_is_folded_on_a_terminal_alone(
         "       and more",
         "next: one thing",
         f"      {command}",
+    ]
+
+
+def on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+def test_what_is_said_is_folded_and_keeps_its_indent(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "  " + "word " * 20 + "end"
+    output.say(said)
+    assert capsys.readouterr().err == said + "\n"
+    on_a_terminal(monkeypatch)
+    output.say(said)
+    assert capsys.readouterr().err.splitlines() == ["  " + " ".join(["word"] * 15), "  " + "word " * 5 + "end"]
+
+
+def test_reasons_that_are_too_long_stand_below_their_commands(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_a_terminal(monkeypatch)
+    output.next_steps(("gpurun ps", "all"), ("gpurun fetch", "it"))
+    output.next_steps((f"gpurun fetch {'x' * 50}", "bring back all that it wrote"), ("gpurun ps", ""))
+    assert capsys.readouterr().err.splitlines() == [
+        "  gpurun ps     all",
+        "  gpurun fetch  it",
+        f"  gpurun fetch {'x' * 50}",
+        "      bring back all that it wrote",
+        "  gpurun ps",
     ]
 
 

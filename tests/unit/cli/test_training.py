@@ -22,18 +22,18 @@ def record(run: str = "train-7f3k", state: str = "running", **told: Any) -> dict
 
 
 def test_a_bar_with_epoch_and_time_left() -> None:
-    assert training.progress_bar(record(), 8) == "█████░░░  62% 3/10 4m left"
-    assert training.progress_bar(record(), 0) == " 62% 3/10 4m left"
-    assert training.progress_bar(record(fraction=1.0, epoch=10, left=0.0), 4) == "████ 100% 10/10 0s left"
-    assert training.progress_bar(record(fraction=None, max_epochs=None, left=None), 8) == "3"
+    assert training.progress_bar(record(), 8) == "█████░░░  62% epoch 3/9 4m left"
+    assert training.progress_bar(record(), 0) == " 62% epoch 3/9 4m left"
+    assert training.progress_bar(record(fraction=1.0, epoch=10, left=0.0), 4) == "████ 100% epoch 9/9 0s left"
+    assert training.progress_bar(record(fraction=None, max_epochs=None, left=None), 8) == "epoch 3"
 
 
 def test_a_line_in_full() -> None:
-    said = "62%, 3 of 10 epochs, step 1200, 12.346 steps/s, 4m 10s left"
+    said = "62%, epoch 3/9, step 1200, 12.346 steps/s, 4m 10s left"
     assert training.progress_line(record()) == said
-    assert training.progress_line(record(state="succeeded")) == "62%, 3 of 10 epochs, step 1200, 12.346 steps/s"
+    assert training.progress_line(record(state="succeeded")) == "62%, epoch 3/9, step 1200, 12.346 steps/s"
     short: dict[str, Any] = {"fraction": None, "epoch": None, "rate": None, "left": None}
-    assert training.progress_line(record(**short, stage="test", max_steps=2000)) == "step 1200 of 2000, in test"
+    assert training.progress_line(record(**short, stage="test", max_steps=2000)) == "step 1200/2000, in test"
 
 
 def test_what_an_earlier_attempt_told_says_nothing_of_this_one_while_it_runs() -> None:
@@ -67,8 +67,8 @@ def test_ps_has_room_for_it_within_80_columns(name: str, monkeypatch: pytest.Mon
     rows = [ps._row(one, "box", answered=True, now=100.0) for one in records]
     header, wider = ps._with_progress(ps.HEADER, rows, records)
     assert header.index("PROGRESS") == header.index("SINCE") + 1
-    assert [row[4].strip().endswith("62% 3/10 4m left") for row in wider] == [True, False]
-    assert output.table_width(header, wider) <= 80 or "█" not in wider[0][4]
+    assert [row[4].strip().endswith("3/9 4m left") for row in wider] == [True, False]
+    assert output.table_width(header, wider) <= 80 or wider[0][4] == " 62% 3/9 4m left"
 
 
 def test_without_progress_the_table_is_as_it_was() -> None:
@@ -81,7 +81,7 @@ def test_resume_of_a_training_that_is_done_asks_first(capsys: pytest.CaptureFixt
     index.update([record(state="succeeded", epoch=10)], "box")
     assert app.main(["resume", "train-7f3k"]) == 2
     said = capsys.readouterr().err
-    assert "train-7f3k has succeeded (10 of 10 epochs, step 1200): as it was submitted, its training is done" in said
+    assert "train-7f3k has succeeded (epoch 9/9, step 1200): as it was submitted, its training is done" in said
     assert "next: add -y, or name a checkpoint: --from best" in said
 
 
@@ -98,6 +98,6 @@ def test_status_of_a_silent_host_tells_what_was_last_known(
     monkeypatch.setattr("gpurun.runs.status", silent)
     assert app.main(["status", "train-7f3k"]) == 255
     shown = capsys.readouterr().out
-    assert "progress  62%, 3 of 10 epochs" in shown
+    assert "progress  62%, epoch 3/9" in shown
     assert "metrics   val_loss 0.012346" in shown
     assert "1 checkpoint, the last last.ckpt (epoch 3, step 1200, val_loss 0.5)" in shown

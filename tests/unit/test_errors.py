@@ -1,0 +1,25 @@
+"""Where an error says that it happened."""
+
+from __future__ import annotations
+
+import pytest
+
+from gpurun.errors import GpurunError
+
+
+@pytest.mark.parametrize(
+    ("what", "where", "shown"),
+    [
+        ("the time was over", "gpu1", "host: gpu1"),
+        ("gpu1 has no GPU", "gpu1", ""),
+        ("gpu10 has no GPU", "gpu1", "host: gpu1"),
+        ("no connection", "gpu1\nssh said: it is dark", "host: gpu1, ssh said: it is dark"),
+        ("gpu1 is dark", "gpu1\nssh said: it is dark", "ssh said: it is dark"),
+        ("nvidia-smi failed", "gpu1\n/usr/bin/nvidia-smi", "host: gpu1, /usr/bin/nvidia-smi"),
+        ("no such file", "/home/ada/vision", "/home/ada/vision"),
+        ("it is another one", "told: 5ffe", "told: 5ffe"),
+        ("it broke", "", ""),
+    ],
+)
+def test_a_host_is_called_one(what: str, where: str, shown: str) -> None:
+    assert GpurunError(what, where=where).place == shown
