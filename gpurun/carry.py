@@ -20,7 +20,7 @@ from gpurun.agent.manifest import Entry
 from gpurun.config import hosts
 from gpurun.dependencies import find_dependencies
 from gpurun.errors import GpurunError, HostError, HostUnreachable, UsageError
-from gpurun.fetch.checkpoint import is_it
+from gpurun.fetch.checkpoint import fetched_in, is_it
 from gpurun.fetch.plan import is_inside
 from gpurun.files import FileList
 from gpurun.job import for_host
@@ -213,8 +213,8 @@ def _fetched(entry: RunEntry, wanted: str | None) -> tuple[dict[str, Any] | None
         elif wanted not in (None, "last"):
             order = [one for one in order if PurePosixPath(one["path"]) == PurePosixPath(str(wanted))]
         for one in order:
-            file = folder / (f"outside{one['path']}" if one["path"].startswith("/") else one["path"])
-            if is_inside(str(file.relative_to(folder))) and is_it(file, one):
+            file = fetched_in(folder, one)
+            if file is not None:
                 return ledger.brief(one), file.resolve()
     if wanted is not None:
         raise UsageError(

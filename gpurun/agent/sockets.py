@@ -15,7 +15,7 @@ import stat
 from contextlib import suppress
 from typing import Any, Mapping, Optional
 
-from . import locks
+from . import files, locks
 from .paths import RunPaths
 
 PREFIX = "sockets-"
@@ -35,9 +35,14 @@ def make(run: RunPaths, job: Mapping[str, Any]) -> str:
         os.makedirs(path, mode=0o700, exist_ok=True)
         return path
     os.makedirs(run.sockets, mode=0o700, exist_ok=True)
+    return _lead(path, run.sockets)
+
+
+def _lead(path: str, to: str) -> str:
+    """The link `path`, made if it is not there."""
     if not os.path.lexists(path):
         with suppress(FileExistsError):  # another process of ours was quicker
-            os.symlink(run.sockets, path)
+            os.symlink(to, path)
     return path
 
 
@@ -53,11 +58,7 @@ def tmp(run: RunPaths) -> str:
     """
     if len(os.fsencode(run.tmp)) + _OF_MULTIPROCESSING <= _LONGEST:
         return run.tmp
-    path = way_to_tmp(run)
-    if not os.path.lexists(path):
-        with suppress(FileExistsError):  # another process of ours was quicker
-            os.symlink(run.tmp, path)
-    return path
+    return _lead(way_to_tmp(run), run.tmp)
 
 
 def connect(run: RunPaths, job: Mapping[str, Any], name: str, timeout: Optional[float] = None) -> socket.socket:
@@ -98,6 +99,5 @@ def remove(run: RunPaths) -> None:
     if os.path.islink(path):
         os.unlink(path)
     shutil.rmtree(path, ignore_errors=True)
-    with suppress(FileNotFoundError):
-        os.unlink(way_to_tmp(run))
+    files.remove(way_to_tmp(run))
     shutil.rmtree(run.sockets, ignore_errors=True)

@@ -57,11 +57,11 @@ def _files(workspace: str) -> Iterator[str]:
 def _is_new(path: str, run: RunPaths, listed: Dict[str, ledger.Entry], since: float) -> bool:
     """Nothing is listed of it as it is now, and it came neither with the project nor from an earlier attempt."""
     try:
-        found = os.lstat(path)
-        os.path.relpath(path, run.workspace).encode()
+        found, name = os.lstat(path), os.path.relpath(path, run.workspace)
+        name.encode()
     except (OSError, UnicodeError):  # JSON has no name for it
         return False
-    known = listed.get(os.path.relpath(path, run.workspace), {})
+    known = listed.get(name, {})
     told = (known.get("size"), known.get("mtime_ns"))
     return stat.S_ISREG(found.st_mode) and found.st_mtime >= since and told != (found.st_size, found.st_mtime_ns)
 

@@ -107,13 +107,12 @@ def _fetched(
 
 def _here(entry: RunEntry, best: dict[str, Any], folders: Sequence[Path]) -> Came | None:
     """The best one, if it was fetched earlier from a host that cannot give it now."""
-    from gpurun.fetch.checkpoint import Came, is_it
-    from gpurun.fetch.plan import is_inside
+    from gpurun.fetch.checkpoint import Came, fetched_in
 
-    inside = f"outside{best['path']}" if best["path"].startswith("/") else str(best["path"])
     for folder in folders:
-        if is_inside(inside) and is_it(folder / inside, best):
-            return Came(entry.id, folder / inside, best, unchanged=True)
+        file = fetched_in(folder, best)
+        if file is not None:
+            return Came(entry.id, file, best, unchanged=True)
     return None
 
 

@@ -37,7 +37,7 @@ from gpurun.errors import GpurunError, UsageError
 
 __all__ = [
     "BLUE", "BOLD", "CYAN", "DIM", "GREEN", "RED", "YELLOW", "Declined", "activity", "after_interrupt", "ago", "confirm", "cut",
-    "duration", "folded", "interactive", "json", "next_step", "next_steps", "note", "out", "out_bytes", "plural", "print_error",
+    "duration", "folded", "interactive", "json", "labelled", "next_step", "next_steps", "note", "out", "out_bytes", "plural", "print_error",
     "print_traceback", "say", "say_as_it_is", "say_bytes", "show_commands", "size", "steps", "styled", "table", "table_width", "transfer",
     "visible", "warn", "width", "write_bug_log",
 ]  # fmt: skip
@@ -111,7 +111,7 @@ def after_interrupt() -> None:
 
 def note(text: str) -> None:
     """A line of less importance."""
-    say(styled(folded(text, 0, sys.stderr), DIM))
+    say_as_it_is(styled(folded(text, 0, sys.stderr), DIM))
 
 
 def warn(text: str) -> None:
@@ -131,6 +131,13 @@ def next_steps(*steps: tuple[str, str]) -> None:
 
 def next_step(command: str, why: str = "") -> None:
     next_steps((command, why))
+
+
+def labelled(name: str, text: str, column: int, *styles: str, lead: str = "") -> str:
+    """`name  text` for stdout. The text begins in `column` and is folded there, but for a command, which is to be copied."""
+    label = styled(name.ljust(column - len(lead) - 1), *styles, stream=sys.stdout)
+    shown = text if name == "command" else folded(text, column, sys.stdout)
+    return f"{lead}{label} {shown}".rstrip()
 
 
 # --- tables

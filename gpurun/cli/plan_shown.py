@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from typing import TYPE_CHECKING, Any
 
 from gpurun.cli import output
@@ -93,8 +92,7 @@ def show(loaded: Loaded, *, as_json: bool) -> int:
         output.json(shown)
         return 0
     for name, text in _plan_lines(plan, loaded):
-        folded = text if name == "command" else output.folded(text, 11, sys.stdout)
-        output.out(f"{output.styled(name.ljust(10), output.BOLD, stream=sys.stdout)} {folded}".rstrip())
+        output.out(output.labelled(name, text, 11, output.BOLD))
     return 0
 
 

@@ -84,9 +84,7 @@ def _head(answer: dict[str, Any], entry: Any) -> list[str]:
     title = f"{output.styled(record['id'], output.BOLD, stream=sys.stdout)} "
     lines = [title + output.styled(clause, colour, stream=sys.stdout)]
     for name, text in _lines(answer, entry):
-        label = output.styled(name.ljust(9), output.DIM, stream=sys.stdout)
-        shown = text if name == "command" else output.folded(text, 12, sys.stdout)
-        lines.append(f"  {label} {shown}")
+        lines.append(output.labelled(name, text, 12, output.DIM, lead="  "))
     return lines
 
 
@@ -261,4 +259,4 @@ def _show_last_known(entry: Any) -> None:
     known = (("progress", training.progress_line(record)), ("metrics", training.metrics(record)))
     for name, text in (*known, ("saved", _checkpoints(record, entry.host))):
         if text:
-            output.out(f"  {name.ljust(9)} {output.folded(text, 12, sys.stdout)}")
+            output.out(output.labelled(name, text, 12, lead="  "))

@@ -89,11 +89,7 @@ def _lines(file: Path, sha256: str, matches: list[Match]) -> list[str]:
         ("also", ", ".join(also)),
         ("sha256", sha256),
     ]
-    for name, text in rows:
-        label = output.styled(name.ljust(7), output.DIM, stream=sys.stdout)
-        shown = text if name == "command" else output.folded(text, 10, sys.stdout)
-        lines += [f"  {label} {shown}"] if text else []
-    return lines
+    return lines + [output.labelled(name, text, 10, output.DIM, lead="  ") for name, text in rows if text]
 
 
 def _run(run: str, kept: Kept, entry: Entry) -> str:

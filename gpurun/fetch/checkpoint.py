@@ -167,6 +167,12 @@ def _another(run: str, entry: Mapping[str, Any], said: str) -> GpurunError:
     )
 
 
+def fetched_in(folder: Path, entry: Mapping[str, Any]) -> Path | None:
+    """The checkpoint that the ledger's entry tells of, where a fetch of all into `folder` has put it; None when it is not there."""
+    inside = f"outside{entry['path']}" if entry["path"].startswith("/") else str(entry["path"])
+    return folder / inside if is_inside(inside) and is_it(folder / inside, entry) else None
+
+
 def is_it(file: Path, entry: Mapping[str, Any]) -> bool:
     """Whether the file is the checkpoint that the ledger's entry tells of, byte for byte."""
     try:

@@ -75,21 +75,23 @@ def test_ps_shows_what_it_last_knew_of_a_silent_host(laptop: Laptop) -> None:
     assert "gone did not answer" in done.err
 
 
-def test_status_of_a_failure_has_the_traceback_and_a_hint(laptop: Laptop) -> None:
-    (laptop.project / "bad.py").write_text("import no_such_package")
+def failed(laptop: Laptop, script: str) -> tuple[str, str]:
+    """A run of `script`, which ends with exit code 1, and what `status` shows of it."""
+    (laptop.project / "bad.py").write_text(script)
     run = laptop.submit("bad.py")
     assert laptop.gpurun("wait", run).code == 1
-    shown = laptop.ok("status", run)
+    return run, laptop.ok("status", run)
+
+
+def test_status_of_a_failure_has_the_traceback_and_a_hint(laptop: Laptop) -> None:
+    _, shown = failed(laptop, "import no_such_package")
     assert "failed with exit code 1" in shown
     assert "ModuleNotFoundError: No module named 'no_such_package'" in shown
     assert "hint: add the package of `no_such_package` to requirements.txt" in shown
 
 
 def test_status_of_a_script_that_raised_says_what_and_what_to_do(laptop: Laptop) -> None:
-    (laptop.project / "bad.py").write_text("raise ValueError('lr must be positive')")
-    run = laptop.submit("bad.py")
-    assert laptop.gpurun("wait", run).code == 1
-    shown = laptop.ok("status", run)
+    run, shown = failed(laptop, "raise ValueError('lr must be positive')")
     assert "  because   ValueError: lr must be positive\n" in shown
     assert (
         f"hint: the script raised this: mend it here and submit it again; `gpurun resume {run}` goes on with" in shown
