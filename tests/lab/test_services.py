@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tests.faultproxy import FaultProxy
-from tests.lab.browser import Browser, browser
+from tests.lab.browser import OPTIONS, Browser, browser
 from tests.lab.host.golden import BASE_IMAGE
 from tests.lab.host.labhost import LabHost
 from tests.lab.host.laptop import Laptop
@@ -174,6 +174,30 @@ def test_jupyter_runs_cells_and_its_kernel_survives_a_broken_connection(
         assert {"tried.ipynb", "answer.py"} <= {entry["name"] for entry in names}
         answer = json.loads(get(f"{base}/api/contents/answer.py", Authorization=f"token {token}")[1])
         assert answer["content"] == "ANSWER = 43\n"
+
+
+# What it was started with, and the page that it came to.
+BROWSER = """\
+#!/bin/sh
+echo "$@" >{folder}/argv
+chromium {options} --user-data-dir={folder}/profile --dump-dom "$1" >{folder}/page 2>/dev/null
+touch {folder}/done
+"""
+
+
+def test_the_browser_that_is_opened_gets_in_and_its_command_line_holds_no_token(
+    laptop: Laptop, jobs: Jobs, project: Path, page: Browser, tmp_path: Path
+) -> None:
+    script = tmp_path / "browser"
+    script.write_text(BROWSER.format(folder=tmp_path, options=" ".join(OPTIONS)))
+    script.chmod(0o755)
+    screen = {"DISPLAY": ":7", "BROWSER": f"{script} %s"}
+    with tunnel(laptop, "--jupyter", "-g", "0", "-H", "ada", "--open", cwd=project, env=screen) as opened:
+        token = opened.url("Jupyter").partition("token=")[2]
+        page.until((tmp_path / "done").exists, "the page in the browser")
+        assert len(token) * 4 >= 128
+        assert token not in (tmp_path / "argv").read_text()
+        assert "jupyter-config-data" in (tmp_path / "page").read_text()
 
 
 def open_notebook(page: Browser, url: str) -> None:
