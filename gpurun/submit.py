@@ -41,6 +41,8 @@ class Report:
     listed: Callable[[Plan], None]  # the plan stands; may raise, and then nothing is sent
     prepared: Callable[[dict[str, Any]], None]  # the host has made room: the answer to `prepare`
     progress: Callable[[Progress, int], None]  # bytes on their way, of so many in all
+    # The host has taken over. Until this has returned, a submit that is killed is gone on with by the same one again.
+    started: Callable[[Started], None] = lambda started: None
 
 
 @dataclass(frozen=True)
@@ -89,19 +91,21 @@ def submit(wire: Wire, plan: Callable[[], Plan], report: Report, *, follow: bool
     try:
         prepared = wire.ask("prepare", lambda: _first_question(wire, plan(), report, taken), timeout=60)
         index.update([prepared["run"]], wire.host)
-        if prepared["run"]["state"] in words.ENDS:  # what we took over was given up meanwhile: begin anew
-            taken[0].settle()
+        record = prepared["run"]
+        if record["state"] in words.ENDS and record["started"] is None:
+            taken[0].settle()  # what we took over was given up meanwhile: begin anew
             return submit(wire, plan, report, follow=follow)
         report.prepared(prepared)
-        if prepared["run"]["state"] in (words.CREATED, words.SYNCING):
+        if record["state"] in (words.CREATED, words.SYNCING):
             started = _send_and_start(wire, plan(), prepared, report, taken[0].job, follow=follow)
         else:
-            started = Started(prepared["run"], None, earlier=True, fetch=plan().loaded.spec.fetch)
+            started = Started(record, None, earlier=True, fetch=plan().loaded.spec.fetch)
+        index.update([started.record], wire.host)
+        report.started(started)
     except BaseException as error:
         if taken:
             _give_up(taken[0], error, on_host=prepared is not None or taken[0].taken_over)
         raise
-    index.update([started.record], wire.host)
     taken[0].settle()
     return started
 

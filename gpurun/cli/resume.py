@@ -9,7 +9,7 @@ import typer
 
 from gpurun.agent import vocabulary as words
 from gpurun.cli import describe, options, output, training
-from gpurun.cli.submit import after_start
+from gpurun.cli.submit import after_start, tell_started
 
 if TYPE_CHECKING:
     from gpurun.carry import Report
@@ -83,7 +83,9 @@ def resume(
             return words.EXIT_INTERRUPTED
         say("")
         _tell(started.record, target, left_on=entry.host)
-        return after_start(runs.wire_to(target), started, say, follow=follow, as_json=as_json)
+        wire = runs.wire_to(target)
+        tell_started(wire, started, say, follow=follow, as_json=as_json)
+        return after_start(wire, started, say, follow=follow, as_json=as_json)
 
 
 def _carry(entry: RunEntry, target: str, asked: Asked, report: Report, *, follow: bool) -> Started:

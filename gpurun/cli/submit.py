@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpurun.agent import vocabulary as words
-from gpurun.cli import complete, options, output, plan_shown
+from gpurun.cli import complete, describe, options, output, plan_shown
 from gpurun.cli.own_arguments import KEY, CommandWithArguments
 from gpurun.cli.screen import Screen, say_detached, say_end
 from gpurun.errors import UsageError
@@ -237,6 +237,7 @@ def _submit_over(wire: Wire, plan: Callable[[], Plan], *, follow: bool, yes: boo
             progress=lambda at, total: bar(
                 at.bytes, 0, fraction=max(at.fraction, at.bytes / max(total, 1)), rate=at.rate
             ),
+            started=lambda started: tell_started(wire, started, say, follow=follow, as_json=as_json),
         )
         try:
             started = start(wire, plan, report, follow=follow)
@@ -245,41 +246,47 @@ def _submit_over(wire: Wire, plan: Callable[[], Plan], *, follow: bool, yes: boo
             output.say(f"interrupted before {wire.host} had started it. The same line again goes on from here:")
             output.next_steps((shlex.join(["gpurun", *sys.argv[1:]]), ""))
             return words.EXIT_INTERRUPTED
-        say("")
         return after_start(wire, started, say, follow=follow, as_json=as_json)
 
 
-def after_start(wire: Wire, started: Started, say: Callable[[str], None], *, follow: bool, as_json: bool) -> int:
-    """Tell the run's id, and with `follow` its log; the exit code."""
+def tell_started(wire: Wire, started: Started, say: Callable[[str], None], *, follow: bool, as_json: bool) -> None:
+    """Tell which run it is; with both `follow` and `as_json` that waits for the run's end."""
+    say("")
     record = started.record
     if started.earlier:
-        output.note(f"{record['id']} had been started by the submit that this one repeats")
+        ended = f", and {describe.outcome(record)}" if record["state"] in words.ENDS else ""
+        output.note(f"{record['id']} had been started by the submit that this one repeats{ended}")
     if not as_json:
         output.out(record["id"])
-    if not follow:
-        if started.stream is not None:
-            try:
-                record = _hold_until_running(wire, started, say)
-            except KeyboardInterrupt:
-                output.after_interrupt()
-                output.warn("without your SSH agent its dependencies over git+ssh cannot be installed")
-                say_detached(record["id"], wire.host)
-                return words.EXIT_INTERRUPTED
-        if as_json:
-            output.json({**record, "host": wire.host})
-        elif sys.stdout.isatty():
-            output.next_steps((f"gpurun logs -f {record['id']}", "follow it"), ("gpurun ps", "all live runs"))
-        return 0
-    return _follow(wire, started, say, as_json=as_json)
+    elif not follow:
+        output.json({**record, "host": wire.host})
 
 
-def _hold_until_running(wire: Wire, started: Started, say: Callable[[str], None]) -> dict[str, Any]:
+def after_start(wire: Wire, started: Started, say: Callable[[str], None], *, follow: bool, as_json: bool) -> int:
+    """With `follow` show the run's log, else say what to do next; the exit code."""
+    if follow:
+        return _follow(wire, started, say, as_json=as_json)
+    run = started.record["id"]
+    if started.stream is not None:
+        try:
+            _hold_until_running(wire, started, say)
+        except KeyboardInterrupt:
+            output.after_interrupt()
+            output.warn("without your SSH agent its dependencies over git+ssh cannot be installed")
+            say_detached(run, wire.host)
+            return words.EXIT_INTERRUPTED
+    if sys.stdout.isatty() and not as_json:
+        output.next_steps((f"gpurun logs -f {run}", "follow it"), ("gpurun ps", "all live runs"))
+    return 0
+
+
+def _hold_until_running(wire: Wire, started: Started, say: Callable[[str], None]) -> None:
     """Stay until the dependencies are installed: some come over git+ssh with this laptop's SSH agent."""
     from gpurun.follow import show_log
 
     say("lending the host your SSH agent for the dependencies")
     over = (words.RUNNING, *words.ENDS)
-    return show_log(
+    show_log(
         wire,
         {"run": started.record["id"], "follow": True},
         Screen(wire.host, say, log_to_stderr=True),

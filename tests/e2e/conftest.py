@@ -58,10 +58,9 @@ class Laptop:
             cwd=self.project,
             env=self.environment,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
-            **more,
+            **{"stdout": subprocess.PIPE, **more},
         )
         self.started.append(process)
         return process

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import secrets
 import signal
 import subprocess
 import time
@@ -78,7 +80,7 @@ def test_a_later_edit_changes_nothing_for_an_earlier_run(laptop: Laptop) -> None
 
 @pytest.mark.parametrize("after", [0.1, 0.3, 0.5, 0.7, 0.9, 1.2])
 def test_a_killed_submit_is_gone_on_with_when_it_is_repeated(laptop: Laptop, after: float) -> None:
-    name = f"killed{after * 10:.0f}"
+    name = f"killed-{secrets.token_hex(2)}"  # the host has those of other tests too
     line = ("submit", "train.py", *ON_HOST, "-n", name, "--", "0", "0")
     process = laptop.start(*line)
     time.sleep(after)
@@ -91,6 +93,42 @@ def test_a_killed_submit_is_gone_on_with_when_it_is_repeated(laptop: Laptop, aft
     assert set(on_host.values()) == {"succeeded"}
     known = {path.stem for path in (laptop.home / ".local/share/gpurun/runs").glob(f"{name}-*.json")}
     assert known == set(on_host)
+
+
+@pytest.mark.parametrize("steps", [0, 300])  # the run has ended, or goes on, when the same line is typed again
+def test_a_submit_killed_before_it_could_tell_its_id_tells_it_when_it_is_repeated(laptop: Laptop, steps: int) -> None:
+    name = f"untold-{secrets.token_hex(2)}"
+    line = ("submit", "train.py", *ON_HOST, "-n", name, "--", str(steps), "0")
+    reader, full = os.pipe()
+    os.set_blocking(full, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(full, b"x")
+    os.set_blocking(full, True)  # to tell the id now takes until somebody reads
+    process = laptop.start(*line, stdout=full)
+    state = "succeeded" if steps == 0 else "running"
+    run = wait_for_run(laptop, name, state)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    for end in (reader, full):
+        os.close(end)
+    again = laptop.gpurun(*line)
+    assert again.out == f"{run}\n"
+    assert f"{run} had been started by the submit that this one repeats" in again.err
+    assert ("succeeded" in again.err) == (steps == 0)
+    if steps == 0:
+        assert laptop.ok(*line).strip() != run, "it had been told: the next is another"
+
+
+def wait_for_run(laptop: Laptop, name: str, state: str) -> str:
+    """Wait until the host has a run of that name in that state; its id."""
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        for run in laptop.json("ps", "-a", "-H", "demo")["runs"]:
+            if (run["name"], run["state"]) == (name, state):
+                return str(run["id"])
+        time.sleep(0.1)
+    raise AssertionError(f"no run {name} is {state}")
 
 
 def test_a_dry_run_of_every_job_file_asks_no_host(laptop: Laptop) -> None:
