@@ -64,33 +64,55 @@ def _one(
 
     at = folder(entry)
     try:
-        best = _best_of_all(entry) if which == BEST else None
-        if best is None:
-            return _fetched(entry, entry.host, which, to, at, report, yes=yes)
-        if best["host"] == entry.host:
-            return _fetched(entry, entry.host, best["sha256"], to, at, report, yes=yes)
-        report.say(f"the best one is on {best['host']}, which {entry.id} went on from")
-        beside = left_on(at, best["host"])
-        try:
-            return _fetched(entry, best["host"], best["sha256"], to, beside, report, yes=yes)
-        except (HostUnreachable, HostError) as error:
-            came = _here(entry, best, (at, beside))
-            if came is None:
-                output.warn(f"the best of all, {describe.checkpoint(best)}, is on {best['host']}: {error.what}")
-                came = _fetched(entry, entry.host, which, to, at, report, yes=yes)
-            return came
+        if which == BEST and _was_elsewhere(entry):
+            return _best_of_all(entry, to, at, report, yes=yes)
+        return _fetched(entry, entry.host, which, to, at, report, yes=yes)
     except OSError as error:
         raise explained(error, to or at) from error
 
 
-def _best_of_all(entry: RunEntry) -> dict[str, Any] | None:
-    """The best one of a run that was on several hosts, each of which has what was saved there; None for any other run."""
-    from gpurun import mirror, runs
+def _was_elsewhere(entry: RunEntry) -> bool:
+    """Whether it was on several hosts, each of which has what was saved there."""
+    from gpurun import mirror
 
-    if len({told["host"] for told in mirror.there(entry.id)} | {entry.host}) == 1:
-        return None
+    return {told["host"] for told in mirror.there(entry.id)} - {entry.host} != set()
+
+
+def _best_of_all(entry: RunEntry, to: Path | None, at: Path, report: Report, *, yes: bool) -> Came:
+    from gpurun import mirror, runs
+    from gpurun.fetch.checkpoint import BEST, NO_CHECKPOINT
+
     runs.status(entry)  # what was saved since we last asked
-    return mirror.best(entry.id, at=entry.host)
+    tried: set[str] = set()
+    while (best := mirror.best(entry.id, at=entry.host)) is not None and best["sha256"] not in tried:
+        tried.add(best["sha256"])
+        try:
+            return _from_its_host(entry, best, to, at, report, yes=yes)
+        except GpurunError as error:
+            if error.code != NO_CHECKPOINT:
+                raise
+            # Removed since its host was last asked, which has told now what it has: the next best.
+    return _fetched(entry, entry.host, BEST, to, at, report, yes=yes)
+
+
+def _from_its_host(
+    entry: RunEntry, best: dict[str, Any], to: Path | None, at: Path, report: Report, *, yes: bool
+) -> Came:
+    """The best one, from where it lies or from what was fetched; without both the best of the host that has the run now."""
+    from gpurun.fetch.checkpoint import BEST
+
+    if best["host"] == entry.host:
+        return _fetched(entry, entry.host, best["sha256"], to, at, report, yes=yes)
+    report.say(f"the best one is on {best['host']}, which {entry.id} went on from")
+    beside = left_on(at, best["host"])
+    try:
+        return _fetched(entry, best["host"], best["sha256"], to, beside, report, yes=yes)
+    except (HostUnreachable, HostError) as error:
+        came = _here(entry, best, (at, beside))
+        if came is None:
+            output.warn(f"the best of all, {describe.checkpoint(best)}, is on {best['host']}: {error.what}")
+            came = _fetched(entry, entry.host, BEST, to, at, report, yes=yes)
+        return came
 
 
 def _fetched(

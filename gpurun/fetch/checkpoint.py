@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 TRIES = 5  # for a file that is written anew while it comes
 BEST, LAST = "best", "last"
+NO_CHECKPOINT = "no_checkpoint"  # the code of an error: the host has no such one
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def _none(run: str, which: str, answer: Mapping[str, Any]) -> GpurunError:
         then = f"gpurun fetch {run} brings all that it wrote."
     else:
         what, then = f"{run} has no checkpoint any more", f"gpurun fetch {run} brings all that it wrote."
-    return GpurunError(what, then, exit_code=words.EXIT_NOTHING, code="no_checkpoint")
+    return GpurunError(what, then, exit_code=words.EXIT_NOTHING, code=NO_CHECKPOINT)
 
 
 def _item(entry: Mapping[str, Any], host: str) -> Item:

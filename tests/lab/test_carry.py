@@ -148,6 +148,15 @@ def test_what_earlier_attempts_have_reached_is_known_where_it_goes_on(bare: Jobs
     assert "was here already" in done.stderr
 
 
+def test_best_checkpoint_that_its_former_host_has_removed_makes_room_for_the_next_best(bare: Jobs, spare: Jobs) -> None:
+    run = train(bare, "crash=25", "turn=12")
+    bare.until_ended(run)
+    bare.ask("resume", run, "--host", "spare", "-f")
+    (bare.folder(run) / "workspace/checkpoints/step=10.ckpt").unlink()
+    done = bare.ask("fetch", run, "--best")
+    assert done.stdout.endswith("/step=20.ckpt\n"), done.stderr
+
+
 def test_from_what_was_fetched_when_the_host_is_gone(bare: Jobs, spare: Jobs) -> None:
     run = train(bare, "crash=25")
     bare.until_ended(run)
