@@ -1,0 +1,84 @@
+"""`gpurun host check`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gpurun.agent import vocabulary as words
+from gpurun.cli import options, output
+from gpurun.cli.asking import show
+from gpurun.cli.host.names import MaybeName
+from gpurun.errors import UsageError
+
+if TYPE_CHECKING:
+    from gpurun.config.hosts import Host
+    from gpurun.hosts.check import Report
+    from gpurun.wire import Wire
+
+EXAMPLES = """\
+gpurun host check box
+gpurun host check box --gpu                (waits for all of its GPUs)
+gpurun host check box --gpu -g 1 --image v2.11"""
+
+
+def check(
+    name: MaybeName = None,
+    gpu: Annotated[
+        bool, typer.Option("--gpu", help="Try its GPUs instead: a short run in the container, or the environment.")
+    ] = False,
+    gpus: Annotated[
+        str | None, typer.Option("--gpus", "-g", metavar="N", help="With --gpu: how many. [all]", show_default=False)
+    ] = None,
+    image: Annotated[
+        str | None,
+        typer.Option("--image", metavar="REF", help="With --gpu: in which image. [v2.8]", show_default=False),
+    ] = None,
+    as_json: options.Json = False,
+) -> int | None:
+    """Examine a host like a doctor: each line says what was found, and how to mend it.
+
+    Ends with 0 when jobs can run, 125 when something must be mended, 255 when the host is out of reach; with --gpu
+    also with 3 when the host has no GPU.
+    """
+    from gpurun.config import hosts
+    from gpurun.hosts import check as doctor
+    from gpurun.wire import connect
+
+    host = hosts.choose(name)
+    wire = connect(host)
+    if gpu:
+        return _check_gpus(wire, host, gpus, image, as_json=as_json)
+    if gpus is not None or image is not None:
+        raise UsageError("--gpus and --image are for --gpu", f"gpurun host check {host.name} --gpu")
+    if as_json:
+        report = doctor.check(wire)
+        output.json(as_document(report))
+    else:
+        report = doctor.check(wire, show)
+    if report.failure is not None:
+        return words.EXIT_UNREACHABLE
+    return None if report.ok else words.EXIT_FAILED
+
+
+def _check_gpus(wire: Wire, host: Host, gpus: str | None, image: str | None, *, as_json: bool) -> int | None:
+    from gpurun.cli.host import gpu_check
+    from gpurun.hosts.verify import Wish
+
+    if gpus not in (None, "all") and not (gpus.isdecimal() and int(gpus) > 0):
+        raise UsageError(f"--gpus {gpus}: wants a number of GPUs, 1 or more, or all", "gpurun host check --gpu -g 1")
+    return gpu_check.run(wire, host, Wish(gpus or "all", image), as_json=as_json)
+
+
+def as_document(report: Report) -> dict[str, Any]:
+    answer = report.answer or {}
+    return {
+        "host": report.host,
+        "ok": report.ok,
+        "reachable": report.answer is not None,
+        "findings": list(report.findings),
+        "facts": answer.get("facts"),
+        "pythons": answer.get("pythons"),
+        "disks": answer.get("disks"),
+    }

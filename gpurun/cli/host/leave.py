@@ -1,0 +1,85 @@
+"""`gpurun host leave`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gpurun.cli import options, output
+from gpurun.cli.host.names import Name
+
+if TYPE_CHECKING:
+    from gpurun.hosts.leave import Left
+    from gpurun.wire import Wire
+
+
+def leave(
+    name: Name,
+    stop: Annotated[bool, typer.Option("--stop", help="End the runs that are live there, with their grace.")] = False,
+    fetch: Annotated[bool, typer.Option("--fetch/--no-fetch", help="Bring home what was never fetched.")] = True,
+    keep_data: Annotated[bool, typer.Option("--keep-data", help="Leave the data folders (gpurun push) there.")] = False,
+    yes: options.Yes = False,
+    as_json: options.Json = False,
+) -> None:
+    """Give a box back: fetch what was never fetched, then remove runs, caches, secrets, keys and the agent there."""
+    from gpurun.config import hosts
+    from gpurun.hosts import leave as leaving
+    from gpurun.wire import connect
+
+    wire = connect(hosts.read().get(name))
+    with output.activity(f"asking {name}") as say:
+        plan = _without_live(wire, stop=stop, say=say)
+        data = [] if keep_data else leaving.data_folders(wire)
+    if plan.unfetched and fetch:
+        _bring_home(wire, plan.unfetched, yes=yes)
+    elif plan.unfetched:
+        question = f"{', '.join(plan.unfetched)} was never fetched. Give it up?"
+        output.confirm(question, yes=yes, otherwise="leave out --no-fetch, or add -y")
+    if data:
+        question = f"The data folders {', '.join(data)} go, too. Remove them?"
+        output.confirm(question, yes=yes, otherwise="--keep-data leaves them there, -y removes them")
+    with output.activity(f"removing everything of gpurun's from {name}"):
+        left = leaving.wipe(wire, plan.all, keep_data=keep_data)
+    if as_json:
+        output.json(left)
+    else:
+        _tell_left(name, left, plan_data=keep_data)
+
+
+def _without_live(wire: Wire, *, stop: bool, say: Callable[[str], None]) -> Any:
+    from gpurun.hosts import leave as leaving
+
+    plan = leaving.look(wire)
+    if plan.live and stop:
+        leaving.stop(wire, plan.live, say)
+        plan = leaving.look(wire)
+    leaving.refuse_live(wire, plan)
+    return plan
+
+
+def _bring_home(wire: Wire, runs: tuple[str, ...], *, yes: bool) -> None:
+    from gpurun import index
+    from gpurun.cli.fetch import bring, bring_left
+    from gpurun.hosts import leave as leaving
+
+    entries = [entry for entry in map(index.find, runs) if entry is not None]
+    found = [bring_left(entry, wire.host, yes=yes) for entry in entries if wire.host in entry.left_on]
+    found += bring([entry for entry in entries if wire.host not in entry.left_on], yes=yes)
+    whole = {fetched.run for fetched in found if fetched is not None and fetched.whole}
+    leaving.refuse_unfetched(wire, [run for run in runs if run not in whole])
+
+
+def _tell_left(name: str, left: Left, *, plan_data: bool) -> None:
+    output.say(f"removed {output.plural(len(left.removed), 'run')}, caches, secrets and the agent from {name}")
+    if left.revoked:
+        output.say("the key that `host add` put there is taken away")
+    if left.data and plan_data:
+        output.say(f"kept there: data/{', data/'.join(left.data)}")
+    if left.shared:
+        output.say("another machine shares that home, so its runs, the agent and the caches stay")
+    if left.remains:
+        output.warn(f"these could not be removed (another user made them): {', '.join(left.remains[:5])}")
+        return
+    output.say(f"{name} can be given back")
