@@ -10,7 +10,7 @@ from gpurun.cli import output
 from gpurun.errors import UsageError
 
 if TYPE_CHECKING:
-    from gpurun.hosts.check import Finding
+    from gpurun.hosts.findings import Finding
 
 INDENT = 24  # columns before what was found
 MARKS = {"ok": ("ok  ", output.GREEN), "warn": ("warn", output.YELLOW), "fail": ("FAIL", output.RED)}

@@ -8,14 +8,15 @@ import shlex
 import socket
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from gpurun import index
 from gpurun.config import hosts
 from gpurun.errors import GpurunError, HostError, HostUnreachable, UsageError
 from gpurun.hosts import address as addresses
 from gpurun.hosts import ready
-from gpurun.hosts.check import GB, WARN, Finding, Report, check, roomier_root
+from gpurun.hosts.check import Report, check
+from gpurun.hosts.findings import GB, WARN, Finding
 from gpurun.ssh import config, diagnose, keys, process
 from gpurun.ssh.config import Resolved
 from gpurun.ssh.keys import HostKey
@@ -230,6 +231,15 @@ def _settle(order: Order, report: Report, dialog: Dialog) -> None:
     works = (report.answer["facts"]["engine_error"] or {}).get("works")
     if works and dialog.confirm(f"`{works}` works there without a password. Use it?"):
         hosts.add(order.name, {"engine": works})
+
+
+def roomier_root(answer: dict[str, Any]) -> tuple[str, int] | None:
+    """A folder on a lasting disk that has far more room than where gpurun's files would lie, with its free bytes."""
+    free = answer["facts"]["disk"]["free"]
+    for place in answer["disks"]:
+        if place["free"] > max(2 * free, free + 50 * GB) and not answer["facts"]["root"].startswith(place["path"]):
+            return place["path"], place["free"]
+    return None
 
 
 def _has_runs(name: str) -> bool:

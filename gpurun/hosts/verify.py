@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from gpurun import index
 from gpurun.agent import vocabulary as words
 from gpurun.errors import GpurunError, HostError
-from gpurun.hosts.check import FAIL, OK, Finding
+from gpurun.hosts.findings import FAIL, OK, Finding
 
 if TYPE_CHECKING:
     from gpurun.config.hosts import Host

@@ -14,7 +14,7 @@ from gpurun.cli.tunnel_shown import report
 
 if TYPE_CHECKING:
     from gpurun.config.hosts import Host
-    from gpurun.hosts.check import Finding
+    from gpurun.hosts.findings import Finding
     from gpurun.hosts.verify import Findings, Verdict, Wish
     from gpurun.wire import Wire
 

@@ -8,8 +8,8 @@ import pytest
 
 from gpurun.agent.engine import EngineError
 from gpurun.errors import HostUnreachable
-from gpurun.hosts import check
-from gpurun.hosts.check import FAIL, GB, OK, WARN
+from gpurun.hosts import add, check, findings
+from gpurun.hosts.findings import FAIL, GB, OK, WARN
 from gpurun.ssh.openssh import Address, Connection
 
 GPU = {"index": 0, "uuid": "GPU-1", "name": "NVIDIA H100", "memory": 80 * GB}
@@ -52,8 +52,10 @@ def answer(**changes: Any) -> dict[str, Any]:
     return {"facts": facts, **found}
 
 
-def look(noise: bytes = b"", asked: tuple[float, float] = (999.0, 1001.0), **changes: Any) -> dict[str, check.Finding]:
-    return {each.topic: each for each in check.examine("box", answer(**changes), noise=noise, asked=asked)}
+def look(
+    noise: bytes = b"", asked: tuple[float, float] = (999.0, 1001.0), **changes: Any
+) -> dict[str, findings.Finding]:
+    return {each.topic: each for each in findings.examine("box", answer(**changes), noise=noise, asked=asked)}
 
 
 def test_all_is_well() -> None:
@@ -120,7 +122,7 @@ def test_a_far_roomier_disk_is_proposed(home_free: int, disk_free: int, proposed
         disk={"free": home_free * GB, "total": 1, "inodes_free": 1, "inodes": 1},
         disks=[{"path": "/data/ada/gpurun", "free": disk_free * GB}],
     )
-    assert check.roomier_root(found) == (("/data/ada/gpurun", disk_free * GB) if proposed else None)
+    assert add.roomier_root(found) == (("/data/ada/gpurun", disk_free * GB) if proposed else None)
 
 
 @pytest.mark.parametrize("next_step", ["gpurun host check box", "try again; `gpurun host check box` looks closer"])

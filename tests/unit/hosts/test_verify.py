@@ -6,7 +6,7 @@ import json
 
 from gpurun.agent import services
 from gpurun.config.hosts import Host
-from gpurun.hosts.check import Finding
+from gpurun.hosts.findings import Finding
 from gpurun.hosts.verify import Findings, Verdict, Wish, plan
 
 LINE = json.dumps({"topic": "CUDA", "status": "fail", "found": "none", "mend": "do"}).encode() + b"\n"
