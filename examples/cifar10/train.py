@@ -12,11 +12,20 @@ import sys
 
 import torch
 from data.cifar10 import CIFAR10DataModule
-from lightning.pytorch import Trainer, seed_everything
-from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch import LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 from models.resnet import CIFAR10Classifier
+
+
+class EpochLine(Callback):
+    """One line an epoch, for a log that no terminal reads."""
+
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        metrics = trainer.callback_metrics
+        figures = "  ".join(f"{name} {metrics[name]:.4f}" for name in ("train_loss", "val_loss", "val_acc"))
+        rank_zero_info(f"epoch {trainer.current_epoch}/{trainer.max_epochs - 1}  {figures}")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -67,6 +76,7 @@ def main(argv: list[str] | None = None) -> None:
         save_last=True,
         enable_version_counter=False,
     )
+    in_terminal = sys.stderr.isatty()
     trainer = Trainer(
         accelerator=args.accelerator,
         devices=args.devices,
@@ -76,10 +86,11 @@ def main(argv: list[str] | None = None) -> None:
             best,
             EarlyStopping(monitor="val_acc", mode="max", patience=8),
             LearningRateMonitor(logging_interval="step"),
+            *([] if in_terminal else [EpochLine()]),
         ],
         logger=loggers(args.logger),
         log_every_n_steps=20,
-        enable_progress_bar=sys.stderr.isatty(),
+        enable_progress_bar=in_terminal,
     )
     data = CIFAR10DataModule(batch_size=args.batch_size, workers=args.workers, fake=args.fake_data)
     trainer.fit(CIFAR10Classifier(lr=args.lr, width=args.width), datamodule=data)

@@ -10,14 +10,23 @@ import sys
 import warnings
 
 from data.surfaces import CLASSES, SHARES, SurfacesDataModule
-from lightning.pytorch import Trainer, seed_everything
-from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch import LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 from models.inspector import Inspector
 
 # The whole data set lies in memory as tensors: worker processes would only cost.
 warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+
+
+class EpochLine(Callback):
+    """One line an epoch, for a log that no terminal reads."""
+
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        metrics = trainer.callback_metrics
+        figures = "  ".join(f"{name} {metrics[name]:.4f}" for name in ("train_loss", "val_loss", "val_f1"))
+        rank_zero_info(f"epoch {trainer.current_epoch}/{trainer.max_epochs - 1}  {figures}")
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -46,6 +55,7 @@ def main(argv: list[str] | None = None) -> None:
         save_last=True,
         enable_version_counter=False,
     )
+    in_terminal = sys.stderr.isatty()
     trainer = Trainer(
         accelerator=args.accelerator,
         devices=args.devices,
@@ -55,10 +65,11 @@ def main(argv: list[str] | None = None) -> None:
             best,
             EarlyStopping(monitor="val_f1", mode="max", patience=6),
             LearningRateMonitor(logging_interval="step"),
+            *([] if in_terminal else [EpochLine()]),
         ],
         logger=[TensorBoardLogger("logs", name="tensorboard"), CSVLogger("logs", name="csv")],
         log_every_n_steps=20,
-        enable_progress_bar=sys.stderr.isatty(),
+        enable_progress_bar=in_terminal,
     )
     data = SurfacesDataModule(batch_size=args.batch_size, train_images=args.images)
     trainer.fit(Inspector(shares=SHARES, names=CLASSES, lr=args.lr), datamodule=data)

@@ -109,7 +109,8 @@ def test_mnist_trains_on_made_up_images(tmp_path: Path) -> None:
 def test_cifar10_trains_on_made_up_images_in_one_process_and_in_two(tmp_path: Path) -> None:
     project = copied("cifar10", tmp_path)
     little = ("--fake-data", "--width", "4", "--workers", "0", "--batch-size", "64", "--lr", "0.02")
-    python(project, "train.py", *little, "--epochs", "2", "--precision", "bf16-mixed")
+    printed = python(project, "train.py", *little, "--epochs", "2", "--precision", "bf16-mixed")
+    assert re.search(r"^epoch 1/1  train_loss \S+  val_loss \S+  val_acc \S+$", printed, re.MULTILINE)
     found = json.loads(python(project, "predict.py", "--json"))
     assert found["images"] == 512
     assert found["val_acc"] >= 0.5  # by chance: 0.1
@@ -119,7 +120,8 @@ def test_cifar10_trains_on_made_up_images_in_one_process_and_in_two(tmp_path: Pa
 
 def test_defects_are_found(tmp_path: Path) -> None:
     project = copied("defects", tmp_path)
-    python(project, "train.py", "--images", "3000", "--epochs", "6")
+    printed = python(project, "train.py", "--images", "3000", "--epochs", "6")
+    assert re.search(r"^epoch 5/5  train_loss \S+  val_loss \S+  val_f1 \S+$", printed, re.MULTILINE)
     found = json.loads(python(project, "predict.py", "--parts", "1000", "--json"))
     print(f"defects: precision {found['precision']:.3f}, recall {found['recall']:.3f}")
     assert found["recall"] >= 0.6
