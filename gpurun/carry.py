@@ -170,7 +170,7 @@ def _from_here(entry: RunEntry, target: str, asked: resume.Asked, report: Report
     if entry.job is None or not Path(entry.job["project"]["root"]).is_dir():
         raise UsageError(
             f"the code of {entry.id} is on {entry.host} alone: it was not submitted from here",
-            f"Try again when {entry.host} answers, or from the laptop that submitted it.",
+            f"try again when {entry.host} answers, or from the laptop that submitted it",
         )
     record = entry.record or {}
     if not entry.ended:
@@ -219,7 +219,7 @@ def _fetched(entry: RunEntry, wanted: str | None) -> tuple[dict[str, Any] | None
     if wanted is not None:
         raise UsageError(
             f"the checkpoint that --from {wanted} means was not fetched, and {entry.host} does not answer",
-            f"Without --from, {entry.id} goes on from the newest one that is here.",
+            f"without --from, {entry.id} goes on from the newest one that is here",
         )
     return None, None
 

@@ -56,7 +56,7 @@ def _named(files: FileList, file: str) -> Dependencies:
     if not files.has(file):
         raise UsageError(
             f"dependencies: {file} does not travel: {files.why_not(file)}",
-            "Name a file of the project, relative to its root.",
+            "name a file of the project, relative to its root",
         )
     if PurePosixPath(file).name in _CONDA:
         raise _conda(file)
@@ -92,14 +92,14 @@ def _pyproject(path: Path, file: str) -> Dependencies | None:
 def _stays_out(files: FileList, file: str) -> Dependencies:
     raise UsageError(
         f"{file} says what to install, but stays on the laptop: {files.why_not(file)}",
-        f"Bring it back with a line `!/{file}` in .gpurunignore, or write `dependencies = false`.",
+        f"bring it back with a line `!/{file}` in .gpurunignore, or write `dependencies = false`",
     )
 
 
 def _conda(file: str) -> UsageError:
     return UsageError(
         f"{file} is for conda, which gpurun does not install",
-        "Write the Python packages into requirements.txt (in that environment: pip list --format=freeze > "
+        "write the Python packages into requirements.txt (in that environment: pip list --format=freeze > "
         'requirements.txt),\nor name an image that has them all: image = "...",\n'
         "or install nothing: dependencies = false",
     )

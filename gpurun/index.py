@@ -231,12 +231,12 @@ def mark_fetched(run_id: str, to: str, *, host: str | None = None, now: float | 
 
 def _newest_of(project: Project | None) -> RunEntry:
     if project is None:
-        raise UsageError("no run was named", "Name one; `gpurun ps -a` lists them.")
+        raise UsageError("no run was named", "name one; `gpurun ps -a` lists them")
     entry = newest(str(project.root))
     if entry is None:
         raise UsageError(
             f"no run of the project {project.name} is known here",
-            "Name a run (`gpurun ps -a` lists them), or start one: gpurun submit SCRIPT",
+            "name a run (`gpurun ps -a` lists them), or start one: gpurun submit SCRIPT",
             where=str(project.root),
         )
     return entry
@@ -245,7 +245,7 @@ def _newest_of(project: Project | None) -> RunEntry:
 def _ambiguous(word: str, found: list[RunEntry]) -> UsageError:
     lines = [f"  {entry.id}  {entry.state}  {entry.host}  {entry.project}" for entry in found[:_SHOWN]]
     more = [f"  and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
-    return UsageError("\n".join([f"{word!r} may mean any of", *lines, *more]), "Type more of the id.")
+    return UsageError("\n".join([f"{word!r} may mean any of", *lines, *more]), "type more of the id")
 
 
 def _unknown(word: str, entries: list[RunEntry]) -> UsageError:
@@ -254,7 +254,7 @@ def _unknown(word: str, entries: list[RunEntry]) -> UsageError:
     known = [entry.id for entry in entries] + [entry.name for entry in entries]
     close = list(dict.fromkeys(difflib.get_close_matches(word, known, n=3)))
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
-    return UsageError(f"no run {word!r} is known here{hint}", "`gpurun ps -a` asks the hosts and lists all runs.")
+    return UsageError(f"no run {word!r} is known here{hint}", "`gpurun ps -a` asks the hosts and lists all runs")
 
 
 def _names() -> list[str]:

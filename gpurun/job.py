@@ -95,11 +95,11 @@ def _image(spec: JobConfig, host: Host | None, files: FileList) -> dict[str, Any
     if spec.dockerfile is None:
         return {**catalogue.wanted(spec.image, host), "dockerfile": None}
     if spec.image is not None:
-        raise UsageError("image and dockerfile are both named, and a job runs in one image", "Leave one of them out.")
+        raise UsageError("image and dockerfile are both named, and a job runs in one image", "leave one of them out")
     file = str(PurePosixPath(spec.dockerfile))
     if not files.has(file):
         why = files.why_not(file) if os.path.lexists(files.root / file) else "there is no such file"
-        raise UsageError(f"dockerfile: {file} does not travel: {why}", "Name a file, relative to the project's root.")
+        raise UsageError(f"dockerfile: {file} does not travel: {why}", "name a file, relative to the project's root")
     return {"image": None, "base": None, "dockerfile": file}
 
 
@@ -131,10 +131,10 @@ def _check_script(script: str, files: FileList) -> None:
         return
     why = files.why_not(plain)
     if not os.path.lexists(files.root / plain):
-        raise UsageError(f"there is no script {script} in the project {files.root}", "Name a file of the project.")
+        raise UsageError(f"there is no script {script} in the project {files.root}", "name a file of the project")
     raise UsageError(
         f"the script {script} stays on the laptop: {why}",
-        f"Bring it back with a line `!/{plain}` in .gpurunignore.",
+        f"bring it back with a line `!/{plain}` in .gpurunignore",
     )
 
 
@@ -159,7 +159,7 @@ def _check_module(module: str, files: FileList) -> None:
     if any(files.has(f"{top}{package}{end}") for top in ("", "src/") for end in (".py", "/__init__.py")):
         raise UsageError(
             f"the project's {package} has no module {module} that could be run",
-            f"Name one that has a file among what is sent: {path}.py, or {path}/__main__.py.",
+            f"name one that has a file among what is sent: {path}.py, or {path}/__main__.py",
             where=str(files.root),
         )
 
@@ -192,7 +192,7 @@ def _data(names: Sequence[str], host: Host, source: str) -> list[dict[str, Any]]
         lines = "\n".join(f'  {name} = "/where/it/lies"' for name in missing)
         raise UsageError(
             f"{source}: the host {host.name} has no data called {', '.join(missing)}",
-            f"Say where it lies there, in hosts.toml:\n  [hosts.{host.name}.data]\n{lines}",
+            f"say where it lies there, in hosts.toml:\n  [hosts.{host.name}.data]\n{lines}",
         )
     return [{"name": name, "source": host.data[name], "target": f"/data/{name}", "readonly": True} for name in names]
 

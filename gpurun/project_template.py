@@ -28,7 +28,7 @@ def example(name: str) -> Path:
     for place in (PACKAGE / "examples", PACKAGE.parent / "examples"):
         if (place / name / "train.py").is_file():
             return place / name
-    raise GpurunError(f"the example {name!r} is missing from this installation", "Install gpurun again.")
+    raise GpurunError(f"the example {name!r} is missing from this installation", "install gpurun again")
 
 
 def write_project(directory: Path, name: str, template: str = DEFAULT) -> list[Path]:
@@ -38,7 +38,7 @@ def write_project(directory: Path, name: str, template: str = DEFAULT) -> list[P
     code of something else is there already, or something stands where a folder is needed.
     """
     if template not in TEMPLATES:
-        raise UsageError(f"there is no template {template!r}", f"Name one of {', '.join(TEMPLATES)}.")
+        raise UsageError(f"there is no template {template!r}", f"name one of {', '.join(TEMPLATES)}")
     source, files = example(template), TEMPLATES[template]
     name = "".join(character for character in name if character.isprintable()).strip()[:60] or "project"
     for folder in sorted({(directory / file).parent for file in files}):
@@ -79,7 +79,7 @@ def _refuse_non_folder(folder: Path) -> None:
     if os.path.lexists(folder) and not folder.is_dir():
         raise UsageError(
             f"{folder} is in the way: a folder is needed there",
-            "Move it, or name another directory: gpurun init DIRECTORY",
+            "move it, or name another directory: gpurun init DIRECTORY",
         )
 
 

@@ -52,7 +52,7 @@ def parse_target(target: str) -> tuple[str, str]:
 def survey(folder: Path) -> Tree:
     """Count what will be sent. Raises UsageError when `folder` is none."""
     if not folder.is_dir():
-        raise UsageError(f"{folder} is no folder", "Name the folder whose content is to be sent.")
+        raise UsageError(f"{folder} is no folder", "name the folder whose content is to be sent")
     root = folder.resolve()
     files, size, outward = 0, 0, []
     for path, found in _walk(root):
@@ -93,7 +93,7 @@ def push(wire: Wire, host: str, folder: Path, name: str, tree: Tree, *, progress
     if there["empty"] and tree.bytes > there["free"]:
         raise GpurunError(
             f"{tree.bytes / 1e9:,.2f} GB are to go to {host}, and {there['free'] / 1e9:,.2f} GB are free there",
-            f'Free space there, or name a roomier disk in {hosts.path()}:\n  [hosts.{host}]\n  root = "/big/disk"',
+            f'free space there, or name a roomier disk in {hosts.path()}:\n  [hosts.{host}]\n  root = "/big/disk"',
             where=f"{host}:{there['path']}",
             code="disk_full",
         )

@@ -90,6 +90,6 @@ def environment(job: Mapping[str, Any], loaded: Loaded, said: set[str]) -> dict[
     if missing:
         raise UsageError(
             f"{job['id']} was started with {', '.join(missing)}; such values are wiped at a run's end, and none is known here",
-            f"Say it again: gpurun resume {job['id']} " + " ".join(f"-e {name}=..." for name in missing),
+            f"say it again: gpurun resume {job['id']} " + " ".join(f"-e {name}=..." for name in missing),
         )
     return found

@@ -35,21 +35,21 @@ MEANINGS = {
 _SAYS = {
     DISK_FULL: (
         "rsync could not write: most often the disk is full",
-        "Free space there (`gpurun prune --fetched` on the host), then repeat the command; what arrived is kept.",
+        "free space there (`gpurun prune --fetched`), then repeat the command; what arrived is kept",
     ),
-    PARTIAL: ("rsync could not transfer every file", "Make the files that it names readable, or leave them out."),
+    PARTIAL: ("rsync could not transfer every file", "make the files that it names readable, or leave them out"),
     NOISY_SHELL: (
         "the host's shell prints something before rsync speaks",
-        """To see it: ssh HOST true
+        """to see it: ssh HOST true
 It comes from a start-up file: ~/.bashrc, ~/.profile, ~/.zshenv, ~/.cshrc, ~/.config/fish/config.fish or ~/.ssh/rc.
 Keep it quiet for commands, in ~/.bashrc by this line before what prints: [[ $- == *i* ]] || return""",
     ),
     MISSING: (
         "there is no rsync on the host",
-        "Install it there: apt install rsync (or dnf, apk, conda install rsync)",
+        "install it there: apt install rsync (or dnf, apk, conda install rsync)",
     ),
-    TOO_OLD: ("rsync on the host is too old", "It wants 3.1.3 or later on both ends."),
-    OTHER: ("rsync failed", "The lines above are rsync's own."),
+    TOO_OLD: ("rsync on the host is too old", "gpurun needs 3.1.3 or later on both ends"),
+    OTHER: ("rsync failed", "the lines above are rsync's own"),
 }
 
 
@@ -84,7 +84,7 @@ def explain(connection: Connection, code: int, said: str) -> GpurunError:
         last = said.splitlines()[-1:] or [f"rsync ended with {code}"]
         return ContactLost(
             f"the connection broke off while files were sent: {last[0]}",
-            "Repeat the command: what has arrived is not sent again.",
+            "repeat the command: what has arrived is not sent again",
             where=where,
         )
     return RsyncError(meaning, said, where)

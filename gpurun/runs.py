@@ -64,7 +64,7 @@ def newest(count: int) -> list[RunEntry]:
     if len(found) < count:
         raise UsageError(
             f"fewer than {count} runs of the project {project.name} are known here",
-            "Name them; `gpurun ps -a` lists all runs.",
+            "name them; `gpurun ps -a` lists all runs",
             where=str(project.root),
         )
     return found[:count]

@@ -53,7 +53,7 @@ def compare(
         raise UsageError("--json and --csv are two formats", "leave one of them out")
     entries = runs.resolve_all(run) if run else runs.newest(2)[::-1]
     if len(entries) < 2:
-        raise UsageError("to compare takes two runs", f"gpurun compare {entries[0].id} RUN; gpurun ps -a lists them")
+        raise UsageError("compare needs two runs", f"gpurun compare {entries[0].id} RUN; gpurun ps -a lists them")
     rows = [row for row in compare(entries) if row.differs or not diff]
     if as_json:
         output.json({"runs": _as_json(entries, rows), "differ": [_key(row) for row in rows if row.differs]})

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from gpurun.agent import vocabulary as words
 from gpurun.cli import output
 from gpurun.cli.training import number
+from gpurun.errors import GpurunError
 from gpurun.mirror import is_number
 
 Record = dict[str, Any]
@@ -146,6 +148,19 @@ def gpu_names(record: Record) -> str:
     held = record.get("gpus") or []
     names = list(dict.fromkeys(str(gpu.get("name") or "") for gpu in held))
     return f"{gpus(record)} ({', '.join(names)})" if held and names != [""] else gpus(record)
+
+
+def runtime(record: Record) -> str:
+    """How it runs; empty while that is not chosen."""
+    name = record.get("runtime") or ""
+    return f"without a container ({name})" if name == "bare" else f"in a container ({name})" if name else ""
+
+
+def silence(failure: GpurunError) -> str:
+    """Why a host did not answer, in few words: ssh names itself, and its own words for the host."""
+    said = re.sub(r"^ssh: (?:connect to host (\S+) port (\d+): )?", "", failure.what.strip())
+    named = re.fullmatch(r"Could not resolve hostname ([^\s:]+): .*", said)
+    return f"no machine is known by the name `{named[1]}`" if named else said[:1].lower() + said[1:]
 
 
 def waiting(record: Record) -> str:

@@ -50,5 +50,5 @@ def init(
     enter = [] if folder == Path.cwd() else [(f"cd {shlex.quote(str(directory))}", "")]
     known = hosts.read()
     named = known.default is not None or len(known.hosts) == 1
-    where, why = ("", "") if named else (" -H HOST", "any SSH alias; ")
-    output.next_steps(*enter, (f"gpurun submit train.py{where} -f", f"{why}-g 0: without a GPU"))
+    where, why = ("", "") if named else (" -H HOST", "HOST: one of `gpurun host ls`, or any SSH alias; ")
+    output.next_steps(*enter, (f"gpurun submit train.py{where} -f", f"{why}add -g 0 where it has no GPU"))

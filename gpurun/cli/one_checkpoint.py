@@ -31,7 +31,7 @@ def fetch_each(
 ) -> int:
     """One checkpoint of each run; prints where it is, and on stderr what it was judged by."""
     if to is not None and _is_file(to) and len(entries) > 1:
-        raise UsageError(f"{to} is one file, and {len(entries)} runs were named", "Name a folder with -o.")
+        raise UsageError(f"{to} is one file, and {len(entries)} runs were named", "name a folder with -o")
     results: list[Came] = []
     code = 0
     for entry in entries:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from gpurun.cli import output
+from gpurun.cli import describe, output
 
 if TYPE_CHECKING:
     from gpurun.config.load import Loaded
@@ -63,8 +63,7 @@ def tell_prepared(prepared: dict[str, Any]) -> None:
     asked = record["gpus_asked"]
     gpus = "no GPU" if asked == 0 else "all GPUs" if asked == "all" else output.plural(int(asked), "GPU")
     image = f", image {record['image']}" if record.get("image") else ""
-    how = "without a container (bare)" if record["runtime"] == "bare" else f"in a container ({record['runtime']})"
-    output.note(f"  runs {how}, {gpus}{image}")
+    output.note(f"  runs {describe.runtime(record)}, {gpus}{image}")
     for line in record.get("notes") or []:
         output.warn(line)
 

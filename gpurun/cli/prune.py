@@ -38,7 +38,7 @@ def prune(
     chosen = pruning.choose(found, owner=getpass.getuser(), fetched=fetched, older_than=span)
     for one in found:
         if one.failure is not None:
-            output.warn(f"{one.host} did not answer ({one.failure.what}); its runs stay")
+            output.warn(f"{one.host} did not answer, so its runs stay: {describe.silence(one.failure)}")
     if chosen and not yes:
         rows = [
             [r.record["id"], describe.state(r.record), output.size(r.bytes), r.host, "yes" if r.fetched else "never"]

@@ -118,9 +118,12 @@ def _show(
         output.note("no runs" if all_runs else "no live runs; gpurun ps -a lists those that have ended")
     if all_users:
         _show_gpus(found)
-    for one in found:
-        if one.failure is not None and len(found) > 1:
-            output.warn(f"{one.host} did not answer ({one.failure.what}); ? marks what was last known")
+    silent = [one for one in found if one.failure is not None]
+    for one in silent if len(found) > 1 else []:
+        assert one.failure is not None
+        output.warn(f"{one.host} did not answer: {describe.silence(one.failure)}")
+    if any(records for host, records in shown if not answered[host]):
+        output.note("? marks what was last known of a run")
 
 
 def _now(found: list[HostRuns], host: str) -> float:

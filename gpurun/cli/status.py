@@ -99,7 +99,7 @@ def _lines(answer: dict[str, Any], entry: Any) -> list[tuple[str, str]]:
         ("saved", _checkpoints(record, entry.host)),
         ("project", _project(job)),
         ("command", shlex.join(job.get("command", []))),
-        ("host", f"{entry.host}, {record.get('runtime') or 'runtime not chosen yet'}"),
+        ("host", ", ".join(filter(None, (entry.host, describe.runtime(record))))),
         ("gpus", _gpus(record)),
         ("image", _image(record)),
         ("software", _environment(record)),

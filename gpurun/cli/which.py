@@ -54,12 +54,12 @@ def which(
 def _digest(file: Path) -> str:
     """Raises UsageError for what is no file that can be read."""
     if file.is_dir():
-        raise UsageError(f"{file} is a folder", "Name the checkpoint's file.")
+        raise UsageError(f"{file} is a folder", "name the checkpoint's file")
     try:
         with output.activity(f"reading {file}"), file.open("rb") as content:
             return hashlib.file_digest(content, "sha256").hexdigest()
     except OSError as error:
-        raise UsageError(f"{file} cannot be read: {error.strerror or error}", "Name a checkpoint's file.") from error
+        raise UsageError(f"{file} cannot be read: {error.strerror or error}", "name a checkpoint's file") from error
 
 
 def _show(found: list[tuple[Path, str, list[Match]]]) -> None:

@@ -29,7 +29,7 @@ def read_env_file(file: Path) -> dict[str, Secret | None]:
         try:
             taken[variable_name(name.strip())] = Secret(_unquoted(value.strip())) if sign else None
         except ValueError:
-            raise UsageError(f"{file}, line {number}: begins with no name of a variable", "Write K=V.") from None
+            raise UsageError(f"{file}, line {number}: begins with no name of a variable", "write K=V") from None
     return taken
 
 

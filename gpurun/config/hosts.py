@@ -84,11 +84,11 @@ def choose(flag: str | None = None, *, job: str | None = None, project: str | No
         names = ", ".join(known.hosts)
         raise UsageError(
             f"no host was named, and several are known: {names}",
-            "Name one with -H NAME, or make one the default: gpurun host use NAME",
+            "name one with -H NAME, or make one the default: gpurun host use NAME",
         )
     raise UsageError(
         "no host was named, and none is known",
-        "Name any alias of your SSH configuration with -H ALIAS, or add a host: gpurun host add NAME user@address",
+        "name any alias of your SSH configuration with -H ALIAS, or add a host: gpurun host add NAME user@address",
     )
 
 
@@ -141,7 +141,7 @@ def _with_default_first(name: str, document: Any) -> Any:
 def _no_option(name: str) -> str:
     """ssh would take a name such as `-oProxyCommand=...` for an option."""
     if name.startswith("-") or not name.isprintable() or " " in name or not name:
-        raise UsageError(f"{name!r} is no name of a host", "Use letters, digits, dots and dashes.")
+        raise UsageError(f"{name!r} is no name of a host", "use letters, digits, dots and dashes")
     return name
 
 

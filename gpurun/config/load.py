@@ -86,7 +86,7 @@ def script_in(project: Project, target: str, here: Path) -> str:
     """`target`, typed in the folder `here`, relative to the project's root. Raises UsageError when it is not there."""
     found = next((base / target for base in (here, project.root) if (base / target).is_file()), None)
     if found is None:
-        raise UsageError(f"there is no script {target} in {here}" + _near(target, here), "Name a file of the project.")
+        raise UsageError(f"there is no script {target} in {here}" + _near(target, here), "name a file of the project")
     # A script may be a link: the link itself is meant. Only a root that was reached through links needs resolving.
     plain = (os.path.abspath(found), project.root)  # noqa: PTH100
     for path, root in (plain, (os.path.realpath(found), os.path.realpath(project.root))):
@@ -95,7 +95,7 @@ def script_in(project: Project, target: str, here: Path) -> str:
             return relative.as_posix()
     raise UsageError(
         f"{target} lies outside the project {project.root}",
-        "Run the command inside the script's project, or move the script.",
+        "run the command inside the script's project, or move the script",
     )
 
 
@@ -208,5 +208,5 @@ def _environment(layers: Sequence[_Layer], host: Host | None) -> tuple[dict[str,
         lines = [
             f"{where}: {name} takes its value from this shell, where it is not set" for name, where in missing.items()
         ]
-        raise UsageError("\n".join(lines), "Set it first: export " + " ".join(f"{name}=..." for name in missing))
+        raise UsageError("\n".join(lines), "set it first: export " + " ".join(f"{name}=..." for name in missing))
     return {k: Secret(os.environ[k]) if value is None else value for k, (value, _) in wanted.items()}, tuple(files)

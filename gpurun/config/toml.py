@@ -17,6 +17,6 @@ def read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: this is no valid TOML: {error}", "Mend the file and repeat the command.") from error
+        raise UsageError(f"{path}: this is no valid TOML: {error}", "mend the file and repeat the command") from error
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error

@@ -88,7 +88,7 @@ def explained(error: OSError, to: Path) -> GpurunError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return no_room(to, None)
     return GpurunError(
-        f"the files could not be written: {error.strerror or error}", "Name another folder with -o.", where=str(to)
+        f"the files could not be written: {error.strerror or error}", "name another folder with -o", where=str(to)
     )
 
 

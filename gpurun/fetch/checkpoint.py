@@ -67,7 +67,7 @@ def fetch_checkpoint_as(wire: Wire, run: str, which: str, file: Path, *, replace
     if is_it(file, entry):
         return Came(run, file, entry, unchanged=True)
     if file.exists() and not replace:
-        raise UsageError(f"{file} is there already and is another file", "-y replaces it; or name another one with -o.")
+        raise UsageError(f"{file} is there already and is another file", "-y replaces it; or name another one with -o")
     # What breaks off is kept there, for the next time.
     beside = file.parent / f".{file.name}.gpurun"
     came = fetch_checkpoint(wire, run, which, beside, report=report)
@@ -115,9 +115,7 @@ def _item(entry: Mapping[str, Any], host: str) -> Item:
 
 
 def _lies(host: str) -> HostError:
-    return HostError(
-        "the host names no file of the run", "This is a bug of gpurun, or not its agent there.", where=host
-    )
+    return HostError("the host names no file of the run", "this is a bug of gpurun, or not its agent there", where=host)
 
 
 def _pull(wire: Wire, destination: Destination, item: Item, folder: str, report: Report) -> tuple[Arrived | None, str]:
@@ -151,7 +149,7 @@ def _place(destination: Destination, item: Item, came: Arrived) -> Path:
     except (InTheWay, OSError) as error:
         why = str(error) if isinstance(error, InTheWay) else error.strerror or str(error)
         raise GpurunError(
-            f"{item.to} cannot take its place: {why}", "Name another folder with -o.", where=str(destination.root)
+            f"{item.to} cannot take its place: {why}", "name another folder with -o", where=str(destination.root)
         ) from error
     sync_folder(str((destination.root / placed.at).parent))
     destination.save()
@@ -162,7 +160,7 @@ def _another(run: str, entry: Mapping[str, Any], said: str) -> GpurunError:
     why = f"it could not be read: {said}" if said else "another SHA-256 came"
     return GpurunError(
         f"{entry['path']} of {run} is not what its ledger tells: {why}, {TRIES} times",
-        f"It is written to all the time, or past the training. As it is: gpurun fetch {run} --only '{entry['as']}'",
+        f"it is written to all the time, or past the training. As it is: gpurun fetch {run} --only '{entry['as']}'",
         where=f"told: {entry['sha256']}",
         code="not_as_told",
     )

@@ -228,7 +228,7 @@ def opened(root: Path, run: str) -> Iterator[Destination]:
     """The destination, alone: a second gpurun that fetches into it is told so. Raises GpurunError."""
     made = Destination(root, run)
     if root.is_symlink() and not root.is_dir():
-        raise GpurunError(f"{root} is a link that leads nowhere", "Name another folder with -o.")
+        raise GpurunError(f"{root} is a link that leads nowhere", "name another folder with -o")
     root = made.root = root.resolve()
     was_there = root.exists()
     made.staging.mkdir(parents=True, exist_ok=True)
@@ -238,7 +238,7 @@ def opened(root: Path, run: str) -> Iterator[Destination]:
         except BlockingIOError:
             raise GpurunError(
                 "another gpurun fetches into this folder",
-                "Wait for it, or name another folder with -o.",
+                "wait for it, or name another folder with -o",
                 where=str(root),
             ) from None
         made.state = _read_state(made)

@@ -89,9 +89,7 @@ def read_listing(answer: Mapping[str, Any]) -> Listing:
             left.append(Left(str(entry.get("as")), why))
     root = str(answer["root"])
     if not root.startswith("/") or "\0" in root:
-        raise GpurunError(
-            "the host named no folder of the run", "This is a bug of gpurun, or not gpurun's agent there."
-        )
+        raise GpurunError("the host named no folder of the run", "this is a bug of gpurun, or not gpurun's agent there")
     return Listing(root, bool(answer["live"]), tuple(items), tuple(left), bool(answer.get("container")))
 
 

@@ -73,7 +73,7 @@ def no_room(to: Path, needed: int | None) -> GpurunError:
     wants = "" if needed is None else f", and {needed / 1e9:,.2f} GB are to come"
     return GpurunError(
         f"the disk of this machine is full: {free / 1e9:,.2f} GB are free{wants}",
-        "Free space, name a folder on another disk with -o, or fetch less with --only.\n"
+        "free space, name a folder on another disk with -o, or fetch less with --only.\n"
         "What has come is whole and stays; the next fetch goes on from there.",
         where=str(to),
         code="disk_full",

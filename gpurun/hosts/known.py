@@ -18,7 +18,7 @@ def names() -> list[str]:
 
 def did_you_mean(name: str) -> str:
     """`did you mean gpu1? Else `; empty when no name is near."""
-    near = difflib.get_close_matches(name, names(), n=1)
+    near = difflib.get_close_matches(name, [known for known in names() if known != name], n=1)
     return f"did you mean {near[0]}? Else " if near else ""
 
 

@@ -66,10 +66,10 @@ def convert(text: str, path: str) -> Converted:
     if wrong:
         raise UsageError(
             "\n".join([f"{path} cannot run without Jupyter as it is:", *wrong]),
-            f"Change these cells, or give them the tag {SKIP}: then they stay out of the run.",
+            f"change these cells, or give them the tag {SKIP}: then they stay out of the run",
         )
     if not number:
-        raise UsageError(f"{path} has no code", "Name another notebook.")
+        raise UsageError(f"{path} has no code", "name another notebook")
     return Converted(
         _header(path, futures) + "\n\n".join(parts) + f"\n\n{SHIM}.end()\n",
         tuple(found.requirements),

@@ -77,7 +77,7 @@ def _project_root(entry: RunEntry) -> Path:
     if entry.service != words.JUPYTER:
         raise UsageError(
             f"{entry.id} is no Jupyter session",
-            "gpurun ps lists those of `gpurun tunnel --jupyter`, called jupyter-....",
+            "gpurun ps lists those of `gpurun tunnel --jupyter`, called jupyter-...",
         )
     root = Path(entry.project_root) if entry.project_root else None
     if root is None or not root.is_dir():
@@ -92,7 +92,7 @@ def _inside(path: str, entry: RunEntry) -> str:
     """`path` relative to the workspace. Jupyter shows it with a `/` in front."""
     plain = posixpath.normpath(path.lstrip("/"))
     if plain.startswith(".."):
-        raise UsageError(f"{path} leads out of the workspace of {entry.id}", "Name a notebook as Jupyter shows it.")
+        raise UsageError(f"{path} leads out of the workspace of {entry.id}", "name a notebook as Jupyter shows it")
     return plain
 
 

@@ -205,7 +205,9 @@ class Connection:
 
     def attended(self, command: str) -> int:
         """Run a line on the host on the user's terminal (`-t`); its exit code."""
-        return process.attended(self.argv(command, terminal=True))
+        # ssh's word of farewell, `Shared connection to ... closed.`, sounds as if something had gone wrong.
+        quiet = ["-oLogLevel=ERROR"]
+        return process.attended([*program(), *quiet, *self.argv(command, terminal=True)[len(program()) :]])
 
     def with_agent(self) -> Connection:
         """The same host, the user's SSH agent lent to it, over another master: it lends to all or none."""

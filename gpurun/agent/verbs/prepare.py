@@ -99,7 +99,7 @@ def _check_disk(total: int, known: Dict[str, Any]) -> None:
     if total + MARGIN > free:
         raise AgentError(
             "disk_full",
-            "the project has %d MiB, the host's disk %d MiB free" % (total >> 20, free >> 20),
+            "the project has %.1f GB, the host's disk has %.1f GB free" % (total / 1e9, free / 1e9),
             "gpurun prune --fetched, or name a roomier root for the host",
             where=known["root"],
         )

@@ -129,5 +129,9 @@ def _lock(run: RunPaths) -> locks.Held:
         if held is not None:
             return held
         if time.monotonic() > until:
-            raise AgentError("busy", "the end of run %s is still at work" % run.id, "try again in a minute")
+            raise AgentError(
+                "busy",
+                "run %s has not quite ended: what is done at its end still runs" % run.id,
+                "try again in a minute",
+            )
         time.sleep(0.1)

@@ -31,6 +31,7 @@ def test_what_means_none_may_be_nearly_one(capsys: pytest.CaptureFixture[str]) -
         check_known("trainbx")
     assert error.value.next_step.startswith("did you mean trainbox? Else gpurun host add trainbx")
     assert did_you_mean("quite another") == ""
+    assert did_you_mean("trainbox") == "", "it is known, whatever else is wrong with it"
     assert app.main(["host", "use", "trainbx"]) == 2
     assert hosts.read().default is None
 

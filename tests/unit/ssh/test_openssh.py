@@ -153,3 +153,14 @@ def test_a_quoted_path_arrives_as_it_is(shell: str, name: str, tmp_path: Path) -
             check=True,
         )
         assert said.stdout.decode() == expected
+
+
+def test_ssh_takes_no_leave_on_the_users_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = tmp_path / "said"
+    (tmp_path / "ssh").write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >{said}\nexit 3\n')
+    (tmp_path / "ssh").chmod(0o755)
+    monkeypatch.setenv("GPURUN_SSH", f"{tmp_path}/ssh -F elsewhere")
+    assert Connection("box", Address("gpubox")).attended("exec sh") == 3
+    argv = said.read_text().splitlines()
+    assert argv[:4] == ["-F", "elsewhere", "-oLogLevel=ERROR", "-t"]
+    assert argv[-2:] == ["gpubox", "exec sh"]

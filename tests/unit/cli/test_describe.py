@@ -1,0 +1,40 @@
+"""A run, and a host that is silent, in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gpurun.cli import describe
+from gpurun.errors import HostUnreachable
+
+
+@pytest.mark.parametrize(
+    ("record", "shown"),
+    [
+        ({"gpus": [{"index": 0}, {"index": 3}], "gpus_asked": 2}, "GPU 0,3"),
+        ({"gpus": [], "gpus_asked": 2}, "wants 2"),
+        ({"gpus_asked": "all"}, "wants all"),
+        ({"gpus_asked": 0}, "none"),
+    ],
+)
+def test_a_number_of_gpus_is_not_taken_for_the_number_of_one(record: dict[str, Any], shown: str) -> None:
+    assert describe.gpus(record) == shown
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("ssh: connect to host 192.0.2.7 port 22: Connection refused", "connection refused"),
+        ("ssh: Could not resolve hostname far: Name or service not known", "no machine is known by the name `far`"),
+        ("the connection broke off", "the connection broke off"),
+    ],
+)
+def test_why_a_host_is_silent(said: str, shown: str) -> None:
+    assert describe.silence(HostUnreachable(said)) == shown
+
+
+def test_how_a_run_runs() -> None:
+    shown = [describe.runtime({"runtime": name}) for name in ("bare", "docker", None)]
+    assert shown == ["without a container (bare)", "in a container (docker)", ""]
