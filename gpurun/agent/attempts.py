@@ -19,6 +19,7 @@ from .errors import AgentError
 from .files import read_json, sync_folder
 from .paths import RunPaths
 
+NOT_COPIED = "not_copied"  # the code of an error: a container holds what is nowhere else
 UPLOADING = (words.CREATED, words.SYNCING)  # it comes from another host: nothing of it was here
 
 Job = Dict[str, Any]
@@ -52,7 +53,7 @@ def begin(
     `why`: "resume", or "retry" for one that begins by itself. `carried` is what came from another host: the `checkpoint` to
     take in place of one of ours (null: one of ours it is), the `attempt` that was the last there, the `earlier` ones, as
     `journal.summary` has them, and the last line of its `progress`. `before` is called last before it has begun.
-    Raises AgentError: `no_checkpoint`, and when the engine is away that has checkpoints in the job's container.
+    Raises AgentError: `no_checkpoint`, and when the checkpoints in the job's container cannot be had from its engine.
     """
     checkpoint: Optional[Entry] = None
     if carried is not None:
@@ -220,13 +221,18 @@ def stage(run: RunPaths) -> None:
 
 
 def gather_earlier(run: RunPaths, job: Mapping[str, Any]) -> None:
-    """Copy what an earlier attempt wrote in its container alone, which is to go. Raises AgentError: the engine is away."""
+    """Copy what an earlier attempt wrote in its container alone, which is to go.
+
+    Raises AgentError: `not_copied`, and when the engine is away. The container stays then.
+    """
     from . import outside  # it knows of runs that are tended, and so of supervisors
 
-    for skipped in outside.gather(run, dict(job)):
-        note = "lost with an earlier attempt: %(path)s: %(why)s" % skipped
-        if skipped["lost"] and note not in journal.fold(run).notes:
-            journal.record(run, "note", message=note)
+    skipped = [one for one in outside.gather(run, dict(job)) if one["lost"]]
+    if skipped:
+        what = "what an earlier attempt wrote in its container could not be copied: %(path)s: %(why)s" % skipped[0]
+        name = words.CONTAINER_PREFIX + run.id
+        by_hand = "try again; or take it by hand there (docker cp), and then: docker rm %s" % name
+        raise AgentError(NOT_COPIED, what, by_hand, where=name)
 
 
 def _drop(path: str) -> None:

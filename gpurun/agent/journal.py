@@ -161,6 +161,7 @@ def _next(run: Run, event: Event) -> Run:
         ticket=event.get("ticket"),
         notes=run.notes,
         arrived=True,
+        stop=run.stop if by_itself else None,  # asked for while that was being made ready
         attempt=event["number"],
         begun=event,
         earlier=event.get("earlier") or [*run.earlier, summary(run)],

@@ -147,9 +147,8 @@ def _next_attempt(run: RunPaths) -> None:
         try:
             attempts.begin(run, "retry")
             return
-        except AgentError:  # an engine that is away comes back
-            traceback.print_exc()
-            time.sleep(PAUSE)
+        except AgentError as error:  # an engine that is away comes back
+            _wait(run, error)
 
 
 def _attempt(run: RunPaths) -> None:
@@ -177,10 +176,10 @@ def _attempt(run: RunPaths) -> None:
         asking = about.Asking(run, job, runtime)  # not before: the job's start is what a person waits for
         watching.watch(run, job, runtime)
     except Stopped:
-        _remove(run, job, runtime)
+        _clear_away(run, job, runtime)
         endings.end(run, words.STOPPED, "stop", message="stopped before the job was started")
     except RunFailed as failure:
-        _remove(run, job, runtime)
+        _clear_away(run, job, runtime)
         endings.end(run, words.FAILED, failure.reason, message=failure.what, next=failure.next_step)
     finally:
         allocation.give_back(run, held)
@@ -200,10 +199,10 @@ def _presence(run: RunPaths, job: Job, runtime: Runtime) -> Presence:
         time.sleep(PAUSE)
 
 
-def _remove(run: RunPaths, job: Job, runtime: Runtime) -> None:
+def _clear_away(run: RunPaths, job: Job, runtime: Runtime) -> None:
     """Before the end is recorded: a start that failed in doubt may have started the job, and nobody tends an ended run.
 
-    The container may be that of an earlier attempt: what it alone holds is copied first.
+    The container may be that of an earlier attempt. Where what it alone holds cannot be copied, it is kept for the fetch.
     """
     while True:
         try:
@@ -211,17 +210,38 @@ def _remove(run: RunPaths, job: Job, runtime: Runtime) -> None:
                 attempts.gather_earlier(run, job)
             runtime.remove(run, job)
             return
-        except AgentError:
-            traceback.print_exc()
-            time.sleep(PAUSE)
+        except AgentError as error:
+            if error.code == attempts.NOT_COPIED and runtime.presence(run, job).kind != "running":
+                return
+            _wait(run, error)
+
+
+def _make_room(run: RunPaths, job: Job, runtime: Runtime) -> None:
+    """The container of an earlier attempt has the name that this one's will have. What it alone holds is copied first."""
+    while True:
+        check_stop(run)
+        try:
+            attempts.gather_earlier(run, job)
+            runtime.remove(run, job)
+            return
+        except AgentError as error:
+            _wait(run, error)
+
+
+def _wait(run: RunPaths, error: AgentError) -> None:
+    """Before what did not work is tried again; whoever looks is told what that is."""
+    traceback.print_exc()
+    if journal.fold(run).waiting != error.what:
+        journal.record(run, "waiting", waiting=error.what)
+    time.sleep(PAUSE)
 
 
 def _bring_up(run: RunPaths, job: Job, runtime: Runtime) -> List[locks.Held]:
     """Workspace, image and dependencies, GPUs, container: the leases that the job holds."""
     journal.record(run, words.PREPARING)
     check_stop(run)
-    if job.get("attempt", 1) > 1:  # the container of an earlier one has the name that this one's will have
-        _remove(run, job, runtime)
+    if job.get("attempt", 1) > 1:
+        _make_room(run, job, runtime)
     prepared = preparing.prepare(run, job, runtime, lambda: check_stop(run))
     journal.record(run, "prepared", record=prepared)
     gpus, held = allocation.wait_for_gpus(run, job, lambda: check_stop(run))

@@ -338,6 +338,18 @@ def test_attempts_in_the_journal(tmp_path: Path) -> None:
     assert journal.fold(run).earlier[0]["exit_code"] == 3
 
 
+@pytest.mark.parametrize(("why", "stops"), [("retry", True), ("resume", False)])
+def test_stop_that_comes_while_the_next_attempt_is_made_ready_is_not_forgotten(
+    tmp_path: Path, why: str, stops: bool
+) -> None:
+    run = RunPaths(str(tmp_path))
+    journal.record(run, words.RUNNING, boot_id="b1")
+    journal.record_end(run, words.FAILED, "exit", again=True, exit_code=3)
+    journal.record(run, "stop", grace=30.0)
+    journal.record(run, "attempt", number=2, why=why, checkpoint=None)
+    assert (journal.fold(run).stop is not None) is stops
+
+
 def test_end_of_an_attempt_that_was_not_journalled_counts(tmp_path: Path) -> None:
     """Killed between exit.json and the event."""
     run = RunPaths(str(tmp_path))

@@ -6,12 +6,14 @@ import json
 import os
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gpurun.agent import facts
+from gpurun.agent import attempts, facts, journal, runtimes, supervisor
+from gpurun.agent.errors import AgentError
 from gpurun.agent.outside import collect, forget
 from gpurun.agent.runtimes.wrapper import token_label
 from tests.unit.agent.run_folder import LONG_AGO, RUN, RunFolder
@@ -30,6 +32,8 @@ if verb == "container":
     if not os.path.isdir(root):
         sys.exit("Error: No such container: " + last)
     print('{"Id": "c0ffee", "Config": {"Labels": %s}}' % open(os.path.join(here, "labels")).read())
+elif verb == "ps":
+    print("c0ffee")
 elif verb == "rm":
     os.rename(root, root + ".gone")
 elif verb == "diff":
@@ -130,6 +134,41 @@ def test_a_file_that_went_meanwhile_is_told_and_the_rest_comes(run: RunFolder, c
     files, skipped = gather(run)
     assert files == {b"srv/kept": b"1"}
     assert skipped == {"outside/root/gone": "Error: no such file"}
+
+
+def test_what_an_earlier_attempt_alone_has_is_waited_for_before_its_container_goes(
+    run: RunFolder, container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    container.wrote(b"/results/best.ckpt", b"weights")
+    os.rename(container.folder / "root/results", container.folder / "aside")  # docker cp fails
+    job = {**json.loads(Path(run.paths.job).read_text()), "attempt": 2, "user": None}
+    monkeypatch.setattr(supervisor, "PAUSE", 0.05)
+
+    def mend() -> str | None:
+        while (why := journal.fold(run.paths).waiting) is None:
+            time.sleep(0.01)
+        os.rename(container.folder / "aside", container.folder / "root/results")
+        return why
+
+    with ThreadPoolExecutor() as pool:
+        told = pool.submit(mend)
+        supervisor._make_room(run.paths, job, runtimes.load("docker", container.argv))
+    why = "outside/results/best.ckpt: Error: no such file"
+    assert told.result() == f"what an earlier attempt wrote in its container could not be copied: {why}"
+    assert not container.is_there
+    assert Path(run.paths.outside, "results/best.ckpt").read_bytes() == b"weights"
+
+
+def test_a_run_that_ends_before_its_next_attempt_keeps_the_container_that_could_not_be_copied(
+    run: RunFolder, container: Container
+) -> None:
+    container.told("A", b"/results/best.ckpt")
+    job = {**json.loads(Path(run.paths.job).read_text()), "attempt": 2, "user": None}
+    with pytest.raises(AgentError, match=r"could not be copied: outside/results/best\.ckpt") as error:
+        attempts.gather_earlier(run.paths, job)
+    assert f"docker rm gpurun-{RUN}" in error.value.next_step
+    supervisor._clear_away(run.paths, job, runtimes.load("docker", container.argv))
+    assert container.is_there
 
 
 def test_while_the_job_runs_young_files_wait(run: RunFolder, container: Container) -> None:
