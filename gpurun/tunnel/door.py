@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import resource
 import socket
 import threading
 import time
@@ -25,6 +26,7 @@ from gpurun.tunnel.passage import RETRY, Passage, hang_up
 TRIES = 50  # ports after the wanted one
 PRIVILEGED = 8000  # is added to a port that only root may take: 80 becomes 8080
 BACKLOG = 128
+SPARE = 64  # descriptors
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Doors:
         self._ports: set[int] = set()
         self._last_byte = 0.0
         self.once = Once()
+        self._places = asyncio.Semaphore(_room())
         self._thread = threading.Thread(target=self._loop.run_forever, name="doors", daemon=True)
         self._thread.start()
 
@@ -99,9 +102,11 @@ class Doors:
             try:
                 async with asyncio.TaskGroup() as passages:
                     while True:
+                        await self._places.acquire()
                         try:
                             client, _ = await self._loop.sock_accept(listener)
                         except OSError:  # no descriptor is left, or who came has gone: no reason to close the door
+                            self._places.release()
                             await asyncio.sleep(RETRY)
                             continue
                         passages.create_task(self._pass(door, client))
@@ -111,15 +116,27 @@ class Doors:
     async def _pass(self, door: Door, client: socket.socket) -> None:
         client.setblocking(False)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with closing(client), closing(Passage(self, door, client)) as passage, suppress(OSError):
-            try:
-                await passage.go()
-            except Refused as refused:
-                await self._loop.sock_sendall(client, pages.refused(refused.status, str(refused)))
-                hang_up(client)
-            except Answered as own:
-                await self._loop.sock_sendall(client, own.response)
-                hang_up(client)
+        try:
+            with closing(client), closing(Passage(self, door, client)) as passage, suppress(OSError):
+                await self._go(passage, client)
+        finally:
+            self._places.release()
+
+    async def _go(self, passage: Passage, client: socket.socket) -> None:
+        try:
+            await passage.go()
+        except Refused as refused:
+            await self._loop.sock_sendall(client, pages.refused(refused.status, str(refused)))
+            hang_up(client)
+        except Answered as own:
+            await self._loop.sock_sendall(client, own.response)
+            hang_up(client)
+
+
+def _room() -> int:
+    """Connections at a time, of two descriptors each; who comes then waits. Some are left for a new way to the host."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 500 if limit == resource.RLIM_INFINITY else max(8, min(500, (limit - SPARE) // 2))
 
 
 def _listen(wanted: int) -> socket.socket:

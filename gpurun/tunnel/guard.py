@@ -16,7 +16,8 @@ HEAD_LIMIT = 1 << 16  # bytes
 HERE = ("localhost", "127.0.0.1", "::1")
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
 _START = re.compile(_TOKEN + rb"+ (/|\*|https?:)")  # a page may name its methods as it likes, and as long
-_COULD_START = re.compile(_TOKEN + rb"{1,32}( (/|\*|h(t(t(ps?)?)?)?)?)?")
+_COULD_START = re.compile(_TOKEN + rb"+( (/|\*|h(t(t(ps?)?)?)?)?)?")
+_DEBUGGER = b"JDWP-Handshake"  # a Java debugger says this much, without a line's end, and waits
 _REQUEST_LINE = re.compile(rb"(?P<method>" + _TOKEN + rb"+) (?P<target>[^ ]+) HTTP/1\.[01]")
 _FIELD = re.compile(r"(?P<name>" + _TOKEN.decode() + r"+):[ \t]*(?P<value>[^\r\n\0]*?)[ \t]*")
 _CHUNK_SIZE = re.compile(rb"(?P<size>[0-9A-Fa-f]{1,15})[ \t]*(;[^\r\n]*)?")
@@ -148,7 +149,7 @@ class Guard:
         line, end, _ = self._held.partition(b"\n")
         if end:
             is_http = bool(_REQUEST_LINE.fullmatch(line.removesuffix(b"\r")))
-        elif _START.match(line) or _COULD_START.fullmatch(line):
+        elif line != _DEBUGGER and (_START.match(line) or _COULD_START.fullmatch(line)):
             if len(line) < HEAD_LIMIT:
                 return None
             is_http = True  # and too long; the head is refused for it
@@ -163,6 +164,8 @@ class Guard:
         if len(head) > HEAD_LIMIT:
             raise Refused("431 Request Header Fields Too Large", "the head of this request is too long")
         if not end:
+            if b"\n\n" in head:
+                raise _malformed("the ends of its lines")
             return None
         request = _parse(head)
         check(request, self._ours)

@@ -61,7 +61,7 @@ class Passage:
         """Until somebody speaks; False when nobody does. A service that speaks first is not a web server: all passes."""
         until = time.monotonic() + PAGE_AFTER
         while not _readable(self._client):
-            if not await self._connect():
+            if not self._connect():
                 if time.monotonic() > until:
                     return False
                 await self._wait(self._client, timeout=RETRY)
@@ -81,7 +81,7 @@ class Passage:
         request, began = self._guard.first, time.monotonic()
         limit = HELD_FOR if request is not None else PAGE_AFTER
         while True:
-            if await self._connect():
+            if self._connect():
                 assert self._upstream is not None
                 with suppress(BrokenPipeError, ConnectionResetError):
                     await self._loop.sock_sendall(self._upstream, opening)
@@ -105,14 +105,15 @@ class Passage:
             hang_up(self._client)
         return False
 
-    async def _connect(self) -> bool:
+    def _connect(self) -> bool:
         """Whether somebody takes the connection, who may still turn out not to lead on."""
         if self._upstream is not None:
             return True
         upstream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         upstream.setblocking(False)
         try:
-            await self._loop.sock_connect(upstream, str(self._door.upstream))
+            # At once or not at all; asyncio would take a full queue (EAGAIN) for a connection that is under way.
+            upstream.connect(str(self._door.upstream))
         except OSError:
             upstream.close()
             return False
@@ -183,7 +184,9 @@ class Passage:
             self._loop.add_reader(one, woken.set)
         try:
             with suppress(TimeoutError):
-                await asyncio.wait_for(woken.wait(), timeout)
+                # Not `wait_for`: in Python 3.11 it can swallow the end of the door.
+                async with asyncio.timeout(timeout):
+                    await woken.wait()
         finally:
             for one in sockets:
                 self._loop.remove_reader(one)

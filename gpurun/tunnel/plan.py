@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -178,7 +179,9 @@ def _port_ways(wire: Wire, ports: Ports, listener: Listener) -> list[Way]:
                 return []
             raise UsageError(f"{run} has ended, and with it what listened on its ports", f"gpurun logs {run}")
         services.wait_until_running(wire, record, listener)
-    return [_port_way(run, local, remote, wire.host) for local, remote in ports.numbers]
+    pairs = list(dict.fromkeys((local or remote, remote) for local, remote in ports.numbers))
+    several = Counter(remote for _, remote in pairs)
+    return [_port_way(run, local, remote, wire.host, alone=several[remote] == 1) for local, remote in pairs]
 
 
 def _service_way(host: str, service: Service, record: dict[str, Any]) -> Way:
@@ -191,5 +194,7 @@ def _service_way(host: str, service: Service, record: dict[str, Any]) -> Way:
     )
 
 
-def _port_way(run: str | None, local: int | None, remote: int, host: str) -> Way:
-    return Way(Target(f"port {remote}", run, remote), local or remote, f"port {remote} of {run or host}")
+def _port_way(run: str | None, local: int, remote: int, host: str, *, alone: bool) -> Way:
+    """The door's name is its own, also where another one leads to the same port."""
+    name = f"port {remote}" if alone else f"port {remote} at {local}"
+    return Way(Target(name, run, remote), local, f"port {remote} of {run or host}")

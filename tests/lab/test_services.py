@@ -277,11 +277,13 @@ def readable(address: str) -> str:
     return f"{socket.inet_ntop(socket.AF_INET if len(raw) == 4 else socket.AF_INET6, raw)}:{int(port, 16)}"
 
 
-def test_idle_services_end_by_themselves(laptop: Laptop, jobs: Jobs, project: Path) -> None:
-    (project / "gpurun.toml").write_text('idle = "6s"\n')
+def test_idle_services_end_by_themselves(laptop: Laptop, jobs: Jobs, project: Path, page: Browser) -> None:
+    """Also when a tab of Jupyter Lab is left open, which goes on asking it for kernels and folders."""
+    (project / "gpurun.toml").write_text('idle = "12s"\n')
     with tunnel(laptop, "-H", "ada", "--tensorboard", "--jupyter", "-g", "0", cwd=project) as opened:
         runs = [opened.doors[name]["run"] for name in ("TensorBoard", "Jupyter")]
-        assert opened.process.wait(timeout=90) == 0
+        page.open(opened.url("Jupyter"))
+        assert opened.process.wait(timeout=120) == 0
     for run in runs:
         assert jobs.until_ended(run) == ("succeeded", "exit", 0)
 

@@ -45,6 +45,20 @@ def stay_while_a_terminal_computes() -> None:
     ServerApp.shutdown_no_activity = end_if_idle
 
 
+def count_no_polling() -> None:
+    """A tab that was left open asks for kernels and folders all the time, and Lab writes down its own layout: no use."""
+    from jupyter_server.base.handlers import APIHandler
+
+    note = APIHandler.update_api_activity
+
+    def note_use(handler: Any) -> None:
+        request = handler.request
+        if request.method not in ("GET", "HEAD") and not request.path.startswith("/lab/"):
+            note(handler)
+
+    APIHandler.update_api_activity = note_use
+
+
 def main() -> None:
     service = told()
     sockets = service["sockets"]
@@ -55,6 +69,7 @@ def main() -> None:
     leave_out_news(os.path.join(runtime, "config"))
     only_installed()
     stay_while_a_terminal_computes()
+    count_no_polling()
     from jupyterlab.labapp import LabApp
 
     with open(service["token_file"]) as file:

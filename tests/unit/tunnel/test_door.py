@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import os
 import socket
@@ -308,6 +309,44 @@ def test_when_no_descriptor_is_left_it_stays_open(place: Place) -> None:
     client = place.client()
     client.sendall(PAGE)
     assert client.recv(1000) == OK
+
+
+def test_whoever_comes_when_all_places_are_taken_waits_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_room", lambda: 2)
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder, ExitStack() as stack:
+        place = Place(Path(folder), stack)
+        place.serve(echo)
+        first, second, third = (place.client() for _ in range(3))
+        for one in (first, second, third):
+            one.sendall(b"\0hello\n")
+        assert (first.recv(7), second.recv(7)) == (b"\0hello\n", b"\0hello\n")
+        third.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            third.recv(7)
+        first.close()
+        third.settimeout(20)
+        assert third.recv(7) == b"\0hello\n"
+
+
+def test_an_end_that_comes_with_a_word_of_the_client_is_an_end(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`asyncio.wait_for` of Python 3.11 forgets one that comes in the turn in which what was waited for comes."""
+
+    async def both_at_once() -> bool:
+        loop, (ours, theirs) = asyncio.get_running_loop(), socket.socketpair()
+        woken = []
+        monkeypatch.setattr(loop, "add_reader", lambda _, wake: woken.append(wake))
+        with ours, theirs:
+            one = passage.Passage(place.doors, Door("x", 1, place.socket, "box", "x"), ours)
+            waiting = asyncio.create_task(one._wait(ours, timeout=5))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            woken[0]()
+            waiting.cancel()
+            await asyncio.wait([waiting])
+            return waiting.cancelled()
+
+    with asyncio.Runner() as runner:
+        assert runner.run(both_at_once())
 
 
 def test_a_closed_door_is_closed_and_another_stays_open(place: Place) -> None:

@@ -49,6 +49,29 @@ def test_a_method_of_any_length_is_one() -> None:
         guard.feed(request[2000:])
 
 
+@pytest.mark.parametrize("piece", [1 << 10, 1 << 15, 1 << 18])
+def test_a_method_longer_than_what_comes_at_once_is_one_too(piece: int) -> None:
+    """A page that has rebound its name may call its method as it likes."""
+    guard, sent = Guard(OURS), head(line="A" * 300_000 + " / HTTP/1.1", host="evil.example")
+    pieces = [sent[at : at + piece] for at in range(0, len(sent), piece)]
+    with pytest.raises(Refused, match="too long"):
+        list(map(guard.feed, pieces))
+
+
+def test_a_debugger_that_waits_for_an_answer_to_its_first_word_gets_through() -> None:
+    guard = Guard(OURS)
+    assert guard.feed(b"JDWP-Handshake") == b"JDWP-Handshake"
+    assert guard.decided
+    with pytest.raises(Refused):
+        Guard(OURS).feed(head(line="JDWP-Handshake / HTTP/1.1", host="evil.example"))
+
+
+def test_lines_without_a_carriage_return_are_answered() -> None:
+    with pytest.raises(Refused, match="the ends of its lines") as refused:
+        Guard(OURS).feed(b"GET / HTTP/1.0\nHost: localhost\n\n")
+    assert refused.value.status.startswith("400")
+
+
 def test_a_second_host_is_refused() -> None:
     with pytest.raises(Refused):
         Guard(OURS).feed(head("Host: evil.example"))

@@ -165,6 +165,15 @@ def test_ports_of_a_live_run_and_of_the_host(box: Box, project: Path) -> None:
     assert (way.target, way.what) == (Target("port 5432", None, 5432), "port 5432 of demo")
 
 
+def test_two_doors_to_one_port_are_told_apart_and_what_is_said_twice_is_one(box: Box, project: Path) -> None:
+    ways = Told().bring_up(box, led=Ports(None, ((None, 8080), (9000, 8080), (8080, 8080), (None, 6006))))
+    assert [(way.target.name, way.port) for way in ways] == [
+        ("port 8080 at 8080", 8080),
+        ("port 8080 at 9000", 9000),
+        ("port 6006", 6006),
+    ]
+
+
 def test_a_run_that_has_ended_has_no_ports(box: Box, project: Path) -> None:
     run = box.run()
     run.end()
