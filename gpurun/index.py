@@ -116,6 +116,9 @@ def update(records: Iterable[Mapping[str, Any]], host: str, *, now: float | None
         if known.record == record and known.host == host and known.seen is not None and known.ended:
             continue  # nothing changes about an end; `ps -a` over many runs should not write them all again
         again = known.record is not None and record.get("attempt", 1) > known.record.get("attempt", 1)
+        elsewhere = known.host_id is not None and record.get("host_id") not in (None, known.host_id)
+        if again and elsewhere and known.host != host:  # what it wrote there stays there
+            known = replace(known, left_on={known.host: _is_fetched(known), **_without(known.left_on, host)})
         _write(
             replace(
                 known,
@@ -140,8 +143,11 @@ def note_left(run_id: str, host: str, *, fetched: bool | None) -> None:
     """The run goes on elsewhere; what its attempts on `host` wrote stays there until the run is removed."""
     entry = find(run_id)
     if entry is not None:
-        left = {**entry.left_on, host: fetched}
-        _write(replace(entry, left_on={name: left[name] for name in left if name != entry.host}))
+        _write(replace(entry, left_on=_without({**entry.left_on, host: fetched}, entry.host)))
+
+
+def _without(left_on: Mapping[str, bool | None], host: str) -> dict[str, bool | None]:
+    return {name: done for name, done in left_on.items() if name != host}
 
 
 def is_left_behind(known: RunEntry | None, record: Mapping[str, Any]) -> bool:
@@ -214,8 +220,11 @@ def is_here(run_id: str, host: str | None = None) -> bool:
         return False
     if host is not None and host in entry.left_on:
         return bool(entry.left_on[host])
-    fetched = entry.fetched if host else entry.all_fetched
-    return bool(fetched and entry.fetched_to and Path(entry.fetched_to).is_dir())
+    return _is_fetched(entry) and (host is not None or entry.all_fetched)
+
+
+def _is_fetched(entry: RunEntry) -> bool:
+    return bool(entry.fetched and entry.fetched_to and Path(entry.fetched_to).is_dir())
 
 
 def mark_fetched(run_id: str, to: str, *, host: str | None = None, now: float | None = None) -> None:

@@ -185,7 +185,7 @@ def _wait_on(host: str, ids: Sequence[str], waiting: Waiting) -> list[dict[str, 
 def remove(entries: Sequence[RunEntry]) -> int:
     """Remove ended runs from their hosts and from the index; bytes that this freed. Refuses live ones.
 
-    What they left on a host that they went on from goes too, if that one answers.
+    What they left on a host that they went on from goes too, if that one answers, and if it ever could be fetched.
     """
     freed = 0
     for host, ids in by_host(entries).items():
@@ -193,7 +193,7 @@ def remove(entries: Sequence[RunEntry]) -> int:
         freed += answer["freed"]
         for entry in entries:
             if entry.id in ids:
-                freed += sum(_remove_left(entry, left) for left in entry.left_on)
+                freed += sum(_remove_left(entry, left) for left, done in entry.left_on.items() if done is not None)
                 index.remove(entry.id)
     return freed
 
@@ -203,6 +203,15 @@ def _remove_left(entry: RunEntry, host: str) -> int:
         return int(wire_to(host).ask("rm", {"runs": [entry.id]}, timeout=300)["freed"])
     except GpurunError:
         return 0
+
+
+def answers(host: str) -> bool:
+    """Whether it answers at once, without a word to anybody."""
+    try:
+        wire_to(host, interactive=False).ask("ps", {"ids": []}, within=PATIENCE)
+    except GpurunError:
+        return False
+    return True
 
 
 def look(entries: Iterable[RunEntry]) -> None:

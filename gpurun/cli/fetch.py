@@ -97,6 +97,8 @@ def bring(
     yes: bool = False,
 ) -> list[Fetched]:
     """Fetch these runs one after the other and say how it went on stderr. One that its host lacks stops no other."""
+    from gpurun import runs
+
     results = []
     for entry in entries:
         try:
@@ -114,8 +116,9 @@ def bring(
             continue
         _tell(entry, fetched)
         results.append(fetched)
-        for host in [host for host, done in entry.left_on.items() if done is False and not only]:
-            bring_left(entry, host, yes=yes)
+        for host, done in entry.left_on.items() if not only else ():
+            if done is False or (done is None and runs.answers(host)):
+                bring_left(entry, host, yes=yes)
     return results
 
 
@@ -157,7 +160,21 @@ def _folder(entry: RunEntry, to: Path | None, several: bool) -> Path:
         return to / entry.id if several else to
     folder = default_folder(entry, find_project().root)
     ignore_in_git(folder.parent)
+    _put_aside(entry, folder)
     return folder
+
+
+def _put_aside(entry: RunEntry, folder: Path) -> None:
+    """What was fetched before the run went on on another host makes room: the files of both have the same names."""
+    from gpurun.fetch.destination import came_from
+
+    former = came_from(folder, entry.id)
+    if former is None or entry.host_id in (None, former.id):
+        return
+    aside = one_checkpoint.left_on(folder, former.name)
+    if not aside.exists():
+        folder.rename(aside)
+        output.note(f"what had come from {former.name} is in {aside} now")
 
 
 def _one(entry: RunEntry, to: Path, only: Sequence[str], watch: bool, yes: bool) -> Fetched:
@@ -206,7 +223,9 @@ def _confirm(wanted: Wanted, yes: bool) -> None:
 def _tell(entry: RunEntry, fetched: Fetched) -> None:
     output.say(f"{entry.id}: {_amount(fetched)}")
     for placed in fetched.beside:
-        output.warn(f"{printable(placed.item.to)} is there already and is not from this run; its own is {placed.at}")
+        output.warn(
+            f"{printable(placed.item.to)} is there already and is not what it wrote on {entry.host}; that is {placed.at}"
+        )
     _list("not fetched", [f"{printable(left.path)}: {left.why}" for left in fetched.left])
     _list("for the next fetch", [f"{printable(left.path)}: {left.why}" for left in fetched.writing])
     if fetched.live:

@@ -79,7 +79,7 @@ def resume(
                 started = _carry(entry, target, asked, _report(say, bar, yes=yes), follow=follow)
         except KeyboardInterrupt:
             output.after_interrupt()
-            output.say(f"interrupted; gpurun status {entry.id} shows whether {target} has begun with it")
+            output.say(f"interrupted; gpurun ps -a -H {target} shows whether {entry.id} has begun there")
             return words.EXIT_INTERRUPTED
         say("")
         _tell(started.record, target, left_on=entry.host)

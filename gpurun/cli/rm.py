@@ -53,3 +53,6 @@ def rm(
         output.json({"removed": [entry.id for entry in entries], "freed": freed})
     else:
         output.say(f"removed {', '.join(entry.id for entry in entries)}; {output.size(freed)} are free again")
+        for entry in entries:
+            for host in [host for host, fetched in entry.left_on.items() if fetched is None]:
+                output.note(f"what {entry.id} had left on {host} was never fetched, and stays there")

@@ -78,8 +78,8 @@ def fetch_run(
 def _mark(wire: Wire, fetched: Fetched, some: bool) -> None:
     """Tell host and index, for `rm` and `prune`, that nothing is lost with the run."""
     whole = fetched.whole and not some
-    wire.ask("fetched", {"run": fetched.run, "what": "all" if whole else "some"}, timeout=90)
-    if whole:
+    request = {"run": fetched.run, "what": "all" if whole else "some", "attempt": fetched.attempt}
+    if wire.ask("fetched", request, timeout=90)["counts"]:
         index.mark_fetched(fetched.run, str(fetched.to), host=wire.host)
 
 

@@ -78,11 +78,27 @@ class Arrivals:
         assert self._thread is not None
         self._thread.join()
         for item in self.items:
-            if item.path not in self.results:
+            if not self._is_taken(item):
                 self._take(item)
         if not self._flush:
             os.sync()
         return self.results
+
+    def _is_taken(self, item: Item) -> bool:
+        """Whether what was hashed is what lies there: a transfer that was repeated may have brought a file once more."""
+        taken = self.results.pop(item.path, None)
+        if taken is None:
+            return False
+        try:
+            fd = self.destination.open_staged(item.path)
+        except (InTheWay, OSError):
+            return False
+        with os.fdopen(fd, "rb") as file:
+            found = os.fstat(file.fileno())
+        if (found.st_ino, found.st_size) != (taken.inode, taken.size):
+            return False
+        self.results[item.path] = taken
+        return True
 
     def _watch(self) -> None:
         with suppress(OSError):  # a disk that fails: `finish` meets it again, and tells

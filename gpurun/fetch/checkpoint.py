@@ -50,7 +50,9 @@ def fetch_checkpoint(wire: Wire, run: str, which: str, to: Path, *, report: Repo
             if attempt:
                 report.say("it was written anew meanwhile; trying again")
                 report.sleep(PAUSE)
-            entry = _ask(wire, run, which, report)
+            answer = _ask(wire, run, which, report)
+            destination.comes_from(wire.host, answer["run"])
+            entry = dict(answer["checkpoint"])
             item = _item(entry, wire.host)
             if destination.is_current(item) and destination.state[item.to]["sha256"] == entry["sha256"]:
                 return Came(run, destination.root / destination.state[item.to]["at"], entry, unchanged=True)
@@ -63,7 +65,7 @@ def fetch_checkpoint(wire: Wire, run: str, which: str, to: Path, *, report: Repo
 
 def fetch_checkpoint_as(wire: Wire, run: str, which: str, file: Path, *, replace: bool, report: Report) -> Came:
     """Bring it to the path `file`. Another file there is replaced with `replace` alone; else UsageError is raised."""
-    entry = _ask(wire, run, which, report)
+    entry = dict(_ask(wire, run, which, report)["checkpoint"])
     if is_it(file, entry):
         return Came(run, file, entry, unchanged=True)
     if file.exists() and not replace:
@@ -84,7 +86,7 @@ def _ask(wire: Wire, run: str, which: str, report: Report) -> dict[str, Any]:
     mirror.take_in(answer, wire.host)
     if answer["checkpoint"] is None:
         raise _none(run, which, answer)
-    return dict(answer["checkpoint"])
+    return answer
 
 
 def _none(run: str, which: str, answer: Mapping[str, Any]) -> GpurunError:

@@ -16,9 +16,9 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,18 @@ from gpurun.agent.files import write_atomically
 from gpurun.errors import GpurunError
 from gpurun.fetch.plan import PRIVATE, Item
 
+CUT = ".cut"  # behind the name of a file whose end was never written
 PARTIAL = ".gpurun-partial"  # rsync's folder for what broke off, beside each file (gpurun.rsync.pull_argv)
 _TEMPORARY = re.compile(rb"\.(.+)\.[A-Za-z0-9]{6}")  # rsync's name for a file on its way
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+
+
+@dataclass(frozen=True)
+class Host:
+    """As the laptop calls it, and as it knows itself."""
+
+    name: str
+    id: str
 
 
 class InTheWay(Exception):
@@ -51,6 +60,7 @@ class Destination:
     root: Path
     run: str
     state: dict[str, dict[str, Any]] = field(default_factory=dict)
+    host: Host | None = None  # where that came from; None: nobody said
 
     @property
     def private(self) -> Path:
@@ -64,8 +74,8 @@ class Destination:
 
     def is_current(self, item: Item) -> bool:
         """The host's file is the one that was fetched, and what was fetched is still here as it was."""
-        known = self.state.get(item.to)
-        return known is not None and known["host"] == item.stamp and self._is_here(known)
+        placed = (self.state.get(item.to), self.state.get(item.to + CUT))
+        return any(known is not None and known["host"] == item.stamp and self._is_here(known) for known in placed)
 
     def placed_size(self, item: Item) -> int | None:
         """Bytes of the version that was fetched before and is here still, None without one."""
@@ -83,6 +93,15 @@ class Destination:
     def staged_bytes(self) -> int:
         """What lies in staging from a fetch that broke off."""
         return sum(path.lstat().st_size for path in self.staging.rglob("*") if not path.is_dir())
+
+    def comes_from(self, name: str, record: Mapping[str, Any]) -> None:
+        """What came from another host, before the run went on from there, is not replaced by files of the same name."""
+        if record.get("host_id") is None:
+            return
+        host = Host(name, record["host_id"])
+        if self.host is not None and self.host.id != host.id:
+            self.state = {}
+        self.host = host
 
     # How something gets there.
 
@@ -133,7 +152,8 @@ class Destination:
             return  # nothing came
 
     def save(self) -> None:
-        text = json.dumps({"schema": 1, "run": self.run, "files": self.state})
+        host = None if self.host is None else asdict(self.host)
+        text = json.dumps({"schema": 1, "run": self.run, "host": host, "files": self.state})
         write_atomically(str(self.private / "fetch.json"), text.encode())
 
     def clear(self) -> None:
@@ -241,7 +261,7 @@ def opened(root: Path, run: str) -> Iterator[Destination]:
                 "wait for it, or name another folder with -o",
                 where=str(root),
             ) from None
-        made.state = _read_state(made)
+        made.host, made.state = _read_state(root, run)
         _recover(made.staging)
         yield made
     if not was_there and not made.state and not any(made.staging.glob("*")):
@@ -250,15 +270,19 @@ def opened(root: Path, run: str) -> Iterator[Destination]:
             root.rmdir()
 
 
-def _read_state(made: Destination) -> dict[str, dict[str, Any]]:
+def came_from(root: Path, run: str) -> Host | None:
+    """The host whose files of this run lie in the folder; None when there are none, or nobody said."""
+    return _read_state(root, run)[0]
+
+
+def _read_state(root: Path, run: str) -> tuple[Host | None, dict[str, dict[str, Any]]]:
     try:
-        told = json.loads((made.private / "fetch.json").read_bytes())
-    except (FileNotFoundError, ValueError):
-        return {}
-    if told.get("run") != made.run:
-        return {}  # another run was fetched into this folder before: its files are not this run's
-    files: dict[str, dict[str, Any]] = told["files"]
-    return files
+        told = json.loads((root / PRIVATE / "fetch.json").read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None, {}
+    if told.get("run") != run:
+        return None, {}  # another run was fetched into this folder before: its files are not this run's
+    return Host(**told["host"]) if told.get("host") else None, told["files"]
 
 
 def _recover(staging: Path) -> None:

@@ -14,7 +14,7 @@ from gpurun import mirror, rsync
 from gpurun.agent.files import sync_folder
 from gpurun.fetch import arrivals, verify
 from gpurun.fetch.background import Background
-from gpurun.fetch.destination import Destination, InTheWay, Placed
+from gpurun.fetch.destination import CUT, Destination, InTheWay, Placed
 from gpurun.fetch.plan import Item, Left, Listing, groups, read_listing, select, without_clashes
 from gpurun.fetch.report import Fetched, Report, Wanted, no_room
 from gpurun.transfer import keep_on
@@ -54,7 +54,7 @@ class Pass:
     def run_through(self) -> Fetched:
         self.report.say(f"asking {self.wire.host} what {self.destination.run} wrote")
         listing = self._list()
-        fetched = Fetched(self.destination.run, self.destination.root, listing.live)
+        fetched = Fetched(self.destination.run, self.destination.root, listing.live, listing.attempt)
         outside = Background(lambda: self._list(outside=True)) if listing.container else None
         self._bring(listing, fetched)
         if outside is not None:
@@ -85,6 +85,7 @@ class Pass:
         request = {"run": run, "caches": bool(self.only), "outside": outside, **mirror.question([run])}
         answer = self.wire.ask("outputs", request, timeout=OUTSIDE_SECONDS if outside else LISTING_SECONDS)
         mirror.take_in({"run": answer["record"], "ledgers": answer["ledgers"]}, self.wire.host)
+        self.destination.comes_from(self.wire.host, answer["record"])
         return read_listing(answer)
 
     def _choose(self, listing: Listing, fetched: Fetched) -> list[Item]:
@@ -160,7 +161,7 @@ class Pass:
         for item in group:
             verdict = verdicts[item.path]
             if verdict.good:
-                self._place(fetched, item, came[item.path])
+                self._place(fetched, self._spared(fetched, item) if verdict.cut else item, came[item.path])
             elif not verdict.gone:
                 self.destination.discard(item.path)
                 again[item] = replace(verdict, why=said) if said and item.path not in came else verdict
@@ -194,6 +195,16 @@ class Pass:
             return error.what.splitlines()[-1]
         self._moved[number] = sum(item.size for item in group)
         return ""
+
+    def _spared(self, fetched: Fetched, item: Item) -> Item:
+        """A file whose end was never written does not replace the whole one that is here."""
+        if self.destination.placed_size(item) is None:
+            fetched.left.append(Left(item.to, "came as it is: the job ended while it wrote this", lost=False))
+            return item
+        beside = replace(item, to=item.to + CUT)
+        why = f"the job ended while it wrote this: the last whole version stays, and what there is of it is {beside.to}"
+        fetched.left.append(Left(item.to, why, lost=False))
+        return beside
 
     def _place(self, fetched: Fetched, item: Item, came: arrivals.Arrived) -> None:
         try:

@@ -62,6 +62,7 @@ class Listing:
     items: tuple[Item, ...]
     left: tuple[Left, ...]
     container: bool  # there may be more, outside the workspace, which takes longer to find
+    attempt: int
 
 
 def read_listing(answer: Mapping[str, Any]) -> Listing:
@@ -90,7 +91,8 @@ def read_listing(answer: Mapping[str, Any]) -> Listing:
     root = str(answer["root"])
     if not root.startswith("/") or "\0" in root:
         raise GpurunError("the host named no folder of the run", "this is a bug of gpurun, or not gpurun's agent there")
-    return Listing(root, bool(answer["live"]), tuple(items), tuple(left), bool(answer.get("container")))
+    attempt = int((answer.get("record") or {}).get("attempt", 1))
+    return Listing(root, bool(answer["live"]), tuple(items), tuple(left), bool(answer.get("container")), attempt)
 
 
 def _refusal(entry: Mapping[str, Any]) -> str | None:

@@ -46,6 +46,7 @@ class Fetched:
     run: str
     to: Path
     live: bool = False  # the run went on when it was looked at
+    attempt: int = 1  # as which it was looked at
     placed: list[Placed] = field(default_factory=list)
     unchanged: int = 0  # files that were here already
     left: list[Left] = field(default_factory=list)

@@ -30,6 +30,7 @@ class Verdict:
     good: bool
     why: str = ""
     again: bool = True
+    cut: bool = False  # the job ended while it wrote this, and there is no more of it
     gone: bool = False  # the job removed it meanwhile, so that it is no output any more
 
 
@@ -70,7 +71,7 @@ def judge(item: Item, came: Arrived | None, host: Mapping[str, Any] | None, plac
         why = "the host did not vouch for it" if host is None else str(host["why"])
         return Verdict(False, why, gone=host is not None and host["why"] == "No such file or directory")
     if came.sha256 == host["sha256"] and came.size == host["size"] and host["whole"]:
-        return Verdict(True)
+        return Verdict(True, cut=bool(host.get("cut")))
     if item.grows and host["prefix_sha256"] == came.sha256 and came.size >= (placed or 0):
         return Verdict(True)  # its writer only appends to it, and this is how far it was
     if not host["whole"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -146,6 +147,24 @@ def test_what_earlier_attempts_have_reached_is_known_where_it_goes_on(bare: Jobs
     bare.host.down()
     done = bare.ask("fetch", run, "--best")
     assert "was here already" in done.stderr
+
+
+def test_what_was_fetched_from_the_former_host_makes_room_for_what_comes_from_the_next(bare: Jobs, spare: Jobs) -> None:
+    """Both write a last.ckpt and a log."""
+    script = TRAINER.replace(
+        "import ", 'open("last.ckpt", "w").write(__import__("os").environ["GPURUN_ATTEMPT"])\nimport ', 1
+    )
+    run = bare.submit(script, "--", "crash=25")
+    bare.until_ended(run)
+    folder = Path(bare.ask("fetch", run).stdout.strip())
+    assert (folder / "last.ckpt").read_text() == "1"
+    bare.ask("resume", run, "--host", "spare", "-f")
+    done = spare.ask("fetch", run)
+    assert done.stdout == f"{folder}\n"
+    former = folder.with_name(f"{run}-on-bare")
+    assert f"what had come from bare is in {former} now" in done.stderr.replace("\n", " ")
+    assert [(one / "last.ckpt").read_text() for one in (folder, former)] == ["2", "1"]
+    spare.ask("rm", run)
 
 
 def test_best_checkpoint_that_its_former_host_has_removed_makes_room_for_the_next_best(bare: Jobs, spare: Jobs) -> None:

@@ -222,3 +222,11 @@ def test_what_was_left_on_another_host_counts_for_what_is_here(tmp_path: Path) -
     assert index.is_here("train-7f3k")
     index.note_left("train-7f3k", "spare", fetched=False)  # it came back there
     assert index.resolve("train-7f3k").left_on == {"box": True}
+
+
+def test_host_that_tells_of_a_later_attempt_has_the_run_and_the_former_one_is_not_forgotten() -> None:
+    """Nobody told this laptop: the run was resumed from another one, or the answer never came."""
+    index.update([record("train-7f3k", "failed", attempt=1)], "box")
+    index.update([record("train-7f3k", "succeeded", host_id="h2", attempt=2)], "other")
+    entry = index.resolve("train-7f3k")
+    assert (entry.host, entry.left_on) == ("other", {"box": False})

@@ -1,7 +1,7 @@
 """What the files of a run contain, and whether each is whole: `{run, paths, prefix: {path: bytes}}`.
 
--> `{hashes: {path: {sha256, size, mtime_ns, inode, whole, why, prefix_sha256}}}`. `why` says what speaks
-against a file that is not whole. `prefix_sha256` is of the first so many bytes, where `prefix` asks: the
+-> `{hashes: {path: {sha256, size, mtime_ns, inode, whole, cut, why, prefix_sha256}}}`. `why` says what speaks
+against a file that is not whole; one that is `cut` is all that there will be, and the job ended while it wrote it. `prefix_sha256` is of the first so many bytes, where `prefix` asks: the
 laptop has that much of a growing file. A path that is gone, or no regular file of this run, has `sha256` null
 and a `why`.
 """
@@ -51,6 +51,7 @@ def _hash(top: bytes, path: bytes, prefix: Optional[int], live: bool) -> Dict[st
         after = os.fstat(file.fileno())
         # The record's files are ours: written by rename, or only appended to.
         why = _why_not(file, before, after, asked) if live and path not in _RECORDS else None
+        cut = wholeness.begins_as_zip(file) and not wholeness.has_zip_end(file, after.st_size)
         if wholeness.stamp(before) != wholeness.stamp(after):
             why = "it changed while it was read"
     return {
@@ -59,6 +60,7 @@ def _hash(top: bytes, path: bytes, prefix: Optional[int], live: bool) -> Dict[st
         "mtime_ns": after.st_mtime_ns,
         "inode": after.st_ino,
         "whole": why is None,
+        "cut": why is None and cut,
         "why": why,
         "prefix_sha256": first,
         "identity": wholeness.identity(after),
@@ -72,6 +74,7 @@ def _not_whole(why: str) -> Dict[str, Any]:
         "mtime_ns": None,
         "inode": None,
         "whole": False,
+        "cut": False,
         "why": why,
         "prefix_sha256": None,
     }

@@ -53,6 +53,7 @@ def _begin(run: RunPaths, host: HostPaths, request: Dict[str, Any]) -> None:
         if state.live and not (carried and state.state in attempts.UPLOADING):
             raise _live(run, state)
         if carried:
+            _check_is_newest(run, state, carried)
             _check_arrival(run, host, job, request)
         attempts.begin(
             run,
@@ -72,6 +73,13 @@ def _begin(run: RunPaths, host: HostPaths, request: Dict[str, Any]) -> None:
         raise
     finally:
         held.release()
+
+
+def _check_is_newest(run: RunPaths, state: journal.Run, carried: Dict[str, Any]) -> None:
+    """Raises AgentError when the run went on here since: nobody has heard of it, and what comes is older."""
+    if state.attempt > carried["attempt"]:
+        what = "the run %s went on here already, as attempt %d" % (run.id, state.attempt)
+        raise AgentError("went_on", what, "gpurun ps -a takes note of it; then gpurun resume %s" % run.id)
 
 
 def _check_arrival(run: RunPaths, host: HostPaths, job: Dict[str, Any], request: Dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from gpurun.agent.paths import HostPaths, RunPaths
 
 RUN = "train-7f3k"
 LONG_AGO = 1_700_000_000.0  # unix seconds
+HOST_ID = "5f3c"
 
 
 class RunFolder:
@@ -25,7 +26,7 @@ class RunFolder:
             (self.root / name).mkdir(parents=True)
         facts = {"schema": 1, "id": run_id, "name": "train", "created": 1.0, "mounts": [], **job}
         # As of another machine: no verb takes a supervisor of ours for dead.
-        facts["host"] = {"runtime": "bare", "machine_id": "another", **facts.get("host", {})}
+        facts["host"] = {"id": HOST_ID, "runtime": "bare", "machine_id": "another", **facts.get("host", {})}
         Path(self.paths.job).write_text(json.dumps(facts))
         journal.record(self.paths, "running", boot_id="boot")
 

@@ -12,6 +12,7 @@ import pytest
 
 from gpurun import fetch, index
 from gpurun.fetch import destination
+from tests.unit.agent.run_folder import HOST_ID
 from tests.unit.fetch.conftest import FetchedRun
 from tests.unit.fetch.meddler import Meddler, an_entry
 from tests.unit.hostile import NAMES
@@ -90,6 +91,22 @@ def test_files_that_are_not_from_this_run_are_never_replaced(run: FetchedRun) ->
     assert run.files() == {"config.yaml": b"mine", f"config.{run.id}.yaml": b"the job's", "same": b"the same"}
     assert [placed.at for placed in fetched.beside] == [f"config.{run.id}.yaml"]
     assert run.fetch().placed == []
+
+
+def test_files_of_the_host_that_it_went_on_from_are_never_replaced(run: FetchedRun) -> None:
+    """Both hosts have a best.ckpt of the run, and the first one may be gone."""
+    run.job.write("best.ckpt", b"of the first host")
+    run.job.write("same.csv", b"1,2")
+    run.fetch()
+    state = run.to / ".gpurun/fetch.json"
+    told = json.loads(state.read_text())
+    assert told["host"] == {"name": run.wire.host, "id": HOST_ID}
+    state.write_text(json.dumps({**told, "host": {"name": "former", "id": "another"}}))
+    run.job.write("best.ckpt", b"of the second")
+    fetched = run.fetch()
+    beside = f"best.{run.id}.ckpt"
+    assert run.files() == {"best.ckpt": b"of the first host", beside: b"of the second", "same.csv": b"1,2"}
+    assert [placed.at for placed in fetched.beside if "_gpurun" not in placed.at] == [beside]
 
 
 def test_links_come_relative_and_those_that_lead_out_are_told(run: FetchedRun) -> None:

@@ -13,6 +13,9 @@ import pytest
 
 from gpurun import fetch
 from gpurun.fetch import once
+from gpurun.fetch.arrivals import Arrivals
+from gpurun.fetch.destination import opened
+from gpurun.fetch.plan import Item
 from tests.unit.fetch.conftest import FetchedRun
 
 
@@ -48,6 +51,40 @@ def test_a_half_written_checkpoint_never_replaces_a_whole_one(run: FetchedRun) -
     time.sleep(0.2)
     run.fetch()
     assert run.files() == {"last.ckpt": newer}
+
+
+def test_a_checkpoint_that_the_job_died_in_does_not_replace_the_whole_one(run: FetchedRun) -> None:
+    whole, newer = a_checkpoint(90_000, 1), a_checkpoint(90_000, 2)
+    run.job.write("last.ckpt", whole)
+    time.sleep(0.2)
+    run.fetch()
+    run.job.write("last.ckpt", newer[:40_000])
+    run.job.write("other.ckpt", newer[:30_000])
+    run.job.end()
+    fetched = run.fetch()
+    assert run.files() == {"last.ckpt": whole, "last.ckpt.cut": newer[:40_000], "other.ckpt": newer[:30_000]}
+    assert fetched.whole, "there is no more of it"
+    assert {left.path: "the job ended while it wrote this" in left.why for left in fetched.left} == {
+        "last.ckpt": True,
+        "other.ckpt": True,
+    }
+    assert run.fetch().placed == []
+
+
+def test_a_file_that_came_once_more_while_it_was_written_is_looked_at_again(run: FetchedRun) -> None:
+    """A connection that breaks off in a later file makes rsync go through all of them again."""
+    first, second = a_checkpoint(90_000, 1), a_checkpoint(90_000, 2)
+    (item,) = [Item("workspace/last.ckpt", "last.ckpt", 90_000, 0, 0, 0, None, 0, grows=False, writing=None)]
+    with opened(run.to, run.id) as destination, Arrivals(destination, [item]) as arrivals:
+        staged = destination.staging / item.path
+        staged.parent.mkdir(parents=True)
+        (staged.parent / "new").write_bytes(first)
+        (staged.parent / "new").rename(staged)
+        while not arrivals.results:
+            time.sleep(0.01)
+        (staged.parent / "new").write_bytes(second)
+        (staged.parent / "new").rename(staged)
+        assert arrivals.finish()[item.path].sha256 == hashlib.sha256(second).hexdigest()
 
 
 @pytest.mark.parametrize("in_place", [True, False])

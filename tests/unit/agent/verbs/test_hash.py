@@ -106,3 +106,14 @@ def test_no_link_is_followed_anywhere_on_the_way(run: RunFolder) -> None:
     os.mkfifo(run.root / "workspace" / "pipe")
     for path in ("workspace/leak", "workspace/folder/env", "workspace/pipe", "workspace/gone"):
         assert ask(run, path)["sha256"] is None
+
+
+def test_what_the_job_did_not_live_to_finish_is_told_to_be_cut(run: RunFolder) -> None:
+    memory = io.BytesIO()
+    with zipfile.ZipFile(memory, "w") as archive:
+        archive.writestr("data.pkl", b"x" * 10_000)
+    run.write("last.ckpt", memory.getvalue()[:5_000])
+    run.write("best.ckpt", memory.getvalue())
+    run.end()
+    told = [ask(run, f"workspace/{name}.ckpt") for name in ("last", "best")]
+    assert [(entry["whole"], entry["cut"]) for entry in told] == [(True, True), (True, False)]
