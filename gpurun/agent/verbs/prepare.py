@@ -59,6 +59,7 @@ def _make(host: HostPaths, run: RunPaths, job: Dict[str, Any], notes: List[str])
     for note in notes:
         journal.record(half, "note", message=note)
     journal.record(half, words.SYNCING)
+    _take_over(run, half, job)
     try:
         os.rename(half.root, run.root)
     except OSError:  # a directory of that name, with something in it
@@ -69,6 +70,17 @@ def _make(host: HostPaths, run: RunPaths, job: Dict[str, Any], notes: List[str])
     sync_folder(host.runs)
     snapshots.note_partial(host, job["project"]["name"], run)
     return True
+
+
+def _take_over(run: RunPaths, half: RunPaths, job: Dict[str, Any]) -> None:
+    """A run whose upload broke off for good is sent once more: it begins anew, with what had come of it."""
+    state = journal.fold(run)
+    if state.live or state.reason != "sync" or (read_json(run.job) or {}).get("token") != job["token"]:
+        return
+    if os.path.isdir(run.snapshot):
+        os.rmdir(half.snapshot)
+        os.rename(run.snapshot, half.snapshot)
+    shutil.rmtree(run.root)
 
 
 def check_gpus(job: Dict[str, Any], known: Dict[str, Any]) -> None:

@@ -141,6 +141,31 @@ def test_run_whose_code_never_arrived_is_refused(agent: AgentHost) -> None:
     assert (error["code"], error["next"]) == ("not_sent", "submit it again")
 
 
+def test_run_whose_upload_broke_off_for_good_can_be_sent_again(agent: AgentHost) -> None:
+    """As one is that goes on on another host: it has its id already."""
+    run = agent.prepare("print('here')")
+    job = json.loads(Path(run.job).read_text())
+    journal.record_end(run, words.FAILED, "sync")
+    assert agent.status(run)["state"] == words.FAILED
+    assert agent.ask("prepare", job=job, total_bytes=0)["created"]
+    assert agent.status(run)["state"] == words.SYNCING
+    assert os.listdir(run.snapshot) != []
+    agent.start(run)
+    assert agent.wait(run)["state"] == words.SUCCEEDED
+    assert log(run) == "here\n"
+
+
+def test_carried_run_that_went_on_here_already_is_not_set_back(agent: AgentHost) -> None:
+    run = agent.submit("pass")
+    agent.wait(run)
+    agent.resume(run)
+    agent.wait(run)
+    carried: dict[str, Any] = {"checkpoint": None, "attempt": 1, "earlier": [], "progress": None}
+    error = agent.refused("resume", run=run.id, ask="late", env={}, carried=carried, manifest=None, **{"from": None})
+    assert error["code"] == "went_on"
+    assert agent.status(run)["attempt"] == 2
+
+
 def test_run_that_was_stopped_in_the_queue_can_go_on(agent: AgentHost) -> None:
     run = agent.prepare("print('here')")
     locks = agent.root / "locks" / f"gpurun-{os.getuid()}"
