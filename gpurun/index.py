@@ -210,6 +210,15 @@ def remove(run_id: str) -> None:
         (folder() / f"{run_id}{suffix}").unlink(missing_ok=True)
 
 
+def forget_on(run_id: str, host: str) -> None:
+    """The host has been given back: forget what it had of a run, and the run if it was there."""
+    entry = find(run_id)
+    if entry is not None and entry.host == host:
+        remove(run_id)
+    elif entry is not None and host in entry.left_on:
+        _write(replace(entry, left_on=_without(entry.left_on, host)))
+
+
 def is_here(run_id: str, host: str | None = None) -> bool:
     """Whether all that the run wrote has come to this laptop, and the folder that it came to is still there.
 

@@ -125,6 +125,8 @@ def list_runs(which: Sequence[Host], request: dict[str, Any]) -> list[HostRuns]:
         mirror.update(answer, host.name)
         return HostRuns(host.name, answer, None, ours)
 
+    if len(which) == 1:  # in this thread, where Ctrl-C ends it at once
+        return [ask(which[0])]
     with ThreadPoolExecutor(max_workers=max(len(which), 1)) as pool:
         return list(pool.map(ask, which))
 

@@ -23,17 +23,23 @@ def as_command(module: ModuleType, name: str) -> Any:
 
 
 def noun(name: str, help: str) -> typer.Typer:
-    """A verb with verbs of its own, such as `host`."""
-    return typer.Typer(
+    """A verb with verbs of its own, such as `host`; alone it shows its help."""
+    app = typer.Typer(
         name=name,
         help=help,
         cls=NounGroup,
         add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
-        no_args_is_help=True,
         context_settings=CONTEXT,
     )
+
+    @app.callback(invoke_without_command=True, help=help)
+    def alone(ctx: typer.Context) -> None:
+        if ctx.invoked_subcommand is None:
+            print(ctx.get_help())
+
+    return app
 
 
 class VerbCommand(TyperCommand):

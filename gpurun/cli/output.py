@@ -183,7 +183,7 @@ def confirm(question: str, *, yes: bool, otherwise: str) -> None:
     if not interactive():
         raise UsageError(f"{question} Nobody can be asked here.", otherwise)
     clear()
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    print(folded(f"{question} [y/N]", 0, sys.stderr), end=" ", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise Declined("nothing was done", otherwise)
 

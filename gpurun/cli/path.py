@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from gpurun.cli import options, output
 
 EXAMPLES = """\
@@ -19,8 +21,16 @@ def path(
     entry = runs.resolve(run)
     wire = runs.wire_to(entry.host)
     folder = wire.ask("status", {"run": entry.id})["path"]
-    destination = wire.connection.destination
+    address = wire.connection.address
+    destination = (f"{address.user}@" if address.user else "") + wire.connection.destination
     if as_json:
-        output.json({"run": entry.id, "host": entry.host, "ssh": destination, "path": folder})
-    else:
-        output.out(f"{destination}:{folder}")
+        told = {"ssh": destination, "port": address.port, "identity": address.identity_file, "path": folder}
+        output.json({"run": entry.id, "host": entry.host, **told})
+        return
+    output.out(f"{destination}:{folder}")
+    ways = [
+        *(["-P", str(address.port)] if address.port else []),
+        *(["-i", address.identity_file] if address.identity_file else []),
+    ]
+    if ways:
+        output.note(f"it wants {shlex.join(ways)}: scp {shlex.join(ways)} -r $(gpurun path {entry.id})/... .")

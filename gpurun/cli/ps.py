@@ -39,7 +39,9 @@ def ps(
     from gpurun.config import hosts
 
     which = [hosts.choose(host)] if host else runs.hosts_of_interest(all_runs=all_runs)
-    found = runs.list_runs(which, {"all": all_runs, "gpus": all_users})
+    with output.activity() as say:
+        say(f"asking {', '.join(host.name for host in which)}")
+        found = runs.list_runs(which, {"all": all_runs, "gpus": all_users})
     shown = [_select(one, all_runs=all_runs, all_users=all_users) for one in found]
     if as_json:
         output.json(
@@ -122,7 +124,7 @@ def _show(
     for one in silent if len(found) > 1 else []:
         assert one.failure is not None
         output.warn(f"{one.host} did not answer: {describe.silence(one.failure)}")
-    if any(records for host, records in shown if not answered[host]):
+    if any(record["state"] not in words.ENDS for host, records in shown if not answered[host] for record in records):
         output.note("? marks what was last known of a run")
 
 
@@ -137,7 +139,7 @@ def _row(record: dict[str, Any], host: str, *, answered: bool, now: float) -> li
     state = describe.styled_state(record, sys.stdout)
     return [
         record["id"],
-        state if answered else f"{describe.state(record)}?",
+        state if answered or record["state"] in words.ENDS else f"{describe.state(record)}?",
         describe.gpus(record),
         output.ago(since, now) if since else "-",
         output.size(disk) if disk else "-",

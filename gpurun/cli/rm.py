@@ -43,10 +43,11 @@ def rm(
     runs.refuse_live(entries)
     never = [entry for entry in entries if not entry.all_fetched and runs.wrote_something(entry)]
     if never:
-        names = ", ".join(entry.id for entry in never)
+        names = ", ".join(entry.id for entry in never) + (" were" if len(never) > 1 else " was")
         left = sorted({host for entry in never for host, fetched in entry.left_on.items() if fetched is False})
         also = f" (nor what was left on {', '.join(left)})" if left else ""
-        question = f"{names} was never fetched whole{also}. Remove it for good?"
+        others = f", and {output.plural(len(entries) - len(never), 'other')}" if len(entries) > len(never) else ""
+        question = f"{names} never fetched whole{also}. Remove {'it' if len(never) == 1 else 'them'}{others} for good?"
         output.confirm(question, yes=yes, otherwise=f"gpurun fetch {never[0].id}, or add -y")
     freed = runs.remove(entries)
     if as_json:

@@ -41,7 +41,8 @@ def status(
         answer = _watched(entry) if watch else runs.status(entry)
     except KeyboardInterrupt:
         output.after_interrupt()
-        output.note(f"{entry.id} goes on by itself on {entry.host}")
+        if not entry.ended:
+            output.note(f"{entry.id} goes on by itself on {entry.host}")
         return words.EXIT_INTERRUPTED
     except HostUnreachable as error:
         if entry.record is None or as_json:
@@ -254,8 +255,11 @@ def _show_next(record: dict[str, Any]) -> None:
 
 def _show_last_known(entry: Any) -> None:
     record = entry.record
-    output.out(f"{record['id']} is unknown: {entry.host} does not answer, which changes nothing about the run")
-    output.out(f"  last seen {output.ago(entry.seen)} ago: {describe.state(record)}")
+    if entry.ended:
+        output.out(f"{record['id']} {describe.outcome(record)}; {entry.host} does not answer now")
+    else:
+        output.out(f"{record['id']} is unknown: {entry.host} does not answer, which changes nothing about the run")
+        output.out(f"  last seen {output.ago(entry.seen)} ago: {describe.state(record)}")
     known = (("progress", training.progress_line(record)), ("metrics", training.metrics(record)))
     for name, text in (*known, ("saved", _checkpoints(record, entry.host))):
         if text:

@@ -230,10 +230,16 @@ def _submit_over(wire: Wire, plan: Callable[[], Plan], *, follow: bool, yes: boo
     from gpurun.submit import submit as start
 
     with output.activity() as say, output.transfer(f"sending to {wire.host}") as bar:
+        known: list[str] = []
+
+        def prepared(answer: dict[str, Any]) -> None:
+            known.append(answer["run"]["id"])
+            plan_shown.tell_prepared(answer)
+
         report = Report(
             say=say,
             listed=lambda done: plan_shown.tell(done, wire.host, yes=yes),
-            prepared=plan_shown.tell_prepared,
+            prepared=prepared,
             progress=lambda at, total: bar(
                 at.bytes, 0, fraction=max(at.fraction, at.bytes / max(total, 1)), rate=at.rate
             ),
@@ -243,8 +249,9 @@ def _submit_over(wire: Wire, plan: Callable[[], Plan], *, follow: bool, yes: boo
             started = start(wire, plan, report, follow=follow)
         except KeyboardInterrupt:
             output.after_interrupt()
-            output.say(f"interrupted before {wire.host} had started it. The same line again goes on from here:")
-            output.next_steps((shlex.join(["gpurun", *sys.argv[1:]]), ""))
+            output.say("interrupted. " + "".join(f"{wire.host} may start {run} all the same. " for run in known))
+            again = (shlex.join(["gpurun", *sys.argv[1:]]), "goes on from here")
+            output.next_steps(again, *((f"gpurun stop {run}", "give it up") for run in known))
             return words.EXIT_INTERRUPTED
         return after_start(wire, started, say, follow=follow, as_json=as_json)
 

@@ -94,6 +94,8 @@ def wipe(wire: Wire, runs: Sequence[str], *, keep_data: bool) -> Left:
     answer = wire.ask("leave", request, timeout=WIPE_IN)
     hosts.remove(wire.host)
     wire.connection.close()
+    for run in answer["removed"]:
+        index.forget_on(run, wire.host)
     return Left(
         removed=tuple(answer["removed"]),
         freed=answer["freed"],

@@ -97,7 +97,7 @@ def _read(text: str, path: str) -> list[Any]:
 
     if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
         raise UsageError(
-            f"{path} is a notebook, and {' and '.join(missing)} is not installed, which makes a script of it",
+            f"{path} is a notebook, and {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed, which make a script of it",
             "pip install nbconvert ipython (with pipx: pipx inject gpurun nbconvert ipython)",
         )
     import nbformat

@@ -120,6 +120,25 @@ def test_a_submit_killed_before_it_could_tell_its_id_tells_it_when_it_is_repeate
         assert laptop.ok(*line).strip() != run, "it had been told: the next is another"
 
 
+def test_an_interrupted_submit_names_the_run_that_may_start_all_the_same(laptop: Laptop) -> None:
+    slow = laptop.home / "ssh-that-dawdles"
+    slow.write_text(
+        f'#!/bin/sh\ncase "$*" in *" start"*) sleep 60;; esac\nexec {laptop.environment["GPURUN_SSH"]} "$@"\n'
+    )
+    slow.chmod(0o755)
+    laptop.environment["GPURUN_SSH"] = str(slow)
+    name = f"broken-{secrets.token_hex(2)}"
+    process = laptop.start("submit", "train.py", *ON_HOST, "-n", name, "--", "0", "0")
+    run = wait_for_run(laptop, name, "syncing")
+    time.sleep(2)
+    os.killpg(process.pid, signal.SIGINT)
+    said = process.communicate(timeout=20)[1].decode()
+    assert process.returncode == 130
+    assert f"interrupted. demo may start {run} all the same." in said
+    assert f"gpurun stop {run}" in said
+    assert " goes on from here" in said
+
+
 def wait_for_run(laptop: Laptop, name: str, state: str) -> str:
     """Wait until the host has a run of that name in that state; its id."""
     end = time.monotonic() + 30

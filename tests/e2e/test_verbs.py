@@ -75,6 +75,44 @@ def test_ps_shows_what_it_last_knew_of_a_silent_host(laptop: Laptop) -> None:
     assert "gone did not answer" in done.err
 
 
+def test_an_end_stays_an_end_when_its_host_is_silent(laptop: Laptop) -> None:
+    run = laptop.submit("train.py", "--", "1", "0")
+    laptop.ok("wait", run)
+    laptop.ok("ps", "-a", "-H", "demo")
+    refuses = laptop.home / "ssh-that-refuses"
+    real = laptop.environment["GPURUN_SSH"]
+    refuses.write_text(f'#!/bin/sh\n[ "$1" = -G ] && exec {real} "$@"\nexit 255\n')
+    refuses.chmod(0o755)
+    laptop.environment["GPURUN_SSH"] = str(refuses)
+    done = laptop.gpurun("status", run)
+    assert done.code == 255
+    assert done.out.startswith(f"{run} succeeded at once; demo does not answer now\n")
+    assert "succeeded?" not in laptop.gpurun("ps", "-a", "-H", "demo").out
+
+
+def test_ctrl_c_ends_a_look_at_a_host_that_hangs(laptop: Laptop) -> None:
+    hangs = laptop.home / "ssh-that-hangs"
+    hangs.write_text("#!/bin/sh\nexec sleep 60\n")
+    hangs.chmod(0o755)
+    laptop.environment["GPURUN_SSH"] = str(hangs)
+    process = laptop.start("ps", "-H", "demo")
+    time.sleep(1.5)
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=5)
+    assert process.returncode == 130
+
+
+def test_host_that_is_forgotten_keeps_its_runs_and_says_so(laptop: Laptop) -> None:
+    config = laptop.home / ".config/gpurun"
+    config.mkdir(parents=True)
+    (config / "hosts.toml").write_text("[hosts.demo]\n")
+    laptop.submit("train.py", "--", "300", "0")
+    laptop.ok("ps", "-a")
+    assert "1 live) stay there; add it again to reach them" in laptop.gpurun("host", "rm", "demo").err.replace(
+        "\n", " "
+    )
+
+
 def failed(laptop: Laptop, script: str) -> tuple[str, str]:
     """A run of `script`, which ends with exit code 1, and what `status` shows of it."""
     (laptop.project / "bad.py").write_text(script)
@@ -140,6 +178,14 @@ def test_rm_refuses_a_live_run_and_asks_about_one_never_fetched(laptop: Laptop) 
     assert "never fetched" in done.err
     laptop.ok("rm", run, "-y")
     assert laptop.gpurun("status", run).code == 2
+
+
+def test_rm_of_several_asks_for_all_of_them(laptop: Laptop) -> None:
+    here, *there = [laptop.submit("train.py", "--", "0", "0") for _ in range(3)]
+    laptop.ok("wait", here, *there)
+    laptop.ok("fetch", here)
+    question = f"{there[0]}, {there[1]} were never fetched whole. Remove them, and 1 other for good?"
+    assert question in laptop.gpurun("rm", here, *there).err.replace("\n", " ").replace("  ", " ")
 
 
 def test_prune_wants_to_know_which(laptop: Laptop) -> None:

@@ -82,6 +82,7 @@ def rm(
     as_json: options.Json = False,
 ) -> None:
     """Forget a host. Its runs go on and stay there; `host leave` is the one that cleans up."""
+    from gpurun import index
     from gpurun.config import hosts
     from gpurun.hosts import leave
 
@@ -93,5 +94,8 @@ def rm(
         output.json({"name": name, "revoked": revoked})
         return
     output.say(f"{name} is forgotten" + ("; its key is taken away there" if revoked else ""))
+    if there := [entry for entry in index.all_runs() if entry.host == name]:
+        live = sum(not entry.ended for entry in there)
+        output.note(f"{output.plural(len(there), 'run')} of yours ({live} live) stay there; add it again to reach them")
     if revoke and not revoked:
         output.say("no key that `host add` put there was found")

@@ -127,6 +127,13 @@ def test_the_jobs_own_debug_is_not_taken() -> None:
     assert _take_debug(["submit", "--debug", "a.py", "--", "x"]) == (["submit", "a.py", "--", "x"], True)
 
 
+def test_a_noun_alone_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["host"]) == 0
+    alone = capsys.readouterr().out
+    assert main(["host", "--help"]) == 0
+    assert capsys.readouterr().out == alone
+
+
 def test_completion_offers_verbs_and_asks_no_host() -> None:
     environment = {**os.environ, "_GPURUN_COMPLETE": "complete_bash", "COMP_WORDS": "gpurun st", "COMP_CWORD": "1"}
     done = subprocess.run(
