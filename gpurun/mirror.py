@@ -90,6 +90,12 @@ def find(sha256: str) -> list[tuple[str, Kept, Entry]]:
     return sorted(found, key=lambda match: (match[2]["gone"], not match[2].get("best"), match[0], match[2]["path"]))
 
 
+def removed(word: str) -> str | None:
+    """The run of that id or name that the index has forgotten; None when none is known, or several."""
+    found = [run for run in _runs() if (run == word or run.rpartition("-")[0] == word) and index.find(run) is None]
+    return found[0] if len(found) == 1 else None
+
+
 def _in_records(sha256: str) -> Iterator[tuple[str, Kept, Entry]]:
     """The best and the last one of a run are in its record, which comes along where its ledger does not: with a log."""
     for entry in index.all_runs():

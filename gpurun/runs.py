@@ -46,7 +46,16 @@ def resolve(word: str | None) -> RunEntry:
     """The run that `word` means; the newest of this project for None."""
     from gpurun.project import find_project
 
-    return index.resolve(word, find_project())
+    try:
+        return index.resolve(word, find_project())
+    except UsageError:
+        removed = mirror.removed(word or "")
+        if removed is None:
+            raise
+        raise UsageError(
+            f"{removed} was removed from its host, and is not listed any more",
+            "what was fetched of it stays where it is; gpurun which FILE knows its checkpoints",
+        ) from None
 
 
 def resolve_all(names: Sequence[str] | None) -> list[RunEntry]:

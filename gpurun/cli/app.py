@@ -223,6 +223,8 @@ def _next(error: GpurunError) -> str:
         return error.next_step
     from gpurun.hosts.known import did_you_mean
 
+    if ":" in error.host:  # an address: ssh knows no ports in names
+        return f"let gpurun know the host, and use the name: gpurun host add NAME {error.host}"
     return did_you_mean(error.host) + error.next_step
 
 

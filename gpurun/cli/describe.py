@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import Any
 
 from gpurun.agent import vocabulary as words
@@ -161,6 +162,11 @@ def silence(failure: GpurunError) -> str:
     said = re.sub(r"^ssh: (?:connect to host (\S+) port (\d+): )?", "", failure.what.strip())
     named = re.fullmatch(r"Could not resolve hostname ([^\s:]+): .*", said)
     return f"no machine is known by the name `{named[1]}`" if named else said[:1].lower() + said[1:]
+
+
+def image(text: str) -> str:
+    """For stdout: whole in a pipe; on a terminal the beginning of a digest is enough to tell two apart."""
+    return re.sub(r"(sha256:[0-9a-f]{12})[0-9a-f]+", r"\1…", text) if sys.stdout.isatty() else text
 
 
 def waiting(record: Record) -> str:

@@ -116,8 +116,8 @@ def _plan_lines(plan: Plan, loaded: Loaded) -> list[tuple[str, str]]:
         ("command", shlex.join(job["command"])),
         ("gpus", str(wanted["gpus"])),
         ("limits", ", ".join(f"{key} {value}" for key, value in limits.items() if value) or "none"),
-        ("runtime", job["runtime"] or "what the host has"),
-        ("image", _image(job)),
+        ("runtime", job["runtime"] or "what the host has (it was not asked)"),
+        ("image", describe.image(_image(job))),
         ("installs", f"{found['kind']} {found['file']}" if found else "nothing"),
         ("env", ", ".join(job["env"]) or "-"),
     ]

@@ -147,9 +147,8 @@ def _gpus(record: dict[str, Any]) -> str:
 def _image(record: dict[str, Any]) -> str:
     image, digest = record.get("image") or "", record.get("digest") or ""
     if not digest or digest in image:
-        return image
-    # Whole in a pipe and in JSON; on a terminal its beginning is enough to tell two apart.
-    return f"{image} {digest[:19] + '…' if sys.stdout.isatty() else digest}".strip()
+        return describe.image(image)
+    return describe.image(f"{image} {digest}".strip())
 
 
 def _environment(record: dict[str, Any]) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from gpurun import index, mirror
+from gpurun import index, mirror, runs
+from gpurun.errors import UsageError
 
 RUN = "train-7f3k"
 
@@ -123,6 +124,18 @@ def test_it_outlives_the_run() -> None:
     assert (run, entry["path"]) == (RUN, "a.ckpt")
     assert kept.origin["git"]["commit"] == "c0ffee"
     assert kept.origin["command"] == ["python", "train.py"]
+
+
+def test_a_run_that_was_removed_is_told_from_one_that_never_was() -> None:
+    told_by(answer(line("a.ckpt")))
+    assert mirror.removed("train") is None
+    index.remove(RUN)
+    assert (mirror.removed("train"), mirror.removed(RUN), mirror.removed("tra")) == (RUN, RUN, None)
+    with pytest.raises(UsageError, match=f"{RUN} was removed from its host") as raised:
+        runs.resolve("train")
+    assert "gpurun which FILE" in raised.value.next_step
+    with pytest.raises(UsageError, match="no run 'other' is known here"):
+        runs.resolve("other")
 
 
 def test_what_a_record_alone_tells_is_known_too() -> None:

@@ -1,9 +1,9 @@
 """What the files of a run contain, and whether each is whole: `{run, paths, prefix: {path: bytes}}`.
 
--> `{hashes: {path: {sha256, size, mtime_ns, inode, whole, cut, why, prefix_sha256}}}`. `why` says what speaks
-against a file that is not whole; one that is `cut` is all that there will be, and the job ended while it wrote it. `prefix_sha256` is of the first so many bytes, where `prefix` asks: the
-laptop has that much of a growing file. A path that is gone, or no regular file of this run, has `sha256` null
-and a `why`.
+-> `{hashes: {path: {sha256, size, mtime_ns, inode, whole, cut, why, prefix_sha256}}}`. `why` says what speaks against a file that
+is not whole; one that is `cut` is all that there will be, and the job ended while it wrote it. `prefix_sha256` is of the first so
+many bytes, where `prefix` asks: the laptop has that much of a growing file. A path that is gone, or no regular file of this run,
+has `sha256` null and a `why`.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import pytest
 
 from gpurun.cli import output
 from gpurun.cli.app import VERBS, main
-from gpurun.errors import GpurunError, HostUnreachable, UsageError
+from gpurun.errors import NO_NAME, GpurunError, HostUnreachable, UsageError
 
 
 def test_help_names_every_verb_on_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,6 +86,17 @@ def test_each_failure_has_its_exit_code(
     assert main(["status"]) == code
     shown = capsys.readouterr().err
     assert "Traceback" not in shown
+
+
+def test_an_address_where_a_name_is_wanted_is_told_how_to_become_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise HostUnreachable("no machine is known", "check it", where="root@10.0.0.7:2298", code=NO_NAME)
+
+    monkeypatch.setattr("gpurun.runs.resolve", fail)
+    assert main(["status"]) == 255
+    assert "gpurun host add NAME root@10.0.0.7:2298" in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:
