@@ -266,7 +266,14 @@ def _unload(wire: Wire, cargo: Cargo, asked: resume.Asked, report: Report, *, fo
     report.say(f"starting {job['id']}")
     if _needs_agent(cargo, job):
         wire, follow = replace(wire, connection=wire.connection.with_agent()), True
-    return resume.ask(wire, request, follow=follow)
+    index.note_maybe(job["id"], wire.host)
+    try:
+        started = resume.ask(wire, request, follow=follow)
+    except HostError:
+        index.note_maybe(job["id"], None)
+        raise
+    index.note_maybe(job["id"], None)
+    return started
 
 
 def _push(wire: Wire, files: FileList, to: str, report: Report, link_dest: Sequence[str] = ()) -> None:

@@ -41,6 +41,7 @@ class RunEntry:
     manifest: dict[str, Any] | None = None  # of the code as it was submitted from here
     # Hosts that earlier attempts were on: whether what they wrote was fetched; None when that could not be had.
     left_on: Mapping[str, bool | None] = field(default_factory=dict)
+    maybe_on: str | None = None  # a host that was asked to go on with it, and whose answer never came
 
     @property
     def state(self) -> str:
@@ -144,6 +145,13 @@ def note_left(run_id: str, host: str, *, fetched: bool | None) -> None:
     entry = find(run_id)
     if entry is not None:
         _write(replace(entry, left_on=_without({**entry.left_on, host: fetched}, entry.host)))
+
+
+def note_maybe(run_id: str, host: str | None) -> None:
+    """Before a host is asked to go on with a run; with None when it is known whether it has."""
+    entry = find(run_id)
+    if entry is not None and entry.maybe_on != host:
+        _write(replace(entry, maybe_on=host))
 
 
 def _without(left_on: Mapping[str, bool | None], host: str) -> dict[str, bool | None]:

@@ -10,6 +10,7 @@ import typer
 from gpurun.agent import vocabulary as words
 from gpurun.cli import describe, options, output, training
 from gpurun.cli.submit import after_start, tell_started
+from gpurun.errors import HostUnreachable
 
 if TYPE_CHECKING:
     from gpurun.carry import Report
@@ -59,6 +60,8 @@ def resume(
     from gpurun import runs
 
     entry = runs.resolve(run)
+    if entry.maybe_on is not None:
+        entry = _settled(entry, entry.maybe_on, yes=yes)
     asked = resuming.Asked(checkpoint, gpus, env, env_file)
     target = host or entry.host
     if target == entry.host and not entry.ended:  # as it was last seen: before anything else is asked for
@@ -86,6 +89,22 @@ def resume(
         wire = runs.wire_to(target)
         tell_started(wire, started, say, follow=follow, as_json=as_json)
         return after_start(wire, started, say, follow=follow, as_json=as_json)
+
+
+def _settled(entry: RunEntry, host: str, *, yes: bool) -> RunEntry:
+    """The entry once it is known whether `host`, whose answer to an earlier resume never came, has begun with the run."""
+    from gpurun import index, mirror, runs
+
+    with output.activity(f"asking {host}"):
+        try:
+            mirror.take_in(runs.wire_to(host).ask("ps", {"ids": [entry.id]}, timeout=30), host)
+        except HostUnreachable as error:
+            question = (
+                f"{entry.id} may have gone on on {host}, which does not answer ({error.what}): it would run twice."
+            )
+            output.confirm(f"{question} Go on?", yes=yes, otherwise=f"try again when {host} answers, or add -y")
+    index.note_maybe(entry.id, None)
+    return runs.resolve(entry.id)
 
 
 def _carry(entry: RunEntry, target: str, asked: Asked, report: Report, *, follow: bool) -> Started:
