@@ -20,7 +20,8 @@ def path(
 
     entry = runs.resolve(run)
     wire = runs.wire_to(entry.host)
-    folder = wire.ask("status", {"run": entry.id})["path"]
+    with output.activity(f"asking {entry.host}"):
+        folder = wire.ask("status", {"run": entry.id})["path"]
     address = wire.connection.address
     destination = (f"{address.user}@" if address.user else "") + wire.connection.destination
     if as_json:

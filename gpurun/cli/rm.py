@@ -29,7 +29,8 @@ def rm(
 
     entries = runs.resolve_all(run)
     try:
-        runs.look(entries)
+        with output.activity(f"asking {', '.join(runs.by_host(entries))}"):
+            runs.look(entries)
     except HostUnreachable:
         if any(entry.record is not None for entry in entries):
             raise

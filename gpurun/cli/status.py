@@ -38,7 +38,7 @@ def status(
 
     entry = runs.resolve(run)
     try:
-        answer = _watched(entry) if watch else runs.status(entry)
+        answer = _watched(entry) if watch else _asked(entry)
     except KeyboardInterrupt:
         output.after_interrupt()
         if not entry.ended:
@@ -60,6 +60,13 @@ def status(
         return 0
     code = runs.exit_code(record)
     return words.EXIT_FAILED if code is None else code
+
+
+def _asked(entry: Any) -> dict[str, Any]:
+    from gpurun import runs
+
+    with output.activity(f"asking {entry.host}"):
+        return runs.status(entry)
 
 
 def _watched(entry: Any) -> dict[str, Any]:

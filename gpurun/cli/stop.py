@@ -36,7 +36,8 @@ def stop(
     entries = runs.resolve_all(run) if run else [stopping.only_live_run()]
     asked = stopping.Asked(None if grace is None else seconds(grace, "--grace"), force)
     before = {entry.id for entry in entries if entry.ended}
-    records = stopping.ask(entries, asked)
+    with output.activity(f"asking {', '.join(runs.by_host(entries))}"):
+        records = stopping.ask(entries, asked)
     with output.activity() as say:
         try:
             records = stopping.watch(entries, records, lambda live: say(_countdown(live)))
