@@ -140,7 +140,7 @@ def test_which_and_compare_need_no_host(laptop: Laptop) -> None:
     assert ["*", "val_loss", "0.083333", "0.090909"] in rows
     one, other = csv.DictReader(io.StringIO(laptop.ok("compare", slow, fast, "--csv")))
     assert (one["result.best checkpoint"], other["metrics.lr"]) == ("best.ckpt", "0.5")
-    assert laptop.gpurun("ps", "-a").out.count("succeeded?") == 2
+    assert laptop.gpurun("ps", "-a").out.count("succeeded ") == 2
 
 
 def test_a_checkpoint_of_a_run_that_was_removed_is_still_known(laptop: Laptop) -> None:
