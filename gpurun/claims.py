@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gpurun import locked
+
 if TYPE_CHECKING:
     from gpurun.secret import Secret
 
@@ -63,12 +65,15 @@ def take(
     folder = _folder()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     same = _fingerprint(job, manifest, host, env or {})
-    for file, lock, earlier in _abandoned(folder, now):
-        if earlier["fingerprint"] == same:
-            ours = {key: earlier[key] for key in _OF_ONE_SUBMIT if key in earlier}
-            return Claim({**job, **ours}, True, file, lock)
-        os.close(lock)
-    return _begin(folder, job, same)
+    with (
+        locked.state()
+    ):  # to look at a claim is to hold it for a moment: another submit must not take it for a live one
+        for file, lock, earlier in _abandoned(folder, now):
+            if earlier["fingerprint"] == same:
+                ours = {key: earlier[key] for key in _OF_ONE_SUBMIT if key in earlier}
+                return Claim({**job, **ours}, True, file, lock)
+            os.close(lock)
+        return _begin(folder, job, same)
 
 
 def _begin(folder: Path, job: dict[str, Any], same: str) -> Claim:

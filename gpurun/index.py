@@ -1,7 +1,7 @@
 """The laptop's index: which run is on which host, and what its host last said of it.
 
-One file a run in the user's data directory, so that two gpurun processes never write the same one. It can be rebuilt
-from the hosts (`update`), holds nothing that is not there too, and loses nothing but convenience when it is deleted.
+One file a run in the user's data directory. An entry is read, changed and written under the lock of this laptop's state
+(`change`), so that two gpurun processes lose nothing of each other's. Most of it can be rebuilt from the hosts (`update`).
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from gpurun import locked
 from gpurun.agent import vocabulary as words
 from gpurun.agent.files import write_atomically
 from gpurun.errors import UsageError
@@ -92,8 +93,21 @@ def add(job: Mapping[str, Any], host: str, manifest: Mapping[str, Any] | None = 
         job=kept,
         manifest=dict(manifest) if manifest else None,
     )
-    _write(entry)
+    with locked.state():
+        _write(entry)
     return entry
+
+
+def change(run_id: str, to: Callable[[RunEntry], RunEntry]) -> RunEntry | None:
+    """Write what `to` makes of a run's entry, which nobody else changes meanwhile. None when the run is not known."""
+    with locked.state():
+        entry = find(run_id)
+        if entry is None:
+            return None
+        changed = to(entry)
+        if changed != entry:
+            _write(changed)
+        return changed
 
 
 def patch(run_id: str) -> bytes | None:
@@ -109,49 +123,49 @@ def update(records: Iterable[Mapping[str, Any]], host: str, *, now: float | None
     for record in records:
         if not re.fullmatch(words.RUN_ID, record["id"]):
             continue  # an id is a file's name here: a broken host must not choose another
-        known = find(record["id"]) or RunEntry(
-            record["id"], record["name"], record["project"], None, host, None, float(record["created"])
-        )
-        if is_left_behind(known, record):
-            continue
-        if known.record == record and known.host == host and known.seen is not None and known.ended:
+        known = find(record["id"])
+        if known and known.record == record and known.host == host and known.seen is not None and known.ended:
             continue  # nothing changes about an end; `ps -a` over many runs should not write them all again
-        again = known.record is not None and record.get("attempt", 1) > known.record.get("attempt", 1)
-        elsewhere = known.host_id is not None and record.get("host_id") not in (None, known.host_id)
-        if again and elsewhere and known.host != host:  # what it wrote there stays there
-            known = replace(known, left_on={known.host: _is_fetched(known), **_without(known.left_on, host)})
-        _write(
-            replace(
-                known,
-                host=host,
-                host_id=record.get("host_id") or known.host_id,
-                record=dict(record),
-                seen=time.time() if now is None else now,
-                # What came of an earlier attempt is not all that there is now.
-                fetched=(None if again else known.fetched) or record.get("fetched"),
-            )
+        with locked.state():
+            _update(record, host, time.time() if now is None else now)
+
+
+def _update(record: Mapping[str, Any], host: str, now: float) -> None:
+    known = find(record["id"]) or RunEntry(
+        record["id"], record["name"], record["project"], None, host, None, float(record["created"])
+    )
+    if is_left_behind(known, record):
+        return
+    again = known.record is not None and record.get("attempt", 1) > known.record.get("attempt", 1)
+    elsewhere = known.host_id is not None and record.get("host_id") not in (None, known.host_id)
+    if again and elsewhere and known.host != host:  # what it wrote there stays there
+        known = replace(known, left_on={known.host: _is_fetched(known), **_without(known.left_on, host)})
+    _write(
+        replace(
+            known,
+            host=host,
+            host_id=record.get("host_id") or known.host_id,
+            record=dict(record),
+            seen=now,
+            # What came of an earlier attempt is not all that there is now.
+            fetched=(None if again else known.fetched) or record.get("fetched"),
         )
+    )
 
 
 def note_manifest(run_id: str, manifest: Mapping[str, Any]) -> None:
     """The code that was sent in the end: files may change while they are sent."""
-    entry = find(run_id)
-    if entry is not None and entry.manifest != manifest:
-        _write(replace(entry, manifest=dict(manifest)))
+    change(run_id, lambda entry: replace(entry, manifest=dict(manifest)))
 
 
 def note_left(run_id: str, host: str, *, fetched: bool | None) -> None:
     """The run goes on elsewhere; what its attempts on `host` wrote stays there until the run is removed."""
-    entry = find(run_id)
-    if entry is not None:
-        _write(replace(entry, left_on=_without({**entry.left_on, host: fetched}, entry.host)))
+    change(run_id, lambda entry: replace(entry, left_on=_without({**entry.left_on, host: fetched}, entry.host)))
 
 
 def note_maybe(run_id: str, host: str | None) -> None:
     """Before a host is asked to go on with a run; with None when it is known whether it has."""
-    entry = find(run_id)
-    if entry is not None and entry.maybe_on != host:
-        _write(replace(entry, maybe_on=host))
+    change(run_id, lambda entry: replace(entry, maybe_on=host))
 
 
 def _without(left_on: Mapping[str, bool | None], host: str) -> dict[str, bool | None]:
@@ -214,17 +228,19 @@ def resolve(word: str | None, project: Project | None = None) -> RunEntry:
 
 def remove(run_id: str) -> None:
     """Forget a run; nothing when it is not known. What it saved stays known (gpurun/mirror.py)."""
-    for suffix in (".json", ".patch"):
-        (folder() / f"{run_id}{suffix}").unlink(missing_ok=True)
+    with locked.state():
+        for suffix in (".json", ".patch"):
+            (folder() / f"{run_id}{suffix}").unlink(missing_ok=True)
 
 
 def forget_on(run_id: str, host: str) -> None:
     """The host has been given back: forget what it had of a run, and the run if it was there."""
-    entry = find(run_id)
-    if entry is not None and entry.host == host:
-        remove(run_id)
-    elif entry is not None and host in entry.left_on:
-        _write(replace(entry, left_on=_without(entry.left_on, host)))
+    with locked.state():
+        entry = find(run_id)
+        if entry is not None and entry.host == host:
+            remove(run_id)
+        elif entry is not None and host in entry.left_on:
+            _write(replace(entry, left_on=_without(entry.left_on, host)))
 
 
 def is_here(run_id: str, host: str | None = None) -> bool:
@@ -246,13 +262,14 @@ def _is_fetched(entry: RunEntry) -> bool:
 
 def mark_fetched(run_id: str, to: str, *, host: str | None = None, now: float | None = None) -> None:
     """Note that all that a run wrote (on `host`, if it went on from there to another) has come to the folder `to`."""
-    entry = find(run_id)
-    if entry is None:
-        return
-    if host is not None and host in entry.left_on:
-        _write(replace(entry, left_on={**entry.left_on, host: True}))
-    else:
-        _write(replace(entry, fetched=time.time() if now is None else now, fetched_to=to))
+    at = time.time() if now is None else now
+
+    def marked(entry: RunEntry) -> RunEntry:
+        if host is not None and host in entry.left_on:
+            return replace(entry, left_on={**entry.left_on, host: True})
+        return replace(entry, fetched=at, fetched_to=to)
+
+    change(run_id, marked)
 
 
 def _newest_of(project: Project | None) -> RunEntry:
@@ -300,5 +317,6 @@ def _read(path: Path) -> RunEntry | None:
 
 
 def _write(entry: RunEntry) -> None:
+    """Under the lock of this laptop's state, like the reading before it."""
     folder().mkdir(parents=True, exist_ok=True, mode=0o700)
     write_atomically(str(folder() / f"{entry.id}.json"), json.dumps(asdict(entry)).encode(), 0o600)

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from gpurun import index
+from gpurun import index, locked
 from gpurun.agent import ledger
 from gpurun.agent import vocabulary as words
 from gpurun.agent.files import write_atomically
@@ -54,17 +54,24 @@ def take_in(answer: Mapping[str, Any], host: str) -> None:
 def update(answer: Mapping[str, Any], host: str) -> None:
     """Keep the ledgers of an answer of `host` to a `question`, of runs that the index has."""
     for run, piece in (answer.get("ledgers") or {}).items():
-        entry = index.find(run)
-        if entry is None:
-            continue
-        kept = of(run)
-        if piece["from"] > kept.read.get(piece["host_id"], 0):
-            continue  # another gpurun wrote meanwhile, or the file is gone: the next contact brings it
-        kept.read[piece["host_id"]] = piece["to"]
-        kept.entries = fold(kept.entries, piece["lines"], host)[-MOST:]
-        kept.origin = origin(entry)
-        index.folder().mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_atomically(str(_file(run)), json.dumps(asdict(kept)).encode(), 0o600)
+        with locked.state():
+            _update(run, piece, host)
+
+
+def _update(run: str, piece: Mapping[str, Any], host: str) -> None:
+    entry = index.find(run)
+    if entry is None:
+        return
+    kept = of(run)
+    if piece["from"] > kept.read.get(piece["host_id"], 0):
+        return  # the file is gone since it was asked for: the next contact brings it
+    if piece["from"] > 0 and piece["to"] <= kept.read.get(piece["host_id"], 0):
+        return  # another gpurun took it in meanwhile; from 0 it may be a ledger that was begun anew
+    kept.read[piece["host_id"]] = piece["to"]
+    kept.entries = fold(kept.entries, piece["lines"], host)[-MOST:]
+    kept.origin = origin(entry)
+    index.folder().mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_atomically(str(_file(run)), json.dumps(asdict(kept)).encode(), 0o600)
 
 
 def of(run: str) -> Kept:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gpurun import locked
 from gpurun.agent.files import write_atomically
 from gpurun.config import toml
 from gpurun.errors import UsageError
@@ -97,39 +98,42 @@ def add(name: str, values: Mapping[str, Any]) -> None:
     import tomlkit
 
     _no_option(name)
-    document = _document()
-    hosts = document.setdefault("hosts", tomlkit.table(is_super_table=True))
-    table = hosts.setdefault(name, tomlkit.table())
-    for key, value in values.items():
-        if value is None:
-            table.pop(key, None)
-        else:
-            table[key] = _inline(value) if isinstance(value, Mapping) and key == "address" else value
-    _write(document)
+    with locked.state():
+        document = _document()
+        hosts = document.setdefault("hosts", tomlkit.table(is_super_table=True))
+        table = hosts.setdefault(name, tomlkit.table())
+        for key, value in values.items():
+            if value is None:
+                table.pop(key, None)
+            else:
+                table[key] = _inline(value) if isinstance(value, Mapping) and key == "address" else value
+        _write(document)
 
 
 def remove(name: str) -> bool:
     """Take `[hosts.NAME]` away; False when it was not there."""
-    document = _document()
-    if name not in document.get("hosts", {}):
-        return False
-    del document["hosts"][name]
-    if document.get("default") == name:
-        del document["default"]
-    _write(document)
+    with locked.state():
+        document = _document()
+        if name not in document.get("hosts", {}):
+            return False
+        del document["hosts"][name]
+        if document.get("default") == name:
+            del document["default"]
+        _write(document)
     return True
 
 
 def use(name: str) -> None:
     """Make `name`, which may be any alias of the SSH configuration, the default host."""
-    document = _document()
-    before = list(document.items())
-    if "default" in document or not before:
-        document["default"] = _no_option(name)
-    else:
-        # A key after the first table would belong to that table.
-        document = _with_default_first(_no_option(name), document)
-    _write(document)
+    with locked.state():
+        document = _document()
+        before = list(document.items())
+        if "default" in document or not before:
+            document["default"] = _no_option(name)
+        else:
+            # A key after the first table would belong to that table.
+            document = _with_default_first(_no_option(name), document)
+        _write(document)
 
 
 def _with_default_first(name: str, document: Any) -> Any:

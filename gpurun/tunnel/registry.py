@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
+from gpurun import locked
 from gpurun.errors import UsageError
 
 UP, HEALING, LOGIN = "up", "healing", "wants a login"
@@ -56,10 +57,11 @@ class Entry:
         """Write what has changed. In place: a renamed file would leave the lock behind."""
         self.tunnel = replace(self.tunnel, **changes)  # type: ignore[arg-type]
         text = json.dumps(asdict(self.tunnel))
-        self._file.seek(0)
-        self._file.truncate()
-        self._file.write(text)
-        self._file.flush()
+        with locked.state():  # else who reads it meanwhile sees half of it, and no tunnel
+            self._file.seek(0)
+            self._file.truncate()
+            self._file.write(text)
+            self._file.flush()
 
     def close(self) -> None:
         self._path.unlink(missing_ok=True)
@@ -68,6 +70,12 @@ class Entry:
 
 def live() -> list[Tunnel]:
     """All tunnels whose process lives, the oldest first. What a killed one left behind is removed."""
+    with locked.state():
+        found = _live()
+    return sorted(found, key=lambda tunnel: tunnel.since)
+
+
+def _live() -> list[Tunnel]:
     found = []
     for path in folder().glob("*.json"):
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError), path.open(encoding="utf-8") as file:
@@ -77,7 +85,7 @@ def live() -> list[Tunnel]:
             told = json.load(file)
             told["doors"] = tuple(OpenDoor(**door) for door in told["doors"])
             found.append(Tunnel(**told))
-    return sorted(found, key=lambda tunnel: tunnel.since)
+    return found
 
 
 def resolve(word: str) -> Tunnel:

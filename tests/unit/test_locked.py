@@ -1,0 +1,136 @@
+"""Several gpurun processes on one laptop change its state at the same time, and lose nothing of each other's."""
+
+from __future__ import annotations
+
+import fcntl
+import multiprocessing
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gpurun import claims, index, locked, mirror
+from gpurun.config import hosts
+from gpurun.errors import GpurunError
+
+pytestmark = pytest.mark.usefixtures("home")
+
+RUN = "train-7f3k"
+PROCESSES, CHANGES = 4, 25
+EACH = [(number, turn) for number in range(PROCESSES) for turn in range(CHANGES)]
+
+
+def together(do: Callable[[int, int], None]) -> None:
+    """Each of the processes makes its changes, as fast as it can."""
+
+    def changes(number: int) -> None:
+        for turn in range(CHANGES):
+            do(number, turn)
+
+    context = multiprocessing.get_context("fork")
+    started = [context.Process(target=changes, args=(number,)) for number in range(PROCESSES)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+    assert [process.exitcode for process in started] == [0] * PROCESSES
+
+
+@pytest.fixture
+def _known(home: Path) -> None:
+    record = {"id": RUN, "name": "train", "project": "vision", "created": 1.0, "state": "running", "host_id": "h1"}
+    index.update([record], "box")
+
+
+@pytest.mark.usefixtures("_known")
+def test_index_changed_by_four_processes_keeps_every_change() -> None:
+    together(lambda number, turn: index.note_left(RUN, f"host-{number}-{turn}", fetched=False))
+    entry = index.find(RUN)
+    assert entry is not None
+    assert set(entry.left_on) == {f"host-{number}-{turn}" for number, turn in EACH}
+
+
+@pytest.mark.usefixtures("_known")
+def test_index_updated_from_a_host_keeps_what_another_process_notes() -> None:
+    def do(number: int, turn: int) -> None:
+        if number == 0:
+            index.change(RUN, lambda entry: replace(entry, left_on={**entry.left_on, f"host-{turn}": False}))
+        else:
+            found = index.find(RUN)
+            assert found is not None
+            assert found.record is not None
+            index.update([{**found.record, "log_bytes": turn * 10 + number}], "box")
+
+    together(do)
+    entry = index.find(RUN)
+    assert entry is not None
+    assert set(entry.left_on) == {f"host-{turn}" for turn in range(CHANGES)}
+
+
+@pytest.mark.usefixtures("_known")
+def test_mirror_updated_by_four_processes_keeps_every_checkpoint() -> None:
+    def do(number: int, turn: int) -> None:
+        saved = {"path": f"{turn}.ckpt", "sha256": f"{turn:064x}", "size": 1, "complete": True}
+        piece = {"host_id": f"h{number}", "from": turn, "to": turn + 1, "lines": [saved]}
+        mirror.update({"ledgers": {RUN: piece}}, f"box-{number}")
+
+    together(do)
+    assert {(one["host"], one["path"]) for one in mirror.there(RUN)} == {
+        (f"box-{number}", f"{turn}.ckpt") for number, turn in EACH
+    }
+
+
+def test_hosts_added_by_four_processes_are_all_there() -> None:
+    together(lambda number, turn: hosts.add(f"box-{number}", {"root": f"/disk{turn}"}))
+    assert {name: host.root for name, host in hosts.read().hosts.items()} == {
+        f"box-{number}": f"/disk{CHANGES - 1}" for number in range(PROCESSES)
+    }
+
+
+def test_claim_that_another_submit_looks_at_is_taken_over_all_the_same(tmp_path: Path) -> None:
+    """To look at an abandoned claim is to hold its lock; who repeats that submit must not take it for a live one."""
+    job = {"id": "train-aaaa", "name": "train", "created": 1.0, "token": "t" * 16}
+    claims.take(job, {}, "box", now=2.0).release()
+
+    def do(number: int, turn: int) -> None:
+        if number:
+            other = {**job, "id": f"train-{number:02}{turn:02}", "name": f"{number}-{turn}"}
+            claims.take(other, {}, "box", now=2.0).settle()
+        else:
+            claim = claims.take({**job, "id": f"train-zz{turn:02}"}, {}, "box", now=2.0)
+            (tmp_path / f"{turn}").write_text(claim.job["id"])
+            claim.release()
+
+    together(do)
+    assert {file.read_text() for file in tmp_path.iterdir() if file.name.isdigit()} == {"train-aaaa"}
+
+
+def test_state_taken_twice_by_one_thread_is_held_until_the_outer_end() -> None:
+    with locked.state():
+        with locked.state():
+            pass
+        assert not is_free()
+    assert is_free()
+
+
+def test_state_held_by_another_process_is_waited_for_within_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locked, "WAIT", 0.0)
+    with locked.state():
+        pass
+    with locked.path().open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(GpurunError, match="another gpurun process"), locked.state():
+            pass
+
+
+def is_free() -> bool:
+    fd = os.open(locked.path(), os.O_RDWR)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+    return True
