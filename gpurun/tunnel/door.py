@@ -15,6 +15,7 @@ import threading
 import time
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from gpurun.errors import UsageError
@@ -109,18 +110,25 @@ class Doors:
                             self._places.release()
                             await asyncio.sleep(RETRY)
                             continue
-                        passages.create_task(self._pass(door, client))
+                        except BaseException:  # the door was closed: the place is for the other doors
+                            self._places.release()
+                            raise
+                        # A callback, for a task that is cancelled before its first step runs no `finally`.
+                        passages.create_task(self._pass(door, client)).add_done_callback(partial(self._leave, client))
             finally:
                 self._ports.discard(listener.getsockname()[1])
 
     async def _pass(self, door: Door, client: socket.socket) -> None:
-        client.setblocking(False)
-        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        try:
-            with closing(client), closing(Passage(self, door, client)) as passage, suppress(OSError):
+        # A connection that fails, in whatever way, ends alone: an exception would close the door with all others.
+        with closing(client), suppress(Exception):
+            client.setblocking(False)
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with closing(Passage(self, door, client)) as passage:
                 await self._go(passage, client)
-        finally:
-            self._places.release()
+
+    def _leave(self, client: socket.socket, _: asyncio.Task[None]) -> None:
+        client.close()
+        self._places.release()
 
     async def _go(self, passage: Passage, client: socket.socket) -> None:
         try:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -326,6 +327,45 @@ def test_whoever_comes_when_all_places_are_taken_waits_for_one(monkeypatch: pyte
         first.close()
         third.settimeout(20)
         assert third.recv(7) == b"\0hello\n"
+
+
+def test_doors_closed_while_they_wait_give_their_places_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_room", lambda: 3)
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder, ExitStack() as stack:
+        place = Place(Path(folder), stack)
+        place.serve(echo)
+        for number in range(5):  # more than there are places
+            with socket.create_connection(("127.0.0.1", place.open(f"port {number}", 23500))) as client:
+                client.sendall(b"\0hello\n")
+                client.settimeout(20)
+                assert client.recv(7) == b"\0hello\n"  # so the door waits for who comes next
+            place.doors.close_one(f"port {number}")
+        for client in [place.client() for _ in range(3)]:
+            client.sendall(b"\0hello\n")
+            assert client.recv(7) == b"\0hello\n"
+
+
+def test_connections_cut_before_their_first_step_give_their_places_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_room", lambda: 2)
+    create_task = asyncio.TaskGroup.create_task
+    cut: list[asyncio.Task[None]] = []
+
+    def create(group: asyncio.TaskGroup, *args: Any, **options: Any) -> asyncio.Task[None]:
+        task = create_task(group, *args, **options)
+        if len(cut) < 3:
+            task.cancel()
+            cut.append(task)
+        return task
+
+    monkeypatch.setattr(asyncio.TaskGroup, "create_task", create)
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder, ExitStack() as stack:
+        place = Place(Path(folder), stack)
+        place.serve(echo)
+        for _ in range(3):
+            assert place.client().recv(1) == b""
+        client = place.client()
+        client.sendall(b"\0hello\n")
+        assert client.recv(7) == b"\0hello\n"
 
 
 def test_an_end_that_comes_with_a_word_of_the_client_is_an_end(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
