@@ -166,15 +166,13 @@ def _folder(entry: RunEntry, to: Path | None, several: bool) -> Path:
 
 def _put_aside(entry: RunEntry, folder: Path) -> None:
     """What was fetched before the run went on on another host makes room: the files of both have the same names."""
-    from gpurun.fetch.destination import came_from
+    from gpurun.fetch.destination import put_aside
 
-    former = came_from(folder, entry.id)
-    if former is None or entry.host_id in (None, former.id):
+    if entry.host_id is None:
         return
-    aside = one_checkpoint.left_on(folder, former.name)
-    if not aside.exists():
-        folder.rename(aside)
-        output.note(f"what had come from {former.name} is in {aside} now")
+    moved = put_aside(folder, entry.id, entry.host_id, lambda host: one_checkpoint.left_on(folder, host.name))
+    if moved is not None:
+        output.note(f"what had come from {moved[0].name} is in {moved[1]} now")
 
 
 def _one(entry: RunEntry, to: Path, only: Sequence[str], watch: bool, yes: bool) -> Fetched:

@@ -46,20 +46,24 @@ def fetch_checkpoint(wire: Wire, run: str, which: str, to: Path, *, report: Repo
     `fetch_run` raises.
     """
     with opened(to, run) as destination:
-        for attempt in range(TRIES):
-            if attempt:
-                report.say("it was written anew meanwhile; trying again")
-                report.sleep(PAUSE)
-            answer = _ask(wire, run, which, report)
-            destination.comes_from(wire.host, answer["run"])
-            entry = dict(answer["checkpoint"])
-            item = _item(entry, wire.host)
-            if destination.is_current(item) and destination.state[item.to]["sha256"] == entry["sha256"]:
-                return Came(run, destination.root / destination.state[item.to]["at"], entry, unchanged=True)
-            came, said = _pull(wire, destination, item, str(entry["folder"]), report)
-            if came is not None and came.sha256 == entry["sha256"]:
-                return Came(run, _place(destination, item, came), entry, unchanged=False)
-            destination.discard(item.path)
+        return _bring(wire, run, which, destination, report)
+
+
+def _bring(wire: Wire, run: str, which: str, destination: Destination, report: Report) -> Came:
+    for attempt in range(TRIES):
+        if attempt:
+            report.say("it was written anew meanwhile; trying again")
+            report.sleep(PAUSE)
+        answer = _ask(wire, run, which, report)
+        destination.comes_from(wire.host, answer["run"])
+        entry = dict(answer["checkpoint"])
+        item = _item(entry, wire.host)
+        if destination.is_current(item) and destination.state[item.to]["sha256"] == entry["sha256"]:
+            return Came(run, destination.root / destination.state[item.to]["at"], entry, unchanged=True)
+        came, said = _pull(wire, destination, item, str(entry["folder"]), report)
+        if came is not None and came.sha256 == entry["sha256"]:
+            return Came(run, _place(destination, item, came), entry, unchanged=False)
+        destination.discard(item.path)
     raise _another(run, entry, said)
 
 
@@ -71,11 +75,11 @@ def fetch_checkpoint_as(wire: Wire, run: str, which: str, file: Path, *, replace
     if file.exists() and not replace:
         raise UsageError(f"{file} is there already and is another file", "-y replaces it; or name another one with -o")
     # What breaks off is kept there, for the next time.
-    beside = file.parent / f".{file.name}.gpurun"
-    came = fetch_checkpoint(wire, run, which, beside, report=report)
-    came.file.replace(file)
-    sync_folder(str(file.parent))
-    shutil.rmtree(beside, ignore_errors=True)
+    with opened(file.parent / f".{file.name}.gpurun", run) as beside:
+        came = _bring(wire, run, which, beside, report)
+        came.file.replace(file)
+        sync_folder(str(file.parent))
+        shutil.rmtree(beside.root, ignore_errors=True)  # under its lock: a second gpurun may wait to bring the same
     return Came(run, file, came.entry, unchanged=False)
 
 

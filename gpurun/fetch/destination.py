@@ -16,16 +16,17 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from gpurun.agent.files import write_atomically
 from gpurun.errors import GpurunError
 from gpurun.fetch.plan import PRIVATE, Item
 
+BUSY = "busy"  # the code of an error: another gpurun fetches into the folder
 CUT = ".cut"  # behind the name of a file whose end was never written
 PARTIAL = ".gpurun-partial"  # rsync's folder for what broke off, beside each file (gpurun.rsync.pull_argv)
 _TEMPORARY = re.compile(rb"\.(.+)\.[A-Za-z0-9]{6}")  # rsync's name for a file on its way
@@ -251,28 +252,66 @@ def opened(root: Path, run: str) -> Iterator[Destination]:
         raise GpurunError(f"{root} is a link that leads nowhere", "name another folder with -o")
     root = made.root = root.resolve()
     was_there = root.exists()
-    made.staging.mkdir(parents=True, exist_ok=True)
-    with (made.private / "fetch.lock").open("ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise GpurunError(
-                "another gpurun fetches into this folder",
-                "wait for it, or name another folder with -o",
-                where=str(root),
-            ) from None
+    lock = None
+    while lock is None:  # else the folder was moved away or removed in this moment
+        made.staging.mkdir(parents=True, exist_ok=True)
+        lock = _lock(made.private)
+    with lock:
         made.host, made.state = _read_state(root, run)
         _recover(made.staging)
         yield made
-    if not was_there and not made.state and not any(made.staging.glob("*")):
-        shutil.rmtree(made.private)  # nothing came
-        with suppress(OSError):
-            root.rmdir()
+        if not was_there and not made.state and not any(made.staging.glob("*")):
+            shutil.rmtree(made.private)  # nothing came
+            with suppress(OSError):
+                root.rmdir()
 
 
-def came_from(root: Path, run: str) -> Host | None:
-    """The host whose files of this run lie in the folder; None when there are none, or nobody said."""
-    return _read_state(root, run)[0]
+def _lock(private: Path) -> IO[bytes] | None:
+    """Lock the folder until the returned file is closed; None when it is not there. Raises GpurunError when another has it.
+
+    A lock goes where its folder is moved, so it holds only as long as its file is the one at its place.
+    """
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context((private / "fetch.lock").open("ab"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise GpurunError(
+                    "another gpurun fetches into this folder",
+                    "wait for it, or name another folder with -o",
+                    where=str(private.parent),
+                    code=BUSY,
+                ) from None
+            if not os.path.samestat((private / "fetch.lock").stat(), os.fstat(file.fileno())):
+                return None
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        stack.pop_all()
+        return file
+
+
+def put_aside(root: Path, run: str, host_id: str, aside: Callable[[Host], Path]) -> tuple[Host, Path] | None:
+    """Move the folder away when it holds what came of the run from another host than that of `host_id`.
+
+    Returns that host, and the path that `aside` chose for the folder; None when nothing was moved: there is nothing, the
+    path is taken, or another gpurun fetches into the folder, whose files stay where it has them. Raises OSError.
+    """
+    former = _read_state(root, run)[0]
+    if former is None or former.id == host_id:
+        return None
+    try:
+        lock = _lock(root / PRIVATE)
+    except GpurunError:
+        return None
+    if lock is None:
+        return None
+    with lock:
+        former = _read_state(root, run)[0]
+        if former is None or former.id == host_id or aside(former).exists():
+            return None
+        root.rename(aside(former))
+        return former, aside(former)
 
 
 def _read_state(root: Path, run: str) -> tuple[Host | None, dict[str, dict[str, Any]]]:

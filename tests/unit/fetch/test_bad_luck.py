@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -65,6 +68,46 @@ def test_two_fetches_into_one_folder_do_not_mix(run: FetchedRun) -> None:
     run.job.end()
     with destination.opened(run.to, run.id), pytest.raises(GpurunError, match="another gpurun"):
         run.fetch()
+
+
+def test_put_aside_while_a_fetch_runs_moves_nothing(tmp_path: Path) -> None:
+    """In a second terminal, once the run went on on another host."""
+    folder, aside = tmp_path / "fetched", tmp_path / "aside"
+
+    def move() -> object:
+        return destination.put_aside(folder, "train-aaaa", "hb", lambda host: aside)
+
+    with destination.opened(folder, "train-aaaa") as fetching:
+        fetching.comes_from("a", {"host_id": "ha"})
+        (fetching.staging / "w.ckpt").write_bytes(b"on its way")
+        fetching.save()
+        assert move() is None
+        assert (fetching.staging / "w.ckpt").read_bytes() == b"on its way"
+        with pytest.raises(GpurunError, match="another gpurun"), destination.opened(folder, "train-aaaa"):
+            raise AssertionError("two fetches in one folder")
+    assert move() == (destination.Host("a", "ha"), aside)
+    assert not folder.exists()
+
+
+def test_opened_while_the_folder_is_moved_away_locks_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock goes with the folder: it must not be taken for that of the one that is made in its place."""
+    folder, aside = tmp_path / "fetched", tmp_path / "aside"
+    flock = fcntl.flock
+
+    def move_first(file: IO[bytes], operation: int) -> None:
+        if not aside.exists():
+            folder.rename(aside)
+        flock(file, operation)
+
+    monkeypatch.setattr("gpurun.fetch.destination.fcntl.flock", move_first)
+    with destination.opened(folder, "train-aaaa"):
+        monkeypatch.undo()
+        with pytest.raises(GpurunError, match="another gpurun"), destination.opened(folder, "train-aaaa"):
+            raise AssertionError("two fetches in one folder")
+        with destination.opened(aside, "train-aaaa"):
+            pass
 
 
 def test_a_host_that_hangs_up_in_the_middle_is_asked_again(run: FetchedRun, slow: FaultProxy) -> None:

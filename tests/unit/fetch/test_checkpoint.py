@@ -11,6 +11,7 @@ from gpurun import mirror, rsync
 from gpurun.agent.verbs import checkpoint as verb
 from gpurun.errors import GpurunError, HostError, UsageError
 from gpurun.fetch.checkpoint import _item, fetch_checkpoint, fetch_checkpoint_as
+from gpurun.fetch.destination import opened
 from gpurun.fetch.report import Report
 from gpurun.transfer import keep_on
 from tests.unit.agent.test_checkpoints import note, save
@@ -170,6 +171,24 @@ def test_to_a_path_of_ones_own(run: FetchedRun, tmp_path: Path) -> None:
     ask(replace=True)
     assert mine.read_bytes() == NEW
     assert not [path for path in tmp_path.iterdir() if "gpurun" in path.name]
+
+
+def test_to_a_path_of_ones_own_is_tidied_up_before_another_gpurun_may_begin(
+    run: FetchedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(run.job, "checkpoints/a.ckpt", GOOD, step=10)
+    beside = tmp_path / ".mine.ckpt.gpurun"
+    refused = []
+
+    def begin_another(folder: str) -> None:
+        if folder == str(tmp_path):  # the checkpoint has its place, and what is beside it is still there
+            with pytest.raises(GpurunError, match="another gpurun") as caught, opened(beside, run.id):
+                raise AssertionError("two in one folder, which the first one removes")
+            refused.append(caught.value)
+
+    monkeypatch.setattr("gpurun.fetch.checkpoint.sync_folder", begin_another)
+    fetch_checkpoint_as(run.wire, run.id, "last", tmp_path / "mine.ckpt", replace=False, report=Report())
+    assert (len(refused), beside.exists()) == (1, False)
 
 
 @pytest.mark.parametrize(
