@@ -227,7 +227,7 @@ def gather_earlier(run: RunPaths, job: Mapping[str, Any]) -> None:
     """
     from . import outside  # it knows of runs that are tended, and so of supervisors
 
-    skipped = [one for one in outside.gather(run, dict(job)) if one["lost"]]
+    skipped = [one for one in outside.gather_whole(run, dict(job)) if one["lost"]]
     if skipped:
         what = "what an earlier attempt wrote in its container could not be copied: %(path)s: %(why)s" % skipped[0]
         name = words.CONTAINER_PREFIX + run.id

@@ -1,5 +1,6 @@
 """Files that are never seen half-written."""
 
+import ctypes
 import errno
 import json
 import os
@@ -38,6 +39,18 @@ def sync_folder(folder: str) -> None:
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_disk(folder: str) -> None:
+    """Make everything that was written to the disk of `folder` last over a power cut: one call, however many files."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if ctypes.CDLL(None, use_errno=True).syncfs(fd) != 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), folder)
+    except AttributeError:  # a C library without it
+        os.sync()
     finally:
         os.close(fd)
 

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from typing import Any, Dict, Mapping, Optional
 
@@ -75,6 +76,20 @@ def start(run: RunPaths, job: Job, name: str, checkpoint: Optional[Dict[str, Any
         journal.record(run, "note", message="%s was not run: %s" % (name, answer.complaint or "no answer"))
 
 
+def running(run: RunPaths) -> bool:
+    """Return whether a hook of this run works, or waits for its turn: the run's files are not final until it is done."""
+    path = locks.hooks_running(run.id)
+    if not os.path.exists(path):
+        return False
+    for _ in range(3):  # somebody else may ask at the same moment
+        held = locks.acquire(path)
+        if held is not None:
+            held.release()
+            return False
+        time.sleep(0.05)
+    return True
+
+
 def facts(run: RunPaths, job: Job, checkpoint: Optional[Dict[str, Any]]) -> Facts:
     """What a hook finds in its environment; what is not known is an empty text. Paths are the host's."""
     state = journal.fold(run)
@@ -102,6 +117,9 @@ def facts(run: RunPaths, job: Job, checkpoint: Optional[Dict[str, Any]]) -> Fact
 def main() -> None:
     """The process of one hook: its order is on stdin. Goes on by itself once it has that."""
     order = json.loads(sys.stdin.buffer.read())
+    # Before whoever started this goes on: from here on a hook counts as running.
+    running = locks.acquire(locks.hooks_running(os.path.basename(order["run"])), wait=True, share=True)
+    assert running is not None
     if os.fork():
         os._exit(0)
     run = RunPaths(order["run"])

@@ -115,6 +115,16 @@ def hook_lock(run_id: str) -> str:
     return os.path.join(folder(), "hook-" + run_id)
 
 
+def hooks_running(run_id: str) -> str:
+    """Shared by every process that runs a hook of this run, or waits for its turn."""
+    return os.path.join(folder(), "hook-" + run_id + ".running")
+
+
+def gather_lock(run_id: str) -> str:
+    """Held by whoever copies what the run's container alone holds."""
+    return os.path.join(folder(), "gather-" + run_id)
+
+
 @contextmanager
 def host_lock(name: str, meanwhile: Optional[Callable[[], None]] = None) -> Iterator[None]:
     """Only one process of this user does `name` at a time; the others wait, and call `meanwhile`, which may raise."""

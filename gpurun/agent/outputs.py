@@ -6,12 +6,14 @@ Names are bytes here and `str` with surrogate escapes on the wire, whatever the 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import stat
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Set, Tuple
 
 from . import vocabulary as words
 
@@ -219,6 +221,18 @@ def free_names(workspace: str, wanted: Tuple[str, ...]) -> Dict[str, str]:
             free += "_"
         chosen[name] = free
     return chosen
+
+
+def digest(files: Iterable[Dict[str, Any]]) -> str:
+    """Return a text that changes when one of these `file_entry`s or links is added, removed, or written to."""
+    lines = (
+        json.dumps([file[key] for key in ("as", "path", "link", "size", "mtime_ns", "ctime_ns", "inode")])
+        for file in files
+    )
+    running = hashlib.sha256()
+    for line in sorted(lines):
+        running.update(line.encode() + b"\n")
+    return running.hexdigest()[:32]
 
 
 def file_entry(path: bytes, destination: bytes, entry: os.stat_result, turn: int, growing: bool) -> Dict[str, Any]:

@@ -1,6 +1,8 @@
 """What a job wrote in its container, but outside its workspace and mounts: copied to the run's `outside/`.
 
-The container is kept until that was fetched. Paths and contents come from the job and are trusted in nothing:
+The supervisor does so once the job has ended, and removes the container when all of it is in `outside/` and on the disk;
+a container that could not be copied whole is kept, and the next fetch tries again. `gathered.json` says up to which attempt
+no container holds anything that is not in `outside/` too. Paths and contents come from the job and are trusted in nothing:
 only regular files are taken, and each lands below `outside/`.
 """
 
@@ -11,20 +13,22 @@ import os
 import posixpath
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 import time
+import traceback
 from dataclasses import dataclass
 from typing import IO, Any, Dict, List, Optional
 
-from . import changes, journal, programs, wholeness
+from . import attempts, changes, journal, locks, programs, wholeness
 from . import vocabulary as words
 from .engine import Engine
 from .errors import AgentError
-from .files import read_json
+from .files import read_json, sync_disk, write_json
 from .outputs import from_wire, to_wire
 from .paths import RunPaths
-from .runtimes.docker import Docker
+from .runtimes.docker import Docker, attempt_of
 from .tend import is_of_this_host
 
 Skipped = Dict[str, Any]
@@ -32,15 +36,35 @@ Skipped = Dict[str, Any]
 _LITTLE = 512 << 20  # bytes that are left free on a host's disk
 _DIFF_SECONDS = 300.0  # some storage drivers compare the whole image file by file
 _BLOCK = 1 << 20
+_PATIENCE = 20.0  # seconds for another process that copies out of the same container
+
+BUSY = "gathering"  # the code of an error
 
 
 def may_hold_more(run: RunPaths, job: Dict[str, Any]) -> bool:
-    """Whether there is, or was, a container whose files `collect` should look at. Asks nobody."""
-    return (
-        _engine(job) is not None
-        and journal.fold(run).started is not None
-        and not (read_json(run.fetched) or {}).get("t")  # then it was let go, with all that it held in `outside/`
-    )
+    """Whether there is, or was, a container, of any attempt, whose files `collect` should look at. Asks nobody."""
+    ran = _last_that_ran(run)
+    return _engine(job) is not None and ran is not None and ran > _gathered(run)
+
+
+def _last_that_ran(run: RunPaths) -> Optional[int]:
+    """Return the number of the last attempt whose job was started on this host, or None."""
+    number, ran = 1, None
+    for event in journal.read(run):
+        if event["event"] == "attempt":
+            number = int(event["number"])
+        elif event["event"] == words.RUNNING:
+            ran = number
+    return ran
+
+
+def _gathered(run: RunPaths) -> int:
+    return int((read_json(run.gathered) or {}).get("attempt") or 0)
+
+
+def remarks(run: RunPaths) -> List[Skipped]:
+    """Return what was skipped when the container was gathered, and is no loss; a fetch shows it."""
+    return list((read_json(run.gathered) or {}).get("skipped") or [])
 
 
 def collect(run: RunPaths, job: Dict[str, Any], live: bool) -> List[Skipped]:
@@ -51,20 +75,88 @@ def collect(run: RunPaths, job: Dict[str, Any], live: bool) -> List[Skipped]:
     if not is_of_this_host(run):
         return [_skip(b"", "the container is on another machine, %s" % job["host"].get("hostname"))]
     try:
-        return gather(run, job, live)
+        return gather(run, job, live) if live else gather_whole(run, job, ended=True)
     except AgentError as error:
         return [_skip(b"", "the engine did not tell what was written outside the workspace: %s" % error)]
 
 
-def gather(run: RunPaths, job: Dict[str, Any], live: bool = False) -> List[Skipped]:
+def gather_at_end(run: RunPaths, run_lock: locks.Held) -> None:
+    """Copy what the container of a job that has ended alone holds, and let the container go.
+
+    A person, or another program, may remove exited containers at any time, so that this does not wait for a fetch. Takes the
+    supervisor's lock of the run and releases it: a copy may take long, and holds up no next attempt before that needs the
+    container's name.
+    """
+    job = attempts.job_of(run) or {}
+    if not (os.path.exists(run.exit) and may_hold_more(run, job) and is_of_this_host(run)):
+        return
+    held = locks.acquire(locks.gather_lock(run.id))  # before the run's lock goes: `rm` must not slip in between
+    if held is None:
+        return  # a fetch does it
+    try:
+        run_lock.release()
+        skipped = _gather_alone(run, job, _last_that_ran(run), ended=True)
+        if any(one["lost"] for one in skipped):
+            print("not gathered: %s" % skipped, file=sys.stderr)
+        else:
+            forget(run, job)
+    except (AgentError, OSError):
+        traceback.print_exc()  # the container stays, and the next fetch tries again
+    finally:
+        held.release()
+
+
+def gather_whole(run: RunPaths, job: Dict[str, Any], *, ended: bool = False) -> List[Skipped]:
+    """Copy what the container of an ended attempt alone holds; when nothing is lost, note that it holds nothing more.
+
+    Returns what was skipped. When that has no `lost`, everything is on the disk, and the container may go. Raises AgentError
+    when the engine does not answer, `BUSY` when another process is copying, and, with `ended`, for a container that runs.
+    """
+    held = hold(run)
+    try:
+        return _gather_alone(run, job, _last_that_ran(run), ended=ended)
+    finally:
+        held.release()
+
+
+def hold(run: RunPaths) -> locks.Held:
+    """Keep everybody else from copying out of the run's container. Raises AgentError `BUSY`."""
+    until = time.monotonic() + _PATIENCE
+    while True:
+        held = locks.acquire(locks.gather_lock(run.id))
+        if held is not None:
+            return held
+        if time.monotonic() > until:
+            what = "what the job of %s wrote outside its workspace is still being copied" % run.id
+            raise AgentError(BUSY, what, "try again in a minute")
+        time.sleep(0.1)
+
+
+def _gather_alone(run: RunPaths, job: Dict[str, Any], ran: Optional[int], *, ended: bool) -> List[Skipped]:
+    skipped = gather(run, job, ended=ended)
+    if ran is not None and not any(one["lost"] for one in skipped):
+        if os.path.isdir(run.outside):
+            sync_disk(run.outside)  # before the original may go
+        if ran > _gathered(run):
+            write_json(run.gathered, {"attempt": ran, "t": time.time(), "skipped": skipped})
+    return skipped
+
+
+def gather(run: RunPaths, job: Dict[str, Any], live: bool = False, *, ended: bool = False) -> List[Skipped]:
     """What `collect` does, also for the container of an earlier attempt. Raises AgentError when the engine does not answer."""
     engine = _engine(job)
     if engine is None:
         return []
     name = words.CONTAINER_PREFIX + run.id
-    if Docker(engine.argv).find(run, job) is None:
+    found = Docker(engine.argv).find(run, job)
+    if found is not None and not live and attempt_of(found) <= _gathered(run):
+        return []
+    if found is not None and ended and (found.get("State") or {}).get("Running"):
+        raise AgentError("runs", "the container %s still runs, though its run has ended" % name, "docker stop " + name)
+    if found is None:
         gone = "the container is gone, and with it what was written outside the workspace"
         return [_skip(b"", gone, lost=False)]
+    name = str(found["Id"])  # a name can be changed by others
     diff = changes.parse_diff(engine.ask("diff", name, timeout=_DIFF_SECONDS).out)
     mounts = [str(mount["target"]) for mount in job.get("mounts") or []]
     copy = _Copy(engine, name, run, mounts, live, [])
@@ -74,7 +166,7 @@ def gather(run: RunPaths, job: Dict[str, Any], live: bool = False) -> List[Skipp
 
 
 def forget(run: RunPaths, job: Dict[str, Any]) -> None:
-    """Let the container go: all that it held is fetched. One that cannot be removed now goes with the run."""
+    """Let the container go: all that it held is in `outside/`. One that cannot be removed now goes with the run."""
     engine = _engine(job)
     if engine is not None:
         with contextlib.suppress(AgentError, OSError):

@@ -162,6 +162,11 @@ class RunPaths:
         return self._in("outside")
 
     @property
+    def gathered(self) -> str:
+        """The last attempt whose container holds nothing that is not in `outside` too."""
+        return self._in("gathered.json")
+
+    @property
     def carried(self) -> str:
         return self._in("carried")
 

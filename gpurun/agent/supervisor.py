@@ -86,6 +86,9 @@ def _live(run: RunPaths, tell: int) -> None:
     while True:
         try:
             supervise(run)
+            from . import outside  # it knows of runs that are reconciled, and so of this module
+
+            outside.gather_at_end(run, lock)
             return
         except Exception as error:  # noqa: BLE001
             traceback.print_exc()

@@ -106,8 +106,12 @@ def tend_run(host: HostPaths, run: RunPaths) -> None:
             raise
     finally:
         held.release()
-    if action == SUPERVISE:
-        supervisor.launch(run)
+    if action == SUPERVISE or (action in (RECORD_EXIT, LOST_REBOOT) and _has_container(run)):
+        supervisor.launch(run)  # of a run that has ended it gathers what the container alone holds
+
+
+def _has_container(run: RunPaths) -> bool:
+    return bool((read_json(run.job) or {}).get("host", {}).get("runtime") == "docker")
 
 
 def is_of_this_host(run: RunPaths) -> bool:

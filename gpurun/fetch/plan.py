@@ -19,7 +19,7 @@ GROUP_BYTES = 500_000_000  # what is placed at once; also bounds one question fo
 SMALL_GROUP_BYTES = 16_000_000  # not worth a transfer of its own
 GROUP_FILES = 20_000
 
-_RECORDS = frozenset(["job.json", "events.jsonl", "exit.json", "prepare.log", "environment.json"])
+_RECORDS = frozenset(["job.json", "events.jsonl", "exit.json", "prepare.log", "environment.json", "hooks.log"])
 _FOLDERS = frozenset(["workspace", "out", "outside", "attempts"])
 
 

@@ -1,18 +1,20 @@
-"""The laptop has what the run wrote as its Nth attempt: `{run, what: "all"|"some", attempt}` -> `{counts}`.
+"""The laptop has what the run wrote as its Nth attempt: `{run, what: "all"|"some", attempt, stamp}` -> `{counts}`.
 
-Written beside the run, for `rm` and `prune`. Only "all" of a run that had ended, and that has not gone on since, counts as
-fetched (`t`); its container, kept until now for what it wrote outside the workspace, goes.
+`stamp` is that of the listing that was fetched. It is written beside the run, so that other laptops can say "fetched elsewhere".
+Only "all" of a run that had ended, and that has not gone on since, counts as fetched (`t`). A container that holds nothing
+more, and could not be removed at the run's end, goes.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from typing import Any, Dict
 
 from .. import attempts, journal, locks, records
 from ..files import read_json, write_json
-from ..outside import forget
+from ..outside import forget, may_hold_more
 from ..paths import HostPaths
 
 
@@ -22,15 +24,18 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     if journal.fold(run).attempt != request["attempt"]:
         return {"counts": False}
     whole = ended and request["what"] == "all"
-    if (read_json(run.fetched) or {}).get("t"):  # some of it fetched again takes nothing away
-        return {"counts": whole}
-    now = time.time()
-    write_json(run.fetched, {"t": now if whole else None, "at": now, "what": request["what"]})
+    known = read_json(run.fetched) or {}
+    if whole or not known.get("t"):  # some of it fetched again takes nothing away
+        now = time.time()
+        stamp = request.get("stamp") if whole else None
+        with suppress(OSError):  # a full disk here does not undo what is on the laptop
+            write_json(run.fetched, {"t": now if whole else None, "at": now, "what": request["what"], "stamp": stamp})
+    job = attempts.job_of(run) or {}
     held = locks.acquire(locks.run_lock(run.id)) if whole else None
     if held is not None:  # else its next attempt begins, whose container has the same name
         try:
-            if os.path.exists(run.exit):
-                forget(run, attempts.job_of(run) or {})
+            if os.path.exists(run.exit) and not may_hold_more(run, job):
+                forget(run, job)
         finally:
             held.release()
     return {"counts": whole}

@@ -20,7 +20,7 @@ from ..paths import HostPaths
 
 _BLOCK = 1 << 20
 _FETCHED_FROM = (b"workspace", b"out", b"outside", b"attempts")
-_RECORDS = (b"job.json", b"events.jsonl", b"exit.json", b"prepare.log", b"environment.json")
+_RECORDS = (b"job.json", b"events.jsonl", b"exit.json", b"prepare.log", b"environment.json", b"hooks.log")
 
 
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:

@@ -113,7 +113,7 @@ def _remove_locks() -> None:
         path = os.path.join(folder, name)
         if name.startswith(sockets.PREFIX):  # of a run that is gone
             _remove(path, [])
-        elif name.startswith(("run-", "job-", "hook-", "host-")) and locks.is_free(path):
+        elif name.startswith(("run-", "job-", "hook-", "host-", "gather-")) and locks.is_free(path):
             os.unlink(path)
     if not os.listdir(folder):
         os.rmdir(folder)

@@ -1,10 +1,11 @@
 """What a run wrote, to be fetched: `{run, caches: bool, outside: bool}`.
 
--> `{run, record, ledgers, root, live, now, files, skipped, caches, bytes, container}`. `root` is the run's directory. A file is `{path,
+-> `{run, record, ledgers, root, live, now, files, skipped, caches, bytes, container, stamp}`. `root` is the run's directory. A file is `{path,
 as, size, mtime_ns, ctime_ns, inode, link, rank, grows, writing}`: `path` is relative to `root`, `as` to the folder that
 it is fetched into, `link` the relative target of a symbolic link (then there is no `path` to read), `rank` its turn (0
 first), `grows` true for what its writer only appends to, `writing` why it is not whole now, as far as a glance tells.
-`skipped` is `[{path, why, lost}]`, `lost` where the fetch is not whole without it.
+`skipped` is `[{path, why, lost}]`, `lost` where the fetch is not whole without it. `stamp` changes with what the run wrote, as
+far as this answer lists it (see holdings.py); null while the run, or a hook of it, may write on. A hook that runs counts as live.
 
 What lies outside the workspace takes long to find: `container` says that it is worth a question of its own, with
 `outside` true, which answers with those files alone. The folder that all is fetched into has the job's files where the
@@ -18,9 +19,9 @@ import stat
 import time
 from typing import Any, Dict, List, Tuple
 
-from .. import attempts, journal, mirrored, outputs, records, services, tend, wholeness
+from .. import attempts, holdings, journal, mirrored, outputs, records, services, tend, wholeness
 from .. import vocabulary as words
-from ..outside import collect, may_hold_more
+from ..outside import collect, may_hold_more, remarks
 from ..paths import HostPaths, RunPaths
 
 File = Dict[str, Any]
@@ -29,23 +30,26 @@ File = Dict[str, Any]
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     run = records.find(host, str(request.get("run")))
     tend.tend_run(host, run)
-    live = not os.path.exists(run.exit)
-    now = time.time()
     job = attempts.job_of(run) or {}
-    names = outputs.free_names(run.workspace, ("_gpurun", "outside"))
-    found = outputs.Found()
+    live = not holdings.is_final(run, job)
+    now = time.time()
     container = may_hold_more(run, job)
     if request.get("outside"):
-        found.skipped = collect(run, job, live)
-        files = _outside(run, names["outside"])
+        found = outputs.Found()
+        found.skipped = collect(run, job, not os.path.exists(run.exit))
+        files = outside_files(run)
+        stamp = holdings.part(files)
     else:
-        found = outputs.find_outputs(run.workspace, run.snapshot, with_caches=bool(request.get("caches")))
-        files = [*_record(run, names["_gpurun"]), *_workspace(found)]
+        found, files = workspace_files(run, with_caches=bool(request.get("caches")))
+        stamp = holdings.part(files)
         later = None if os.path.isdir(run.workspace) else services.went_on_in(run)
         if later is not None:
             found.skipped.append({"path": ".", "why": "its files went on in %s: fetch that" % later, "lost": False})
         if not container:
-            files += _outside(run, names["outside"])
+            found.skipped += remarks(run)
+            beside = outside_files(run)
+            files += beside
+            stamp = holdings.join(stamp, holdings.part(beside))
     if live:
         _mark_writing(run, files, now)
     files.sort(key=lambda file: (file["rank"], file["size"], file["as"]))
@@ -61,7 +65,20 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
         "caches": found.caches,
         "bytes": sum(file["size"] for file in files),
         "container": container,
+        "stamp": None if live or request.get("caches") else stamp,
     }
+
+
+def workspace_files(run: RunPaths, *, with_caches: bool = False) -> Tuple[outputs.Found, List[File]]:
+    """Walk the workspace; return what the walk met, and gpurun's record of the run with the files to fetch."""
+    names = outputs.free_names(run.workspace, ("_gpurun", "outside"))
+    found = outputs.find_outputs(run.workspace, run.snapshot, with_caches=with_caches)
+    return found, [*_record(run, names["_gpurun"]), *_workspace(found)]
+
+
+def outside_files(run: RunPaths) -> List[File]:
+    """Return the files that were copied out of the run's containers."""
+    return _outside(run, outputs.free_names(run.workspace, ("_gpurun", "outside"))["outside"])
 
 
 def _record(run: RunPaths, folder: str) -> List[File]:
@@ -83,7 +100,7 @@ def _record(run: RunPaths, folder: str) -> List[File]:
 def _record_paths(run: RunPaths) -> List[Tuple[bytes, bool]]:
     paths = [(os.path.basename(path).encode(), growing) for path, growing in (
         (run.job, False), (run.exit, False), (run.events, True), (run.prepare_log, True),
-        (run.environment, False),
+        (run.environment, False), (run.hooks_log, True),
     )]  # fmt: skip
     try:
         out = sorted(os.listdir(os.path.join(os.fsencode(run.root), b"out")))

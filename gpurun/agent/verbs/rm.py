@@ -1,34 +1,119 @@
-"""`rm`: remove ended runs, with their containers."""
+"""`rm`: remove ended runs, with their containers: `{runs, stamps: {id: stamp or null}}` -> `{removed, freed, left}`.
+
+`stamps` is what the laptop saw when it decided; a run that has changed since is refused. From the look to the removal the run's
+lock is held, so that no attempt begins in between. `left` names what could not be removed: `[{run, path, bytes, why}]`.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
-from typing import Any, Dict
+import sys
+import time
+from contextlib import ExitStack
+from typing import Any, Dict, List, Mapping, Optional
 
-from .. import attempts, endings, journal, records, runtimes, tend
+from .. import attempts, endings, holdings, hooks, journal, locks, outside, records, runtimes, tend
+from .. import vocabulary as words
 from ..errors import AgentError
 from ..paths import HostPaths, RunPaths
 
+PATIENCE = 20.0  # seconds for a supervisor whose run has ended to go
+GONE = ".gone-"
+
 
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
-    """Refuses all when one of them is live. One that is gone already is no error: removing is safe to repeat."""
-    runs = [host.run(run_id) for run_id in request["runs"] if os.path.isdir(host.run(run_id).root)]
-    runs = records.find_all(host, [run.id for run in runs])
-    for run in runs:
-        tend.tend_run(host, run)
-        if journal.fold(run).live:
-            raise AgentError("live", "the run %s is still live" % run.id, "gpurun stop " + run.id, exit_code=2)
-    freed = sum(endings.disk_use(run) for run in runs)
-    for run in runs:
-        _remove(host, run)
-    return {"removed": [run.id for run in runs], "freed": freed}
+    """Refuses all when one of them is live or has changed. One that is gone already is no error: removing is safe to repeat.
+
+    Raises AgentError: `live`, `changed_since`, `busy`, and when an engine does not answer.
+    """
+    ids = list(dict.fromkeys(str(run_id) for run_id in request["runs"]))
+    runs = records.find_all(host, [run_id for run_id in ids if os.path.isdir(host.run(run_id).root)])
+    stamps: Mapping[str, Optional[str]] = request.get("stamps") or {}
+    left: List[Dict[str, Any]] = []
+    freed = 0
+    with ExitStack() as stack:
+        for run in runs:
+            tend.tend_run(host, run)
+            _refuse_live(run)
+            stack.callback(_lock(run).release)
+            stack.callback(outside.hold(run).release)
+            _refuse_live(run)  # again: an attempt may have begun before the lock was ours
+            if run.id in stamps and holdings.stamp_of(run, attempts.job_of(run) or {}, locked=True) != stamps[run.id]:
+                raise _changed(run)
+        for run in runs:
+            freed += _remove(host, run, left)
+    left += _sweep(host, {one["run"] for one in left})
+    return {"removed": [run.id for run in runs], "freed": freed, "left": left}
 
 
-def _remove(host: HostPaths, run: RunPaths) -> None:
+def _refuse_live(run: RunPaths) -> None:
+    if journal.fold(run).live:
+        raise AgentError(
+            "live", "the run %s is still live" % run.id, "gpurun stop " + run.id, exit_code=words.EXIT_USAGE
+        )
+    if hooks.running(run):
+        what = "a hook of the run %s still runs" % run.id
+        raise AgentError("live", what, "try again when it is done", exit_code=words.EXIT_USAGE)
+
+
+def _changed(run: RunPaths) -> AgentError:
+    what = "the run %s has changed since it was looked at; nothing was removed" % run.id
+    return AgentError("changed_since", what, "gpurun fetch %s, then remove it again" % run.id)
+
+
+def _lock(run: RunPaths) -> locks.Held:
+    """Take the run's lock. The supervisor of a run that has just ended may hold it for a moment."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        held = locks.acquire(locks.run_lock(run.id))
+        if held is not None:
+            return held
+        if time.monotonic() > until:
+            raise AgentError("busy", "run %s has not quite ended" % run.id, "try again in a minute")
+        time.sleep(0.1)
+
+
+def _remove(host: HostPaths, run: RunPaths, left: List[Dict[str, Any]]) -> int:
+    """Remove one run; return the bytes that are free again, and add to `left` what stays."""
+    before = endings.disk_use(run)
     job = attempts.job_of(run)
     if job is not None and tend.is_of_this_host(run):
         runtimes.load(job["host"]["runtime"], job["host"]["engine"]).remove(run, job)
-    gone = os.path.join(host.runs, ".gone-" + run.id)
+    gone = os.path.join(host.runs, GONE + run.id)
+    while os.path.lexists(gone):  # an earlier run of that id, of which something could not be removed
+        gone += "_"
     os.rename(run.root, gone)  # in one step, so that no half of a run is ever listed
-    shutil.rmtree(gone, ignore_errors=True)
+    stays = _clear(gone, run.id)
+    left += stays
+    return before - sum(int(one["bytes"]) for one in stays)
+
+
+def _sweep(host: HostPaths, told: Any) -> List[Dict[str, Any]]:
+    """Try again what an earlier removal had to leave; return what still stays."""
+    left: List[Dict[str, Any]] = []
+    for name in sorted(os.listdir(host.runs)) if os.path.isdir(host.runs) else []:
+        run_id = name[len(GONE) :].rstrip("_")
+        if name.startswith(GONE) and run_id not in told:
+            left += _clear(os.path.join(host.runs, name), run_id)
+    return left
+
+
+def _clear(folder: str, run_id: str) -> List[Dict[str, Any]]:
+    """Remove a tree; return what could not be removed, in one entry."""
+    whys: List[str] = []
+
+    def note(_: Any, path: str, error: Any) -> None:
+        cause = error[1] if isinstance(error, tuple) else error
+        if not isinstance(cause, FileNotFoundError):  # another `rm` clears the same
+            whys.append("%s: %s" % (os.path.relpath(path, folder), os.strerror(getattr(cause, "errno", None) or 0)))
+
+    if sys.version_info >= (3, 12):
+        shutil.rmtree(folder, onexc=note)  # novm
+    else:
+        shutil.rmtree(folder, onerror=note)
+    if not os.path.isdir(folder):
+        return []
+    return [
+        {"run": run_id, "path": folder, "bytes": endings.disk_use(RunPaths(folder)), "why": whys[0] if whys else ""}
+    ]

@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
-from gpurun.agent import attempts, facts, journal, runtimes, supervisor
+from gpurun.agent import attempts, endings, facts, files, journal, locks, outside, runtimes, supervisor
+from gpurun.agent import vocabulary as words
 from gpurun.agent.errors import AgentError
 from gpurun.agent.outside import collect, forget
 from gpurun.agent.runtimes.wrapper import token_label
+from gpurun.agent.verbs import fetched, holds, outputs
 from tests.unit.agent.run_folder import LONG_AGO, RUN, RunFolder
 
 TOKEN = "t0"
@@ -31,7 +33,9 @@ if os.path.exists(os.path.join(here, "down")):
 if verb == "container":
     if not os.path.isdir(root):
         sys.exit("Error: No such container: " + last)
-    print('{"Id": "c0ffee", "Config": {"Labels": %s}}' % open(os.path.join(here, "labels")).read())
+    running = str(os.path.exists(os.path.join(here, "running"))).lower()
+    labels = open(os.path.join(here, "labels")).read()
+    print('{"Id": "c0ffee", "State": {"Running": %s}, "Config": {"Labels": %s}}' % (running, labels))
 elif verb == "ps":
     print("c0ffee")
 elif verb == "rm":
@@ -78,7 +82,9 @@ class Container:
 
 
 @pytest.fixture
-def container(tmp_path: Path) -> Container:
+def container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Container:
+    (tmp_path / "locks").mkdir()
+    monkeypatch.setenv("GPURUN_LOCKS", str(tmp_path / "locks"))
     return Container(tmp_path / "engine")
 
 
@@ -204,3 +210,102 @@ def test_a_container_that_is_not_of_this_run_is_left_alone(
 def test_without_an_engine_there_is_nothing_outside(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "bare")
     assert collect(run.paths, {"id": RUN, "host": {"runtime": "bare", "engine": None}}, False) == []
+
+
+def at_end(run: RunFolder) -> None:
+    """What the supervisor does once the run has ended."""
+    held = locks.acquire(locks.run_lock(RUN))
+    assert held is not None
+    outside.gather_at_end(run.paths, held)
+    held.release()
+
+
+def listed(run: RunFolder, **more: Any) -> dict[str, Any]:
+    return outputs.answer({"run": RUN, **more}, run.host)
+
+
+def test_container_of_an_ended_run_is_gathered_at_the_end_and_flushed_before_it_goes(
+    run: RunFolder, container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody's `docker container prune` behind the end takes nothing that is nowhere else."""
+    container.wrote(b"/results/best.ckpt", b"weights")
+    flushed: list[bool] = []
+
+    def flush(folder: str) -> None:
+        flushed.append(container.is_there)
+        files.sync_disk(folder)
+
+    monkeypatch.setattr(outside, "sync_disk", flush)
+    run.end()
+    at_end(run)
+    assert flushed == [True]
+    assert not container.is_there
+    answer = listed(run)
+    assert answer["container"] is False, "the first fetch has no need to ask the engine"
+    assert "outside/results/best.ckpt" in [file["as"] for file in answer["files"]]
+    assert answer["stamp"] == holds.answer({"runs": [RUN]}, run.host)["held"][RUN]["stamp"] is not None
+
+
+def test_container_that_could_not_be_copied_at_the_end_is_kept_and_fetched_later(
+    run: RunFolder, container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    container.wrote(b"/results/best.ckpt", b"weights")
+    run.end()
+    with monkeypatch.context() as patch:
+        patch.setattr(outside, "_LITTLE", 1 << 60)
+        at_end(run)
+    assert container.is_there
+    told = holds.answer({"runs": [RUN]}, run.host)["held"][RUN]
+    assert (told["container"], told["stamp"]) == (True, None)
+    assert listed(run)["container"] is True
+    later = listed(run, outside=True)
+    assert [file["as"] for file in later["files"]] == ["outside/results/best.ckpt"]
+    whole = listed(run)["stamp"]
+    assert whole.endswith("." + later["stamp"])
+    fetched.answer({"run": RUN, "what": "all", "attempt": 1, "stamp": whole}, run.host)
+    assert not container.is_there
+    assert holds.answer({"runs": [RUN]}, run.host)["held"][RUN]["elsewhere"] is not None
+
+
+def test_container_of_an_earlier_attempt_is_kept_until_it_is_copied_though_the_last_one_never_started(
+    run: RunFolder, container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    container.wrote(b"/scratch/model.ckpt", b"30 hours of training")
+    run.end()
+    journal.record(run.paths, "attempt", number=2, why="resume", checkpoint=None, ticket=None, gpus=None)
+    os.unlink(run.paths.exit)
+    job = attempts.job_of(run.paths) or {}
+    with monkeypatch.context() as patch:
+        patch.setattr(outside, "_LITTLE", 1 << 60)
+        supervisor._clear_away(run.paths, {**job, "user": None}, runtimes.load("docker", container.argv))
+    endings.end(run.paths, words.STOPPED, "stop", message="stopped before the job was started")
+    assert container.is_there
+    assert listed(run)["container"] is True
+    fetched.answer({"run": RUN, "what": "all", "attempt": 2}, run.host)
+    assert container.is_there, "nobody has asked for what it holds"
+    listed(run, outside=True)
+    fetched.answer({"run": RUN, "what": "all", "attempt": 2}, run.host)
+    assert not container.is_there
+    assert Path(run.paths.outside, "scratch/model.ckpt").read_bytes() == b"30 hours of training"
+
+
+def test_container_that_still_runs_behind_the_end_of_its_run_is_left_alone(
+    run: RunFolder, container: Container
+) -> None:
+    container.wrote(b"/results/best.ckpt", b"weights")
+    (container.folder / "running").touch()
+    run.end()
+    at_end(run)
+    assert container.is_there
+    assert listed(run)["container"] is True
+    (skipped,) = listed(run, outside=True)["skipped"]
+    assert (skipped["lost"], "still runs" in skipped["why"]) == (True, True)
+
+
+def test_what_was_lost_before_the_end_is_told_by_each_fetch(run: RunFolder, container: Container) -> None:
+    (container.folder / "root").rename(container.folder / "removed")
+    run.end()
+    at_end(run)
+    assert [one["why"] for one in listed(run)["skipped"]] == [
+        "the container is gone, and with it what was written outside the workspace"
+    ]

@@ -1,0 +1,24 @@
+"""What runs hold that may be nowhere else: `{runs}` -> `{runs: [RunRecord], held: {id: Holdings}, ledgers}`.
+
+Asked before anything is removed. Walks their workspaces. A run that this host does not have is left out.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Dict
+
+from .. import attempts, holdings, mirrored, records, tend
+from ..paths import HostPaths
+
+
+def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
+    known = [run_id for run_id in request["runs"] if os.path.isdir(host.run(str(run_id)).root)]
+    runs = records.find_all(host, known)
+    for run in runs:
+        tend.tend_run(host, run)
+    return {
+        "runs": [records.record_of(run) for run in runs],
+        "held": {run.id: holdings.look(run, attempts.job_of(run) or {}).as_json() for run in runs},
+        "ledgers": mirrored.ledgers(request, host, runs),
+    }
