@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import re
 
 from gpurun.agent import vocabulary as words
 
 NO_NAME = "no_name"  # the code of an error: no machine is known by this name
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+OF_THE_DISK = DISK_FULL | {errno.EROFS, errno.EIO}  # errnos that no other file of the same disk would be spared
 
 
 class GpurunError(Exception):

@@ -89,12 +89,12 @@ def push_argv(
 def pull_argv(connection: Connection, source: str, staging: Path, *, code: bool = False) -> list[str]:
     """Bring the files named on stdin (NUL-ended, relative to the host's folder `source`) into `staging`.
 
-    The host is not trusted: no links that lead out, no devices, no owners, no modes; but of `code`, whether a file is
-    executable. What has vanished is passed over.
+    The host is not trusted: no links, no devices, no owners, no modes. Of `code` come links that stay inside, and whether
+    a file is executable. What has vanished is passed over.
     """
     return [
         *_common(connection),
-        "--safe-links",
+        "--safe-links" if code else "--no-links",
         "--no-devices",
         "--no-specials",
         "--no-owner",

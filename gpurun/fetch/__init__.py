@@ -6,13 +6,12 @@ that went well sends nothing.
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpurun import index
-from gpurun.errors import ContactLost, GpurunError
+from gpurun.errors import DISK_FULL, ContactLost, GpurunError
 from gpurun.fetch.destination import opened
 from gpurun.fetch.report import Fetched, Report, Wanted, no_room
 
@@ -85,7 +84,7 @@ def _mark(wire: Wire, fetched: Fetched, some: bool) -> None:
 
 def explained(error: OSError, to: Path) -> GpurunError:
     """What became of the files, when this machine could not write them."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in DISK_FULL:
         return no_room(to, None)
     return GpurunError(
         f"the files could not be written: {error.strerror or error}", "name another folder with -o", where=str(to)

@@ -15,7 +15,7 @@ from gpurun.agent import vocabulary as words
 from gpurun.agent.files import sync_folder
 from gpurun.errors import GpurunError, HostError, UsageError
 from gpurun.fetch.arrivals import Arrivals, Arrived
-from gpurun.fetch.destination import Destination, InTheWay, opened
+from gpurun.fetch.destination import Destination, InTheWay, opened, reason
 from gpurun.fetch.once import OUTSIDE_SECONDS, PAUSE
 from gpurun.fetch.plan import Item, is_inside
 from gpurun.fetch.report import Report, no_room
@@ -153,9 +153,10 @@ def _place(destination: Destination, item: Item, came: Arrived) -> Path:
     try:
         placed = destination.place(item, came.sha256)
     except (InTheWay, OSError) as error:
-        why = str(error) if isinstance(error, InTheWay) else error.strerror or str(error)
         raise GpurunError(
-            f"{item.to} cannot take its place: {why}", "name another folder with -o", where=str(destination.root)
+            f"{item.to} cannot take its place: {reason(error)}",
+            "name another folder with -o",
+            where=str(destination.root),
         ) from error
     sync_folder(str((destination.root / placed.at).parent))
     destination.save()

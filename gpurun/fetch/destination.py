@@ -45,6 +45,11 @@ class InTheWay(Exception):
     """Something at the destination keeps a file from its place; `str()` says what."""
 
 
+def reason(error: InTheWay | OSError) -> str:
+    """What keeps a file from its place, in a few words."""
+    return str(error) if isinstance(error, InTheWay) else error.strerror or str(error)
+
+
 @dataclass(frozen=True)
 class Placed:
     """Where a file came to, below the destination."""
@@ -116,20 +121,44 @@ class Destination:
         self.state[item.to] = {"host": item.stamp, "sha256": sha256, "at": at, "here": self._stamp_at(at)}
         return Placed(item, at, sha256)
 
-    def make_link(self, item: Item) -> None:
-        """Make a symbolic link, which the plan has found to stay inside. Raises InTheWay, OSError."""
+    def make_links(self, items: Iterable[Item]) -> dict[Item, str]:
+        """Make symbolic links, which the plan has found to stay inside; the reason for each that could not be made.
+
+        Only all of them together show where one leads: a link of the user's may be on its way.
+        """
+        failed, made = {}, []
+        for item in items:
+            try:
+                if self._make_link(item):
+                    made.append(item)
+            except (InTheWay, OSError) as error:
+                failed[item] = reason(error)
+        for item in [item for item in made if not self._leads_inside(item)]:
+            with suppress(InTheWay, OSError), self._inside(self.root, item.to, make=False) as (folder, name):
+                os.unlink(name, dir_fd=folder)
+            failed[item] = "a link that leads out, over another link that is here"
+        return failed
+
+    def _leads_inside(self, item: Item) -> bool:
+        # Not `Path.resolve`, which raises for links that lead in a circle.
+        return Path(os.path.realpath(self.root / item.to)).is_relative_to(os.path.realpath(self.root))
+
+    def _make_link(self, item: Item) -> bool:
+        """False when it is there already. Raises InTheWay, OSError."""
         assert item.link is not None
         with self._inside(self.root, item.to, make=True) as (folder, name):
             try:
                 there = os.lstat(name, dir_fd=folder)
             except FileNotFoundError:
                 os.symlink(os.fsencode(item.link), name, dir_fd=folder)
-                return
+                return True
             if not stat.S_ISLNK(there.st_mode):
                 raise InTheWay("something that is not ours is at its place")
-            if os.readlink(name, dir_fd=folder) != os.fsencode(item.link):
-                os.unlink(name, dir_fd=folder)
-                os.symlink(os.fsencode(item.link), name, dir_fd=folder)
+            if os.readlink(name, dir_fd=folder) == os.fsencode(item.link):
+                return False
+            os.unlink(name, dir_fd=folder)
+            os.symlink(os.fsencode(item.link), name, dir_fd=folder)
+            return True
 
     def open_staged(self, path: str) -> int:
         """A descriptor of a regular file in staging. Raises OSError."""

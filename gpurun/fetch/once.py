@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from gpurun import mirror, rsync
 from gpurun.agent.files import sync_folder
+from gpurun.errors import OF_THE_DISK
 from gpurun.fetch import arrivals, verify
 from gpurun.fetch.background import Background
-from gpurun.fetch.destination import CUT, Destination, InTheWay, Placed
+from gpurun.fetch.destination import CUT, Destination, InTheWay, Placed, reason
 from gpurun.fetch.plan import Item, Left, Listing, groups, read_listing, select, without_clashes
 from gpurun.fetch.report import Fetched, Report, Wanted, no_room
 from gpurun.transfer import keep_on
@@ -209,8 +210,12 @@ class Pass:
     def _place(self, fetched: Fetched, item: Item, came: arrivals.Arrived) -> None:
         try:
             placed = self.destination.place(replace(item, size=came.size), came.sha256)
-        except (InTheWay, NotADirectoryError, IsADirectoryError) as error:
-            fetched.left.append(Left(item.to, str(error)))
+        except (InTheWay, OSError) as error:
+            if isinstance(error, OSError) and error.errno in OF_THE_DISK:
+                raise
+            fetched.left.append(
+                Left(item.to, reason(error))
+            )  # a name too long, a folder that is not ours: no other's failure
         else:
             fetched.placed.append(placed)
 
@@ -222,12 +227,8 @@ class Pass:
             fetched.left.append(Left(item.to, verdict.why))
 
     def _make_links(self, listing: Listing, fetched: Fetched) -> None:
-        for item in select(listing.items, self.only):
-            if item.link is not None:
-                try:
-                    self.destination.make_link(item)
-                except (InTheWay, OSError) as error:
-                    fetched.left.append(Left(item.to, str(error)))
+        links = [item for item in select(listing.items, self.only) if item.link is not None]
+        fetched.left += [Left(item.to, why) for item, why in self.destination.make_links(links).items()]
 
 
 def _settle(root: Path, placed: Sequence[Placed]) -> None:

@@ -6,7 +6,7 @@ Names are `str` with surrogate escapes, so that any bytes travel: `os.fsencode` 
 
 from __future__ import annotations
 
-import posixpath
+import itertools
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -69,8 +69,13 @@ def read_listing(answer: Mapping[str, Any]) -> Listing:
     """The agent's answer to `outputs`. An entry that would lead out of the destination is left, and told."""
     items: list[Item] = []
     left = [Left(str(entry["path"]), str(entry["why"]), bool(entry.get("lost", True))) for entry in answer["skipped"]]
+    sources: set[str] = set()
     for entry in answer["files"]:
         why = _refusal(entry)
+        if why is None and entry["link"] is None:
+            # Each file in staging goes to one place.
+            why = "the host lists the same file twice" if entry["path"] in sources else None
+            sources.add(entry["path"])
         if why is None:
             items.append(
                 Item(
@@ -124,11 +129,15 @@ def is_inside(path: str, *, private: bool = False) -> bool:
 
 
 def stays_inside(link: str, target: str) -> bool:
-    """Whether a link at `link` to `target` leads to something below the destination."""
+    """Whether a link at `link` to `target` leads to something below the destination, whatever other links are there.
+
+    `..` may only come first: behind a name it means the parent of where that name leads, which may be a link too.
+    """
     if not target or target.startswith("/") or "\0" in target:
         return False
-    reached = posixpath.normpath(posixpath.join(posixpath.dirname(link), target))
-    return reached != ".." and not reached.startswith("../")
+    parts = [part for part in target.split("/") if part not in ("", ".")]
+    upwards = len(list(itertools.takewhile(lambda part: part == "..", parts)))
+    return upwards <= link.count("/") and ".." not in parts[upwards:]
 
 
 def select(items: Iterable[Item], only: Sequence[str]) -> tuple[Item, ...]:

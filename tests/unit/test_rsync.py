@@ -82,7 +82,7 @@ def test_pull_argv_trusts_nobody(host: LocalShell) -> None:
     argv = rsync.pull_argv(host, "/r/runs/a-1", Path("/here/staging"))
     assert argv == [
         *("rsync", "-lt", "-s", "--files-from=-", "--from0", "--timeout=60", "--info=progress2"),
-        *("--no-human-readable", "--outbuf=N", "-e", host.rsh(), "--safe-links", "--no-devices", "--no-specials"),
+        *("--no-human-readable", "--outbuf=N", "-e", host.rsh(), "--no-links", "--no-devices", "--no-specials"),
         *("--no-owner", "--no-group", "--chmod=D755,F644", "--partial-dir=.gpurun-partial", "--ignore-missing-args"),
         *("--", "box:/r/runs/a-1/", "/here/staging/"),
     ]
@@ -213,7 +213,8 @@ def test_programs_stay_executable(host: LocalShell, project: Path, tmp_path: Pat
     assert not (to / "train.py").stat().st_mode & 0o111
 
 
-def test_pull_brings_names_of_any_kind_and_no_link_that_leads_out(host: LocalShell, tmp_path: Path) -> None:
+@pytest.mark.parametrize("code", [False, True])
+def test_pull_brings_names_of_any_kind_and_no_link_that_leads_out(host: LocalShell, tmp_path: Path, code: bool) -> None:
     source, staging = tmp_path / "run dir", tmp_path / "staging"
     (source / "workspace").mkdir(parents=True)
     staging.mkdir()
@@ -223,9 +224,22 @@ def test_pull_brings_names_of_any_kind_and_no_link_that_leads_out(host: LocalShe
     (source / "workspace/evil").symlink_to("/etc/passwd")
     (source / "workspace/worse").symlink_to("../../elsewhere")
     asked = [b"workspace/" + name for name in (*NAMES, b"good", b"evil", b"worse", b"vanished")]
-    code, said = rsync.transfer(rsync.pull_argv(host, str(source), staging), rsync.listed(asked))
-    assert code == 0, said
-    assert set(os.listdir(os.fsencode(staging / "workspace"))) == {*NAMES, b"good"}
+    ended, said = rsync.transfer(rsync.pull_argv(host, str(source), staging, code=code), rsync.listed(asked))
+    assert ended == 0, said
+    assert set(os.listdir(os.fsencode(staging / "workspace"))) == {*NAMES, *([b"good"] if code else [])}
+
+
+def test_pull_of_a_folder_that_became_a_link_writes_nothing_behind_it(host: LocalShell, tmp_path: Path) -> None:
+    """Between the list and the transfer, by a job or by a host that lies."""
+    source, staging = tmp_path / "run", tmp_path / "staging"
+    (source / "workspace/real").mkdir(parents=True)
+    (source / "workspace/real/x").write_bytes(b"x")
+    (source / "workspace/d").symlink_to("real")
+    (staging / "workspace").mkdir(parents=True)
+    for _ in range(2):  # the second transfer finds what the first one left
+        rsync.transfer(rsync.pull_argv(host, str(source), staging), rsync.listed([b"workspace/d", b"workspace/d/x"]))
+    assert not any(path.is_symlink() for path in staging.rglob("*"))
+    assert not (staging / "workspace/real").exists()
 
 
 def test_connection_losses_are_tried_again(

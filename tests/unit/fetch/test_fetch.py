@@ -140,6 +140,44 @@ def test_a_host_that_lies_writes_nothing_elsewhere(run: FetchedRun, tmp_path: Pa
     assert len(fetched.left) == len(lies)
 
 
+def test_a_chain_of_links_does_not_lead_out(run: FetchedRun) -> None:
+    """Each of them looks harmless by itself."""
+    run.job.write("x", b"1")
+    run.job.end()
+    chain = {"chain/d1": "..", "chain/a": "d1", "chain/out": "a/..", "out": "chain/a/../.."}
+    links = [an_entry(path=None, link=target, **{"as": name}) for name, target in chain.items()]
+    lying = Meddler(run.wire, {"outputs": lambda told: {**told, "files": [*told["files"], *links]}})
+    fetched = fetch.fetch_run(lying, run.id, run.to)  # type: ignore[arg-type]
+    assert run.files()["x"] == b"1"
+    assert [left.path for left in fetched.left] == ["chain/out", "out"]
+    for path in run.to.rglob("*"):
+        assert path.resolve().is_relative_to(run.to), path
+
+
+def test_a_link_that_leads_out_over_one_of_the_users_is_taken_away_again(run: FetchedRun, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    run.to.mkdir(parents=True)
+    (run.to / "mine").symlink_to(tmp_path / "elsewhere")
+    run.job.end()
+    links = [an_entry(path=None, link="mine/secret", **{"as": "x"}), an_entry(path=None, link="x", **{"as": "y"})]
+    lying = Meddler(run.wire, {"outputs": lambda told: {**told, "files": [*told["files"], *links]}})
+    fetched = fetch.fetch_run(lying, run.id, run.to)  # type: ignore[arg-type]
+    assert [left.path for left in fetched.left] == ["x", "y"]
+    assert [path.name for path in run.to.iterdir() if path.is_symlink()] == ["mine"]
+
+
+def test_a_name_that_this_disk_cannot_have_stops_no_other(run: FetchedRun) -> None:
+    name = "n" * 250  # with `.train-7f3k` behind it, too long
+    run.to.mkdir(parents=True)
+    (run.to / name).write_bytes(b"mine")
+    run.job.write(name, b"the job's")
+    run.job.write("x", b"1")
+    run.job.end()
+    fetched = run.fetch()
+    assert run.files() == {name: b"mine", "x": b"1"}
+    assert [(left.path, left.why) for left in fetched.left] == [(name, "File name too long")]
+
+
 def test_no_link_in_the_destination_is_followed(run: FetchedRun, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()

@@ -42,6 +42,10 @@ def listing(*entries: dict[str, Any], root: str = "/runs/x") -> plan.Listing:
         an_entry(link=""),
         an_entry(link="a\0"),
         an_entry(**{"as": "a/b", "link": "../../etc"}),
+        an_entry(**{"as": "x", "link": "chain/d1/.."}),
+        an_entry(**{"as": "chain/b", "link": "a/../.."}),
+        an_entry(**{"as": "chain/b", "link": "./a/../x"}),
+        an_entry(**{"as": "top", "link": ".."}),
         an_entry(size=-1),
         an_entry(size="1"),
         an_entry(size=True),
@@ -66,9 +70,16 @@ def test_a_time_before_1970_is_a_time() -> None:
     assert listing(an_entry(mtime_ns=-5)).items[0].mtime_ns == -5
 
 
-def test_links_inside_are_taken() -> None:
-    found = listing(an_entry(path=None, link="../b/c", **{"as": "a/x"}))
-    assert found.items[0].link == "../b/c"
+@pytest.mark.parametrize("target", ["../b/c", "..", "./b", "b/./c", "b//c"])
+def test_links_inside_are_taken(target: str) -> None:
+    found = listing(an_entry(path=None, link=target, **{"as": "a/x"}))
+    assert found.items[0].link == target
+
+
+def test_file_that_is_listed_twice_is_taken_once() -> None:
+    found = listing(an_entry(), an_entry(**{"as": "y"}), an_entry(path="workspace/z", **{"as": "z"}))
+    assert [item.to for item in found.items] == ["x", "z"]
+    assert [(left.path, left.why) for left in found.left] == [("y", "the host lists the same file twice")]
 
 
 def test_names_that_a_disk_takes_for_one() -> None:
