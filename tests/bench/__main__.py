@@ -1,6 +1,8 @@
 """`python -m tests.bench [help submit ps logs fetch torn tunnel] [near far] [MIB]`: prints a table; nothing is asserted.
 
-MIB is how much is fetched, 1000 unless told. `python -m tests.bench stops [COUNT]` needs no host: 200 stops unless told.
+MIB: how much is fetched (default: 1000). `python -m tests.bench stops [COUNT]` needs no host (default: 200 stops).
+`python -m tests.bench faults [PERCENT]` injects faults at random moments and exits with 1 if one of them lost a run,
+doubled one or made gpurun show a wrong state. PERCENT of the full number of tries (default: 100, which takes about 90 minutes).
 """
 
 from __future__ import annotations
@@ -11,8 +13,11 @@ import time
 
 from tests.bench import figures, stops, torn, tunnel
 from tests.bench.place import WAYS, Place, up
+from tests.lab import faults
 
 STOPS = 200
+# Tries of each kind of fault.
+KILLS, RACES, DEATHS = 300, 100, 60
 
 
 def main(words: list[str]) -> int:
@@ -20,6 +25,8 @@ def main(words: list[str]) -> int:
         for line in stops.measure(int(words[1]) if len(words) > 1 else STOPS, seed=int(time.time())):
             print("\n" + line, flush=True)
         return 0
+    if words[:1] == ["faults"]:
+        return inject_faults(int(words[1]) if len(words) > 1 else 100)
     known = ["help", "submit", "ps", "logs", "fetch", "torn", "tunnel"]
     mib = next((int(word) for word in words if word.isdigit()), figures.BIG)
     unknown = [word for word in words if word not in (*known, *WAYS) and not word.isdigit()]
@@ -37,6 +44,16 @@ def main(words: list[str]) -> int:
         if "tunnel" in wanted:
             print(tunnel.rate(place), tunnel.heal(place), sep="\n", flush=True)
     return 0
+
+
+def inject_faults(percent: int) -> int:
+    seed = int(time.time())
+    kills, races, deaths = (max(1, tries * percent // 100) for tries in (KILLS, RACES, DEATHS))
+    with up() as place:
+        hosts = (place.lab.gpu_host, place.lab.bare_host)
+        tallies = faults.inject(place.laptop, hosts, kills=kills, races=races, deaths=deaths, seed=seed)
+    print(f"\nfaults at random moments (seed {seed})", *tallies, sep="\n", flush=True)
+    return 0 if all(tally.clean for tally in tallies) else 1
 
 
 def measure_way(place: Place, way: str, wanted: list[str], mib: int) -> None:
