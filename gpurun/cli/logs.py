@@ -78,11 +78,11 @@ class _Pages(Screen):
         return
 
 
-def seconds(span: str, option: str) -> float:
-    """Seconds in `5m`, `1h30m`, `90`. Raises UsageError."""
-    from pytimeparse2 import parse
+def seconds(text: str, option: str) -> float:
+    """Return the seconds in `5m` or `1h30m`. Raise UsageError, which names `option`, for everything else."""
+    from gpurun.config.units import span
 
-    found = parse(span)
-    if found is None or found < 0:
-        raise UsageError(f"{option} wants a time span such as 5m or 1h30m, not {span!r}", f"{option} 5m")
-    return float(found)
+    try:
+        return span(text)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}", f"{option} 5m") from error

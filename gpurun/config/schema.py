@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, TypeAdapter
 
+from gpurun.config.units import refuse_bare_number, span
 from gpurun.secret import Secret
 
 # These say which job it is, so they make no sense as a project's defaults.
@@ -31,6 +32,8 @@ def _gpus(value: Any) -> Any:
 def _size(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError('wants a size such as "32GB"')  # noqa: TRY004 - pydantic lets a TypeError through
+    if value != 0:
+        refuse_bare_number(str(value), "GB", "MB")
     try:
         size = int(_SIZE.validate_python(value))
     except ValueError:
@@ -38,18 +41,6 @@ def _size(value: Any) -> Any:
     if size <= 0:
         raise ValueError('wants a size such as "32GB" or "512MiB"')
     return size
-
-
-def span(value: Any) -> float:
-    """Seconds in "12h", "90m", "1h30m" or a number of seconds. Raises ValueError."""
-    from pytimeparse2 import parse
-
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError('wants a time span such as "12h" or "90m"')  # noqa: TRY004
-    seconds = parse(value) if isinstance(value, str) else value
-    if seconds is None or seconds < 0:
-        raise ValueError('wants a time span such as "12h", "90m" or "1h30m"')
-    return float(seconds)
 
 
 def _longer_than_zero(value: Any) -> float:

@@ -182,7 +182,7 @@ def test_a_file_that_is_no_toml(project: Path) -> None:
 
 
 def test_values_are_read_as_people_write_them(project: Path) -> None:
-    text = 'script = "train.py"\nmemory = "32GiB"\nmax_duration = "1h30m"\ngrace = 5\nkeep_caps = ["cap_sys_ptrace"]\n'
+    text = 'script = "train.py"\nmemory = "32GiB"\nmax_duration = "1h30m"\ngrace = "5s"\nkeep_caps = ["cap_sys_ptrace"]\n'
     write(project / "job.toml", text + 'mounts = ["~/d ata:/data:ro"]\ncpus = 1.5\ndependencies = false\n')
     spec = loaded(project, "job.toml").spec
     assert (spec.memory, spec.max_duration, spec.grace, spec.cpus) == (32 << 30, 5400.0, 5.0, 1.5)
@@ -190,9 +190,23 @@ def test_values_are_read_as_people_write_them(project: Path) -> None:
     assert (spec.keep_caps, spec.dependencies) == (("SYS_PTRACE",), False)
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("90", 90.0), ("1h30m", 5400.0), (7, 7.0), ("2 days", 172800.0)])
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90.0), ("1h30m", 5400.0), (0, 0.0), ("2 days", 172800.0)])
 def test_spans(text: str | int, seconds: float) -> None:
     assert span(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("max_duration = 12", 'max_duration: 12 what? Write "12h", "12m" or "12s"'),
+        ('grace = "1.5"', 'grace: 1.5 what? Write "1.5h", "1.5m" or "1.5s"'),
+        ("memory = 32", 'memory: 32 what? Write "32GB" or "32MB"'),
+        ('shm_size = "8"', 'shm_size: 8 what? Write "8GB" or "8MB"'),
+    ],
+)
+def test_quantity_without_a_unit_is_refused(project: Path, text: str, message: str) -> None:
+    job = write(project / "job.toml", f'script = "train.py"\n{text}\n')
+    assert refused(project, "job.toml") == [f"{job}: {message}"]
 
 
 def test_mounts_and_data_add_up_and_the_higher_layer_wins_by_target(project: Path) -> None:

@@ -1,0 +1,31 @@
+"""Time spans as users write them: "12h", "90m", "1h30m". A number needs a unit, because 12 is 12 seconds to nobody."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def span(value: Any) -> float:
+    """Return the seconds in "12h", "90m" or "1h30m"; 0 needs no unit. Raise ValueError for everything else."""
+    from pytimeparse2 import parse
+
+    if value in (0, "0") and not isinstance(value, bool):
+        return 0.0
+    if not isinstance(value, str):
+        value = str(value)
+    refuse_bare_number(value, "h", "m", "s")
+    seconds = parse(value)
+    if seconds is None or seconds < 0:
+        raise ValueError('wants a time span such as "12h", "90m" or "1h30m"')
+    return float(seconds)
+
+
+def refuse_bare_number(value: str, *units: str) -> None:
+    """Raise ValueError when `value` is a number without a unit. `units`: those to write behind it, the likely one first."""
+    number = value.strip()
+    try:
+        float(number)
+    except ValueError:
+        return
+    *first, last = [f'"{number}{unit}"' for unit in units]
+    raise ValueError(f"{number} what? Write {', '.join(first)} or {last}")
