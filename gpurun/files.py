@@ -4,7 +4,7 @@ In a git repository: what git tracks or would track (`git ls-files`), files that
 nested clones opened. Elsewhere, and where git fails: a walk that honours `.gitignore` at every level. On top, in both:
 `.gpurunignore` at the root and the spec's `exclude` (the syntax of `.gitignore`; `!` brings back what git ignores).
 What git does not track stays out by itself when it is a repository's own folder, a virtual environment, a cache, a
-likely secret, or what a fetch placed (gpurun/unwanted.py).
+likely secret, or what a fetch placed (gpurun/unwanted.py). Folders of keys such as `.ssh` never travel.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from gpurun import unwanted
 from gpurun.agent import manifest
 from gpurun.agent.manifest import Entry
+from gpurun.errors import UsageError
 from gpurun.project import Project, git
 from gpurun.unwanted import LeftOut
 
@@ -84,13 +85,24 @@ class FileList:
 
 
 def list_files(project: Project, *, exclude: Sequence[str] = (), env_files: Iterable[Path] = ()) -> FileList:
-    """List what travels of `project`. Reads no file's content; `env_files` never travel, even when git tracks them."""
+    """List what travels of `project`; `env_files` never travel, even when git tracks them.
+
+    Raise UsageError when the project's root is the home directory or `/`.
+    """
+    _refuse_home(project.root)
     lister = _Lister(project.root, exclude, env_files)
     if not (project.in_git and lister.take_repository(b"")):
         if project.in_git:
             lister.notes.append("git gave no list of files here; the .gitignore files were read instead")
         lister.walk(b"", (), ignored=False)
     return lister.result()
+
+
+def _refuse_home(root: Path) -> None:
+    for whole, name in ((Path.home(), "your home directory"), (Path(root.anchor), "/")):
+        if whole.exists() and root.samefile(whole):
+            what = f"the project would be {name}, with everything in it"
+            raise UsageError(what, "put the script into a folder of its own, and submit it from there", where=str(root))
 
 
 def largest(entries: Sequence[Entry], count: int) -> list[tuple[str, int]]:
@@ -194,6 +206,8 @@ class _Lister:
             if folder and self._folder_stays_out(folder + b"/"):
                 return
             reason = unwanted.file_reason(name) or (unwanted.FETCHED if self._was_fetched(path) else None)
+            if reason is None and unwanted.holds_private_key(self.root + path):
+                reason = unwanted.SECRET
             if reason:
                 self._left_out[path] = reason
                 return
@@ -215,6 +229,10 @@ class _Lister:
 
     def _take(self, path: bytes) -> None:
         full = self.root + path
+        keys = unwanted.key_folder(path)
+        if keys is not None:
+            self._left_out[keys] = unwanted.SECRET
+            return
         try:
             info = os.lstat(full)
         except (FileNotFoundError, NotADirectoryError):

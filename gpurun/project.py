@@ -5,7 +5,8 @@ The root, from a folder inside it, is the first of
 2. the nearest one whose `pyproject.toml` has a `[tool.gpurun]` table,
 3. the nearest one with a `pyproject.toml` or a `.git`,
 4. the folder itself.
-The home directory and `/` are a root only when they hold a `gpurun.toml`: nobody wants to send all that by accident.
+The search leaves out the home directory and `/`, and neither is ever sent (gpurun/files.py): keys and other people's data
+lie in there.
 """
 
 from __future__ import annotations
@@ -69,11 +70,10 @@ def _project(root: Path, marker: str) -> Project:
 
 
 def _root(folder: Path) -> tuple[Path, str]:
-    upwards = [folder, *folder.parents]
-    for above in upwards:
+    allowed = [above for above in (folder, *folder.parents) if above not in (Path.home(), Path(above.anchor))]
+    for above in allowed:
         if (above / "gpurun.toml").is_file():
             return above, "gpurun.toml"
-    allowed = [above for above in upwards if above not in (Path.home(), Path(above.anchor))]
     for above in allowed:
         if _gpurun_table(above / "pyproject.toml") is not None:
             return above, "pyproject.toml"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 from typing import NamedTuple
 
 from gpurun.agent import vocabulary as words
@@ -25,8 +26,16 @@ ENVIRONMENT_MARKS = (b"pyvenv.cfg", b"conda-meta/history")
 FETCH_NOTE = b".gpurun/fetch.json"  # what a fetch keeps in its destination (gpurun/fetch/destination.py)
 
 _SECRETS = re.compile(
-    rb"\.env|\.envrc|\.env\.(?!example$|sample$|template$|dist$).*|.*\.pem|id_(rsa|ed25519|ecdsa).*", re.S
+    rb"\.env|\.envrc|\.env\.(?!example$|sample$|template$|dist$).*|id_(rsa|dsa|ed25519|ecdsa).*|.*\.(pem|ppk|p12|pfx)"
+    rb"|[._]netrc|\.pypirc|\.pgpass|\.git-credentials|kaggle\.json",
+    re.S,
 )
+# Folders in which programs keep keys and tokens. They never travel, whatever git or an ignore file says.
+_KEY_FOLDERS = re.compile(
+    rb"(?:.*/)?(?:\.ssh|\.gnupg|\.aws|\.azure|\.kube|\.kaggle|\.huggingface|\.config/(?:gcloud|gh|rclone))/", re.S
+)
+_PRIVATE_KEY = re.compile(rb"^-----BEGIN [A-Z ]*PRIVATE KEY-----", re.M)
+_KEY_BYTES = 16 << 10  # no private key is larger
 _CACHES = re.compile(rb".*\.py[co]|\.DS_Store", re.S)
 
 # Files that a fetch placed, relative to its destination: their size and mtime_ns.
@@ -56,6 +65,24 @@ def file_reason(name: bytes) -> str | None:
     if _CACHES.fullmatch(name):
         return CACHE
     return SECRET if _SECRETS.fullmatch(name) else None
+
+
+def key_folder(path: bytes) -> bytes | None:
+    """Return the innermost folder of keys or tokens in which `path` lies, with a `/` at its end; None when in none."""
+    found = _KEY_FOLDERS.match(path)
+    return found[0] if found else None
+
+
+def holds_private_key(full: bytes) -> bool:
+    """Return whether the file `full` is small and a line of it begins a private key. False when it cannot be read."""
+    try:
+        info = os.lstat(full)
+        if not stat.S_ISREG(info.st_mode) or info.st_size > _KEY_BYTES:
+            return False
+        with open(full, "rb") as file:
+            return _PRIVATE_KEY.search(file.read()) is not None
+    except OSError:
+        return False
 
 
 def folder_reason(name: bytes, full: bytes) -> str | None:

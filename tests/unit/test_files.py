@@ -14,6 +14,7 @@ import pytest
 from gpurun import unwanted
 from gpurun.agent import manifest
 from gpurun.agent.manifest import Entry
+from gpurun.errors import UsageError
 from gpurun.fetch.destination import opened
 from gpurun.fetch.plan import Item
 from gpurun.files import FileList, largest, list_files
@@ -132,6 +133,39 @@ def test_likely_secrets_stay_out(either: Path, name: str) -> None:
     files = listing(either)
     assert names(files) == BASE
     assert reasons(files) == {name: "may be a secret"}
+
+
+@pytest.mark.parametrize("name", [".netrc", ".pypirc", "cloud/kaggle.json", "box.ppk"])
+def test_list_files_with_credentials_of_programs_leaves_them_out(either: Path, name: str) -> None:
+    write(either, name)
+    assert reasons(listing(either)) == {name: "may be a secret"}
+
+
+@pytest.mark.parametrize("kind", ["", "RSA ", "OPENSSH ", "ENCRYPTED "])
+def test_list_files_with_a_private_key_of_any_name_leaves_it_out(either: Path, kind: str) -> None:
+    write(either, "rental_key", f"-----BEGIN {kind}PRIVATE KEY-----\nAAAA\n")
+    write(either, "notes.md", "a file that begins with -----BEGIN PRIVATE KEY----- is a key\n")
+    files = listing(either)
+    assert reasons(files) == {"rental_key": "may be a secret"}
+    assert "notes.md" in names(files)
+
+
+@pytest.mark.parametrize("folder", [".ssh/", "deep/.aws/", ".config/gcloud/"])
+def test_list_files_with_a_folder_of_keys_leaves_it_out_although_git_tracks_it(
+    repository: Path, git: Git, folder: str
+) -> None:
+    write(repository, folder + "config")
+    write(repository, ".gpurunignore", "!*\n")
+    git(repository, "add", "-A", "-f")
+    files = listing(repository)
+    assert names(files) == BASE | {".gpurunignore"}
+    assert reasons(files) == {folder: "may be a secret"}
+
+
+def test_list_files_of_the_home_directory_is_refused(either: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(either))
+    with pytest.raises(UsageError, match="the project would be your home directory"):
+        listing(either)
 
 
 @pytest.mark.parametrize("name", [".env", "certificates/ca.pem"])

@@ -54,7 +54,7 @@ def test_the_home_is_never_taken_silently(home: Path) -> None:
     make(home, ".git/HEAD", "pyproject.toml", "loose/train.py")
     assert root_of(home / "loose/train.py") == (home / "loose", "folder")
     make(home, "gpurun.toml")
-    assert root_of(home / "loose/train.py") == (home, "gpurun.toml")
+    assert root_of(home / "loose/train.py") == (home / "loose", "folder")
 
 
 def test_the_working_directory_is_the_start(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

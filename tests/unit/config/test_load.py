@@ -9,7 +9,8 @@ import pytest
 
 from gpurun.config import hosts
 from gpurun.config.load import Loaded, load
-from gpurun.config.schema import MountConfig, span
+from gpurun.config.schema import MountConfig
+from gpurun.config.units import span
 from gpurun.errors import UsageError
 from gpurun.secret import Secret
 
@@ -182,7 +183,9 @@ def test_a_file_that_is_no_toml(project: Path) -> None:
 
 
 def test_values_are_read_as_people_write_them(project: Path) -> None:
-    text = 'script = "train.py"\nmemory = "32GiB"\nmax_duration = "1h30m"\ngrace = "5s"\nkeep_caps = ["cap_sys_ptrace"]\n'
+    text = (
+        'script = "train.py"\nmemory = "32GiB"\nmax_duration = "1h30m"\ngrace = "5s"\nkeep_caps = ["cap_sys_ptrace"]\n'
+    )
     write(project / "job.toml", text + 'mounts = ["~/d ata:/data:ro"]\ncpus = 1.5\ndependencies = false\n')
     spec = loaded(project, "job.toml").spec
     assert (spec.memory, spec.max_duration, spec.grace, spec.cpus) == (32 << 30, 5400.0, 5.0, 1.5)
