@@ -71,8 +71,11 @@ def end_gone(run: RunPaths, state: journal.Run) -> None:
     job = read_json(run.job) or {"host": {}}
     if state.boot_id not in (None, facts.boot_id()):
         end(run, words.LOST, "reboot", message="the host was restarted while the job ran")
+    elif job["host"].get("runtime") == "bare" and state.stop is not None:  # it may have died of our KILL
+        end_by_presence(run, state, Presence("exited"))
     elif job["host"].get("runtime") == "bare":
-        end(run, words.LOST, "keeper", message="the job and what watched it were killed from outside")
+        look = "its log and its files tell: gpurun logs " + run.id
+        end(run, words.LOST, "keeper", message=words.END_NOT_KNOWN, next=look)
     else:
         end(run, words.LOST, "removed", message="the job's container was removed from outside")
 

@@ -4,17 +4,24 @@ Locks lie on a local disk, because a home may be NFS and shared by several machi
 that folder at the user's last logout, under the feet of a supervisor that stays, and the next one would lock a new file
 of the same name beside it. Files in /tmp are cleaned by age, so that a supervisor touches its own.
 `GPURUN_LOCKS` names another folder than /tmp, for tests that make several hosts on one machine.
+
+A lock file may be removed under its holder (`rm -rf /tmp/*`, a cleaner), or lie in another /tmp than the asker's (pam_namespace,
+PrivateTmp). So every lock of this user has a second proof: an abstract Unix socket of the same name, which no file system
+holds. Its holders inherit it in the same way, and it is gone when the last of them is. A lock is free when both are.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
+import socket
 import stat
+import struct
 import time
-from contextlib import contextmanager
-from typing import Callable, Iterator, Optional
+from contextlib import contextmanager, suppress
+from typing import Callable, Iterator, List, Optional, Set, Tuple
 
 from .errors import AgentError
 
@@ -23,9 +30,13 @@ def base_folder() -> str:
     return os.environ.get("GPURUN_LOCKS", "/tmp")  # noqa: S108
 
 
+def _folder() -> str:
+    return os.path.join(base_folder(), "gpurun-%d" % os.getuid())
+
+
 def folder() -> str:
     """This user's locks: 0700 and ours, or nothing works (somebody else could hold or free them)."""
-    path = os.path.join(base_folder(), "gpurun-%d" % os.getuid())
+    path = _folder()
     try:
         os.mkdir(path, 0o700)
     except FileExistsError:
@@ -43,6 +54,12 @@ class Held:
     def __init__(self, path: str, fd: int):
         self.path = path
         self.fd = fd
+        self.beacon = -1  # descriptor of the second proof
+
+    @property
+    def fds(self) -> List[int]:
+        """What a process inherits that holds the lock too."""
+        return [fd for fd in (self.fd, self.beacon) if fd >= 0]
 
     def stands(self) -> bool:
         """False when the file was removed or replaced: then somebody else may hold one of the same name."""
@@ -52,9 +69,9 @@ class Held:
             return False
 
     def release(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        for fd in self.fds:
+            os.close(fd)
+        self.fd = self.beacon = -1
 
 
 def acquire(path: str, *, wait: bool = False, mode: int = 0o600, share: bool = False) -> Optional[Held]:
@@ -69,15 +86,124 @@ def acquire(path: str, *, wait: bool = False, mode: int = 0o600, share: bool = F
                 return None
             raise
         held = Held(path, fd)
-        if held.stands():  # else it was removed between our open and our lock
-            return held
+        try:
+            if held.stands():  # else it was removed between our open and our lock
+                if share and not _beacon_shines(path):
+                    return held
+                if not share and _light(held):
+                    return held
+                if not wait:
+                    held.release()
+                    return None
+                time.sleep(0.1)
+        except BaseException:
+            held.release()
+            raise
         held.release()
+
+
+_BEACON_TRIES = 5  # 10 ms each: our own process binds first and listens then
+
+
+def _beacon_name(path: str) -> Optional[bytes]:
+    """The abstract socket beside the lock in `path`; None for a lock that users share."""
+    if os.path.dirname(path) != _folder():
+        return None
+    return b"\0gpurun-" + hashlib.sha256(os.fsencode(path)).hexdigest()[:40].encode()
+
+
+def _light(held: Held) -> bool:
+    """Bind the lock's beacon; False when another process of ours has it, so that the file was removed under that one.
+
+    A kernel that has no such sockets, or a stranger who took the name, leaves the file as the only proof.
+    """
+    name = _beacon_name(held.path)
+    for _ in range(_BEACON_TRIES if name else 0):
+        assert name is not None
+        beacon = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            beacon.bind(name)
+            beacon.listen(16)
+        except OSError as error:
+            beacon.close()
+            if error.errno != errno.EADDRINUSE:
+                return True
+        else:
+            held.beacon = beacon.detach()
+            return True
+        owner = _owner_of(name)
+        if owner is not None:
+            return owner != os.getuid()
+        time.sleep(0.01)
+    return True
+
+
+def _beacon_shines(path: str) -> bool:
+    """A process of ours holds the lock in `path`, whatever became of the file."""
+    name = _beacon_name(path)
+    return name is not None and _owner_of(name) == os.getuid()
+
+
+def _owner_of(name: bytes) -> Optional[int]:
+    """The user who listens on this abstract socket; None when nobody does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+        asking.setblocking(False)
+        try:
+            asking.connect(name)
+            told = asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+            return int(struct.unpack("3i", told)[1])
+        except BlockingIOError:  # nobody takes the connections, so that its queue is full of askers
+            return os.getuid() if _is_ours(name) else -1
+        except OSError:
+            return None
+
+
+def _is_ours(name: bytes) -> bool:
+    """A process of ours has this abstract socket open. True when that cannot be told."""
+    shown = b"@" + name[1:]
+    try:
+        with open("/proc/net/unix", "rb") as file:
+            inodes = [line.split()[6].decode() for line in file if line.split()[-1] == shown]
+    except (OSError, IndexError):
+        return True
+    wanted = {"socket:[%s]" % inode for inode in inodes}
+    return any(target in wanted for _, _, target in _open_files())
+
+
+def holders(path: str) -> Set[int]:
+    """Other processes of ours that hold the lock in `path`, though its file was removed, or lies in another /tmp. Slow."""
+    found = set()
+    name = os.path.relpath(path, os.path.dirname(os.path.dirname(path)))  # another /tmp may be shown by another path
+    for pid, link, target in _open_files():
+        if pid != os.getpid() and target.endswith(("/" + name, "/%s (deleted)" % name)):
+            with suppress(OSError):
+                if _locks(link):
+                    found.add(pid)
+    return found
+
+
+def _locks(link: str) -> bool:
+    """The open file holds a lock: who only tries to take one has the file open too."""
+    with open(link.replace("/fd/", "/fdinfo/"), encoding="ascii", errors="replace") as file:
+        return any(line.startswith("lock:") for line in file)
+
+
+def _open_files() -> "Iterator[Tuple[int, str, str]]":
+    """(pid, link in /proc, what it leads to) of all open files that we may see."""
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            fds = "/proc/%s/fd" % name
+            with suppress(OSError):  # another user's, or gone
+                for fd in os.listdir(fds):
+                    link = "%s/%s" % (fds, fd)
+                    with suppress(OSError):
+                        yield int(name), link, os.readlink(link)
 
 
 def is_free(path: str) -> bool:
     """Nobody holds the lock in `path`. Asks with a shared lock, so that two askers do not see each other."""
     if not os.path.exists(path):
-        return True
+        return not _beacon_shines(path)
     held = acquire(path, share=True)
     if held is None:
         return False

@@ -143,6 +143,8 @@ def _act(run: RunPaths) -> str:
             between=state.between,
         )
     )
+    if action != NOTHING and locks.holders(locks.run_lock(run.id)):  # the files of a live supervisor were swept away
+        return NOTHING
     if action in ENDINGS:
         ENDINGS[action](run, state, presence)
         return SUPERVISE if journal.fold(run).live else action  # an attempt has ended, and is retried

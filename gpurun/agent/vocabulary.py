@@ -38,12 +38,14 @@ REASONS = {
     "gpus": "the host no longer has the GPUs that were asked for",
     "reboot": "the host was restarted while the job ran",
     "removed": "the job's container was removed by somebody else",
-    "keeper": "the process that watched the job was killed, and the job is gone",
+    "keeper": "the processes that watched the job were killed: how it ended is not known",
     "internal": "gpurun itself failed on the host",
 }
 
-# After these a run with retries left begins another attempt by itself.
-RETRIED = ("exit", "signal", "oom", "reboot", "keeper")
+END_NOT_KNOWN = "what watched the job was killed from outside: how the job ended is not known"
+
+# After these a run with retries left begins another attempt by itself. Not after "keeper": the job may have done all its work.
+RETRIED = ("exit", "signal", "oom", "reboot")
 
 # Exit codes of the laptop command. With `submit -f`, `wait` and `status --exit-code` the job's own comes first.
 EXIT_NOTHING = 1  # what was looked for is not there, a checkpoint or the run of a file; or a person said no

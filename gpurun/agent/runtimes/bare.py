@@ -10,7 +10,8 @@ import sys
 import time
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
-from .. import about, environments, locks, notebooks, plugin_files, programs, services, sockets
+from .. import about, environments, facts, locks, notebooks, plugin_files, programs, services, sockets
+from .. import vocabulary as words
 from ..errors import AgentError, RunFailed
 from ..files import read_json, write_json
 from ..gpus import Gpu
@@ -56,7 +57,9 @@ class Bare:
             if record is not None:
                 if "exit_code" in record:
                     return
-                raise RunFailed("keeper", "the job was started before, and was killed with what watched it")
+                if job_processes(run, job):
+                    return
+                raise RunFailed("keeper", words.END_NOT_KNOWN)
             with wrapper.telling_the_run():
                 wrapper.make_folders(run, job["project"]["name"])
                 first, last = settings(run, job, prepared, gpus)
@@ -65,7 +68,7 @@ class Bare:
                 services.lay_out(run, job, ro=places.ro, workspace=places.workspace, socket_folder=places.sockets)
                 notebooks.lay_out(run, job)
                 plugin_files.lay_out(run, job)
-            _start_keeper(order(run, job, [held.fd, *leases]))
+            _start_keeper(order(run, job, [*held.fds, *leases]))
         finally:
             held.release()  # keeper and job hold it now
 
@@ -82,26 +85,26 @@ class Bare:
                     started_at=record["started"],
                     finished_at=record["finished"],
                 )
-            if not locks.is_free(locks.job_lock(run.id)):
+            if not locks.is_free(locks.job_lock(run.id)) or job_processes(run, job):
                 return Presence("running", started_at=record.get("started"))
         return Presence("absent")
 
     def wait(self, run: RunPaths, job: Job, seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        while self.presence(run, job).kind == "running":
+        while _main_process(read_json(run.keeper) or {}) or self.presence(run, job).kind == "running":
             left = deadline - time.monotonic()
             if left <= 0:
                 return
             time.sleep(min(LOOK, left))
 
     def signal(self, run: RunPaths, job: Job, name: str) -> None:
-        record = read_json(run.keeper) or {}
-        if record.get("keeper") in keeper.carriers(run.id, KEEPER_MARK):
+        if keeper.carriers(run.id, KEEPER_MARK):
             with open(run.keeper_control, "ab") as file:
                 file.write(name.encode() + b"\n")
             return
-        # The keeper was killed. The pid of the main process may be another's by now: environment and lock tell.
-        alive = keeper.carriers(run.id) | holders(locks.job_lock(run.id))
+        # The keepers were killed. The pid of the main process may be another's by now: environment and lock tell.
+        record = read_json(run.keeper) or {}
+        alive = keeper.carriers(run.id) | locks.holders(locks.job_lock(run.id)) | _main_process(record)
         for pid in alive if name == "KILL" else alive & {record.get("pid")}:
             try:
                 os.kill(pid, signal.SIGKILL if name == "KILL" else signal.SIGTERM)
@@ -111,7 +114,7 @@ class Bare:
     def remove(self, run: RunPaths, job: Job) -> None:
         lock = locks.job_lock(run.id)
         deadline = time.monotonic() + keeper.PATIENCE
-        while not locks.is_free(lock):
+        while not locks.is_free(lock) or job_processes(run, None):
             self.signal(run, job, "KILL")
             if time.monotonic() > deadline:
                 raise AgentError("job_lives", "processes of run %s do not die" % run.id, "look at `ps` there")
@@ -141,20 +144,32 @@ class Bare:
             raise AgentError("not_started", "run %s has no environment yet" % run.id, "wait until it is running")
         places = wrapper.on_host(run, job["project"]["name"])
         sockets.tmp(run)  # the way there may have gone with the run's end
-        return wrapper.shell(places, command, services.holder(job, places.ro))
+        mark = ["/usr/bin/env", keeper.SHELL_MARK + "=1"]
+        return [*mark, *wrapper.shell(places, command, services.holder(job, places.ro))]
 
 
-def holders(lock: str) -> Set[int]:
-    """The processes that inherited this lock: those of the job that wiped their environment are among them."""
-    found = set()
-    for pid in keeper.processes():
-        try:
-            fds = os.listdir("/proc/%d/fd" % pid)
-            if any(os.readlink("/proc/%d/fd/%s" % (pid, fd)) == lock for fd in fds):
-                found.add(pid)
-        except OSError:  # another user's, or gone
-            continue
-    return found - {os.getpid()}
+def job_processes(run: RunPaths, job: Optional[Job]) -> Set[int]:
+    """All that lives of the job as this attempt runs it (None: any), by /proc, whatever became of the lock. Slow.
+
+    Neither hooks nor shells beside the job are of it; its keepers are, who have its end to write.
+    """
+    attempt = None if job is None else ("GPURUN_ATTEMPT=%s" % job.get("attempt", 1)).encode()
+    beside = {(mark + "=1").encode() for mark in (keeper.HOOK_MARK, keeper.SHELL_MARK)}
+    found = {
+        pid
+        for pid, environment in keeper.environments(run.id)
+        if not beside.intersection(environment) and attempt in (None, *environment)
+    }
+    found |= keeper.carriers(run.id, KEEPER_MARK) | locks.holders(locks.job_lock(run.id))
+    return found | _main_process(read_json(run.keeper) or {})
+
+
+def _main_process(record: Mapping[str, Any]) -> Set[int]:
+    """The process that the keeper started, if it lives: it may have wiped its environment and closed its files."""
+    pid, ticks = record.get("pid"), record.get("ticks")
+    if pid is None or ticks is None or "exit_code" in record or record.get("boot_id") != facts.boot_id():
+        return set()
+    return {pid} if keeper.start_ticks(pid) == ticks else set()
 
 
 def order(run: RunPaths, job: Job, fds: List[int]) -> keeper.Order:
@@ -164,7 +179,13 @@ def order(run: RunPaths, job: Job, fds: List[int]) -> keeper.Order:
         "id": run.id,
         "argv": wrapper.start(places, services.command(job, places.ro)),
         "cwd": run.workspace,
-        "env": inherited(os.environ),
+        "env": {
+            **inherited(os.environ),
+            # The wrapper sets them too, but /proc shows what a program began with.
+            keeper.RUN_MARK: run.id,
+            "GPURUN_ATTEMPT": str(job.get("attempt", 1)),
+        },
+        "boot_id": facts.boot_id(),
         "log": run.log,
         "record": run.keeper,
         "control": run.keeper_control,
@@ -237,7 +258,7 @@ def _start_keeper(told: keeper.Order) -> None:
     answer = programs.ask(
         [sys.executable, "-I", "-S", KEEPER],
         stdin=json.dumps(told).encode(),
-        env={**told["env"], KEEPER_MARK: told["id"]},
+        env={**inherited(os.environ), KEEPER_MARK: told["id"]},
         timeout=60.0,
         pass_fds=told["fds"],
         detached=True,

@@ -3,6 +3,9 @@
 Run as a program of its own (`python -I -S keeper.py`, the order as JSON on stdin), so that it imports nothing of ours. It
 outlives the supervisor. Being the parent, it may signal by pid: the pid is not used again before the parent has reaped it.
 Keeper and job inherit the run's job lock; it is free only when both are gone.
+
+Only a parent learns how a process ended, so there are two keepers, one the parent of the other: the upper one inherits the
+job when the lower one is killed, and goes on where it stopped. When the upper one is killed, the lower one goes on as it was.
 """
 
 from __future__ import annotations
@@ -14,15 +17,18 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Any, Dict, List, Set
+from typing import Any, Dict, List, Optional, Set, Tuple
 
 TICK = 0.2  # seconds between two looks at the control file
 PATIENCE = 10.0  # seconds for killed processes to go; one that is stuck in the kernel is left behind
 PR_SET_CHILD_SUBREAPER = 36
 RECORD = 512  # bytes
-HOOK_MARK = "GPURUN_HOOK"  # in the environment of a user's hook, which names the run and is no process of the job
+# In the environment of what names the run and is no process of the job: a user's hook, a shell beside the job.
+HOOK_MARK = "GPURUN_HOOK"
+SHELL_MARK = "GPURUN_SHELL"
+RUN_MARK = "GPURUN_RUN_ID"
 
-Order = Dict[str, Any]  # {"id", "argv", "cwd", "env", "log", "record", "control", "fds"}
+Order = Dict[str, Any]  # {"id", "argv", "cwd", "env", "log", "record", "control", "fds", "boot_id"}
 
 
 def main() -> int:
@@ -42,37 +48,96 @@ def main() -> int:
 
 
 def keep(order: Order, tell: int) -> None:
-    """The keeper's whole life."""
+    """The upper keeper's whole life."""
     os.chdir("/")
     for fd in (0, 1, 2):
         os.dup2(os.open(os.devnull, os.O_RDWR), fd)
     become_subreaper()
+    # One open file for both keepers: what the lower one has obeyed, the upper one does not read again.
     control = os.open(order["control"], os.O_RDONLY | os.O_CREAT, 0o600)
-    woken = wake_on_child()
+    begun, begins = os.pipe()
+    lower = os.fork()
+    if lower == 0:
+        code = 1
+        try:
+            os.close(begun)
+            keep_below(order, control, tell, begins)
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(begins)
+    with os.fdopen(begun, "rb") as pipe:
+        record = json.loads(pipe.read() or b"null")
+    if record is None:  # the lower one has told why, or was killed: then nothing of the job stays
+        if os.waitpid(lower, 0)[1] != 0:
+            kill_all(None, order["id"])
+        return
+    os.close(tell)
+    failed = os.waitpid(lower, 0)[1] != 0
+    if failed and os.path.exists(end_of(order)) and is_child(record["pid"]):  # else the end is written
+        see_to_the_end(order, control, record)
+
+
+def end_of(order: Order) -> str:
+    """Where the end is written; the file goes from there to its place."""
+    return str(order["record"]) + ".end"
+
+
+def keep_below(order: Order, control: int, tell: int, begins: int) -> None:
+    """The lower keeper's whole life."""
+    become_subreaper()
     job = None
     try:
         # Before the job starts: it may fill the disk, and its end must be written all the same.
-        records = [reserve(order["record"] + name) for name in (".start", ".end")]
+        begin = reserve(order["record"] + ".start")
+        reserve(end_of(order))
         job = start(order)
-        record = {"pid": job.pid, "keeper": os.getpid(), "started": time.time()}
-        write_record(records[0], order["record"], record)
+        record = {"pid": job.pid, "ticks": start_ticks(job.pid), "boot_id": order["boot_id"]}
+        record.update({"keeper": os.getpid(), "started": time.time()})
+        write_record(begin, order["record"], record)
     except OSError as error:
         if job is not None:
             kill_all(job.pid, order["id"])
         os.write(tell, str(error).encode("utf-8", "surrogateescape"))
         return
+    os.write(begins, json.dumps(record).encode())
+    os.close(begins)
     os.write(tell, b"started")
     os.close(tell)
-    while not has_exited(job.pid):
-        obey(os.read(control, 4096), job.pid, order["id"])
-        reap_orphans(job.pid)
+    see_to_the_end(order, control, record)
+
+
+def see_to_the_end(order: Order, control: int, record: Dict[str, Any]) -> None:
+    """Obey what is asked until the job ends, and write how it did. The caller is its parent."""
+    job = record["pid"]
+    woken = wake_on_child()
+    while not has_exited(job):
+        obey(os.read(control, 4096), job, order["id"])
+        reap_orphans(job)
         select.select([woken], [], [], TICK)
         drain(woken)
     # As in a container: when the main process has gone, nothing of the job stays.
-    kill_all(job.pid, order["id"])
-    _, status = os.waitpid(job.pid, 0)
-    code = 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-    write_record(records[1], order["record"], {**record, "exit_code": code, "finished": time.time()})
+    kill_all(job, order["id"])
+    # Written before it is reaped: until then, a keeper that is killed leaves the other one all there is to know.
+    end = {**record, "exit_code": exit_code(job), "finished": time.time()}
+    write_record(end_of(order), order["record"], end)
+    os.waitpid(job, 0)
+
+
+def is_child(pid: int) -> bool:
+    """The job came to us: not where there is no ctypes, or where the lower keeper reaped it before it was killed."""
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        return True
+    except ChildProcessError:
+        return False
+
+
+def exit_code(pid: int) -> int:
+    """As a shell has it, of a child that has ended and is not reaped."""
+    ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert ended is not None
+    return ended.si_status if ended.si_code == os.CLD_EXITED else 128 + ended.si_status
 
 
 def start(order: Order) -> subprocess.Popen[bytes]:
@@ -124,9 +189,12 @@ def has_exited(pid: int) -> bool:
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
 
 
-def reap_orphans(job: int) -> None:
+def reap_orphans(job: Optional[int]) -> None:
     while True:
-        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        try:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        except ChildProcessError:
+            return
         if ended is None or ended.si_pid == job:
             return
         os.waitpid(ended.si_pid, 0)
@@ -140,19 +208,20 @@ def obey(requests: bytes, job: int, run_id: str) -> None:
             kill_all(job, run_id)
 
 
-def kill_all(job: int, run_id: str) -> None:
+def kill_all(job: Optional[int], run_id: str) -> None:
     """KILL every process of the job, until none is left: its group, our descendants, and all that carry its id."""
-    deadline = time.time() + PATIENCE
-    while time.time() < deadline:
-        try:
-            os.killpg(job, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            pass
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if job is not None:
+            try:
+                os.killpg(job, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                pass
         left = (descendants(os.getpid()) | carriers(run_id)) - {job, os.getpid()}
         for pid in left:
             kill(pid)
         reap_orphans(job)
-        if not left and has_exited(job):
+        if not left and (job is None or has_exited(job)):
             return
         time.sleep(0.02)
 
@@ -191,19 +260,34 @@ def parent_of(pid: int) -> Any:
     return None if state in (b"Z", b"X") else int(parent)
 
 
-def carriers(run_id: str, variable: str = "GPURUN_RUN_ID") -> Set[int]:
+def carriers(run_id: str, variable: str = RUN_MARK) -> Set[int]:
     """All processes whose environment names this run, shells beside the job included; hooks are not the job's."""
+    return {pid for pid, environment in environments(run_id, variable) if HOOK_MARK.encode() + b"=1" not in environment}
+
+
+def environments(run_id: str, variable: str = RUN_MARK) -> "List[Tuple[int, List[bytes]]]":
+    """(pid, environment) of all processes whose environment names this run."""
     mark = ("%s=%s" % (variable, run_id)).encode()
-    found = set()
+    found = []
     for pid in processes():
         try:
             with open("/proc/%d/environ" % pid, "rb") as file:
                 environment = file.read().split(b"\0")
-            if mark in environment and HOOK_MARK.encode() + b"=1" not in environment:
-                found.add(pid)
         except OSError:
             continue
+        if mark in environment:
+            found.append((pid, environment))
     return found
+
+
+def start_ticks(pid: int) -> Optional[int]:
+    """When a process was started, in ticks since the boot; with the pid, it names one process of this boot. None: gone."""
+    try:
+        with open("/proc/%d/stat" % pid, "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        return None if fields[0] in (b"Z", b"X") else int(fields[19])
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def processes() -> List[int]:
