@@ -7,9 +7,9 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from . import checkpoints, facts, hooks, journal, services
+from . import checkpoints, facts, hooks, journal, secret_files, services
 from . import vocabulary as words
-from .files import read_json, remove, write_json
+from .files import read_json, write_json
 from .paths import RunPaths
 from .runtimes import Presence
 
@@ -39,7 +39,7 @@ def retries_left(run: RunPaths, state: str, reason: str) -> int:
 def wipe(run: RunPaths) -> None:
     """Take away the user's secrets, and the doors of a service."""
     services.wipe(run)
-    remove(run.env)
+    secret_files.wipe(run)
 
 
 def end_by_presence(run: RunPaths, state: journal.Run, presence: Presence) -> None:

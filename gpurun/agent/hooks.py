@@ -168,11 +168,13 @@ def _run(run: RunPaths, order: Mapping[str, Any], log: int) -> Optional[str]:
 
 
 def _variables(run: RunPaths) -> str:
-    try:
-        with open(run.env, "rb") as file:
-            return file.read().decode("utf-8", "surrogateescape")
-    except FileNotFoundError:
-        return ""
+    for path in (run.env, run.old_env):
+        try:
+            with open(path, "rb") as file:
+                return file.read().decode("utf-8", "surrogateescape")
+        except FileNotFoundError:
+            continue
+    return ""
 
 
 def _told(run: RunPaths) -> float:

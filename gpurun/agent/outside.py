@@ -158,11 +158,18 @@ def gather(run: RunPaths, job: Dict[str, Any], live: bool = False, *, ended: boo
         return [_skip(b"", gone, lost=False)]
     name = str(found["Id"])  # a name can be changed by others
     diff = changes.parse_diff(engine.ask("diff", name, timeout=_DIFF_SECONDS).out)
-    mounts = [str(mount["target"]) for mount in job.get("mounts") or []]
+    mounts = _mounts(job, found)
     copy = _Copy(engine, name, run, mounts, live, [])
     for kind, source in changes.to_copy(diff, mounts):
         copy.take(kind, source)
     return copy.skipped
+
+
+def _mounts(job: Dict[str, Any], container: Dict[str, Any]) -> List[str]:
+    """Where the container has something mounted: the job's own mounts, and all that gpurun itself gave it."""
+    targets = [str(mount["target"]) for mount in job.get("mounts") or []]
+    given = [str(mount["Destination"]) for mount in container.get("Mounts") or [] if mount.get("Destination")]
+    return list(dict.fromkeys(targets + given))
 
 
 def forget(run: RunPaths, job: Dict[str, Any]) -> None:

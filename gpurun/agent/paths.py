@@ -58,7 +58,17 @@ class RunPaths:
         return self._in("ro")
 
     @property
+    def secrets(self) -> str:
+        """The folder of what only this run's job may read. It lies outside of runs/, of which others are shown parts."""
+        return os.path.join(self.host.secrets, self.id)
+
+    @property
     def env(self) -> str:
+        return os.path.join(self.secrets, "env")
+
+    @property
+    def old_env(self) -> str:
+        """Where an older gpurun put it."""
         return self._in("ro", "env")
 
     @property
@@ -75,7 +85,17 @@ class RunPaths:
 
     @property
     def token(self) -> str:
+        return os.path.join(self.secrets, words.TOKEN_FILE)
+
+    @property
+    def old_token(self) -> str:
+        """Where an older gpurun put it."""
         return self._in("ro", "serve", "token")
+
+    @property
+    def board(self) -> str:
+        """What a TensorBoard reads: the event files of the runs that it is about."""
+        return self._in("board")
 
     @property
     def passwd(self) -> str:
@@ -212,6 +232,10 @@ class HostPaths:
     @property
     def runs(self) -> str:
         return os.path.join(self.root, "runs")
+
+    @property
+    def secrets(self) -> str:
+        return os.path.join(self.root, "secrets")
 
     @property
     def cache(self) -> str:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import glob
 import os
 import secrets
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Dict, List, Mapping, Optional, Protocol
 
-from . import journal, notebooks, sockets
+from . import boards, journal, notebooks, secret_files, sockets
 from . import vocabulary as words
-from .files import read_json, remove, write_atomically, write_json
+from .files import read_json, write_atomically, write_json
 from .paths import HostPaths, RunPaths
 
 PROGRAMS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "serve")
@@ -55,8 +55,21 @@ def holder(job: Mapping[str, Any], ro: str) -> List[str]:
     return ["python", "%s/%s/attach.py" % (ro, _FOLDER)] if kind(job) == words.SHELL else []
 
 
-def lay_out(run: RunPaths, job: Mapping[str, Any], *, ro: str, workspace: str, socket_folder: str) -> None:
-    """Put the programs and what they are told into the run's ro/. The last three are as the job sees them."""
+class Places(Protocol):
+    """Where the job finds its things; see runtimes/wrapper.py."""
+
+    @property
+    def workspace(self) -> str: ...
+    @property
+    def sockets(self) -> str: ...
+    @property
+    def secrets(self) -> str: ...
+    @property
+    def board(self) -> str: ...
+
+
+def lay_out(run: RunPaths, job: Mapping[str, Any], places: Places) -> None:
+    """Put the programs and what they are told into the run's ro/."""
     if kind(job) is None:
         return
     sockets.make(run, job)
@@ -64,14 +77,17 @@ def lay_out(run: RunPaths, job: Mapping[str, Any], *, ro: str, workspace: str, s
     service = {
         **job["service"],
         "project": job["project"]["name"],
-        "workspace": workspace,
-        "sockets": socket_folder,
-        "runs": run.host.runs,
+        "workspace": places.workspace,
+        "sockets": places.sockets,
+        "board": places.board,
         "gpus": len(journal.fold(run).gpus),
         "container": job["host"]["runtime"] == "docker",
-        "token_file": "%s/%s/token" % (ro, _FOLDER),
+        "token_file": "%s/%s" % (places.secrets, words.TOKEN_FILE),
     }
     write_json(os.path.join(run.ro, _FOLDER, "service.json"), service)
+    if kind(job) == words.TENSORBOARD:
+        os.makedirs(run.board, exist_ok=True)
+    secret_files.make_folder(run)
     if kind(job) == words.JUPYTER and not os.path.exists(run.token):
         write_atomically(run.token, secrets.token_hex(TOKEN_BYTES).encode(), 0o600)
 
@@ -97,17 +113,20 @@ def _holds(path: str, data: bytes) -> bool:
 
 def token(run: RunPaths) -> Optional[str]:
     """The secret that Jupyter asks for; None when this run has none."""
-    try:
-        with open(run.token) as file:
-            return file.read()
-    except FileNotFoundError:
-        return None
+    for path in (run.token, run.old_token):
+        try:
+            with open(path) as file:
+                return file.read()
+        except FileNotFoundError:
+            continue
+    return None
 
 
 def wipe(run: RunPaths) -> None:
-    """At the run's end: its sockets and its token."""
+    """At the run's end: its sockets, and what a TensorBoard was shown. Secrets go with `secret_files.wipe`."""
     sockets.remove(run)
-    remove(run.token)
+    if os.path.isdir(run.board):
+        boards.clear(run)
 
 
 def earlier(host: HostPaths, run: RunPaths, job: Mapping[str, Any]) -> Optional[RunPaths]:

@@ -70,6 +70,8 @@ LABEL_LAYER = "gpurun.layer"  # on images that gpurun made from a project's depe
 WORKSPACE_MOUNT = "/workspace"
 OUT_MOUNT = "/gpurun/out"
 RO_MOUNT = "/gpurun/ro"
+SECRETS_MOUNT = "/gpurun/secrets"
+BOARD_MOUNT = "/gpurun/board"  # of a TensorBoard alone
 CACHE_MOUNT = "/gpurun/cache"
 DATA_MOUNT = "/gpurun/data"
 
@@ -95,6 +97,7 @@ LEDGER_FILE = "checkpoints.jsonl"
 SAVING_FILE = "saving"  # is there while a checkpoint is being written
 STOPPED_FILE = "stopped.json"
 SOCKETS = "sockets"
+TOKEN_FILE = "token"  # Jupyter's, among the run's secrets
 # In ro/: what starts the job, and the environment that it sets first.
 WRAPPER = "wrapper"
 PLUGIN = "plugin"

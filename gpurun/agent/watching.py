@@ -10,7 +10,7 @@ import traceback
 from contextlib import suppress
 from typing import Callable, List, Optional
 
-from . import checkpoints, endings, hooks, journal, unlisted
+from . import boards, checkpoints, endings, hooks, journal, unlisted
 from .errors import AgentError
 from .files import write_atomically
 from .paths import RunPaths
@@ -26,7 +26,7 @@ def watch(run: RunPaths, job: Job, runtime: Runtime) -> None:
     """Until the job has exited: log times, deadline, stop requests."""
     stopping = _Stopping(run, job, runtime)
     times = _LogTimes(run)
-    with _Shutdown(run) as shutdown:
+    with _Shutdown(run) as shutdown, boards.kept(run, job):
         looking = hooks.AtCheckpoints(run, job)
         looks, acts = [times.sample, looking.step], [stopping.step, shutdown.step]
         _until_exited(run, job, runtime, looks, acts)

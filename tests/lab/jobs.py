@@ -68,6 +68,10 @@ class Jobs:
         """The run's directory on the host, seen from the tests."""
         return self.host.home(self.user) / ".gpurun/runs" / run
 
+    def secrets(self, run: str) -> Path:
+        """The folder of the run's secrets on the host."""
+        return self.host.home(self.user) / ".gpurun/secrets" / run
+
     def events(self, run: str) -> list[str]:
         """The journal, untended."""
         lines = (self.folder(run) / "events.jsonl").read_text().splitlines()

@@ -97,6 +97,10 @@ class JobOnHost:
         return self.host.root / self.user.home.lstrip("/") / ".gpurun/runs" / self.id  # with what tests mounted there
 
     @property
+    def secrets(self) -> Path:
+        return self.run.parent.parent / "secrets" / self.id
+
+    @property
     def container(self) -> str:
         return f"gpurun-{self.id}"
 

@@ -79,7 +79,7 @@ def test_a_job_is_confined_and_finds_its_things(host: LabHost) -> None:
     assert found["Config"]["Labels"]["gpurun.gpus"] == ",".join(host.gpus.uuids[:2])
     written = [job.run / "workspace/written", host.home() / ".gpurun/data/vision/lasting"]
     assert [path.stat().st_uid for path in written] == [ADA.uid, ADA.uid]
-    assert (job.run / "ro/env").stat().st_mode & 0o777 == 0o600
+    assert (job.secrets / "env").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_job_without_gpus_gets_none_of_an_image_that_asks_for_all(host: LabHost) -> None:
@@ -212,7 +212,7 @@ def test_a_shell_beside_the_job_and_after_it(host: LabHost) -> None:
     job.ask("KILL")
     job.end()
     job.ask("remove")
-    (job.run / "ro/env").unlink()
+    (job.secrets / "env").unlink()
     said = host.run(*job.ask("shell", command=command))
     assert said.splitlines()[:2] == ["/workspace train-7f3k", "train.py"]
 

@@ -21,4 +21,4 @@ def test_killed_at(jobs: Jobs, host: LabHost, point: str) -> None:
     assert jobs.until_ended(run) == (words.FAILED, "exit", 3)
     assert not flag.exists(), "the supervisor was not killed"
     assert jobs.ask("logs", run).stdout == "ran\n"
-    assert not (jobs.folder(run) / "ro/env").exists()
+    assert not (jobs.secrets(run) / "env").exists()

@@ -118,6 +118,30 @@ def test_tensorboard_shows_runs_that_train_side_by_side(
         assert again.url("TensorBoard") == url
 
 
+def test_tensorboard_sees_no_secret_of_other_runs_and_fetch_brings_none(
+    laptop: Laptop, jobs: Jobs, project: Path, host: LabHost
+) -> None:
+    (project / "wait.py").write_text("import time\nprint('here', flush=True)\ntime.sleep(600)\n")
+    secret = laptop.env | {"HUSH": "hunter2-of-ada"}
+    run = laptop.gpurun(
+        "submit", "wait.py", "-H", "ada", "-g", "0", "-e", "HUSH", cwd=project, env=secret
+    ).stdout.strip()
+    jobs.until_running(run)
+    with tunnel(laptop, "-H", "ada", cwd=project) as opened:
+        board = opened.doors["TensorBoard"]["run"]
+        mounts = json.loads(host.run("docker", "inspect", f"gpurun-{board}"))[0]["Mounts"]
+        assert [mount["Source"] for mount in mounts if mount["Source"].endswith("/runs")] == []
+        seen = "grep -rlsI hunter2-of-ada / --exclude-dir=proc --exclude-dir=sys || true"
+        assert host.run("docker", "exec", f"gpurun-{board}", "sh", "-c", seen).strip() == ""
+        assert host.run("docker", "exec", f"gpurun-{run}", "sh", "-c", "cat /gpurun/secrets/env").count("hunter2") == 1
+    laptop.gpurun("stop", board, run, "--grace", "1s", timeout=60)
+    laptop.gpurun("fetch", board, cwd=project)
+    came = [str(path) for path in (project / "fetched").rglob("*") if path.is_file()]
+    assert came
+    assert [path for path in came if "/runs/" in path or b"hunter2-of-ada" in Path(path).read_bytes()] == []
+    assert not any(jobs.secrets(run).iterdir())
+
+
 def lists(page: Browser, run: str) -> bool:
     return any(run in text for text in page.texts("runs-table, runs-data-table"))
 

@@ -63,9 +63,9 @@ class Bare:
             with wrapper.telling_the_run():
                 wrapper.make_folders(run, job["project"]["name"])
                 first, last = settings(run, job, prepared, gpus)
-                wrapper.write(run, first, last)
                 places = wrapper.on_host(run, job["project"]["name"])
-                services.lay_out(run, job, ro=places.ro, workspace=places.workspace, socket_folder=places.sockets)
+                wrapper.write(run, places, first, last)
+                services.lay_out(run, job, places)
                 notebooks.lay_out(run, job)
                 plugin_files.lay_out(run, job)
             _start_keeper(order(run, job, [*held.fds, *leases]))

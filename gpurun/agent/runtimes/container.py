@@ -148,13 +148,14 @@ def mounts(container: Container) -> List[str]:
         bind(run.workspace, places.workspace),
         bind(run.out, places.out),
         bind(run.ro, places.ro, readonly=True),
+        bind(run.secrets, places.secrets, readonly=True),
         bind(run.host.job_cache, places.cache),
         bind(run.host.data(job["project"]["name"]), places.data),
     ]
     if container.who.uid != 0:
         found += [bind(run.passwd, "/etc/passwd", readonly=True), bind(run.group, "/etc/group", readonly=True)]
-    if services.kind(job) == words.TENSORBOARD:  # it reads those that come later too
-        found.append(bind(run.host.runs, run.host.runs, readonly=True))
+    if services.kind(job) == words.TENSORBOARD:  # not runs/: it is shown the event files of its project alone
+        found.append(bind(run.board, places.board, readonly=True))
     for asked in job["mounts"]:
         source = os.path.expanduser(asked["source"])
         found.append(bind(source, asked["target"], readonly=asked.get("readonly", False)))

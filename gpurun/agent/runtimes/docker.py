@@ -10,7 +10,7 @@ import time
 from dataclasses import replace
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
-from .. import about, docker_layers, facts, image, notebooks, plugin_files, programs, services
+from .. import about, docker_layers, facts, image, notebooks, plugin_files, programs, secret_files, services
 from .. import vocabulary as words
 from ..engine import Engine, EngineError
 from ..errors import AgentError, RunFailed
@@ -276,6 +276,7 @@ class Docker:
         if self.engine.inspect("image", prepared["image_id"]) is None:
             raise AgentError("image_gone", "the image of run %s is gone from the host" % run.id, "submit it again")
         container = self._container(run, job, prepared["image_id"], [])
+        secret_files.make_folder(run)  # what is mounted must be there
         return self.engine.command(*fresh_shell(container, command, tty=tty))
 
 
@@ -300,8 +301,8 @@ def _lay_out(container: Container) -> None:
     """What is mounted: folders of ours, the wrapper, and who the job is."""
     run, job, places = container.run, container.job, wrapper.IN_CONTAINER
     wrapper.make_folders(run, job["project"]["name"])
-    wrapper.write(run, wrapper.settings(places, container.who.name, job), wrapper.last_settings(places, job))
-    services.lay_out(run, job, ro=places.ro, workspace=places.workspace, socket_folder=places.sockets)
+    wrapper.write(run, places, wrapper.settings(places, container.who.name, job), wrapper.last_settings(places, job))
+    services.lay_out(run, job, places)
     notebooks.lay_out(run, job)
     plugin_files.lay_out(run, job)
     write_atomically(run.passwd, container.who.passwd())

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Dict, Iterator, List, Mapping, Sequence
 
-from .. import sockets
+from .. import secret_files, sockets
 from .. import vocabulary as words
 from ..errors import AgentError, RunFailed
 from ..files import write_atomically
@@ -35,6 +35,8 @@ class Places:
     cache: str
     data: str
     sockets: str
+    secrets: str
+    board: str
 
     @property
     def wrapper(self) -> str:
@@ -52,11 +54,14 @@ IN_CONTAINER = Places(
     words.CACHE_MOUNT,
     words.DATA_MOUNT,
     words.OUT_MOUNT + "/" + words.SOCKETS,
+    words.SECRETS_MOUNT,
+    words.BOARD_MOUNT,
 )
 
 
 def on_host(run: RunPaths, project: str) -> Places:
-    return Places(run.workspace, run.out, run.ro, run.host.job_cache, run.host.data(project), sockets.folder(run))
+    cache, data = run.host.job_cache, run.host.data(project)
+    return Places(run.workspace, run.out, run.ro, cache, data, sockets.folder(run), run.secrets, run.board)
 
 
 def token_label(job: Mapping[str, Any]) -> str:
@@ -116,16 +121,17 @@ def exports(values: Mapping[str, str]) -> bytes:
 
 def write_env(run: RunPaths, values: Mapping[str, str]) -> None:
     """The user's own variables, readable by the job alone; whoever records the run's end deletes the file."""
-    os.makedirs(run.ro, exist_ok=True)
+    secret_files.make_folder(run)
     write_atomically(run.env, exports(values), 0o600)
 
 
-def write(run: RunPaths, first: Mapping[str, str], last: Mapping[str, str]) -> None:
+def write(run: RunPaths, places: Places, first: Mapping[str, str], last: Mapping[str, str]) -> None:
     """The wrapper and its settings, in the run's ro/."""
     os.makedirs(run.ro, exist_ok=True)
     with open(SOURCE, "rb") as file:
         write_atomically(run.wrapper, file.read(), 0o755)
-    write_atomically(run.settings, exports(first))
+    secrets = "gpurun_secrets=%s\n" % shlex.quote(places.secrets)  # for the wrapper alone: it is not exported
+    write_atomically(run.settings, os.fsencode(secrets) + exports(first))
     write_atomically(run.settings + ".last", exports(last))
 
 
@@ -159,3 +165,5 @@ def make_folders(run: RunPaths, project: str) -> None:
     """What is mounted must be there first, and be ours: an engine would make it as root."""
     for folder in (run.ro, run.out, run.workspace, run.tmp, run.host.home, run.host.data(project)):
         os.makedirs(folder, exist_ok=True)
+    secret_files.make_folder(run)
+    secret_files.move_old(run)

@@ -10,8 +10,8 @@ if [ "$gpurun_log" != - ]; then
 fi
 
 . "$gpurun_ro/settings"
-if [ -r "$gpurun_ro/env" ]; then
-    . "$gpurun_ro/env"
+if [ -r "$gpurun_secrets/env" ]; then
+    . "$gpurun_secrets/env"
 fi
 # After the user's own variables: the project's code comes before theirs, and what gpurun tells is always true.
 . "$gpurun_ro/settings.last"
@@ -27,7 +27,7 @@ export PYTHONPATH="$gpurun_code${PYTHONPATH:+:$PYTHONPATH}"
 if [ "$gpurun_log" != - ] && [ -d "$gpurun_ro/plugin" ]; then
     PYTHONPATH=$PYTHONPATH:$gpurun_ro/plugin
 fi
-unset gpurun_code gpurun_ro gpurun_log
+unset gpurun_code gpurun_ro gpurun_log gpurun_secrets
 
 if [ "$1" = python ] && ! command -v python >/dev/null 2>&1; then
     shift

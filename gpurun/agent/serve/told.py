@@ -12,7 +12,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def told() -> Dict[str, Any]:
-    """`kind`, `title`, `idle` (seconds), `workspace`, `sockets`, `runs` (all runs' folder), `project`, `run` (or None)."""
+    """`kind`, `title`, `idle` (seconds), `workspace`, `sockets`, `board` (TensorBoard's runs), `project`, `run` (or None)."""
     with open(os.path.join(HERE, "service.json")) as file:
         found: Dict[str, Any] = json.load(file)
     return found

@@ -97,7 +97,7 @@ def _empty(host: HostPaths, keep_data: bool, left: List[str]) -> None:
 
 
 def _remove_ours(host: HostPaths, keep_data: bool, left: List[str]) -> None:
-    ours = [host.runs, host.cache, host.agents, facts.host_id_file(host)]
+    ours = [host.runs, host.secrets, host.cache, host.agents, facts.host_id_file(host)]
     if not (keep_data and _data(host)):
         ours.append(host.data("").rstrip("/"))
     for path in ours:

@@ -19,7 +19,7 @@ import stat
 import time
 from typing import Any, Dict, List, Tuple
 
-from .. import attempts, holdings, journal, mirrored, outputs, records, services, tend, wholeness
+from .. import attempts, holdings, journal, mirrored, outputs, records, secret_files, services, tend, wholeness
 from .. import vocabulary as words
 from ..outside import collect, may_hold_more, remarks
 from ..paths import HostPaths, RunPaths
@@ -141,6 +141,7 @@ def _link(path: bytes, target: str) -> File:
 
 
 def _outside(run: RunPaths, folder: str) -> List[File]:
+    secret_files.remove_copies(run)
     found = outputs.find_outputs(run.outside, os.devnull, with_caches=True)
     return [
         outputs.file_entry(

@@ -86,6 +86,7 @@ def _remove(host: HostPaths, run: RunPaths, left: List[Dict[str, Any]]) -> int:
     os.rename(run.root, gone)  # in one step, so that no half of a run is ever listed
     stays = _clear(gone, run.id)
     left += stays
+    shutil.rmtree(run.secrets, ignore_errors=True)
     return before - sum(int(one["bytes"]) for one in stays)
 
 

@@ -34,8 +34,9 @@ if verb == "container":
     if not os.path.isdir(root):
         sys.exit("Error: No such container: " + last)
     running = str(os.path.exists(os.path.join(here, "running"))).lower()
-    labels = open(os.path.join(here, "labels")).read()
-    print('{"Id": "c0ffee", "State": {"Running": %s}, "Config": {"Labels": %s}}' % (running, labels))
+    labels, mounts = (open(os.path.join(here, name)).read() for name in ("labels", "mounts"))
+    told = '{"Id": "c0ffee", "State": {"Running": %s}, "Config": {"Labels": %s}, "Mounts": %s}'
+    print(told % (running, labels, mounts))
 elif verb == "ps":
     print("c0ffee")
 elif verb == "rm":
@@ -58,6 +59,7 @@ class Container:
         (folder / "root").mkdir(parents=True)
         (folder / "engine.py").write_text(ENGINE)
         self.argv = [sys.executable, str(folder / "engine.py")]
+        (folder / "mounts").write_text("[]")
         self.diff = b""
         self.labelled()
 
@@ -114,6 +116,18 @@ def test_added_folders_and_changed_files_come_with_any_name(run: RunFolder, cont
     container.wrote(b"/etc/settings", b"lr=1", kind="C")
     assert gather(run) == ({b"root/results/deep/a b\n\xff.csv": b"1,2", b"etc/settings": b"lr=1"}, {})
     assert gather(run) == gather(run)
+
+
+def test_what_gpurun_mounted_itself_was_not_written_outside(run: RunFolder, container: Container) -> None:
+    """A container made by an older gpurun sees all runs; `docker cp` of a folder above brings what is mounted below it."""
+    runs = run.host.runs
+    (container.folder / "mounts").write_text(json.dumps([{"Type": "bind", "Source": runs, "Destination": runs}]))
+    above = os.fsencode(os.path.dirname(runs))
+    container.told("A", above)
+    container.told("A", os.fsencode(runs))
+    container.wrote(os.fsencode(runs) + b"/other-2222/ro/env", b"export TOKEN=hunter2")
+    container.wrote(above + b"/mine", b"1")
+    assert gather(run) == ({above[1:] + b"/mine": b"1"}, {})
 
 
 def test_an_old_folder_whose_mode_was_changed_is_not_copied(run: RunFolder, container: Container) -> None:

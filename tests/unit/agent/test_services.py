@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from gpurun.agent import preparing, services, sockets
+from gpurun.agent import preparing, secret_files, services, sockets
 from gpurun.agent import vocabulary as words
 from gpurun.agent.paths import RunPaths
+from gpurun.agent.runtimes import wrapper
 from tests.unit.agent.conftest import AgentHost
 from tests.unit.agent.run_folder import RunFolder
 
-PLACES = {"ro": "/gpurun/ro", "workspace": "/workspace", "socket_folder": "/gpurun/out/sockets"}
+PLACES = wrapper.IN_CONTAINER
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +50,7 @@ def test_a_job_is_no_service(service: Any, tmp_path: Path) -> None:
     assert services.command(job, "/ro") == ["python", "train.py"]
     assert services.tools(job) == []
     assert services.holder(job, "/ro") == []
-    services.lay_out(run.paths, job, **PLACES)
+    services.lay_out(run.paths, job, PLACES)
     assert os.listdir(run.paths.ro) == []
     assert not os.path.exists(sockets.folder(run.paths))
 
@@ -57,7 +58,7 @@ def test_a_job_is_no_service(service: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", words.SERVICES)
 def test_the_program_of_each_service_travels_with_the_agent(kind: str, tmp_path: Path) -> None:
     run, job = RunFolder(tmp_path), make_job(kind)
-    services.lay_out(run.paths, job, **{**PLACES, "ro": run.paths.ro})
+    services.lay_out(run.paths, job, PLACES)
     assert os.path.isfile(services.command(job, run.paths.ro)[1])
     told = json.loads(Path(run.paths.ro, "serve/service.json").read_text())
     assert told == {
@@ -65,10 +66,10 @@ def test_the_program_of_each_service_travels_with_the_agent(kind: str, tmp_path:
         "project": "digits",
         "workspace": "/workspace",
         "sockets": "/gpurun/out/sockets",
-        "runs": run.host.runs,
+        "board": "/gpurun/board",
         "gpus": 0,
         "container": False,
-        "token_file": f"{run.paths.ro}/serve/token",
+        "token_file": "/gpurun/secrets/token",
     }
     assert stat.S_IMODE(os.stat(sockets.folder(run.paths)).st_mode) == 0o700
 
@@ -104,27 +105,28 @@ def test_tools_are_brought_where_the_image_is_not_ours(image: str | None, runtim
 def test_jupyters_token_is_a_secret_that_stays_the_same(tmp_path: Path) -> None:
     run, job = RunFolder(tmp_path), make_job(words.JUPYTER)
     assert services.token(run.paths) is None
-    services.lay_out(run.paths, job, **PLACES)
+    services.lay_out(run.paths, job, PLACES)
     token = services.token(run.paths)
     assert token is not None
     assert len(token) >= 32
     assert stat.S_IMODE(os.stat(run.paths.token).st_mode) == 0o600
-    services.lay_out(run.paths, job, **PLACES)  # a supervisor that is started again: somebody may hold the address
+    services.lay_out(run.paths, job, PLACES)  # a supervisor that is started again: somebody may hold the address
     assert services.token(run.paths) == token
 
 
 @pytest.mark.parametrize("kind", [words.TENSORBOARD, words.SHELL])
 def test_nobody_else_has_a_token(kind: str, tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
-    services.lay_out(run.paths, make_job(kind), **PLACES)
+    services.lay_out(run.paths, make_job(kind), PLACES)
     assert services.token(run.paths) is None
 
 
 def test_at_the_end_sockets_and_token_go(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
-    services.lay_out(run.paths, make_job(words.JUPYTER), **PLACES)
+    services.lay_out(run.paths, make_job(words.JUPYTER), PLACES)
     for _ in range(2):
         services.wipe(run.paths)
+        secret_files.wipe(run.paths)
         assert services.token(run.paths) is None
         assert not os.path.lexists(sockets.folder(run.paths))
 

@@ -23,6 +23,7 @@ MOUNTS = [
     "--mount", "type=bind,source=/home/ada/.gpurun/runs/train-7f3k/workspace,target=/workspace",
     "--mount", "type=bind,source=/home/ada/.gpurun/runs/train-7f3k/out,target=/gpurun/out",
     "--mount", "type=bind,source=/home/ada/.gpurun/runs/train-7f3k/ro,target=/gpurun/ro,readonly",
+    "--mount", "type=bind,source=/home/ada/.gpurun/secrets/train-7f3k,target=/gpurun/secrets,readonly",
     "--mount", "type=bind,source=/home/ada/.gpurun/cache/jobs,target=/gpurun/cache",
     "--mount", "type=bind,source=/home/ada/.gpurun/data/vision,target=/gpurun/data",
 ]  # fmt: skip
@@ -169,3 +170,11 @@ def test_a_container_without_our_label_is_not_ours() -> None:
 def test_a_container_is_of_one_attempt() -> None:
     assert docker.attempt_of({"Config": {"Labels": {"gpurun.attempt": "2"}}}) == 2
     assert docker.attempt_of({"Config": {"Labels": None}}) == 1  # made before there were attempts
+
+
+def test_tensorboard_is_shown_its_board_and_no_other_run() -> None:
+    job = {"service": {"kind": "tensorboard"}, "command": []}
+    mounts = [word for word in argv.mounts(container(job=job)) if word.startswith("type=")]
+    board = "type=bind,source=/home/ada/.gpurun/runs/train-7f3k/board,target=/gpurun/board,readonly"
+    assert board in mounts
+    assert [word for word in mounts if "source=/home/ada/.gpurun/runs," in word] == []

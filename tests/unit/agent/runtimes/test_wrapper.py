@@ -43,7 +43,7 @@ def start(
     run: RunPaths, command: list[str], *, shell: str = "sh", log: bool = False
 ) -> subprocess.CompletedProcess[bytes]:
     places = wrapper.on_host(run, "vision")
-    wrapper.write(run, wrapper.settings(places, "ada", JOB), wrapper.last_settings(places, JOB))
+    wrapper.write(run, places, wrapper.settings(places, "ada", JOB), wrapper.last_settings(places, JOB))
     argv = wrapper.start(places, command) if log else wrapper.shell(places, command)
     program = [shell, "sh"] if shell == "busybox" else [shell]
     return subprocess.run([*program, *argv[1:]], capture_output=True, check=False, env={"PATH": os.environ["PATH"]})
@@ -76,7 +76,7 @@ def test_what_a_job_finds_set(run: RunPaths) -> None:
     assert told["TMPDIR"] == run.tmp
     assert told["PWD"] == run.workspace
     assert (told["GPURUN_OUT"], told["GPURUN_WORKSPACE"]) == (run.out, run.workspace)
-    assert not {"gpurun_ro", "gpurun_log", "gpurun_code"} & set(told)
+    assert not {"gpurun_ro", "gpurun_log", "gpurun_code", "gpurun_secrets"} & set(told)
 
 
 def test_a_user_may_set_anything_but_what_gpurun_tells(run: RunPaths) -> None:
@@ -134,6 +134,22 @@ def test_python_is_what_the_image_calls_so(run: RunPaths, tmp_path: Path, monkey
 def test_secrets_are_the_owners_alone(run: RunPaths) -> None:
     wrapper.write_env(run, {"TOKEN": "secret"})
     assert Path(run.env).stat().st_mode & 0o777 == 0o600
+    assert Path(run.env).parent.stat().st_mode & 0o777 == 0o700
+    assert Path(run.host.secrets).stat().st_mode & 0o777 == 0o700
+
+
+def test_secrets_lie_outside_of_what_others_are_shown(run: RunPaths) -> None:
+    wrapper.write_env(run, {"TOKEN": "hunter2"})
+    assert environment(run)["TOKEN"] == "hunter2"
+    shown = [path for path in Path(run.host.runs).rglob("*") if path.is_file()]
+    assert [path for path in shown if b"hunter2" in path.read_bytes()] == []
+
+
+def test_secrets_of_an_older_gpurun_reach_the_job_and_leave_the_runs_folder(run: RunPaths) -> None:
+    Path(run.old_env).write_text("export TOKEN=hunter2\n")
+    wrapper.make_folders(run, "vision")
+    assert environment(run)["TOKEN"] == "hunter2"
+    assert not Path(run.old_env).exists()
 
 
 @pytest.mark.parametrize(
@@ -146,7 +162,7 @@ def test_what_no_environment_can_hold_is_refused(name: str, value: str) -> None:
 
 
 def test_the_start_is_the_wrapper_with_the_log() -> None:
-    places = Places("/w", "/out", "/ro", "/cache", "/data", "/sockets")
+    places = Places("/w", "/out", "/ro", "/cache", "/data", "/sockets", "/secrets", "/board")
     assert wrapper.start(places, ["python", "x.py"]) == ["/bin/sh", "/ro/wrapper", "/out/log", "python", "x.py"]
 
 

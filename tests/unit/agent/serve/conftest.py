@@ -9,12 +9,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gpurun.agent import services
+from gpurun.agent.runtimes import wrapper
 from tests.unit.agent.run_folder import RunFolder
 
 
@@ -65,7 +67,7 @@ class Served:
         service = {"kind": kind, "title": "digits on box", "idle": 3600.0, "run": None, **told}
         job = {"project": {"name": "digits"}, "host": {"runtime": "bare"}, "service": service, "image": None}
         paths = self.run.paths
-        services.lay_out(paths, job, ro=paths.ro, workspace=paths.workspace, socket_folder=str(self.sockets))
+        services.lay_out(paths, job, replace(wrapper.on_host(paths, "digits"), sockets=str(self.sockets)))
         self.programs = Path(paths.ro, "serve")
 
     def start(self, *argv: str, python: str = sys.executable, env: dict[str, str] | None = None) -> Program:

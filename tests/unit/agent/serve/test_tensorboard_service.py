@@ -1,88 +1,17 @@
-"""TensorBoard over the runs of a project: which runs it finds, and the real one on its socket."""
+"""The real TensorBoard on its socket, over the board that a supervisor keeps."""
 
 from __future__ import annotations
 
 import http.client
-import importlib
 import json
 import os
 import socket
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
-import pytest
-
-from gpurun.agent import services
+from gpurun.agent import boards
 from tests.unit.agent.run_folder import RunFolder
 from tests.unit.agent.serve.conftest import Make, Program, Served, open_files, until
-
-
-@pytest.fixture
-def module(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(services.PROGRAMS)
-    yield importlib.import_module("tensorboard_service")
-    for name in ("tensorboard_service", "told"):
-        sys.modules.pop(name, None)
-
-
-class Runs:
-    """The runs of a host, and the folder of links to them."""
-
-    def __init__(self, folder: Path, module: Any) -> None:
-        self.folder, self.module = folder, module
-        self.links = folder / "links"
-        self.links.mkdir()
-
-    def add(self, run: str, project: str = "digits", **job: Any) -> Path:
-        return RunFolder(self.folder, run, project={"name": project}, **job).root
-
-    def linked(self, run: str | None = None) -> dict[str, str]:
-        service = {"runs": str(self.folder / "runs"), "project": "digits", "run": run}
-        self.module.link_runs(str(self.links), service)
-        return {name: os.readlink(self.links / name) for name in os.listdir(self.links)}
-
-
-@pytest.fixture
-def runs(tmp_path: Path, module: Any) -> Runs:
-    (tmp_path / "runs").mkdir()
-    return Runs(tmp_path, module)
-
-
-def test_every_run_of_the_project_is_linked_and_no_other(runs: Runs) -> None:
-    workspaces = {name: str(runs.add(name) / "workspace") for name in ("train-1111", "train-2222")}
-    workspaces["shell-3333"] = str(runs.add("shell-3333", service={"kind": "shell"}) / "workspace")
-    runs.add("other-4444", "another")
-    runs.add("tensorboard-5555", service={"kind": "tensorboard"})
-    (runs.folder / "runs/.new-6666").mkdir()
-    (runs.folder / "runs/torn-7777").mkdir()
-    (runs.folder / "runs/torn-7777/job.json").write_text('{"project": {"na')
-    assert runs.linked() == workspaces
-    assert runs.linked() == workspaces
-
-
-def test_runs_come_and_go(runs: Runs) -> None:
-    first = runs.add("train-1111")
-    assert list(runs.linked()) == ["train-1111"]
-    runs.add("train-2222")
-    first.rename(runs.folder / "removed")
-    assert list(runs.linked()) == ["train-2222"]
-
-
-def test_a_run_without_a_workspace_waits_for_it(runs: Runs) -> None:
-    root = runs.add("train-1111")
-    (root / "workspace").rmdir()
-    assert runs.linked() == {}
-    (root / "workspace").mkdir()
-    assert list(runs.linked()) == ["train-1111"]
-
-
-def test_one_run_is_one_run(runs: Runs) -> None:
-    runs.add("train-1111")
-    runs.add("other-2222", "another")
-    assert list(runs.linked("other-2222")) == ["other-2222"]
-    assert runs.linked("gone-3333") == {}
 
 
 class Board:
@@ -133,6 +62,8 @@ def test_the_board_answers_on_its_socket_alone_and_finds_what_comes_later(serve:
     served = serve("tensorboard")
     log_a_loss(RunFolder(served.folder, "train-1111", project={"name": "digits"}).root / "workspace/logs")
     log_a_loss(RunFolder(served.folder, "other-2222", project={"name": "another"}).root / "workspace/logs")
+    shown = boards.Board(served.run.paths, "digits")
+    shown.refresh()
     board = Board(served, tmp_path)
     board.until_ready()
     assert b"<html" in board.get("/")[1]
@@ -140,6 +71,7 @@ def test_the_board_answers_on_its_socket_alone_and_finds_what_comes_later(serve:
     scalars = json.loads(board.get("/data/plugin/scalars/scalars?tag=loss&run=train-1111%2Flogs")[1])
     assert [(step, round(value, 2)) for _, step, value in scalars] == [(0, 1.0), (1, 0.5), (2, 0.33)]
     log_a_loss(RunFolder(served.folder, "train-3333", project={"name": "digits"}).root / "workspace/logs")
+    shown.refresh()
     until(lambda: "train-3333/logs" in json.loads(board.get("/data/runs")[1]), 60)
     assert os.stat(served.sockets / "tensorboard").st_mode & 0o777 == 0o600
     assert listening_on(board.program.process.pid) == []

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from gpurun.agent import locks, loopback, sockets
+from gpurun.agent import locks, loopback, secret_files, sockets
 from gpurun.agent import vocabulary as words
 from tests.unit.agent.conftest import AgentHost
 from tests.unit.agent.run_folder import RunFolder
@@ -147,6 +147,7 @@ def test_where_each_door_leads(place: Place) -> None:
     service = {"kind": words.JUPYTER, "title": "digits", "idle": 60.0, "run": None}
     board, lab, job = place.board(), place.run("jupyter-2222", service=service), place.run("train-3333")
     Path(lab.paths.ro, "serve").mkdir()
+    secret_files.make_folder(lab.paths)
     Path(lab.paths.token).write_text("s3cret")
     attended = place.attend(
         door(board.paths.id, name="TensorBoard"),
