@@ -11,7 +11,7 @@ from . import checkpoints, facts, hooks, journal, secret_files, services
 from . import vocabulary as words
 from .files import read_json, write_json
 from .paths import RunPaths
-from .runtimes import Presence
+from .runtimes import Presence, wrapper
 
 
 def end(run: RunPaths, state: str, reason: str, **facts_of_end: Any) -> None:
@@ -37,7 +37,8 @@ def retries_left(run: RunPaths, state: str, reason: str) -> int:
 
 
 def wipe(run: RunPaths) -> None:
-    """Take away the user's secrets, and the doors of a service."""
+    """Take away the user's secrets, the doors of a service, and what lets the wrapper start the job."""
+    wrapper.disarm(run)
     services.wipe(run)
     secret_files.wipe(run)
 

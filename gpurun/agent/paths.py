@@ -80,6 +80,15 @@ class RunPaths:
         return self._in("ro", words.SETTINGS)
 
     @property
+    def armed(self) -> str:
+        """Is there while the wrapper may start the job."""
+        return self._in("ro", "armed")
+
+    def claim(self, attempt: int) -> str:
+        """Made by the wrapper, alone, before it starts the job of this attempt."""
+        return self._in("out", "started-%d" % attempt)
+
+    @property
     def plugin(self) -> str:
         return self._in("ro", words.PLUGIN)
 

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from gpurun.agent import vocabulary as words
+from gpurun.agent.runtimes import wrapper
 from tests.lab.host.engine import Engine
 from tests.lab.host.golden import BASE_IMAGE
 from tests.lab.host.labhost import LabHost
@@ -152,8 +153,11 @@ def test_ended_is_ended_whatever_the_engine_says(jobs: Jobs) -> None:
     run = jobs.submit("print('here')")
     assert jobs.until_ended(run) == (words.SUCCEEDED, "exit", 0)
     engine(jobs).docker("start", jobs.container(run))
+    assert engine(jobs).docker("wait", jobs.container(run)).strip() == str(wrapper.STARTED_BEFORE)
     assert jobs.until_ended(run) == (words.SUCCEEDED, "exit", 0)
     assert jobs.events(run)[-1] == "ended"
+    assert (jobs.folder(run) / "out/log").read_text() == "here\n", "the job ran a second time"
+    assert "this attempt was started before" in jobs.host.run("docker logs " + jobs.container(run) + " 2>&1", user=None)
 
 
 def test_bare_job_and_keeper_killed_is_lost(bare: Jobs) -> None:

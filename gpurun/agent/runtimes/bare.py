@@ -54,9 +54,9 @@ class Bare:
             return  # it runs
         try:
             record = read_json(run.keeper)
-            if record is not None:
-                if "exit_code" in record:
-                    return
+            if record is not None and "exit_code" in record:
+                return
+            if record is not None or wrapper.was_started(run, job):  # a keeper killed at once has left no record
                 if job_processes(run, job):
                     return
                 raise RunFailed("keeper", words.END_NOT_KNOWN)

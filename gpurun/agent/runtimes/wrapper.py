@@ -18,8 +18,11 @@ from typing import Any, Dict, Iterator, List, Mapping, Sequence
 from .. import secret_files, sockets
 from .. import vocabulary as words
 from ..errors import AgentError, RunFailed
-from ..files import write_atomically
+from ..files import remove, write_atomically
 from ..paths import RunPaths
+
+# Exit code of a wrapper whose attempt was started before (Linux: EALREADY). The job was not run.
+STARTED_BEFORE = 114
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 SOURCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "wrapper.sh")
@@ -126,13 +129,24 @@ def write_env(run: RunPaths, values: Mapping[str, str]) -> None:
 
 
 def write(run: RunPaths, places: Places, first: Mapping[str, str], last: Mapping[str, str]) -> None:
-    """The wrapper and its settings, in the run's ro/."""
+    """Write the wrapper and its settings into the run's ro/, and arm it: it starts one attempt, once."""
     os.makedirs(run.ro, exist_ok=True)
     with open(SOURCE, "rb") as file:
         write_atomically(run.wrapper, file.read(), 0o755)
     secrets = "gpurun_secrets=%s\n" % shlex.quote(places.secrets)  # for the wrapper alone: it is not exported
     write_atomically(run.settings, os.fsencode(secrets) + exports(first))
     write_atomically(run.settings + ".last", exports(last))
+    open(run.armed, "wb").close()  # not flushed: behind a power cut no job starts by it
+
+
+def disarm(run: RunPaths) -> None:
+    """Make the wrapper refuse to start the job from now on: whoever records the run's end does it."""
+    remove(run.armed)
+
+
+def was_started(run: RunPaths, job: Mapping[str, Any]) -> bool:
+    """Return whether the wrapper has started the present attempt before, whatever has become of it."""
+    return os.path.lexists(run.claim(int(job.get("attempt", 1))))
 
 
 def start(places: Places, command: Sequence[str]) -> List[str]:

@@ -6,6 +6,19 @@ gpurun_ro=${0%/*}
 gpurun_log=$1
 shift
 if [ "$gpurun_log" != - ]; then
+    # An attempt runs once. `docker start` on a container that was kept comes here again: the first start has left its
+    # claim (made by O_EXCL, which is what `set -C` does), and the end of a run takes ro/armed away.
+    gpurun_claim=$(. "$gpurun_ro/settings.last" && echo "$GPURUN_OUT/started-$GPURUN_ATTEMPT")
+    if ! [ -e "$gpurun_ro/armed" ] || ! (set -C && : >"$gpurun_claim") 2>/dev/null; then
+        if [ -e "$gpurun_ro/armed" ] && ! [ -e "$gpurun_claim" ]; then
+            echo "gpurun: $gpurun_claim cannot be written" >&2
+            exit 125
+        fi
+        # Not to the log, which is that of the first start.
+        echo "gpurun: this attempt was started before, and a job is started once: gpurun resume begins another one" >&2
+        exit 114
+    fi
+    unset gpurun_claim
     exec >>"$gpurun_log" 2>&1 || exit 125
 fi
 

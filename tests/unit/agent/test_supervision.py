@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from gpurun.agent import vocabulary as words
+from gpurun.agent.runtimes import wrapper
 
 from .conftest import AgentHost, make_job
 
@@ -272,3 +274,13 @@ def test_noise_of_shell_startup_files_stands_before_the_answer(agent: AgentHost)
     door = agent.agent / "__main__.py"
     door.write_text("print('Welcome!')\n" + door.read_text())
     assert agent.ask("ps")["runs"] == []
+
+
+def test_ended_job_whose_wrapper_is_started_again_does_not_run(agent: AgentHost) -> None:
+    """As `docker start` of a kept container does."""
+    run = agent.submit("open('count', 'a').write('x'); print('ran')")
+    agent.wait(run)
+    argv = ["sh", run.wrapper, run.log, "python3", "train.py"]
+    again = subprocess.run(argv, env=agent.env, cwd=run.workspace, capture_output=True, check=False)
+    assert again.returncode == wrapper.STARTED_BEFORE
+    assert (Path(run.workspace, "count").read_text(), Path(run.log).read_text()) == ("x", "ran\n")

@@ -40,13 +40,17 @@ def run(tmp_path: Path) -> RunPaths:
 
 
 def start(
-    run: RunPaths, command: list[str], *, shell: str = "sh", log: bool = False
+    run: RunPaths, command: list[str], *, shell: str = "sh", log: bool = False, attempt: int = 1
 ) -> subprocess.CompletedProcess[bytes]:
     places = wrapper.on_host(run, "vision")
-    wrapper.write(run, places, wrapper.settings(places, "ada", JOB), wrapper.last_settings(places, JOB))
+    job = {**JOB, "attempt": attempt}
+    wrapper.write(run, places, wrapper.settings(places, "ada", job), wrapper.last_settings(places, job))
     argv = wrapper.start(places, command) if log else wrapper.shell(places, command)
-    program = [shell, "sh"] if shell == "busybox" else [shell]
-    return subprocess.run([*program, *argv[1:]], capture_output=True, check=False, env={"PATH": os.environ["PATH"]})
+    return subprocess.run(by_shell(shell, argv), capture_output=True, check=False, env={"PATH": os.environ["PATH"]})
+
+
+def by_shell(shell: str, argv: list[str]) -> list[str]:
+    return [*([shell, "sh"] if shell == "busybox" else [shell]), *argv[1:]]
 
 
 def environment(run: RunPaths, shell: str = "sh") -> dict[str, str]:
@@ -105,8 +109,46 @@ def test_the_command_becomes_the_process_and_its_output_the_log(run: RunPaths) -
     done = start(run, ["sh", "-c", "echo out; echo err >&2; printf '\\377\\r'; exit 3"], log=True)
     assert (done.returncode, done.stdout, done.stderr) == (3, b"", b"")
     assert Path(run.log).read_bytes() == b"out\nerr\n\xff\r"
-    start(run, ["sh", "-c", "echo again"], log=True)
+    start(run, ["sh", "-c", "echo again"], log=True, attempt=2)
     assert Path(run.log).read_bytes().endswith(b"again\n")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_wrapper_of_an_attempt_that_was_started_refuses_and_leaves_the_log_alone(run: RunPaths, shell: str) -> None:
+    assert start(run, ["sh", "-c", "echo one"], shell=shell, log=True).returncode == 0
+    assert wrapper.was_started(run, JOB)
+    again = start(run, ["sh", "-c", "echo two"], shell=shell, log=True)
+    assert (again.returncode, again.stdout) == (wrapper.STARTED_BEFORE, b"")
+    assert b"this attempt was started before" in again.stderr
+    assert Path(run.log).read_bytes() == b"one\n"
+    assert not wrapper.was_started(run, {**JOB, "attempt": 2})
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_wrapper_that_was_disarmed_refuses_though_the_claim_is_gone(run: RunPaths, shell: str) -> None:
+    start(run, ["sh", "-c", "echo one"], shell=shell, log=True)
+    Path(run.claim(1)).unlink()  # a job may do that
+    wrapper.disarm(run)
+    argv = by_shell(shell, wrapper.start(wrapper.on_host(run, "vision"), ["sh", "-c", "echo two"]))
+    assert subprocess.run(argv, capture_output=True, check=False).returncode == wrapper.STARTED_BEFORE
+    assert Path(run.log).read_bytes() == b"one\n"
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_wrapper_started_many_times_at_once_runs_the_job_once(run: RunPaths, shell: str) -> None:
+    places = wrapper.on_host(run, "vision")
+    wrapper.write(run, places, wrapper.settings(places, "ada", JOB), wrapper.last_settings(places, JOB))
+    argv = by_shell(shell, wrapper.start(places, ["sh", "-c", "echo one"]))
+    started = [subprocess.Popen(argv, stderr=subprocess.DEVNULL) for _ in range(20)]
+    assert sorted(one.wait() for one in started) == [0, *[wrapper.STARTED_BEFORE] * 19]
+    assert Path(run.log).read_bytes() == b"one\n"
+
+
+def test_wrapper_that_cannot_write_its_claim_says_so(run: RunPaths) -> None:
+    shutil.rmtree(run.out)
+    done = start(run, ["sh", "-c", "echo one"], log=True)
+    assert done.returncode == 125
+    assert b"started-1 cannot be written" in done.stderr
 
 
 def test_a_command_that_is_not_there_is_told_in_the_log(run: RunPaths) -> None:
