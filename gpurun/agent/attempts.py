@@ -104,7 +104,8 @@ def choose(run: RunPaths, wanted: Optional[str] = None) -> Optional[Entry]:
     Without a wish it is the last one, or None where there is none. Raises AgentError `no_checkpoint` for a wish that
     cannot be granted.
     """
-    if not journal.fold(run).live:  # a supervisor that was killed too has not done it
+    state = journal.fold(run)
+    if state.between or not state.live:  # a supervisor that was killed too has not done it
         unlisted.take_in(run)
     if wanted in (None, "last"):
         found = _newest(run)

@@ -157,7 +157,8 @@ def test_ended_is_ended_whatever_the_engine_says(jobs: Jobs) -> None:
     assert jobs.until_ended(run) == (words.SUCCEEDED, "exit", 0)
     assert jobs.events(run)[-1] == "ended"
     assert (jobs.folder(run) / "out/log").read_text() == "here\n", "the job ran a second time"
-    assert "this attempt was started before" in jobs.host.run("docker logs " + jobs.container(run) + " 2>&1", user=None)
+    said = jobs.host.run("sh", "-c", f"docker logs {jobs.container(run)} 2>&1", user=None)
+    assert "this attempt was started before" in said
 
 
 def test_bare_job_and_keeper_killed_is_lost(bare: Jobs) -> None:

@@ -12,7 +12,7 @@ import posixpath
 import time
 from typing import Any, Callable, Dict, List, Optional
 
-from .. import attempts, checkpoints, ledger, mirrored, outputs, records, tend
+from .. import attempts, checkpoints, ledger, mirrored, outputs, records, tend, unlisted
 from .. import vocabulary as words
 from ..outside import collect
 from ..paths import HostPaths, RunPaths
@@ -29,6 +29,8 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     live = not os.path.exists(run.exit)
     if checkpoints.in_container(run):
         collect(run, attempts.job_of(run) or {}, live)
+    if not live:  # a supervisor that was killed too has not done it
+        unlisted.take_in(run)
     entry = _choose(run, request["which"], live)
     return {
         "run": records.record_of(run),

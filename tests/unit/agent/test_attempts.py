@@ -92,6 +92,36 @@ def test_a_save_that_the_kill_left_no_time_to_list_is_gone_on_from(agent: AgentH
     assert log(run) == "from whole.ckpt\n"
 
 
+SAVES_AND_SLEEPS = SAVES_AND_IS_KILLED.replace(
+    "os.kill(os.getpid(), signal.SIGKILL)", "print('saved', flush=True)\nimport time; time.sleep(600)"
+)
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_save_that_a_power_cut_left_no_time_to_list_is_gone_on_from(agent: AgentHost, retries: int) -> None:
+    """By `resume`, and by the retry of a run whose supervisor has gone with the host."""
+    run = agent.submit(SAVES_AND_SLEEPS, retries=retries)
+    agent.until_running(run, b"saved")
+    agent.end_all()
+    agent.boot_id.write_text(secrets.token_hex(16))
+    agent.ask("ps")
+    if not retries:
+        agent.resume(run)
+    record = agent.wait(run)
+    assert (record["attempt"], record["attempts"][0]["reason"]) == (2, "reboot")
+    assert log(run) == "from whole.ckpt\n"
+
+
+def test_last_checkpoint_to_fetch_after_a_power_cut_is_the_one_that_a_resume_takes(agent: AgentHost) -> None:
+    run = agent.submit(SAVES_AND_SLEEPS)
+    agent.until_running(run, b"saved")
+    agent.end_all()
+    agent.boot_id.write_text(secrets.token_hex(16))
+    told = agent.ask("checkpoint", run=run.id, which="last")
+    assert told["checkpoint"]["name"] == "whole.ckpt"
+    assert told["run"]["checkpoints"]["last"]["path"] == "whole.ckpt"
+
+
 def test_without_a_checkpoint_it_starts_from_the_beginning(agent: AgentHost) -> None:
     run = train(agent, "crash=5")
     agent.wait(run)
