@@ -35,6 +35,7 @@ class Container:
 
 
 def name_of(run: RunPaths) -> str:
+    """Return the name that a container is made with. It is found by its labels: anybody may rename it."""
     return words.CONTAINER_PREFIX + run.id
 
 
@@ -73,13 +74,13 @@ def fresh_shell(container: Container, command: Sequence[str], *, tty: bool) -> L
     ]
 
 
-def shell_beside(run: RunPaths, command: Sequence[str], *, tty: bool, holder: Sequence[str] = ()) -> List[str]:
-    """`docker exec` for a shell in the live job's container."""
+def shell_beside(container: str, command: Sequence[str], *, tty: bool, holder: Sequence[str] = ()) -> List[str]:
+    """`docker exec` for a shell in the live job's container, which is named by its id."""
     terminal = ["--tty"] if tty else []
-    return ["exec", "--interactive", *terminal, name_of(run), *wrapper.shell(wrapper.IN_CONTAINER, command, holder)]
+    return ["exec", "--interactive", *terminal, container, *wrapper.shell(wrapper.IN_CONTAINER, command, holder)]
 
 
-def relay(run: RunPaths, socket: str, port: int, user: Sequence[str] = ()) -> List[str]:
+def relay(container: str, socket: str, port: int, user: Sequence[str] = ()) -> List[str]:
     """`docker exec` for a way from the run's folder of sockets to a port of the container's own loopback."""
     places = wrapper.IN_CONTAINER
     program = "%s/%s" % (places.ro, services.RELAY)
@@ -89,7 +90,7 @@ def relay(run: RunPaths, socket: str, port: int, user: Sequence[str] = ()) -> Li
         "exec",
         "--interactive",
         *user,
-        name_of(run),
+        container,
         "/bin/sh",
         "-c",
         start,

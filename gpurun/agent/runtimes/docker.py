@@ -8,7 +8,7 @@ import re
 import subprocess
 import time
 from dataclasses import replace
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from .. import about, docker_layers, facts, image, notebooks, plugin_files, programs, secret_files, services
 from .. import vocabulary as words
@@ -67,6 +67,7 @@ class Docker:
     def __init__(self, argv: Sequence[str]):
         self.engine = Engine(argv)
         self._facts: Optional[Dict[str, Any]] = None
+        self._ids: Dict[Tuple[str, int], str] = {}  # (run, attempt) -> the id of its container, as far as it was met
 
     def prepare(self, run: RunPaths, job: Job, say: Say) -> Dict[str, Any]:
         try:
@@ -100,6 +101,8 @@ class Docker:
         self, run: RunPaths, job: Job, prepared: Dict[str, Any], gpus: List[Gpu], leases: List[int]
     ) -> None:
         try:
+            if wrapper.was_started(run, job) and self._of_attempt(job, PATIENCE) is None:
+                raise RunFailed("removed", "the job was started before, and its container was removed since")
             container = self._container(run, job, prepared["image_id"], gpus)
             with wrapper.telling_the_run():
                 _lay_out(container)
@@ -116,38 +119,78 @@ class Docker:
             raise failed(error, "start") from error
 
     def _bring_up(self, container: Container) -> None:
+        made: Optional[str] = None
         try:
-            self.engine.ask(*create(container), timeout=300.0, patience=PATIENCE)
+            made = self.engine.ask(*create(container), timeout=300.0, patience=PATIENCE).text.strip()
         except EngineError as error:
             if error.kind != "name_taken":
                 raise
             # An earlier supervisor made it, and did not live to see that. To start one that has exited would run the
             # job a second time: `_start` looks first.
-        self._start(container)
+        self._start(container, made)
 
-    def _start(self, container: Container) -> None:
-        """A start whose answer was lost may have been done: it is asked again only while the job has not begun."""
+    def _start(self, container: Container, made: Optional[str]) -> None:
+        """Start the container that was `made` just now, or the one that is there if it was never started.
+
+        A start whose answer was lost may have been done: it is asked again only while the job has not begun.
+        """
         deadline = time.monotonic() + PATIENCE
-        while self._status(container) == "created":
+        while True:
+            if made is None:
+                found = self._made(container)
+                if found["State"]["Status"] != "created":
+                    return
+                made = str(found["Id"])
+            self._ids[_key(container.job)] = made
             try:
-                self.engine.ask("start", name_of(container.run), timeout=300.0)
+                self.engine.ask("start", made, timeout=300.0)
                 return
             except EngineError as error:
                 if not error.is_away or time.monotonic() > deadline:
                     raise
+                made = None
                 time.sleep(1.0)
 
-    def _status(self, container: Container) -> str:
-        found = self.engine.inspect("container", name_of(container.run), patience=PATIENCE)
-        if found is None:
+    def _made(self, container: Container) -> Dict[str, Any]:
+        """What the engine tells of the container of this attempt. Raises RunFailed where there is none, or a stranger's."""
+        found = self._of_attempt(container.job, PATIENCE)
+        if found is not None:
+            return found
+        if self.engine.inspect("container", name_of(container.run), patience=PATIENCE) is None:
             raise RunFailed("removed", "the job's container was removed while it was started")
-        if not is_ours(found, container.job) or attempt_of(found) != container.job.get("attempt", 1):
-            raise RunFailed(
-                "start",
-                "the host has a container %s that this run did not make" % name_of(container.run),
-                "remove it there: docker rm " + name_of(container.run),
-            )
-        return str(found["State"]["Status"])
+        raise RunFailed(
+            "start",
+            "the host has a container %s that this run did not make" % name_of(container.run),
+            "remove it there: docker rm " + name_of(container.run),
+        )
+
+    def _containers(self, job: Job, patience: float = 0.0) -> List[Optional[Dict[str, Any]]]:
+        """What the engine tells of each container of this run; None for one that went just now. Raises EngineError.
+
+        By label: a name can be changed by everybody who may use the engine. And by `ps`: `inspect` fails in the same way
+        for a container that is not there and for an engine that is down.
+        """
+        label = "label=%s=%s" % (words.LABEL_RUN, job["id"])
+        asked = ("ps", "--all", "--no-trunc", "--filter", label, "--format", "{{.ID}}")
+        found = [
+            self.engine.inspect("container", one, patience=patience)
+            for one in self.engine.ask(*asked, patience=patience).text.split()
+        ]
+        return [one for one in found if one is None or is_ours(one, job)]
+
+    def _of_attempt(self, job: Job, patience: float = 0.0) -> Optional[Dict[str, Any]]:
+        """What the engine tells of the container of this very attempt. Raises EngineError."""
+        there = [one for one in self._containers(job, patience) if one is not None]
+        found = next((one for one in there if attempt_of(one) == job.get("attempt", 1)), None)
+        if found is not None:
+            self._ids[_key(job)] = str(found["Id"])
+        return found
+
+    def _id(self, job: Job, patience: float = 0.0) -> Optional[str]:
+        """The id of the container of this attempt; None where there is none. Raises EngineError."""
+        if _key(job) not in self._ids:
+            self._of_attempt(job, patience)
+        return self._ids.get(_key(job))
 
     def _container(self, run: RunPaths, job: Job, image_id: str, gpus: Sequence[Gpu]) -> Container:
         who = identity(login(), self._engine_facts(run), job["user"])
@@ -169,20 +212,15 @@ class Docker:
 
     def presence(self, run: RunPaths, job: Job) -> Presence:
         try:
-            # Not `inspect`: it fails in the same way for a container that is not there and an engine that is down.
-            listed = self.engine.ask(
-                "ps", "--all", "--no-trunc", "--filter", "name=^%s$" % name_of(run), "--format", "{{.ID}}"
-            ).text.split()
-            if not listed:
-                return Presence("absent")
-            found = self.engine.inspect("container", listed[0])
-            if found is None:  # removed in between: the next question will tell
-                return Presence("no_answer")
-            if not is_ours(found, job) or attempt_of(found) != job.get("attempt", 1):  # nothing is done to it
-                return Presence("absent")
-            presence = parse_state(found["State"])
+            there = self._containers(job)
+            # One of another attempt is absent for this one, and nothing is done to it.
+            own = [one for one in there if one is not None and attempt_of(one) == job.get("attempt", 1)]
+            if not own:  # one that was removed in between may be this: the next question will tell
+                return Presence("no_answer" if None in there else "absent")
+            self._ids[_key(job)] = str(own[0]["Id"])
+            presence = parse_state(own[0]["State"])
             if presence.kind == "exited" and job["user"] == "root":
-                self._hand_over(run, job, found["Image"])
+                self._hand_over(run, job, own[0]["Image"])
             return presence
         except (EngineError, ValueError):
             return Presence("no_answer")
@@ -209,8 +247,15 @@ class Docker:
             self._wait_by_asking(run, job, seconds)
             return
         started = time.monotonic()
+        try:
+            container = self._id(job)
+        except EngineError:  # whoever asks again at once would spin
+            time.sleep(min(1.0, seconds))
+            return
+        if container is None:
+            return
         client = subprocess.Popen(
-            self.engine.command("wait", name_of(run)),
+            self.engine.command("wait", container),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -233,26 +278,30 @@ class Docker:
         # Without a name it is KILL. TERM reaches init, which passes it to its only child, the job's main process.
         which = ["--signal", "TERM"] if name == "TERM" else []
         try:
-            self.engine.ask("kill", *which, name_of(run), patience=SHORT_PATIENCE)
+            container = self._id(job, SHORT_PATIENCE)
+            if container is not None:
+                self.engine.ask("kill", *which, container, patience=SHORT_PATIENCE)
         except EngineError as error:
             if error.kind not in ("absent", "not_running"):
                 raise
 
     def find(self, run: RunPaths, job: Job, patience: float = 0.0) -> Optional[Dict[str, Any]]:
-        """What the engine tells of the container of this attempt, or an earlier one. Raises EngineError."""
-        found = self.engine.inspect("container", name_of(run), patience=patience)
-        return (
-            found if found is not None and is_ours(found, job) and attempt_of(found) <= job.get("attempt", 1) else None
-        )
+        """What the engine tells of the container of this attempt, or of the last one before it. Raises EngineError."""
+        return max(self._until_this(job, patience), key=attempt_of, default=None)
+
+    def _until_this(self, job: Job, patience: float) -> List[Dict[str, Any]]:
+        """What the engine tells of the containers of this attempt and earlier ones. Raises EngineError."""
+        there = [one for one in self._containers(job, patience) if one is not None]
+        return [one for one in there if attempt_of(one) <= job.get("attempt", 1)]
 
     def remove(self, run: RunPaths, job: Job) -> None:
-        try:
-            found = self.find(run, job, SHORT_PATIENCE)
-            if found is not None:
+        self._ids.pop(_key(job), None)
+        for found in self._until_this(job, SHORT_PATIENCE):
+            try:
                 self.engine.ask("rm", "--force", "--volumes", found["Id"], timeout=120.0, patience=SHORT_PATIENCE)
-        except EngineError as error:
-            if error.kind != "absent":
-                raise
+            except EngineError as error:
+                if error.kind != "absent":
+                    raise
 
     def notes(self, job: Job) -> List[str]:
         return []
@@ -264,12 +313,12 @@ class Docker:
             who = login()
             if identity(who, self._engine_facts(run), "root").hand_over:
                 user = ["--user", "%d:%d" % (who.uid, who.gid)]
-        return self.engine.command(*relay(run, socket, port, user))
+        return self.engine.command(*relay(self._id(job) or name_of(run), socket, port, user))
 
     def shell(self, run: RunPaths, job: Job, command: Sequence[str], tty: bool) -> List[str]:
         if self.presence(run, job).kind == "running":
             holder = services.holder(job, wrapper.IN_CONTAINER.ro)
-            return self.engine.command(*shell_beside(run, command, tty=tty, holder=holder))
+            return self.engine.command(*shell_beside(self._ids[_key(job)], command, tty=tty, holder=holder))
         prepared = read_json(run.prepared)
         if prepared is None or not os.path.exists(run.wrapper):
             raise AgentError("not_started", "run %s was not started yet" % run.id, "wait until it is running")
@@ -307,6 +356,10 @@ def _lay_out(container: Container) -> None:
     plugin_files.lay_out(run, job)
     write_atomically(run.passwd, container.who.passwd())
     write_atomically(run.group, container.who.group())
+
+
+def _key(job: Job) -> Tuple[str, int]:
+    return str(job["id"]), int(job.get("attempt", 1))
 
 
 def is_ours(found: Mapping[str, Any], job: Job) -> bool:

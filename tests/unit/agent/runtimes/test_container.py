@@ -86,8 +86,8 @@ def test_restrictions_that_are_given_up() -> None:
 
 
 def test_a_shell_beside_the_job_and_one_after_it() -> None:
-    assert argv.shell_beside(RUN, ["ls", "-l"], tty=False) == [
-        "exec", "--interactive", "gpurun-train-7f3k", "/bin/sh", "/gpurun/ro/wrapper", "-", "ls", "-l",
+    assert argv.shell_beside("c0ffee", ["ls", "-l"], tty=False) == [
+        "exec", "--interactive", "c0ffee", "/bin/sh", "/gpurun/ro/wrapper", "-", "ls", "-l",
     ]  # fmt: skip
     fresh = argv.fresh_shell(container(gpus=GPUS), [], tty=True)
     assert fresh[:4] == ["run", "--rm", "--interactive", "--tty"]
