@@ -120,12 +120,29 @@ def _keep_locks(run: RunPaths) -> None:
 
 def _gave_up(run: RunPaths, error: Exception) -> bool:
     """A failure of ours before the job ran would come again with each try: that is the run's end."""
-    if journal.fold(run).state not in (words.QUEUED, words.PREPARING):
+    state = journal.fold(run)
+    if state.state not in (words.QUEUED, words.PREPARING) or (not state.between and _job_is_there(run)):
         return False
     what = "%s: %s" % (type(error).__name__, error)
     with suppress(OSError):
         endings.end(run, words.FAILED, "internal", message=what, next="see " + run.supervisor_log + " on the host")
     return True
+
+
+def _job_is_there(run: RunPaths) -> bool:
+    """The job was started, though that could not be written down: nobody would look after it once the run has ended."""
+    try:
+        job = attempts.job_of(run)
+        if job is None:
+            return False
+        runtime = runtimes.load(job["host"]["runtime"], job["host"]["engine"])
+        kind = runtime.presence(run, job).kind
+        if kind == "created":
+            runtime.remove(run, job)
+        return kind in ("running", "exited", "no_answer")
+    except Exception:  # noqa: BLE001 (what failed is the question, and would fail again)
+        traceback.print_exc()
+        return False
 
 
 def supervise(run: RunPaths) -> None:

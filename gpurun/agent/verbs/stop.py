@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Dict
 
-from .. import endings, journal, records, tend
+from .. import attempts, endings, journal, records, runtimes, tend
 from .. import vocabulary as words
 from ..files import read_json
 from ..paths import HostPaths, RunPaths
@@ -21,6 +21,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
 def _stop(run: RunPaths, request: Dict[str, Any]) -> None:
     state = journal.fold(run)
     if not state.live:
+        _kill_what_is_left(run)
         return
     force = bool(request.get("force"))
     if state.stop is None or (force and not state.stop["force"]):
@@ -33,3 +34,13 @@ def _stop(run: RunPaths, request: Dict[str, Any]) -> None:
         words.SYNCING,
     ):  # nobody supervises it yet, and `start` reads the journal first
         endings.end(run, words.STOPPED, "stop", message="stopped before the job was started")
+
+
+def _kill_what_is_left(run: RunPaths) -> None:
+    """A job that runs on though its run has ended is in nobody's care: it is killed, and what it wrote stays."""
+    job = attempts.job_of(run)
+    if job is None or not tend.is_of_this_host(run):
+        return
+    runtime = runtimes.load(job["host"]["runtime"], job["host"]["engine"])
+    if runtime.presence(run, job).kind == "running":
+        runtime.signal(run, job, "KILL")

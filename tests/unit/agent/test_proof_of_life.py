@@ -9,8 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,7 +18,7 @@ from gpurun.agent import vocabulary as words
 from gpurun.agent.paths import RunPaths
 from gpurun.agent.runtimes import bare, keeper
 
-from .conftest import AgentHost
+from .conftest import AgentHost, eventually
 
 # Goes on until the file `end` is there, and notes each time that it is started.
 WAITS = (
@@ -31,13 +29,6 @@ WAITS = (
     "print('done', flush=True)\n"
     "sys.exit(4)\n"
 )
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def sweep(agent: AgentHost) -> None:

@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
+from gpurun.agent import journal
 from gpurun.agent import vocabulary as words
 from gpurun.agent.runtimes import wrapper
 
-from .conftest import AgentHost, make_job
+from .conftest import AgentHost, eventually, make_job
 
 SLEEPER = "import time; print('here', flush=True); time.sleep(60)"
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('here', flush=True); time.sleep(60)"
@@ -170,6 +171,38 @@ def test_job_and_keeper_killed_is_lost(agent: AgentHost) -> None:
         os.kill(pid, signal.SIGKILL)
     record = agent.wait(run)
     assert (record["state"], record["reason"]) == (words.LOST, "keeper")
+
+
+def test_job_whose_start_could_not_be_noted_is_watched_all_the_same(agent: AgentHost) -> None:
+    """A disk that is full, or fails, for a moment: with and without the reserve."""
+    door = agent.agent / "__main__.py"
+    refuse = (
+        "import errno, os\n"
+        "real, refused = os.write, []\n"
+        "def write(fd, data):\n"
+        '    if b\'"event": "running"\' in data and len(refused) < 2:\n'
+        "        refused.append(data)\n"
+        "        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))\n"
+        "    return real(fd, data)\n"
+        "os.write = write\n"
+    )
+    door.write_text(refuse + door.read_text())
+    run = agent.submit("import time; print('here', flush=True); time.sleep(3)")
+    agent.until_running(run, b"here")
+    assert "No space left" in Path(run.supervisor_log).read_text()
+    assert agent.wait(run)["state"] == words.SUCCEEDED
+
+
+def test_stop_of_an_ended_run_kills_a_job_that_runs_on(agent: AgentHost) -> None:
+    run = agent.submit(SLEEPER)
+    agent.until_running(run, b"here")
+    (supervisor,) = agent.lock_holders(f"run-{run.id}")
+    os.kill(supervisor, signal.SIGKILL)
+    pid = json.loads(Path(run.keeper).read_text())["pid"]
+    journal.record_end(run, words.FAILED, "internal", message="as an earlier gpurun ended it")
+    assert Path(f"/proc/{pid}").exists()
+    assert agent.ask("stop", runs=[run.id], grace=0, force=True)["runs"][0]["reason"] == "internal"
+    eventually(lambda: not Path(f"/proc/{pid}").exists())
 
 
 def test_reboot_is_lost_and_not_failed(agent: AgentHost) -> None:
