@@ -89,7 +89,7 @@ class Stream:
         self._name = name
 
     def __iter__(self) -> Iterator[Frame]:
-        """The frames; the last one has `end`. Raises ContactLost when they stop or fall silent before it."""
+        """The frames; the last one has `end`. Raises ContactLost when they stop or fall silent before it, and HostError."""
         while True:
             frame = self._next()
             if frame is not None:
@@ -110,6 +110,8 @@ class Stream:
         self.heard = time.monotonic()
         if "beat" in head:
             return None
+        if "error" in head:
+            raise refusal(head["error"], self._name)
         text, attempt = (head.get("stream", ""), head.get("offset", 0), data), head.get("attempt", 1)
         return Frame(*text, head.get("state"), head.get("end"), attempt)
 
@@ -200,6 +202,12 @@ class Wire:
 
 def lost(name: str, what: str, code: str = "") -> ContactLost:
     return ContactLost(what, f"try again; `gpurun host check {name}` looks closer", where=name, code=code)
+
+
+def refusal(error: Mapping[str, Any], host: str) -> HostError:
+    """What the agent of `host` says it cannot do, as an error."""
+    where = "\n".join(part for part in (host, error["where"]) if part)
+    return HostError(error["what"], error["next"], where=where, exit_code=error["exit"], code=error["code"])
 
 
 @dataclass(frozen=True)
@@ -313,9 +321,7 @@ class _Question:
         if document["ok"]:
             found: dict[str, Any] = document["answer"]
             return found
-        error = document["error"]
-        where = "\n".join(part for part in (self.wire.host, error["where"]) if part)
-        raise HostError(error["what"], error["next"], where=where, exit_code=error["exit"], code=error["code"])
+        raise refusal(document["error"], self.wire.host)
 
     def _explain(self, silence: _Silence, *, warm: bool, bounded: bool) -> GpurunError:
         connection, python = self.wire.connection, self.wire.python or "python3"

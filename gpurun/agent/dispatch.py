@@ -39,6 +39,10 @@ class Frames:
     def end(self, record: Dict[str, Any]) -> None:
         self._send({"end": record})
 
+    def error(self, error: Dict[str, Any]) -> None:
+        """Why nothing follows: asking again would bring the same."""
+        self._send({"error": error})
+
     def beat(self, *, now: bool = False) -> None:
         """A sign of life, when nothing was said for a while; by this a follower of a dead connection ends."""
         if now or time.monotonic() > self.spoke + self.BEAT_EVERY:
@@ -57,20 +61,19 @@ def main() -> None:
         module = _load(verb, request)
         host = HostPaths.of(request.get("root"))
         answer = module.answer(request, host)
-    except AgentError as error:
-        _reply(request["nonce"], {"ok": False, "error": error.as_json()})
-        return
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        _reply(request["nonce"], {"ok": False, "error": _disk_full(error) if full else _internal(verb, error)})
-        return
     except Exception as error:  # noqa: BLE001 (the laptop is told)
-        _reply(request["nonce"], {"ok": False, "error": _internal(verb, error)})
+        _reply(request["nonce"], {"ok": False, "error": _told(verb, error)})
         return
     _reply(request["nonce"], {"ok": True, "answer": answer})
     if hasattr(module, "stream") and request.get("stream", True):
+        frames = Frames()
         try:
-            module.stream(request, host, Frames())
+            try:
+                module.stream(request, host, frames)
+            except BrokenPipeError:
+                raise
+            except Exception as error:  # noqa: BLE001 (the laptop is told; it would ask again and again)
+                frames.error(_told(verb, error))
         except BrokenPipeError:
             # The client went away, which is nobody's failure. Keep Python from complaining at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -85,6 +88,14 @@ def _load(verb: str, request: Dict[str, Any]) -> Any:
 def _reply(nonce: str, document: Dict[str, Any]) -> None:
     sys.stdout.buffer.write(("\n%s\n%s\n" % (nonce, json.dumps(document))).encode())
     sys.stdout.buffer.flush()
+
+
+def _told(verb: str, error: Exception) -> Dict[str, Any]:
+    if isinstance(error, AgentError):
+        return error.as_json()
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _disk_full(error)
+    return _internal(verb, error)
 
 
 def _disk_full(error: OSError) -> Dict[str, Any]:

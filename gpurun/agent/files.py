@@ -6,7 +6,7 @@ import json
 import os
 import stat
 import tempfile
-from typing import Any, BinaryIO, Optional
+from typing import Any, BinaryIO, Optional, Union
 
 
 def write_atomically(path: str, data: bytes, mode: int = 0o644) -> None:
@@ -59,7 +59,7 @@ def write_json(path: str, value: Any, mode: int = 0o644) -> None:
     write_atomically(path, (json.dumps(value, sort_keys=True) + "\n").encode(), mode)
 
 
-def open_regular(path: str) -> BinaryIO:
+def open_regular(path: Union[str, bytes]) -> BinaryIO:
     """Open what a job may have put in a file's place: a link is not followed, a pipe does not hold us. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(fd).st_mode):

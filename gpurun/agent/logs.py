@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 import time
 from typing import Any, BinaryIO, Dict, Iterator, List, Optional, Tuple
 
 from . import journal, records, tend
 from . import vocabulary as words
 from .errors import AgentError
+from .files import open_regular
 from .paths import HostPaths, RunPaths
 
 CHUNK = 1 << 18
@@ -29,7 +32,7 @@ class Reader:
         if self.file is not None:
             return False
         try:
-            self.file = open(path, "rb")  # noqa: SIM115
+            self.file = open_log(path)
         except FileNotFoundError:
             return False
         return True
@@ -50,6 +53,19 @@ class Reader:
                 return
             yield self.offset, data
             self.offset += len(data)
+
+
+def open_log(path: str) -> BinaryIO:
+    """Open a log, which lies where the job may put anything. Raises FileNotFoundError, and AgentError for what is no file."""
+    try:
+        return open_regular(path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        no_file = error.errno in (errno.ELOOP, errno.EINVAL, errno.ENXIO)
+        why = "a link, a folder or a pipe is in its place" if no_file else os.strerror(error.errno or 0)
+        what = "the log cannot be shown: " + why
+        raise AgentError("log_unreadable", what, "gpurun shell shows what the job made of it", where=path) from error
 
 
 class _Attempt:
@@ -155,7 +171,7 @@ def _send(
 def tail_offset(path: str, lines: int) -> int:
     """The byte at which the last `lines` lines begin."""
     try:
-        file = open(path, "rb")  # noqa: SIM115
+        file = open_log(path)
     except FileNotFoundError:
         return 0
     with file:
@@ -257,12 +273,12 @@ def traceback_in(text: str) -> str:
 
 
 def tail_text(path: str, size: int) -> str:
-    """The end of a file as text."""
+    """The end of a file as text; empty when there is no file, or none that a log may be."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - size))
             return file.read().decode(errors="replace")
-    except FileNotFoundError:
+    except OSError:
         return ""
 
 
@@ -283,6 +299,7 @@ def first_offsets(run: RunPaths, request: Dict[str, Any]) -> Tuple[int, int]:
 
 def _size(path: str) -> int:
     try:
-        return os.stat(path).st_size
+        found = os.lstat(path)
     except FileNotFoundError:
         return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0

@@ -16,6 +16,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Dict, Iterable, Iterator, List, Optional, Set, Tuple
 
 from . import vocabulary as words
+from .files import open_regular
 
 # Rebuilt by whoever needs them, and often larger than what was computed.
 CACHES = frozenset(
@@ -118,7 +119,7 @@ def _is_cache(top: bytes, path: bytes, is_folder: bool) -> bool:
     if os.path.lexists(os.path.join(full, b"pyvenv.cfg")):
         return True
     try:
-        with open(os.path.join(full, b"CACHEDIR.TAG"), "rb") as file:
+        with open_regular(os.path.join(full, b"CACHEDIR.TAG")) as file:  # a pipe would hold us for ever
             return file.read(len(_CACHE_TAG)) == _CACHE_TAG
     except OSError:
         return False

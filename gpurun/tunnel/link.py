@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gpurun import healing, index
-from gpurun.errors import ContactLost, GpurunError, HostUnreachable
+from gpurun.errors import ContactLost, GpurunError, HostError, HostUnreachable
 from gpurun.ssh.openssh import socket_folder
 
 if TYPE_CHECKING:
     from gpurun.ssh.openssh import Connection
     from gpurun.wire import Stream, Wire
 
+HOST_FAILED = 5.0  # seconds until a host whose agent failed is asked again
 SAY_EVERY = 3.0  # seconds between two words to the host
 FIRST_ANSWER = 30.0  # seconds
 GREETING_IN = 10.0  # seconds for the probe
@@ -95,6 +96,10 @@ class Link:
             except HostUnreachable as error:
                 if not self._ended.is_set():
                     self.listener.lost(error.what)
+            except HostError as error:
+                # Its disk is full, say. The services behind the tunnel may be well; but it is not asked without a pause.
+                self.listener.lost(error.what)
+                self._ended.wait(HOST_FAILED)
             finally:
                 self._shut(stream)
 

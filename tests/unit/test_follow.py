@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gpurun import follow
-from gpurun.errors import ContactLost, HostUnreachable
+from gpurun.errors import ContactLost, HostError, HostUnreachable
 from gpurun.wire import Frame
 
 RUNNING: dict[str, Any] = {"id": "a-1111", "name": "a", "project": "p", "created": 1.0, "state": "running"}
@@ -154,6 +154,13 @@ def test_what_preparing_said_is_not_said_again() -> None:
     heard, _ = run(wire)
     assert heard.prepared == b"pulling\ndone\n"
     assert (wire.asked[1]["prepare_offset"], wire.asked[1]["offset"]) == (8, 0)
+
+
+def test_a_host_that_says_why_nothing_follows_is_not_asked_again() -> None:
+    wire = Wire([log(0, b"one\n"), HostError("the log cannot be shown")])
+    with pytest.raises(HostError, match="cannot be shown"):
+        run(wire)
+    assert len(wire.asked) == 1
 
 
 def test_several_tries_are_one_loss() -> None:

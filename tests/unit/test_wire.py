@@ -158,6 +158,24 @@ put({"end": {"state": "succeeded"}})
         ]
 
 
+def test_a_stream_that_ends_with_an_error_raises_what_the_agent_said(home: Path) -> None:
+    fake_agent(
+        home,
+        """
+def put(line):
+    sys.stdout.buffer.write(json.dumps(line).encode() + b"\\n")
+sys.stdout.buffer.write(("\\n" + q["nonce"] + "\\n").encode())
+put({"ok": True, "answer": {"run": 1}})
+put({"state": {"state": "running"}})
+put({"error": {"code": "log_unreadable", "what": "it is a link", "where": "/x", "next": "gpurun shell", "exit": 125}})
+""",
+    )
+    with wire.connect(Profile(), interactive=False).stream("logs", {}) as stream, pytest.raises(HostError) as caught:
+        list(stream)
+    error = caught.value
+    assert (error.what, error.where, error.code, error.exit_code) == ("it is a link", "box\n/x", "log_unreadable", 125)
+
+
 @pytest.mark.parametrize(
     "last",
     [

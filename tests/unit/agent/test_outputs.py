@@ -84,6 +84,12 @@ def test_links_stay_inside(link: bytes, target: bytes, made: bytes | None) -> No
     assert outputs.inward_target(b"/host/runs/x/workspace", link, target) == made
 
 
+def test_a_pipe_that_is_named_like_the_mark_of_a_cache_holds_nobody(run: RunFolder) -> None:
+    run.write("models/x")
+    os.mkfifo(run.root / "workspace/models/CACHEDIR.TAG")
+    assert names(run) == [b"models/x"]
+
+
 def test_a_link_to_the_hosts_own_path_of_the_workspace_is_made_relative(run: RunFolder) -> None:
     run.write("ckpt/x")
     (run.root / "workspace" / "last").symlink_to(run.root / "workspace" / "ckpt" / "x")

@@ -243,6 +243,28 @@ def test_a_connection_that_is_cut_heals_and_leads_on(hold: Hold, box: Box, port:
     assert left() == []
 
 
+def test_an_agent_that_fails_in_the_middle_is_asked_again_after_a_pause(
+    box: Box, hold: Hold, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = box.service()
+    events, aside = Path(run.paths.events), Path(run.paths.events + ".aside")
+    lost = Heard.lost
+
+    def mended(heard: Heard, what: str) -> None:
+        events.rmdir()
+        aside.rename(events)
+        lost(heard, what)
+
+    monkeypatch.setattr(Heard, "lost", mended)
+    monkeypatch.setattr(module, "HOST_FAILED", 0.1)
+    held = hold(Target("TensorBoard", run.paths.id))
+    held.heard.until("running")
+    events.rename(aside)
+    events.mkdir()
+    assert held.heard.until("back") == ["lost", "back"]
+    assert held.failure is None
+
+
 def test_an_ssh_that_is_killed_heals(hold: Hold, port: Target) -> None:
     before = programs()
     held = hold(port)
