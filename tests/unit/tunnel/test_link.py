@@ -225,7 +225,7 @@ def test_a_service_is_told_ready_and_its_end_ends_the_link(box: Box, hold: Hold)
 
 def test_jupyters_token_comes_with_it(box: Box, hold: Hold) -> None:
     run = box.service(words.JUPYTER)
-    Path(run.paths.ro, "serve").mkdir()
+    Path(run.paths.token).parent.mkdir(parents=True)
     Path(run.paths.token).write_text("s3cret")
     held = hold(Target("Jupyter", run.paths.id), Target("port", None, 9))
     held.heard.until("up")
