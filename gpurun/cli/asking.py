@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from gpurun.cli import output
+from gpurun.cli.terminal import harmless
 from gpurun.errors import UsageError
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Terminal:
         return True
 
     def password(self, prompt: str) -> str:
-        return getpass.getpass(prompt)
+        return getpass.getpass(harmless(prompt))  # a server may have worded it
 
     def finding(self, finding: Finding) -> None:
         show(finding)

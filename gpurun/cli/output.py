@@ -69,7 +69,7 @@ def out_bytes(data: bytes) -> None:
 
 
 def say_bytes(data: bytes) -> None:
-    """Raw bytes for the person, such as what an image's build says."""
+    """Raw bytes for the person: a log, or what went through `harmless_output`."""
     clear()
     sys.stderr.flush()
     sys.stderr.buffer.write(data)
@@ -183,7 +183,7 @@ def confirm(question: str, *, yes: bool, otherwise: str) -> None:
     if not interactive():
         raise UsageError(f"{question} Nobody can be asked here.", otherwise)
     clear()
-    print(folded(f"{question} [y/N]", 0, sys.stderr), end=" ", file=sys.stderr, flush=True)
+    print(harmless(folded(f"{question} [y/N]", 0, sys.stderr)), end=" ", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise Declined("nothing was done", otherwise)
 

@@ -9,7 +9,18 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
-from gpurun.cli.terminal import BOLD, CYAN, can_redraw, cut, duration, size, styled, width
+from gpurun.cli.terminal import (
+    BOLD,
+    CYAN,
+    can_redraw,
+    cut,
+    duration,
+    harmless_line,
+    harmless_output,
+    size,
+    styled,
+    width,
+)
 
 PIPE_INTERVAL = 10.0  # seconds between two lines of progress where nothing can be redrawn
 BAR_AFTER = 0.4  # seconds before a bar is worth drawing
@@ -54,7 +65,7 @@ class _Activity:
                 self._draw()
 
     def _draw(self) -> None:
-        line = cut(self._text, width() - 4)
+        line = cut(harmless_line(self._text), width() - 4)
         # The cursor stands at its beginning: what ssh itself says, or asks for, comes in its place and not behind it.
         sys.stderr.write(f"{_ERASE}{styled('·', CYAN, BOLD)} {line}\r" if line else _ERASE)
         sys.stderr.flush()
@@ -95,7 +106,7 @@ class _Transfer:
     """Bytes on their way: a bar with bytes, rate and time left, or a line now and then in a pipe."""
 
     def __init__(self, label: str) -> None:
-        self._label = label
+        self._label = harmless_line(label)
         self._began = self._said = time.monotonic()
         self._bar: Any = None
         self._task: Any = None
@@ -133,7 +144,7 @@ class _Steps:
     """Something made in steps elsewhere: a bar with what goes on now, or in a pipe all that is said there."""
 
     def __init__(self, label: str) -> None:
-        self._label = label
+        self._label = harmless_line(label)
         self._began = time.monotonic()
         self._bar: Any = None
         self._task: Any = None
@@ -141,7 +152,7 @@ class _Steps:
     def __call__(self, fraction: float, text: str, said: bytes) -> None:
         if not can_redraw(sys.stderr):
             sys.stderr.flush()
-            sys.stderr.buffer.write(said)
+            sys.stderr.buffer.write(harmless_output(said))
             sys.stderr.buffer.flush()
             return
         if self._bar is None:
@@ -150,7 +161,9 @@ class _Steps:
             self._bar.start()
             self._task = self._bar.add_task(self._label, total=1.0, text="")
         passed = duration(time.monotonic() - self._began)
-        self._bar.update(self._task, completed=fraction, text=cut(f"{text}, {passed}", max(width() // 2, 20)))
+        self._bar.update(
+            self._task, completed=fraction, text=cut(f"{harmless_line(text)}, {passed}", max(width() // 2, 20))
+        )
 
     def clear(self) -> None:
         """Make room; the next piece of news draws it again."""
@@ -164,10 +177,10 @@ def _rich_bar() -> Any:
     from rich.console import Console
 
     columns = (
-        progress.TextColumn("{task.description}"),
+        progress.TextColumn("{task.description}", markup=False),  # a name may look like markup
         progress.BarColumn(bar_width=None),
         progress.TaskProgressColumn(),
-        progress.TextColumn("{task.fields[text]}"),
+        progress.TextColumn("{task.fields[text]}", markup=False),
     )
     # Rich would take the streams over, and with them the log and the status line.
     return progress.Progress(

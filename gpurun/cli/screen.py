@@ -9,7 +9,7 @@ from typing import Any
 from gpurun.agent import vocabulary as words
 from gpurun.cli import describe, output
 from gpurun.cli.bars import Unwrapped
-from gpurun.cli.terminal import can_redraw
+from gpurun.cli.terminal import can_redraw, harmless_output
 
 
 class Screen:
@@ -38,7 +38,7 @@ class Screen:
 
     def prepare(self, data: bytes) -> None:
         self._say("")
-        self._say_bytes(data)
+        self._say_bytes(harmless_output(data))
         self._note_end(data)
 
     def _say_bytes(self, data: bytes) -> None:

@@ -67,13 +67,34 @@ def plural(count: int, noun: str, several: str | None = None) -> str:
     return f"{count:,} {noun if count == 1 else several or noun + 's'}"
 
 
-def harmless(text: str) -> str:
-    """`text` without control characters but newline, tab and colours: names of processes and files come from anybody.
+# Of our own styles alone: others could hide a text, or make it blink.
+_OWN_STYLE = r"\[(?:0|1|2|3[12346])(?:;(?:1|2|3[12346]))*m"
+_CONTROL = r"\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f"
+_DIRECTION = "\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069"  # what turns the order of a line round
+_HARMFUL = re.compile(rf"\x1b(?!{_OWN_STYLE})|[{_CONTROL}{_DIRECTION}]")
+_HARMFUL_IN_OUTPUT = re.compile(  # the same in UTF-8; carriage returns and all colours stay
+    rb"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f]|\xc2(?:[\x80-\x9f]|\Z)"
+    rb"|\xd8\x9c|\xe2\x80[\x8e\x8f\xa8-\xae]|\xe2\x81[\xa6-\xa9]"
+)
 
-    Bytes that are no text, which stand in it as surrogates, are shown escaped: no terminal takes them.
+
+def harmless(text: str) -> str:
+    """Return `text` without control characters, except newline, tab and the styles that gpurun uses.
+
+    Everything that a host sends goes through here before a terminal gets it, except the log itself: names of processes, files
+    and tickets come from anybody. Bytes that are no text, which stand in it as surrogates, are shown escaped.
     """
-    plain = re.sub(r"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]", "", text)
-    return plain.encode("utf-8", "backslashreplace").decode()
+    return _HARMFUL.sub("", text).encode("utf-8", "backslashreplace").decode()
+
+
+def harmless_line(text: str) -> str:
+    """Return `text` as one line without styles, for a place that holds no more than that."""
+    return " ".join(without_styles(harmless(text)).split())
+
+
+def harmless_output(data: bytes) -> bytes:
+    """Return what a program on a host printed (an image's build, a check) with nothing but text, line ends and colours."""
+    return _HARMFUL_IN_OUTPUT.sub(b"", data)
 
 
 def without_styles(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from gpurun.agent import vocabulary as words
 from gpurun.cli import describe, output
-from gpurun.cli.terminal import can_redraw
+from gpurun.cli.terminal import can_redraw, harmless
 
 
 class Board:
@@ -67,5 +67,5 @@ class Board:
         lines = self._lines(self._answer)
         last = output.styled(self._contact, output.YELLOW, stream=sys.stdout) if self._contact else ""
         self._live.update(
-            Text.from_ansi("\n".join([*lines, "", last or "Ctrl-C leaves it; the run goes on"])), refresh=True
+            Text.from_ansi(harmless("\n".join([*lines, "", last or "Ctrl-C leaves it; the run goes on"]))), refresh=True
         )

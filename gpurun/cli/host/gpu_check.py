@@ -10,6 +10,7 @@ from gpurun.agent import vocabulary as words
 from gpurun.cli import output
 from gpurun.cli.asking import show
 from gpurun.cli.screen import Screen
+from gpurun.cli.terminal import harmless_output
 from gpurun.cli.tunnel_shown import report
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def run(wire: Wire, host: Host, wish: Wish, *, as_json: bool) -> int | None:
         if not as_json:
             show(finding)
 
-    findings = verify.Findings(tell, output.say_bytes)
+    findings = verify.Findings(tell, lambda data: output.say_bytes(harmless_output(data)))
     with output.activity(f"asking {host.name}") as say, output.transfer(f"sending to {host.name}") as bar:
         findings.add(verify.look(wire))
         record = verify.start(wire, host, wish, report(host.name, say, bar))
