@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,23 @@ def choose(found: Sequence[HostRuns], *, owner: str, fetched: bool, older_than: 
             continue
         for record in one.answer["runs"]:
             ended = record["state"] in words.ENDS and record["owner"] == owner
-            age = one.answer["now"] - (record["ended"] or record["created"] or 0)
-            if ended and (not fetched or index.is_here(record["id"])) and (older_than is None or age > older_than):
+            old = older_than is None or age(record, one.answer) > older_than
+            if ended and (not fetched or index.is_here(record["id"])) and old:
                 chosen.append(Removal(one.host, record))
     return chosen
+
+
+def age(record: Mapping[str, Any], answer: Mapping[str, Any], here: float | None = None) -> float:
+    """Return the seconds since a run ended, at least: clocks are set, and what is removed too early is gone.
+
+    `answer` is the host's, with its clock (`now`) and its time since its boot (`mark`); `here` is this laptop's clock, by
+    default the present. The youngest counts: the end by the host's clock, the end by its time since its boot, and the
+    submit by the clock of the laptop that sent it.
+    """
+    now, created, ended = float(answer["now"]), record.get("created"), record.get("ended")
+    ages = [now - ended] if ended else []
+    ages += [(time.time() if here is None else here) - created, now - created] if created else []
+    then, mark = record.get("ended_mark") or {}, answer.get("mark") or {}
+    if then.get("boot") and then["boot"] == mark.get("boot"):
+        ages.append(float(mark["up"]) - float(then["up"]))
+    return min(ages, default=0.0)

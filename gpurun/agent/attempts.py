@@ -16,7 +16,7 @@ from typing import Any, Callable, Dict, Mapping, Optional
 from . import checkpoints, journal, ledger, tickets, unlisted
 from . import vocabulary as words
 from .errors import AgentError
-from .files import read_json, sync_folder
+from .files import read_json, sync_file, sync_folder
 from .paths import RunPaths
 
 NOT_COPIED = "not_copied"  # the code of an error: a container holds what is nowhere else
@@ -214,6 +214,7 @@ def stage(run: RunPaths) -> None:
         os.makedirs(run.staged, exist_ok=True)
         half = target + ".new"
         shutil.copyfile(file_of(run, checkpoint), half)
+        sync_file(half)
         os.rename(half, target)
     path = words.RESUME_IN_WORKSPACE + "/" + os.path.basename(target)
     if all(entry["path"] != path for entry in checkpoints.ledger(run)):

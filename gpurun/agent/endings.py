@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import time
 from contextlib import suppress
-from typing import Any
+from typing import Any, Dict
 
-from . import checkpoints, facts, hooks, journal, secret_files, services
+from . import checkpoints, clocks, facts, hooks, journal, secret_files, services, sockets
 from . import vocabulary as words
 from .files import read_json, write_json
 from .paths import RunPaths
@@ -17,12 +16,10 @@ from .runtimes import Presence, wrapper
 def end(run: RunPaths, state: str, reason: str, **facts_of_end: Any) -> None:
     """Record the end, and wipe what must not outlive the run; or that of an attempt alone, when it is to be retried."""
     again = retries_left(run, state, reason) > 0
-    first = journal.record_end(run, state, reason, again=again, **facts_of_end)
+    job = read_json(run.job) or {}
+    journal.record_end(run, state, reason, again=again, owes=bool(job.get(hooks.ON_END)) and not again, **facts_of_end)
     if not again:
-        if first:
-            with suppress(OSError):  # what it is told cannot be written: the run has ended all the same
-                hooks.at_end(run, read_json(run.job) or {})
-        wipe(run)
+        finish(run, job)
     with suppress(OSError):
         checkpoints.note_summary(run)
     note_disk_use(run)
@@ -34,6 +31,23 @@ def retries_left(run: RunPaths, state: str, reason: str) -> int:
     if state not in (words.FAILED, words.LOST) or reason not in words.RETRIED or known.stop is not None:
         return 0
     return int((read_json(run.job) or {}).get("retries") or 0) - known.retried
+
+
+def finish(run: RunPaths, job: Dict[str, Any]) -> None:
+    """Do what a run that has ended still owes, and wipe what must not outlive it. The caller holds the run's lock, or has
+    recorded the end. Safe to repeat.
+    """
+    with suppress(OSError):  # it is owed until it has run: the next verb tries again
+        hooks.at_end(run, job)
+    wipe(run)
+
+
+def is_finished(run: RunPaths) -> bool:
+    """Return whether nothing is left to do behind the run's end."""
+    secrets = (run.env, run.token, run.old_env, run.old_token)
+    copies = run.outside + run.host.runs  # see secret_files.remove_copies
+    left = (run.owed, *secrets, run.sockets, sockets.way_to_tmp(run), copies)
+    return not any(map(os.path.lexists, left))
 
 
 def wipe(run: RunPaths) -> None:
@@ -84,7 +98,7 @@ def end_gone(run: RunPaths, state: journal.Run) -> None:
 def note_disk_use(run: RunPaths) -> None:
     """For `ps`. What cannot be written is not known."""
     with suppress(OSError):
-        write_json(run.usage, {"bytes": disk_use(run), "t": time.time()})
+        write_json(run.usage, {"bytes": disk_use(run), **clocks.mark()})
 
 
 def disk_use(run: RunPaths) -> int:

@@ -15,7 +15,7 @@ from typing import Any, Dict, Iterator, List, Optional
 
 from . import layers, locks, programs
 from .errors import RunFailed
-from .files import read_json, write_json
+from .files import read_json, sync_disk, write_json
 from .paths import RunPaths
 from .programs import Say
 
@@ -142,6 +142,7 @@ def ensure(run: RunPaths, job: Dict[str, Any], say: Say) -> Environment:
             shutil.rmtree(made, ignore_errors=True)
             _make(made, base, say)
             _install(run, job, python, say)
+            sync_disk(made)  # the marker outlives a power cut, and what it speaks of does too
             write_json(os.path.join(made, MARKER), {"base": base, "dependencies": layers.asked(job)})
     return environment
 

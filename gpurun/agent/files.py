@@ -1,12 +1,11 @@
 """Files that are never seen half-written."""
 
-import ctypes
 import errno
 import json
 import os
 import stat
 import tempfile
-from typing import Any, BinaryIO, Optional, Union
+from typing import Any, BinaryIO, Callable, Optional, Union
 
 
 def write_atomically(path: str, data: bytes, mode: int = 0o644) -> None:
@@ -43,16 +42,42 @@ def sync_folder(folder: str) -> None:
         os.close(fd)
 
 
-def sync_disk(folder: str) -> None:
-    """Make everything that was written to the disk of `folder` last over a power cut: one call, however many files."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def sync_file(path: str) -> None:
+    """Make the content of one file last over a power cut."""
+    fd = os.open(path, os.O_RDONLY)
     try:
-        if ctypes.CDLL(None, use_errno=True).syncfs(fd) != 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), folder)
-    except AttributeError:  # a C library without it
-        os.sync()
+        os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def sync_disk(path: str) -> None:
+    """Flush all that was written to the file system of `path`, once, before a marker claims that it is complete.
+
+    A journal that is flushed at each event outlives a power cut; files that were only written do not. Raises OSError.
+    """
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        syncfs = _syncfs()
+        if syncfs is None:
+            os.sync()  # of all file systems: slower, and enough
+            return
+        failed = syncfs(fd)
+        if failed:
+            raise OSError(failed, os.strerror(failed), path)
+    finally:
+        os.close(fd)
+
+
+def _syncfs() -> Optional[Callable[[int], int]]:
+    """The system's call, which Python does not have, as a function that returns an errno or 0; None without one."""
+    try:
+        import ctypes
+
+        call = ctypes.CDLL(None, use_errno=True).syncfs
+    except (ImportError, OSError, AttributeError):
+        return None
+    return lambda fd: 0 if call(ctypes.c_int(fd)) == 0 else ctypes.get_errno() or errno.EIO
 
 
 def write_json(path: str, value: Any, mode: int = 0o644) -> None:

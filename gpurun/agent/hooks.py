@@ -2,6 +2,9 @@
 
 Each is run by a process of its own that outlives whoever starts it: a hook holds up no end and no next attempt. One that
 fails, or takes too long, is told as a note and changes no run. What it prints goes to the run's hooks.log.
+
+`on_end` is owed from before the end is recorded (on_end.owed) until it has run to its end: whoever was killed meanwhile, the
+next verb that looks after the run starts it. A checkpoint is told by its place in the ledger, not by its time.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from contextlib import suppress
 from typing import Any, Dict, Mapping, Optional
 
 from . import checkpoints, journal, ledger, locks, programs
-from .files import read_json, write_json
+from .files import read_json, remove, write_json
 from .paths import RunPaths
 from .runtimes import keeper
 
@@ -47,20 +50,25 @@ class AtCheckpoints:
         if size == self.seen:
             return
         self.seen = size
-        newest = max(checkpoints.ledger(self.run), key=_time, default=None)
-        if newest is not None and _time(newest) > _told(self.run):
+        places = _places(self.run)
+        newest = max(checkpoints.ledger(self.run), key=lambda entry: places.get(entry["path"], 0), default=None)
+        line = places.get(newest["path"], 0) if newest is not None else 0
+        if newest is not None and line > _told(self.run):
             with suppress(OSError):  # a full disk: no reason to leave the job alone
-                write_json(self.run.hooks, {"told": _time(newest)})
-                start(self.run, self.job, ON_CHECKPOINT, newest)
+                start(self.run, self.job, ON_CHECKPOINT, newest, line)
+                write_json(self.run.hooks, {"line": line})
 
 
 def at_end(run: RunPaths, job: Job) -> None:
-    """Behind the run's end, and before the user's variables are wiped."""
-    if job.get(ON_END):
-        start(run, job, ON_END, checkpoints.last(checkpoints.ledger(run)))
+    """Start `on_end` if it is owed and nobody runs it: behind the run's end, and before the user's variables are wiped."""
+    if not job.get(ON_END) or not os.path.exists(run.owed) or not locks.is_free(locks.end_hook_lock(run.id)):
+        return
+    if job.get("env") and not _variables(run):
+        _note_once(run, "on_end runs without the run's variables: they were wiped before it had run to its end")
+    start(run, job, ON_END, checkpoints.last(checkpoints.ledger(run)))
 
 
-def start(run: RunPaths, job: Job, name: str, checkpoint: Optional[Dict[str, Any]]) -> None:
+def start(run: RunPaths, job: Job, name: str, checkpoint: Optional[Dict[str, Any]], line: int = 0) -> None:
     """Let a process run the hook, and return."""
     order = {
         "run": run.root,
@@ -68,12 +76,12 @@ def start(run: RunPaths, job: Job, name: str, checkpoint: Optional[Dict[str, Any
         "command": job[name],
         "facts": facts(run, job, checkpoint),
         "variables": _variables(run),
-        "t": _time(checkpoint) if checkpoint else 0.0,
+        "line": line,
     }
     argv = [sys.executable, "-I", "-S", "-c", _PROGRAM, _CODE]
     answer = programs.ask(argv, stdin=json.dumps(order).encode(), timeout=30.0, detached=True)
     if not answer.ok:
-        journal.record(run, "note", message="%s was not run: %s" % (name, answer.complaint or "no answer"))
+        _note_once(run, "%s was not run: %s" % (name, answer.complaint or "no answer"))
 
 
 def running(run: RunPaths) -> bool:
@@ -117,20 +125,27 @@ def facts(run: RunPaths, job: Job, checkpoint: Optional[Dict[str, Any]]) -> Fact
 def main() -> None:
     """The process of one hook: its order is on stdin. Goes on by itself once it has that."""
     order = json.loads(sys.stdin.buffer.read())
+    run = RunPaths(order["run"])
     # Before whoever started this goes on: from here on a hook counts as running.
-    running = locks.acquire(locks.hooks_running(os.path.basename(order["run"])), wait=True, share=True)
+    running = locks.acquire(locks.hooks_running(run.id), wait=True, share=True)
     assert running is not None
+    if order["name"] == ON_END:  # held from before whoever started this goes on: it runs once at a time
+        alone = locks.acquire(locks.end_hook_lock(run.id))
+        if alone is None or not os.path.exists(run.owed):
+            return
     if os.fork():
         os._exit(0)
-    run = RunPaths(order["run"])
     log = os.open(run.hooks_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((nothing, 0), (log, 1), (log, 2)):
         os.dup2(source, target)
     held = locks.acquire(locks.hook_lock(run.id), wait=True)  # one after the other
     assert held is not None
-    if order["name"] == ON_END or order["t"] >= _told(run):  # else a newer checkpoint has come, and has its own
+    if order["name"] == ON_END or order["line"] >= _told(run):  # else a newer checkpoint has come, and has its own
+        owed = read_json(run.owed)
         failure = _run(run, order, log)
+        if order["name"] == ON_END and read_json(run.owed) == owed:  # else a later attempt has ended, and owes its own
+            remove(run.owed)
         if failure is not None:
             journal.record(run, "note", message="%s %s" % (order["name"], failure))
 
@@ -177,12 +192,19 @@ def _variables(run: RunPaths) -> str:
     return ""
 
 
-def _told(run: RunPaths) -> float:
-    return float((read_json(run.hooks) or {}).get("told", 0.0))
+def _note_once(run: RunPaths, message: str) -> None:
+    """What goes wrong at each try is told at the first."""
+    if message not in journal.fold(run).notes:
+        journal.record(run, "note", message=message)
 
 
-def _time(entry: Mapping[str, Any]) -> float:
-    return max(ledger.number(entry.get("t")), 0.0)
+def _told(run: RunPaths) -> int:
+    return int((read_json(run.hooks) or {}).get("line", 0))
+
+
+def _places(run: RunPaths) -> Dict[str, int]:
+    """Which line of the ledger tells of a path last, from 1: a clock that is set meanwhile does not change the order."""
+    return {entry["path"]: line for line, entry in enumerate(ledger.lines(run.ledger), 1)}
 
 
 def _size(path: str) -> int:

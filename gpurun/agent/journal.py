@@ -1,8 +1,13 @@
 """A run's journal: one event a line, fsynced; the run's state is a fold over it. All state changes go through `record`.
 
-An event is `{"t": unix seconds, "event": name, ...}`. Names that change the state are the states themselves, `ended`, and
-`attempt`, which begins the next attempt of a run behind an end (`moved`: it began on another host); the others (`stop`, `shutdown`, `waiting`, `leased`,
-`prepared`, `note`) carry facts. An `ended` with `again` ends the attempt and not the run: the next one begins by itself.
+An event is `{"t": unix seconds, "up": …, "boot": …, "v": schema, "event": name, ...}`; the first three are a mark (see
+clocks.py), and those of gpurun 0.1.0 have `t` alone. Names that change the state are the states themselves, `ended`, and
+`attempt`, which begins the next attempt of a run behind an end (`moved`: it began on another host); the others (`stop`,
+`shutdown`, `waiting`, `leased`, `prepared`, `note`) carry facts. An `ended` with `again` ends the attempt and not the run: the next one begins by itself.
+`queued` carries the `manifest` of the snapshot, and `ended` for how many seconds the job `ran`.
+
+A journal that a newer gpurun has written to is read as far as it can be (`Run.newer`), one with an event that lacks what it
+must have is read without that event (`Run.damaged`). Nothing is done to a run of either kind.
 """
 
 from __future__ import annotations
@@ -11,11 +16,11 @@ import errno
 import fcntl
 import json
 import os
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Iterator, List, Optional, TypeVar
 
+from . import clocks
 from . import vocabulary as words
 from .files import read_json, write_atomically, write_json
 from .paths import RunPaths
@@ -53,13 +58,22 @@ class Run:
     earlier: List[Dict[str, Any]] = field(default_factory=list)  # how the attempts before this one ended
     retried: int = 0  # attempts that began by themselves since somebody asked for one
     spent: float = 0.0  # seconds that those before them ran
+    ran: float = 0.0  # seconds that this attempt ran, once it has ended
+    manifest: Optional[Dict[str, Any]] = None  # of the snapshot, as it was checked and flushed
+    sent: Event = field(default_factory=dict)  # the mark of that
+    running: Event = field(default_factory=dict)  # the event by which this attempt's job runs
+    end: Event = field(default_factory=dict)  # the event of its end
+    last: Event = field(default_factory=dict)  # the newest event of the attempt
+    newer: Optional[str] = None  # why only a newer gpurun may go on with it
+    damaged: Optional[str] = None  # which event could not be read
 
     @property
     def live(self) -> bool:
-        return self.state not in words.ENDS
+        return self.state not in words.ENDS and (self.outcome is None or self.between)
 
 
 RESERVE = 1 << 16  # bytes
+CREDIBLE = 30 * 86400.0  # seconds; a longer attempt, by the clock alone, is one behind whose back the clock was set
 
 
 def keep_reserve(run: RunPaths) -> None:
@@ -72,12 +86,15 @@ def record(run: RunPaths, event: str, **facts: Any) -> Event:
     return _with_reserve(run, lambda: _record(run, event, facts))
 
 
-def record_end(run: RunPaths, state: str, reason: str, *, again: bool = False, **facts: Any) -> bool:
+def record_end(
+    run: RunPaths, state: str, reason: str, *, again: bool = False, owes: bool = False, **facts: Any
+) -> bool:
     """Write how the run ended: `exit.json`, then the event. The first end of an attempt wins; False when there was one.
 
-    With `again` the attempt alone has ended: its exit.json is put aside at once, and the run stays live.
+    With `again` the attempt alone has ended: its exit.json is put aside at once, and the run stays live. With `owes` the
+    run's `on_end` is noted as owed before, so that a kill at any moment does not make it forgotten.
     """
-    return _with_reserve(run, lambda: _record_end(run, state, reason, again, facts))
+    return _with_reserve(run, lambda: _record_end(run, state, reason, again, owes, facts))
 
 
 def _record(run: RunPaths, event: str, facts: Dict[str, Any]) -> Event:
@@ -85,14 +102,18 @@ def _record(run: RunPaths, event: str, facts: Dict[str, Any]) -> Event:
         return _append(file, event, facts)
 
 
-def _record_end(run: RunPaths, state: str, reason: str, again: bool, facts: Dict[str, Any]) -> bool:
+def _record_end(run: RunPaths, state: str, reason: str, again: bool, owes: bool, facts: Dict[str, Any]) -> bool:
     with _opened(run) as file:
         known = fold(run)
         if not known.live or (again and known.between):
+            _owe_nothing(run, file)
             return False
-        told = {"t": time.time(), "state": state, "reason": reason, **facts, **({"again": True} if again else {})}
+        told = {**clocks.mark(), "v": words.JOURNAL_SCHEMA, "state": state, "reason": reason, **facts}
+        told.update({"ran": _ran(run, known, told)} if known.running else {}, **({"again": True} if again else {}))
         place = run.of_attempt(known.attempt) if again else run
         os.makedirs(os.path.dirname(place.exit), exist_ok=True)
+        if owes:
+            write_json(run.owed, {"attempt": known.attempt})
         write_json(place.exit, {"attempt": known.attempt, **told})
         _append(file, "ended", told)
     return True
@@ -101,10 +122,28 @@ def _record_end(run: RunPaths, state: str, reason: str, again: bool, facts: Dict
 def heal_end(run: RunPaths) -> None:
     """Write the event that a process killed behind exit.json owes, so that exit.json may be put aside."""
     with _opened(run) as file:
-        known = replay(read(run))
-        ended = read_json(run.exit) or read_json(run.of_attempt(known.attempt).exit)
-        if ended is not None and known.live and not known.between:
-            _append(file, "ended", {key: value for key, value in ended.items() if key != "attempt"})
+        _owe_nothing(run, file)
+
+
+def _owe_nothing(run: RunPaths, file: int) -> None:
+    known = replay(read(run))
+    ended = read_json(run.exit) or read_json(run.of_attempt(known.attempt).exit)
+    if ended is not None and known.live and not known.between:
+        _append(file, "ended", _facts_of(ended))
+
+
+def _facts_of(ended: Dict[str, Any]) -> Dict[str, Any]:
+    """What exit.json says, as the event says it."""
+    return {key: value for key, value in ended.items() if key != "attempt"}
+
+
+def _ran(run: RunPaths, known: Run, now: clocks.Mark) -> float:
+    """Seconds that the attempt's job ran. Of a boot that is over, those that something bears witness to."""
+    passed = clocks.between(known.running, now)
+    if passed is None:
+        seen = [clocks.between(known.running, mark) for mark in (known.last, read_json(run.usage) or {})]
+        passed = max([0.0, *(seconds for seconds in seen if seconds is not None)])
+    return passed
 
 
 def _with_reserve(run: RunPaths, write: Callable[[], T]) -> T:
@@ -128,6 +167,12 @@ def read(run: RunPaths) -> List[Event]:
     return [event for event in map(_parse, lines) if event is not None]
 
 
+def schema_of(job: Any) -> float:
+    """Return the schema that a job.json is of. Higher than `words.JOB_SCHEMA`: it is a newer gpurun's."""
+    schema = job.get("schema", 1) if isinstance(job, dict) else 1
+    return float(schema) if isinstance(schema, (int, float)) else float("inf")
+
+
 def fold(run: RunPaths) -> Run:
     """The run as its journal and its exit record say."""
     state = replay(read(run))
@@ -136,7 +181,7 @@ def fold(run: RunPaths) -> Run:
         if ended is None and not state.between:
             ended = read_json(run.of_attempt(state.attempt).exit)
         if ended is not None:
-            _apply(state, {**ended, "event": "ended"})
+            state = _safely(state, {**_facts_of(ended), "event": "ended"})
     return state
 
 
@@ -144,17 +189,32 @@ def replay(events: List[Event]) -> Run:
     """The pure fold."""
     state = Run()
     for event in events:
-        if event["event"] == "attempt":
-            state = _next(state, event)
-        elif state.live or event["event"] in ("note", "moved"):
-            _apply(state, event)
+        state = _safely(state, event)
+    return state
+
+
+def _safely(state: Run, event: Event) -> Run:
+    try:
+        return _after(state, event)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        state.damaged = "its event %s cannot be read (%s: %s)" % (event["event"], type(error).__name__, error)
+        return state
+
+
+def _after(state: Run, event: Event) -> Run:
+    if event["event"] == "attempt":
+        state = _next(state, event)
+    elif state.live or event["event"] in ("note", "moved"):
+        _apply(state, event)
+    state.last = event
+    if event.get("v", 1) > words.JOURNAL_SCHEMA:
+        state.newer = "its journal is of schema %s, and this gpurun knows %d" % (event["v"], words.JOURNAL_SCHEMA)
     return state
 
 
 def _next(run: Run, event: Event) -> Run:
     """The run at the beginning of its next attempt."""
     by_itself = event["why"] == "retry"
-    ran = run.ended - run.started if run.ended and run.started else 0.0
     return Run(
         state=words.QUEUED,
         since=event["t"],
@@ -166,7 +226,11 @@ def _next(run: Run, event: Event) -> Run:
         begun=event,
         earlier=event.get("earlier") or [*run.earlier, summary(run)],
         retried=run.retried + 1 if by_itself else 0,
-        spent=run.spent + ran if by_itself else 0.0,
+        spent=run.spent + run.ran if by_itself else 0.0,
+        manifest=event.get("manifest") or run.manifest,
+        sent=event if event.get("manifest") else run.sent,
+        newer=run.newer,
+        damaged=run.damaged,
     )
 
 
@@ -189,12 +253,17 @@ def _apply(run: Run, event: Event) -> None:
         run.state, run.since, run.waiting = name, event["t"], event.get("waiting")
         run.ticket = event.get("ticket", run.ticket)
         run.arrived = run.arrived or name == words.QUEUED
+        if event.get("manifest"):
+            run.manifest, run.sent = event["manifest"], event
         if name == words.RUNNING:
-            run.started, run.boot_id = event["t"], event.get("boot_id")
+            run.started, run.boot_id, run.running = event["t"], event.get("boot_id"), event
     elif name == "ended":
         run.outcome, run.between = event["state"], bool(event.get("again"))
         run.state, run.since, run.ended = words.QUEUED if run.between else event["state"], event["t"], event["t"]
         run.reason, run.exit_code = event["reason"], event.get("exit_code")
+        run.ran, run.end = _seconds(run, event), event
+        if event["state"] not in words.ENDS:
+            run.newer = "it ended as %r, which this gpurun does not know" % (event["state"],)
         run.message, run.next_step = event.get("message"), event.get("next")
         run.waiting = "attempt %d" % (run.attempt + 1) if run.between else None
     elif name == "stop":
@@ -211,6 +280,14 @@ def _apply(run: Run, event: Event) -> None:
         run.moved = event["to"]
     elif name == "note":
         run.notes.append(event["message"])
+
+
+def _seconds(run: Run, end: Event) -> float:
+    """How long the job ran. Of a journal with unix seconds alone, what no clock that was set can have made."""
+    if "ran" in end or not run.started:
+        return float(end.get("ran", 0.0))
+    passed = float(end["t"]) - run.started
+    return passed if 0.0 <= passed <= CREDIBLE else 0.0
 
 
 def _parse(line: bytes) -> Optional[Event]:
@@ -243,7 +320,7 @@ def _heal(fd: int) -> None:
 
 
 def _append(fd: int, event: str, facts: Dict[str, Any]) -> Event:
-    entry = {"t": time.time(), "event": event, **facts}
+    entry = {**clocks.mark(), "v": words.JOURNAL_SCHEMA, "event": event, **facts}
     line = (json.dumps(entry) + "\n").encode()
     size = os.fstat(fd).st_size
     if os.write(fd, line) != len(line):  # a disk that is nearly full takes a part

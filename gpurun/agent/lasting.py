@@ -14,6 +14,7 @@ import shutil
 import stat
 from typing import List, Optional, Set
 
+from .files import sync_disk, sync_folder
 from .paths import RunPaths
 
 BESIDE = ".from-laptop"  # behind the name of a file that changed on both sides
@@ -25,7 +26,10 @@ def take_over(earlier: RunPaths, run: RunPaths) -> List[str]:
     Returns the paths that changed on both sides.
     """
     conflicts = merge(earlier.snapshot, earlier.workspace, run.snapshot)
+    sync_disk(earlier.workspace)  # behind the rename nothing is brought to the new code again
     os.rename(earlier.workspace, run.workspace)
+    for folder in (run.root, earlier.root):
+        sync_folder(folder)
     return conflicts
 
 

@@ -251,6 +251,11 @@ def gather_lock(run_id: str) -> str:
     return os.path.join(folder(), "gather-" + run_id)
 
 
+def end_hook_lock(run_id: str) -> str:
+    """Held by the process that runs a run's `on_end`, from before its starter goes on until it is done."""
+    return os.path.join(folder(), "hook-end-" + run_id)
+
+
 @contextmanager
 def host_lock(name: str, meanwhile: Optional[Callable[[], None]] = None) -> Iterator[None]:
     """Only one process of this user does `name` at a time; the others wait, and call `meanwhile`, which may raise."""

@@ -73,6 +73,8 @@ def collect(run: RunPaths, job: Dict[str, Any], live: bool) -> List[Skipped]:
     if engine is None or not may_hold_more(run, job):
         return []
     if not is_of_this_host(run):
+        if journal.schema_of(job) > words.JOB_SCHEMA:
+            return [_skip(b"", "the run is a newer gpurun's; " + words.UPDATE)]
         return [_skip(b"", "the container is on another machine, %s" % job["host"].get("hostname"))]
     try:
         return gather(run, job, live) if live else gather_whole(run, job, ended=True)

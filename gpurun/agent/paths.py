@@ -220,6 +220,16 @@ class RunPaths:
         return self._in("hooks.log")
 
     @property
+    def owed(self) -> str:
+        """It is there while `on_end` has not run to its end."""
+        return self._in("on_end.owed")
+
+    @property
+    def upload(self) -> str:
+        """What had come of an upload when it was last looked at."""
+        return self._in("upload.json")
+
+    @property
     def reserve(self) -> str:
         return self._in("reserve")
 

@@ -7,9 +7,10 @@ import shutil
 import subprocess
 from typing import Any, Callable, Dict
 
-from . import attempts, journal, lasting, locks, services
+from . import attempts, clocks, journal, lasting, locks, manifest, services
 from . import vocabulary as words
 from .errors import RunFailed
+from .files import sync_disk, sync_folder
 from .paths import RunPaths
 from .runtimes import Runtime
 
@@ -45,6 +46,7 @@ def make_workspace(run: RunPaths, job: Job, check: Callable[[], None]) -> None:
         with locks.host_lock("sessions", check):  # two that begin at once would both take the same one
             _take_over(run, job)
     if not os.path.isdir(run.workspace):
+        check_snapshot(run)
         half = run.workspace + ".new"
         shutil.rmtree(half, ignore_errors=True)
         argv = ["cp", "-a", "--reflink=auto", run.snapshot, half]
@@ -53,8 +55,24 @@ def make_workspace(run: RunPaths, job: Job, check: Callable[[], None]) -> None:
             raise _failed(
                 run, "the workspace could not be made: " + copy.stderr.decode(errors="replace").strip()[-300:]
             )
+        sync_disk(half)  # a workspace that is there is complete, after a power cut too
         os.rename(half, run.workspace)
+        sync_folder(run.root)
     os.makedirs(run.tmp, exist_ok=True)
+
+
+def check_snapshot(run: RunPaths) -> None:
+    """Compare the snapshot with what arrived, where the host was restarted since. Raises RunFailed `sync`.
+
+    A power cut, and a disk that did not keep what it was told to, leave empty files that would run as the user's code.
+    """
+    state = journal.fold(run)
+    if state.manifest is None or state.sent.get("boot") == clocks.mark()["boot"]:
+        return
+    difference = manifest.difference(run.snapshot, state.manifest)
+    if difference is not None:
+        what = "the host was restarted, and the project is not on its disk as it was sent: " + difference
+        raise RunFailed("sync", what, "submit again")
 
 
 def _take_over(run: RunPaths, job: Job) -> None:

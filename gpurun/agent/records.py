@@ -6,22 +6,36 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from typing import Any, Dict, List, Optional
 
-from . import about, attempts, checkpoints, journal
+from . import about, attempts, checkpoints, clocks, journal, tend
 from . import vocabulary as words
 from .errors import AgentError
 from .files import read_json
 from .paths import HostPaths, RunPaths
 
 
-def record_of(run: RunPaths) -> Dict[str, Any]:
-    """The record of one run; times are unix seconds of the host's clock, sizes bytes."""
+def record_of(run: RunPaths, problem: Optional[str] = None) -> Dict[str, Any]:
+    """Return the record of one run; times are unix seconds of the host's clock, sizes bytes.
+
+    `problem`: what keeps this gpurun from looking after the run, if something does. Where the run cannot even be read, its
+    state is `unknown`, and all else is empty.
+    """
+    try:
+        return _record_of(run, problem)
+    except Exception as error:  # noqa: BLE001 (one that cannot be read takes no other run along)
+        return {**_unread(run.id), "problem": "it cannot be read: %s" % tend.describe(error)}
+
+
+def _record_of(run: RunPaths, problem: Optional[str]) -> Dict[str, Any]:
     state = journal.fold(run)
-    job = attempts.job_of(run, state) or {}
+    job = _job(run, state)
     host = job.get("host", {})
+    newer = why_newer(job, state)
     return {
+        **_unread(run.id),
+        "problem": (newer and "%s; %s" % (newer, words.UPDATE)) or state.damaged or problem,
+        "newer": newer is not None,
         "id": run.id,
         "name": job.get("name", run.id),
         "project": job.get("project", {}).get("name"),
@@ -43,6 +57,8 @@ def record_of(run: RunPaths) -> Dict[str, Any]:
         "since": state.since,
         "started": state.started,
         "ended": state.ended,
+        "ended_mark": {key: state.end.get(key) for key in ("up", "boot")} if state.end and not state.live else None,
+        "ran": state.ran if state.ended and state.started else None,
         "service": job.get("service"),
         "ports": job.get("ports", []),
         "gpus": state.gpus,
@@ -59,7 +75,7 @@ def record_of(run: RunPaths) -> Dict[str, Any]:
         "checkpoints": checkpoints.summary(run, state.live),
         "live": state.live,
         "stop_requested": state.stop is not None,
-        "kill_in": max(0.0, state.stop["t"] + float(state.stop["grace"]) - time.time()) if state.stop else None,
+        "kill_in": max(0.0, float(state.stop["grace"]) - clocks.since(state.stop)) if state.stop else None,
         "saving": state.live and checkpoints.is_saving(run),
         "stopped": checkpoints.stopped(run, state.attempt),
         "fetched": (read_json(run.fetched) or {}).get("t"),
@@ -67,6 +83,53 @@ def record_of(run: RunPaths) -> Dict[str, Any]:
         "host_id": host.get("id"),
         "boot_id": host.get("boot_id"),
     }
+
+
+def _job(run: RunPaths, state: journal.Run) -> Dict[str, Any]:
+    job = attempts.job_of(run, state)
+    if not isinstance(job, dict) and os.path.exists(run.job):
+        raise ValueError("%s is damaged" % run.job)
+    return job or {}
+
+
+def _unread(run_id: str) -> Dict[str, Any]:
+    """A record of a run that tells nothing but its id."""
+    lists = ("args", "command", "attempts", "ports", "gpus", "notes")
+    texts = (
+        "project", "owner", "script", "git", "reason", "message", "next", "exit_code", "resumed", "created", "since",
+        "started", "ended", "ended_mark", "ran", "service", "gpus_asked", "waiting", "runtime", "image", "digest",
+        "environment", "disk", "log_bytes", "progress", "checkpoints", "kill_in", "stopped", "fetched", "host_id", "boot_id",
+        "problem",
+    )  # fmt: skip
+    flags = ("live", "stop_requested", "saving", "newer")
+    return {
+        "id": run_id,
+        "name": run_id,
+        "state": words.UNKNOWN,
+        "attempt": 1,
+        "retries": {"asked": 0, "used": 0},
+        "metrics": {},
+        **{name: [] for name in lists},
+        **dict.fromkeys(texts),
+        **dict.fromkeys(flags, False),
+    }
+
+
+def why_newer(job: Dict[str, Any], state: journal.Run) -> Optional[str]:
+    """Return why only a newer gpurun may touch this run; None when this one may."""
+    schema = journal.schema_of(job)
+    if schema > words.JOB_SCHEMA:
+        return "it is a newer gpurun's (its job is of schema %s, and this gpurun knows %d)" % (
+            job["schema"], words.JOB_SCHEMA,
+        )  # fmt: skip
+    return "it is a newer gpurun's (%s)" % state.newer if state.newer else None
+
+
+def refuse_newer(run: RunPaths) -> None:
+    """Raise AgentError `newer` for a run that a newer gpurun began or went on with: nothing of it is touched."""
+    why = why_newer(read_json(run.job) or {}, journal.fold(run))
+    if why is not None:
+        raise AgentError("newer", "the run %s is left alone: %s" % (run.id, why), words.UPDATE, where=run.root)
 
 
 def find(host: HostPaths, run_id: str) -> RunPaths:

@@ -5,15 +5,15 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import time
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Callable, Dict, Optional, Tuple
+from typing import Callable, Dict, List, Optional, Tuple
 
-from . import attempts, endings, facts, journal, locks, runtimes, supervisor
+from . import attempts, clocks, endings, facts, journal, locks, runtimes, supervisor
 from . import vocabulary as words
-from .files import read_json
+from .errors import AgentError
+from .files import read_json, write_json
 from .paths import HostPaths, RunPaths
 from .runtimes import Presence
 
@@ -81,29 +81,41 @@ def decide(seen: Evidence) -> str:
     )
 
 
-def tend(host: HostPaths) -> None:
-    """Look after every run of this host whose lock is free."""
-    for run in host.all_runs():
-        tend_run(host, run)
+def tend(host: HostPaths) -> Dict[str, str]:
+    """Look after every run of this host whose lock is free. Return, by id, why that could not be done.
+
+    Each run by itself: one that cannot be looked after takes no other along. Raises AgentError when no lock can be had.
+    """
+    locks.folder()
+    failures = {run.id: tend_run(host, run) for run in host.all_runs()}
+    return {run_id: why for run_id, why in failures.items() if why is not None}
 
 
-def tend_run(host: HostPaths, run: RunPaths) -> None:
-    """Look after one run, unless its supervisor does, it has ended, or it is not of this host."""
-    if os.path.exists(run.exit):
-        endings.wipe(run)  # for one that was killed between the end and this
+def tend_run(host: HostPaths, run: RunPaths) -> Optional[str]:
+    """Look after one run, unless its supervisor does, it has ended, or it is not of this host.
+
+    Return why that could not be done; the next verb tries again. A full disk or a quota keeps an end from being recorded,
+    not from being asked about.
+    """
+    try:
+        _tend_run(run)
+        return None
+    except Exception as error:  # noqa: BLE001 (whoever asks is told, with this run)
+        return "it cannot be looked after: %s" % describe(error)
+
+
+def _tend_run(run: RunPaths) -> None:
+    if os.path.exists(run.exit) and endings.is_finished(run):
         return
     if not is_of_this_host(run):
         return
+    # Behind an end too: the secrets that are there may be those of an attempt that begins.
     held = locks.acquire(locks.run_lock(run.id))
     if held is None:
         return  # its supervisor will
     action = NOTHING
     try:
         action = _act(run)
-    except OSError as error:
-        # A full disk keeps an end from being recorded, not from being asked about: the next verb tries again.
-        if error.errno != errno.ENOSPC:
-            raise
     finally:
         held.release()
     if action == SUPERVISE or (action in (RECORD_EXIT, LOST_REBOOT) and _has_container(run)):
@@ -116,7 +128,10 @@ def _has_container(run: RunPaths) -> bool:
 
 def is_of_this_host(run: RunPaths) -> bool:
     """False for a run of another machine that shares this home, of a newer gpurun, and for what is no run at all."""
-    host = (read_json(run.job) or {}).get("host", {})
+    job = read_json(run.job)
+    if not isinstance(job, dict) or journal.schema_of(job) > words.JOB_SCHEMA:
+        return False
+    host = job.get("host") or {}
     return host.get("machine_id") == facts.machine_id() and host.get("runtime") in runtimes.RUNTIMES
 
 
@@ -124,10 +139,10 @@ def _act(run: RunPaths) -> str:
     """Under the run's lock: weigh the evidence and record what is proven."""
     state = journal.fold(run)
     job = attempts.job_of(run, state)
-    if job is None:
+    if job is None or state.newer or state.damaged:
         return NOTHING
-    if not state.live:  # its exit is put aside, and nobody went on with the next attempt
-        endings.wipe(run)
+    if not state.live:
+        endings.finish(run, job)  # for one that was killed between the end and this
         return NOTHING
     runtime = runtimes.load(job["host"]["runtime"], job["host"]["engine"])
     syncing = state.state in (words.CREATED, words.SYNCING)
@@ -139,7 +154,7 @@ def _act(run: RunPaths) -> str:
             exit_code=presence.exit_code,
             same_boot=state.boot_id in (None, facts.boot_id()),
             ended_before_boot=presence.finished_at is not None and presence.finished_at < facts.booted_at(),
-            upload_idle=_idle(run) if syncing else 0.0,
+            upload_idle=_idle(run, state) if syncing else 0.0,
             between=state.between,
         )
     )
@@ -151,15 +166,41 @@ def _act(run: RunPaths) -> str:
     return action
 
 
-def _idle(run: RunPaths) -> float:
-    """Seconds since the last sign of an upload. Arrival is told by ctime: rsync sets a file's mtime to the laptop's."""
-    last = max(os.stat(run.events).st_ctime if os.path.exists(run.events) else 0.0, os.stat(run.root).st_ctime)
-    if time.time() - last <= UPLOAD_PATIENCE:
+def _idle(run: RunPaths, state: journal.Run) -> float:
+    """Seconds since an upload was first seen to stand where it stands now; 0 while it goes on, and before it is looked at.
+
+    What has come is compared with what had come at an earlier look, of the code and of a checkpoint from another host.
+    """
+    if state.last and clocks.since(state.last) <= UPLOAD_PATIENCE:
         return 0.0
-    for folder, _, names in os.walk(run.snapshot):
-        for name in [".", *names]:
-            last = max(last, os.lstat(os.path.join(folder, name)).st_ctime)
-    return time.time() - last
+    now, noted, arrived = clocks.mark(), read_json(run.upload) or {}, _arrived(run)
+    standing = clocks.between(noted, now)
+    if standing is None or noted.get("arrived") != arrived:
+        with suppress(OSError):  # a full disk: it is given up by whoever looks when there is room
+            write_json(run.upload, {**now, "arrived": arrived})
+        return 0.0
+    return standing
+
+
+def _arrived(run: RunPaths) -> List[int]:
+    """Files, bytes and the newest change of what an upload has brought so far."""
+    count = size = changed = 0
+    for top in (run.snapshot, run.carried):
+        for folder, _, names in os.walk(top):
+            for name in names:
+                try:
+                    found = os.lstat(os.path.join(folder, name))
+                except FileNotFoundError:  # rsync has renamed it
+                    continue
+                count, size, changed = count + 1, size + found.st_size, max(changed, found.st_ctime_ns)
+    return [count, size, changed]
+
+
+def describe(error: Exception) -> str:
+    """Return in words what keeps us from reading or writing a run."""
+    if isinstance(error, OSError):
+        return "%s%s" % (os.strerror(error.errno or 0), ": %s" % error.filename if error.filename else "")
+    return str(error) if isinstance(error, AgentError) else "%s: %s" % (type(error).__name__, error)
 
 
 def _fail_sync(run: RunPaths, state: journal.Run, presence: Presence) -> None:

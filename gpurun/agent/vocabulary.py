@@ -4,7 +4,10 @@ Both floors import this module; it imports nothing.
 """
 
 PROTOCOL = 1
+# A run of a higher number was begun or continued by a newer gpurun: it is shown, and nothing of it is touched.
 JOB_SCHEMA = 1
+JOURNAL_SCHEMA = 1  # `v` of an event; an event without one is of 1
+UPDATE = "update gpurun on this laptop (for example: pip install --upgrade gpurun)"
 
 # States, in the order in which a run goes through them.
 CREATED = "created"

@@ -8,9 +8,9 @@ import threading
 import time
 import traceback
 from contextlib import suppress
-from typing import Callable, List, Optional
+from typing import Any, Callable, List, Mapping, Optional
 
-from . import boards, checkpoints, endings, hooks, journal, unlisted
+from . import boards, checkpoints, clocks, endings, hooks, journal, unlisted
 from .errors import AgentError
 from .files import write_atomically
 from .paths import RunPaths
@@ -36,7 +36,7 @@ def _until_exited(
     run: RunPaths, job: Job, runtime: Runtime, looks: List[Callable[[], None]], acts: List[Callable[[], None]]
 ) -> None:
     """Take these steps until the job has exited, and look once more at what it did last."""
-    disk_at = time.time() + DISK_EVERY
+    disk_at = time.monotonic() + DISK_EVERY
     while True:
         waiter = threading.Thread(target=_wait, args=(runtime, run, job), daemon=True)
         waiter.start()
@@ -44,8 +44,8 @@ def _until_exited(
             waiter.join(TICK)
             for step in looks + acts:
                 step()
-            if time.time() > disk_at:
-                disk_at = time.time() + DISK_EVERY
+            if time.monotonic() > disk_at:
+                disk_at = time.monotonic() + DISK_EVERY
                 endings.note_disk_use(run)
         presence = runtime.presence(run, job)
         if presence.kind in ("exited", "absent"):
@@ -107,7 +107,7 @@ class _Stopping:
 
     A job whose plugin reports has the chance to save at a batch's end: TERM, by which Lightning ends without saving, comes
     when it has saved, or when little of the grace time is left. While a checkpoint is being written, the grace time pauses.
-    Time is measured from when this process first knew: a clock that is set meanwhile moves no deadline.
+    Time is measured by the host's time since its boot (see clocks.py): a clock that is set meanwhile moves no deadline.
     """
 
     def __init__(self, run: RunPaths, job: Job, runtime: Runtime):
@@ -117,7 +117,7 @@ class _Stopping:
         self.has_plugin = self.told = self.termed = self.killed = False
         allowed = job["max_duration"]
         left = None if allowed is None else max(allowed - self.state.spent, 0.0)
-        self.deadline = None if left is None else _from_now(self.state.started or time.time(), left)
+        self.deadline = None if left is None else _from_now(self.state.running or clocks.mark(), left)
         self.kill_at: Optional[float] = None
         self.term_at = 0.0
         self.saved = False
@@ -153,7 +153,7 @@ class _Stopping:
         if stop is None:
             return
         grace = 0.0 if stop.get("force") else float(stop["grace"])
-        self.kill_at = _from_now(stop["t"], grace) + self.paused
+        self.kill_at = _from_now(stop, grace) + self.paused
         self.has_plugin = checkpoints.has_plugin(self.run, self.state.attempt)
         self.term_at = self.kill_at - min(REST, grace / 4) if self.has_plugin else 0.0
 
@@ -192,9 +192,9 @@ def ask_to_stop(run: RunPaths) -> None:
         write_atomically(run.stop_file, b"")
 
 
-def _from_now(began: float, allowed: float) -> float:
-    """`allowed` seconds after the unix time `began`, as a moment of this process's monotonic clock."""
-    left = began + allowed - time.time()
+def _from_now(began: Mapping[str, Any], allowed: float) -> float:
+    """Return the moment `allowed` seconds after the mark `began` (see clocks.py) on this process's monotonic clock."""
+    left = allowed - clocks.since(began)
     return time.monotonic() + min(max(left, 0.0), allowed)
 
 
@@ -204,18 +204,18 @@ class _LogTimes:
     def __init__(self, run: RunPaths):
         self.run = run
         self.size = _last_offset(run.log_times)
-        self.at = 0.0
+        self.at: Optional[float] = None  # by the monotonic clock: one that is set back is not waited for
 
     def sample(self) -> None:
-        now = time.time()
-        if now < self.at + 1.0:
+        now = time.monotonic()
+        if self.at is not None and now < self.at + 1.0:
             return
         # A log without times is better than a job without a supervisor.
         with suppress(OSError):
             size = os.stat(self.run.log).st_size
             if size != self.size:
                 with open(self.run.log_times, "a") as file:
-                    file.write("%.3f %d\n" % (now, size))
+                    file.write("%.3f %d\n" % (time.time(), size))
                 self.size, self.at = size, now
 
 

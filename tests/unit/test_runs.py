@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gpurun import runs
+from gpurun import prune, runs
 from gpurun.hints import hint
 
 
@@ -74,3 +74,18 @@ def test_waiting_asks_again_while_the_host_is_out_of_reach(monkeypatch: pytest.M
     done = runs._wait_on("box", ["a"], waiting)
     assert [record["state"] for record in done] == ["failed"]
     assert lost == ["box"]
+
+
+@pytest.mark.parametrize(
+    ("record", "seconds"),
+    [
+        ({"created": 1000.0, "ended": 2000.0}, 98_000.0),
+        ({"created": 99_000.0, "ended": 2000.0}, 1000.0),  # the host's clock was wrong until NTP came
+        ({"created": 1000.0, "ended": 2000.0, "ended_mark": {"up": 40.0, "boot": "b"}}, 60.0),
+        ({"created": 1000.0, "ended": 2000.0, "ended_mark": {"up": 40.0, "boot": "another"}}, 98_000.0),
+        ({"created": None, "ended": None}, 0.0),
+    ],
+)
+def test_prune_age_is_the_youngest_that_any_clock_tells(record: dict[str, Any], seconds: float) -> None:
+    answer = {"now": 100_000.0, "mark": {"t": 100_000.0, "up": 100.0, "boot": "b"}}
+    assert prune.age(record, answer, here=100_000.0) == seconds

@@ -68,6 +68,7 @@ def _door(host: HostPaths, request: Dict[str, Any], at: int) -> Door:
 
 def _run_of(host: HostPaths, door: Door) -> "tuple[RunPaths, Dict[str, Any]]":
     run = records.find(host, door["run"])
+    records.refuse_newer(run)
     job = read_json(run.job) or {}
     if not tend.is_of_this_host(run):
         where = job.get("host", {}).get("hostname", "another host")

@@ -19,6 +19,7 @@ from . import resume
 
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     run = records.find(host, request["run"])
+    records.refuse_newer(run)
     if request.get("to"):
         journal.record(run, "note", message="goes on as attempt %(attempt)d on %(to)s" % request)
         journal.record(run, "moved", to=request["to"])

@@ -20,6 +20,7 @@ from ..paths import HostPaths
 
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     run = records.find(host, str(request.get("run")))
+    records.refuse_newer(run)
     ended = os.path.exists(run.exit)
     if journal.fold(run).attempt != request["attempt"]:
         return {"counts": False}

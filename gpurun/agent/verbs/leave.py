@@ -13,7 +13,7 @@ import time
 from contextlib import suppress
 from typing import Any, Dict, List, Optional
 
-from .. import facts, journal, locks, sockets, tend
+from .. import facts, journal, locks, records, sockets, tend
 from ..errors import AgentError
 from ..files import write_atomically
 from ..paths import HostPaths, RunPaths
@@ -34,6 +34,8 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
 
 def _wipe(host: HostPaths, agreed: List[str], engine: Optional[List[str]], *, keep_data: bool) -> Dict[str, Any]:
     tend.tend(host)
+    for run in host.all_runs():
+        records.refuse_newer(run)
     ours = [run for run in host.all_runs() if tend.is_of_this_host(run)]
     live = [run.id for run in ours if journal.fold(run).live]
     if live:

@@ -7,7 +7,7 @@ import shutil
 import time
 from typing import Any, Dict, List
 
-from .. import allocation, facts, leases, mirrored, records, tend, tickets
+from .. import allocation, clocks, facts, leases, mirrored, records, tend, tickets
 from ..errors import AgentError
 from ..gpus import Gpu
 from ..paths import HostPaths
@@ -15,7 +15,7 @@ from ..paths import HostPaths
 
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     """With `all`, ended runs too; with `ids`, those whatever their state."""
-    tend.tend(host)
+    failures = tend.tend(host)
     wanted = request.get("ids")
     runs = [
         run
@@ -24,10 +24,13 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     ]
     return {
         "now": time.time(),
+        "mark": clocks.mark(),
         "host_id": facts.host_id(host),
         "hostname": facts.hostname(),
         "boot_id": facts.boot_id(),
-        "runs": sorted(map(records.record_of, runs), key=lambda record: record["created"] or 0.0),
+        "runs": sorted(
+            (records.record_of(run, failures.get(run.id)) for run in runs), key=lambda record: record["created"] or 0.0
+        ),
         "ledgers": mirrored.ledgers(request, host, runs),
         "queue": [ticket.run for ticket in tickets.in_line()],
         "disk": _disk(host),

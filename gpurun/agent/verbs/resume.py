@@ -16,6 +16,7 @@ from typing import Any, Dict, List, Optional
 from .. import attempts, checkpoints, endings, facts, journal, locks, records, services, snapshots, supervisor, tend
 from .. import vocabulary as words
 from ..errors import AgentError
+from ..files import sync_disk
 from ..paths import HostPaths, RunPaths
 from ..runtimes import wrapper
 from . import prepare, start
@@ -26,6 +27,7 @@ PATIENCE = 20.0  # seconds for a supervisor whose run has ended to go
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     """Raises AgentError: `live`, `elsewhere`, `env`, `no_checkpoint`, `too_many_gpus`."""
     run = records.find(host, request["run"])
+    records.refuse_newer(run)
     tend.tend_run(host, run)
     if journal.fold(run).begun.get("ask") != request["ask"]:
         _begin(run, host, request)
@@ -86,10 +88,12 @@ def _check_arrival(run: RunPaths, host: HostPaths, job: Dict[str, Any], request:
     """Raises AgentError when the code or the checkpoint did not come whole."""
     if request.get("manifest"):
         start.check_snapshot(run, request["manifest"])
-        snapshots.note_whole(host, job["project"]["name"], run)
     checkpoint = request["carried"]["checkpoint"]
     if checkpoint and not checkpoints.is_whole({**checkpoint, "file": attempts.file_of(run, checkpoint)}):
         raise AgentError("not_whole", "the checkpoint %s did not come whole" % checkpoint["path"], "resume again")
+    sync_disk(run.root)  # the other host gives the run up for this
+    if request.get("manifest"):
+        snapshots.note_whole(host, job["project"]["name"], run)
 
 
 def refuse(run: RunPaths, job: Dict[str, Any], *, carried: bool = False) -> None:

@@ -34,6 +34,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     freed = 0
     with ExitStack() as stack:
         for run in runs:
+            records.refuse_newer(run)
             tend.tend_run(host, run)
             _refuse_live(run)
             stack.callback(_lock(run).release)

@@ -15,6 +15,7 @@ from ..paths import HostPaths
 
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     run = records.find(host, request["run"])
+    records.refuse_newer(run)
     job = attempts.job_of(run) or {}
     if not tend.is_of_this_host(run):
         where = job.get("host", {}).get("hostname", "another host")

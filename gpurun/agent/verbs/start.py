@@ -6,10 +6,10 @@ import os
 import shutil
 from typing import Any, Dict
 
-from .. import endings, journal, locks, logs, manifest, records, snapshots, supervisor, tend, tickets
+from .. import journal, locks, logs, manifest, records, snapshots, supervisor, tend, tickets
 from .. import vocabulary as words
 from ..errors import AgentError
-from ..files import read_json
+from ..files import read_json, sync_disk
 from ..paths import HostPaths, RunPaths
 from ..runtimes import wrapper
 
@@ -17,6 +17,7 @@ from ..runtimes import wrapper
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     """Check the snapshot against the laptop's manifest, draw the ticket, start the supervisor. Safe to repeat."""
     run = records.find(host, request["run"])
+    records.refuse_newer(run)
     job = read_json(run.job)
     assert job is not None
     if job["token"] != request["token"]:
@@ -30,11 +31,12 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
         if state.state in (words.CREATED, words.SYNCING):
             check_snapshot(run, request["manifest"])
             wrapper.write_env(run, request["env"])
+            sync_disk(run.root)  # what is queued runs, after a power cut too
             snapshots.note_whole(host, job["project"]["name"], run)
             number = None if job["resources"]["gpus"] == 0 else tickets.draw(run.id).number
-            journal.record(run, words.QUEUED, ticket=number)
-        if not journal.fold(run).live:  # stopped since: its end has wiped the secrets before they were written
-            endings.wipe(run)
+            journal.record(run, words.QUEUED, ticket=number, manifest=request["manifest"])
+    if not journal.fold(run).live:  # stopped since: its end has wiped the secrets before they were written
+        tend.tend_run(host, run)
     # Not under the lock: a supervisor would inherit it, and hold it for its whole life.
     if journal.fold(run).live:
         supervisor.launch(run)

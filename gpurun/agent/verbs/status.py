@@ -13,8 +13,7 @@ TAIL = 1 << 13  # bytes
 
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     run = records.find(host, request["run"])
-    tend.tend_run(host, run)
-    record = records.record_of(run)
+    record = records.record_of(run, tend.tend_run(host, run))
     return {
         "run": record,
         "job": read_json(run.job),

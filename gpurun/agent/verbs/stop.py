@@ -23,6 +23,7 @@ def _stop(run: RunPaths, request: Dict[str, Any]) -> None:
     if not state.live:
         _kill_what_is_left(run)
         return
+    records.refuse_newer(run)
     force = bool(request.get("force"))
     if state.stop is None or (force and not state.stop["force"]):
         grace = request.get("grace")

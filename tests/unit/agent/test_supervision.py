@@ -226,16 +226,51 @@ def test_runs_of_another_machine_are_shown_and_never_tended(agent: AgentHost) ->
     assert agent.lock_holders(f"run-{run.id}") == []
 
 
-def test_upload_that_broke_off_fails_after_an_hour(agent: AgentHost) -> None:
+def pass_hours(agent: AgentHost, hours: float) -> None:
+    """Let the agent find both clocks of the host so much later."""
+    door = agent.agent / "__main__.py"
+    real = door.read_text().rpartition("# as later\n")[2]
+    later = "import time\nt, up = time.time, time.clock_gettime\n"
+    later += f"time.time, time.clock_gettime = lambda: t() + {hours * 3600}, lambda of: up(of) + {hours * 3600}\n"
+    door.write_text(later + "# as later\n" + real)
+
+
+def test_tend_upload_that_stands_for_an_hour_fails_it(agent: AgentHost) -> None:
     run = agent.prepare(SLEEPER)
     agent.ask("ps")
     assert agent.status(run)["state"] == words.SYNCING
-    later = "import time; real = time.time; time.time = lambda: real() + 3700\n"
-    door = agent.agent / "__main__.py"
-    door.write_text(later + door.read_text())
+    pass_hours(agent, 1.1)
+    agent.ask("ps")  # sees for the first time where it stands
+    pass_hours(agent, 2.0)
+    agent.ask("ps")
+    assert agent.status(run)["state"] == words.SYNCING
+    pass_hours(agent, 2.2)
     agent.ask("ps")
     record = agent.status(run)
     assert (record["state"], record["reason"]) == (words.FAILED, "sync")
+
+
+@pytest.mark.parametrize("place", ["snapshot/.data.bin.Ab12Cd", "carried/.step=9000.ckpt.Ab12Cd"])
+def test_tend_upload_that_grows_is_left_alone(agent: AgentHost, place: str) -> None:
+    run = agent.prepare(SLEEPER)
+    arriving = Path(run.root, place)
+    arriving.parent.mkdir(exist_ok=True)
+    for hours in (1.1, 2.2, 3.3, 4.4):
+        with arriving.open("ab") as file:
+            file.write(b"x" * 1000)
+        pass_hours(agent, hours)
+        agent.ask("ps")
+        assert agent.status(run)["state"] == words.SYNCING
+
+
+def test_tend_clock_that_is_set_ends_no_upload(agent: AgentHost) -> None:
+    run = agent.prepare(SLEEPER)
+    agent.ask("ps")
+    door = agent.agent / "__main__.py"
+    door.write_text("import time; real = time.time; time.time = lambda: real() + 2e8\n" + door.read_text())
+    agent.ask("ps")
+    agent.ask("ps")
+    assert agent.status(run)["state"] == words.SYNCING
 
 
 def frames(data: bytes) -> list[tuple[dict[str, Any], bytes]]:

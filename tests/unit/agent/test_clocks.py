@@ -1,0 +1,126 @@
+"""Durations on a host whose clock is set meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpurun.agent import clocks, journal
+from gpurun.agent import vocabulary as words
+from gpurun.agent.paths import RunPaths
+
+from .conftest import AgentHost
+from .test_attempts import until
+
+YEAR = 365 * 86400.0
+SLEEPER = "import time\nprint('here', flush=True)\ntime.sleep(60)\n"
+
+
+def set_clock(agent: AgentHost, seconds: float) -> None:
+    """Set the clock of the host so much ahead, as NTP does; the time since its boot goes on as before."""
+    door = agent.agent / "__main__.py"
+    door.write_text(f"import time; real = time.time; time.time = lambda: real() + {seconds}\n" + door.read_text())
+
+
+def test_between_of_one_boot_is_the_time_since_the_boot() -> None:
+    earlier, later = {"t": 9e9, "up": 10.0, "boot": "b"}, {"t": 1.0, "up": 25.0, "boot": "b"}
+    assert clocks.between(earlier, later) == 15.0
+
+
+@pytest.mark.parametrize(
+    "earlier",
+    [{"t": 1.0}, {"t": 1.0, "up": 1.0, "boot": "other"}, {"t": 1.0, "up": 99.0, "boot": "b"}, {"up": "1", "boot": "b"}],
+)
+def test_between_of_two_boots_or_without_marks_is_unknown(earlier: dict[str, Any]) -> None:
+    assert clocks.between(earlier, {"t": 5.0, "up": 25.0, "boot": "b"}) is None
+
+
+def test_since_a_mark_of_another_boot_is_by_the_clock_and_never_negative() -> None:
+    now = time.time()
+    assert clocks.since({"t": now + 1000, "up": 1.0, "boot": "other"}) == 0.0
+    assert clocks.since({"t": now - 1000, "up": 1.0, "boot": "other"}) >= 1000.0
+
+
+def test_replay_spent_is_what_the_end_says_that_the_job_ran() -> None:
+    state = journal.replay(
+        [
+            {"t": 1.0, "event": "running", "boot_id": "b"},
+            {"t": 9e9, "event": "ended", "state": "failed", "reason": "exit", "ran": 600.0, "again": True},
+            {"t": 9e9, "event": "attempt", "number": 2, "why": "retry"},
+        ]
+    )
+    assert state.spent == 600.0
+
+
+def test_replay_old_journal_over_which_the_clock_was_set_spends_nothing() -> None:
+    now = time.time()
+    for ended in (now, now - 12 * YEAR):
+        state = journal.replay(
+            [
+                {"t": now - 6 * YEAR, "event": "running", "boot_id": "b"},
+                {"t": ended, "event": "ended", "state": "failed", "reason": "exit", "again": True},
+                {"t": ended, "event": "attempt", "number": 2, "why": "retry"},
+            ]
+        )
+        assert state.spent == 0.0
+
+
+def test_record_end_in_another_boot_counts_what_was_seen_of_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The days for which a host was off are none of the job's."""
+    boot = tmp_path / "boot"
+    monkeypatch.setenv("GPURUN_BOOT_ID_FILE", str(boot))
+    boot.write_text("one")
+    run = RunPaths(str(tmp_path))
+    journal.record(run, words.RUNNING, boot_id="one")
+    start = journal.fold(run).running
+    Path(run.usage).write_text('{"bytes": 1, "t": 1, "up": %f, "boot": "one"}' % (start["up"] + 450))
+    boot.write_text("two")
+    journal.record_end(run, words.LOST, "reboot")
+    assert journal.fold(run).ran == pytest.approx(450, abs=1)
+
+
+def test_watch_clock_that_is_set_ends_no_job_early(agent: AgentHost) -> None:
+    run = agent.submit(SLEEPER, max_duration=3600.0)
+    agent.until_running(run, b"here")
+    set_clock(agent, 2 * YEAR)
+    (supervisor,) = agent.lock_holders(f"run-{run.id}")
+    os.kill(supervisor, signal.SIGKILL)
+    until(lambda: not agent.lock_holders(f"run-{run.id}"))
+    agent.ask("ps")  # starts another one, which finds the wrong clock
+    until(lambda: agent.lock_holders(f"run-{run.id}"))
+    log = Path(run.supervisor_log)
+    assert agent.status(run)["state"] == words.RUNNING, log.read_text()
+    assert not agent.status(run)["stop_requested"]
+
+
+def test_stop_grace_is_not_measured_by_the_clock(agent: AgentHost) -> None:
+    run = agent.submit(SLEEPER)
+    agent.until_running(run, b"here")
+    set_clock(agent, -2 * YEAR)
+    agent.ask("stop", runs=[run.id], grace=5.0, force=False)
+    record = agent.wait(run)
+    assert (record["state"], record["exit_code"]) == (words.STOPPED, 143)
+    assert 0 <= record["ran"] < 60
+
+
+def test_hook_of_a_checkpoint_that_is_older_by_a_clock_set_back_runs(agent: AgentHost) -> None:
+    script = """
+import json, os, time
+for step, at in ((1, 2e9), (2, 1e9), (3, 1.5e9)):
+    with open(f"{step}.ckpt", "w") as file:
+        file.write("x")
+    with open(os.environ["GPURUN_OUT"] + "/checkpoints.jsonl", "a") as file:
+        line = {"t": at, "path": f"{step}.ckpt", "step": step, "size": 1, "complete": True, "sha256": "0" * 64}
+        file.write(json.dumps(line) + "\\n")
+    while not os.path.exists(f"told-{step}"):
+        time.sleep(0.05)
+"""
+    run = agent.submit(script, on_checkpoint=': >"told-$GPURUN_STEP"')
+    assert agent.wait(run)["state"] == words.SUCCEEDED
