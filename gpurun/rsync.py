@@ -16,14 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from gpurun.errors import ContactLost
 from gpurun.files import FileList
-from gpurun.rsync_errors import DISK_FULL, PARTIAL, Connection, RsyncError, check_local, explain
+from gpurun.rsync_errors import DISK_FULL, PARTIAL, Connection, RsyncError, check_local
 from gpurun.ssh import process
 
 __all__ = ["DISK_FULL", "PARTIAL", "Progress", "RsyncError", "check_local", "push"]
 
-ATTEMPTS = 5
 SECONDS_TO_END = 10.0  # after TERM; rsync then keeps what it has of the file at hand
 
 # Suffixes of what does not shrink. Compressing it costs time and gains nothing.
@@ -49,9 +47,6 @@ class Progress:
     @property
     def fraction(self) -> float:
         return self.checked / self.files if self.files else 0.0
-
-
-SOME_FAILED = 23
 
 
 def push_argv(
@@ -139,8 +134,22 @@ def push(
     check_local()
     argv = push_argv(connection, files.root, snapshot, link_dest, compress=shrinks(files))
     names = listed(entry.path for entry in files.entries)
+    from gpurun.transfer import keep_on
+
+    def report(seen: Progress) -> None:
+        if progress is not None:
+            progress(seen)
+
     # 24: files vanished under rsync's hands. The host's check tells, and the list is made again.
-    _retrying(connection, argv, names, progress, accept=(0, 24))
+    accept = (0, 24)
+    try:
+        keep_on(connection, argv, names, report, accept=accept)
+    except RsyncError as error:
+        if error.meaning != PARTIAL:
+            raise
+        # rsync 3.2.7 may not get over what an interrupted run has left of a file: it is sent from its beginning.
+        anew = [f"{word}.anew" if word.startswith("--partial-dir=") else word for word in argv]
+        keep_on(connection, anew, names, report, accept=accept)
 
 
 def listed(names: Iterable[bytes]) -> bytes:
@@ -155,33 +164,6 @@ def shrinks(files: FileList) -> bool:
     """Whether most of the bytes are of a kind that compression makes smaller."""
     dense = sum(entry.size for entry in files.entries if entry.path.rpartition(b".")[2].lower() in _DENSE)
     return dense * 2 < files.bytes
-
-
-def _retrying(
-    connection: Connection,
-    argv: Sequence[str],
-    names: bytes,
-    progress: Callable[[Progress], None] | None,
-    accept: Sequence[int],
-) -> None:
-    """Run rsync until it ends with a code that is accepted; connections that broke are tried again."""
-    import tenacity
-
-    retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(ContactLost),
-        stop=tenacity.stop_after_attempt(ATTEMPTS),
-        wait=tenacity.wait_exponential(multiplier=0.5, max=10),
-        reraise=True,
-    )
-    for attempt in retrying:
-        with attempt:
-            code, said = transfer(argv, names, progress)
-            if code == SOME_FAILED:
-                # rsync 3.2.7 may not get over what an interrupted run has left of a file: it is sent from its beginning.
-                anew = [f"{word}.anew" if word.startswith("--partial-dir=") else word for word in argv]
-                code, said = transfer(anew, names, progress)
-            if code not in accept:
-                raise explain(connection, code, said)
 
 
 def transfer(argv: Sequence[str], stdin: bytes, progress: Callable[[Progress], None] | None = None) -> tuple[int, str]:

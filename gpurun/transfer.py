@@ -30,14 +30,16 @@ def keep_on(
     dropped: Callable[[], None] = lambda: None,
     cancelled: threading.Event | None = None,
     accept: Sequence[int] = (0,),
-    sleep: Callable[[float], None] = time.sleep,
+    staged: Callable[[], int] = lambda: 0,
+    sleep: Callable[[float], None] | None = None,
 ) -> None:
     """Run rsync `argv`, with `names` on its stdin, until it ends with a code of `accept`.
 
+    `staged` returns the bytes that have come and are kept: rsync reports once a second, and a line may drop more often.
     Raises RsyncError, ContactLost after several attempts that moved nothing, and Cancelled once `cancelled` is set.
     """
     check_local()
-    idle = 0
+    idle, most = 0, staged()
     while True:
         moved = [0]
 
@@ -53,8 +55,10 @@ def keep_on(
         if cancelled is not None and cancelled.is_set():  # Ctrl-C reached rsync too
             raise Cancelled
         failure = explain(connection, code, said)
-        idle = 0 if moved[0] else idle + 1
+        came = staged()
+        idle = 0 if moved[0] or came > most else idle + 1
+        most = max(most, came)
         if not isinstance(failure, ContactLost) or idle >= PATIENCE:
             raise failure
         dropped()
-        sleep(min(0.5 * 2.0**idle, LONGEST_PAUSE))
+        (sleep or time.sleep)(min(0.5 * 2.0**idle, LONGEST_PAUSE))

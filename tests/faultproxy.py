@@ -68,6 +68,7 @@ class FaultProxy:
         self._writers: set[asyncio.StreamWriter] = set()
         self._open = asyncio.Event()
         self._budget: int | None = None
+        self._then: int | None = None  # the budget after this one
 
     def __enter__(self) -> FaultProxy:
         self.start()
@@ -93,11 +94,11 @@ class FaultProxy:
         """Break every open connection off with a TCP reset. New ones get through."""
         self._call(self._reset_all)
 
-    def reset_after(self, size: int) -> None:
-        """Break every connection off as soon as `size` further bytes have come from the target."""
+    def reset_after(self, size: int, *, again: bool = False) -> None:
+        """Break every connection off as soon as `size` further bytes have come from the target; `again` and again."""
 
         def limit() -> None:
-            self._budget = size
+            self._budget, self._then = size, size if again else None
 
         self._call(limit)
 
@@ -118,7 +119,7 @@ class FaultProxy:
         self.rate = None
 
         def open_again() -> None:
-            self._budget = None
+            self._budget = self._then = None
             self._open.set()
 
         self._call(open_again)
@@ -227,7 +228,7 @@ class FaultProxy:
         if self._budget is not None:
             self._budget -= size
             if self._budget <= 0:
-                self._budget = None
+                self._budget = self._then
                 self._reset_all()
 
 

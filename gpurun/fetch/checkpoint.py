@@ -139,6 +139,7 @@ def _pull(wire: Wire, destination: Destination, item: Item, folder: str, report:
                 lambda seen: report.progress(min(seen.bytes, item.size), item.size),
                 dropped=lambda: report.say("the connection broke off; going on"),
                 accept=(0, 24),
+                staged=lambda: destination.staged_bytes([item]),
             )
             return arrivals.finish().get(item.path), ""
     except rsync.RsyncError as error:

@@ -96,9 +96,12 @@ class Destination:
         """Bytes that may still be written here."""
         return shutil.disk_usage(self.root).free
 
-    def staged_bytes(self) -> int:
-        """What lies in staging from a fetch that broke off."""
-        return sum(path.lstat().st_size for path in self.staging.rglob("*") if not path.is_dir())
+    def staged_bytes(self, items: Iterable[Item] | None = None) -> int:
+        """What lies in staging from a transfer that broke off; of all files, or of `items`."""
+        if items is None:
+            return sum(path.lstat().st_size for path in self.staging.rglob("*") if not path.is_dir())
+        places = (self.staging / item.path for item in items)
+        return sum(_size(where) for path in places for where in (path, path.parent / PARTIAL / path.name))
 
     def comes_from(self, name: str, record: Mapping[str, Any]) -> None:
         """What came from another host, before the run went on from there, is not replaced by files of the same name."""
@@ -249,6 +252,13 @@ class Destination:
             yield folder, name
         finally:
             os.close(folder)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except OSError:
+        return 0
 
 
 def _open_folder(name: bytes, folder: int) -> int:

@@ -175,7 +175,7 @@ class Pass:
         connection = self.wire.connection
 
         def progress(seen: rsync.Progress) -> None:
-            self._moved[number] = seen.bytes
+            self._moved[number] = max(self._moved[number], seen.bytes)  # rsync counts from 0 after each drop
             self.report.progress(sum(self._moved.values()), self._total)
 
         try:
@@ -187,6 +187,7 @@ class Pass:
                 dropped=lambda: self.report.say("the connection broke off; going on"),
                 cancelled=self._over,
                 accept=(0, 24),  # 24: the job removed files meanwhile
+                staged=lambda: self.destination.staged_bytes(group),
             )
         except rsync.RsyncError as error:
             if error.meaning == rsync.DISK_FULL:

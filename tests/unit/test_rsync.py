@@ -245,7 +245,7 @@ def test_pull_of_a_folder_that_became_a_link_writes_nothing_behind_it(host: Loca
 def test_connection_losses_are_tried_again(
     host: LocalShell, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("gpurun.transfer.time.sleep", lambda seconds: None)
     tries = tmp_path / "tries"
     # Of rsync's own tries only: the question whether there is an rsync goes the same way.
     count = f'case "$*" in *--server*) echo x >> {tries};; esac'
@@ -259,7 +259,7 @@ def test_connection_losses_are_tried_again(
 def test_a_host_that_stays_away_is_contact_lost(
     host: LocalShell, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("gpurun.transfer.time.sleep", lambda seconds: None)
     host.says("exit 255")
     with pytest.raises(ContactLost) as lost:
         rsync.push(host, listing(project), str(snapshot(tmp_path, "a")))

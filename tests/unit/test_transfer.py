@@ -29,12 +29,23 @@ class NoHost:
 
 
 def play(script: str, folder: Path, cancelled: threading.Event | None = None) -> tuple[list[float], int]:
-    """The pauses that were made, and how often `script` ran (it finds how often in $N)."""
+    """The pauses that were made, and how often `script` ran (it finds how often in $N). It may add to $CAME."""
+    came = folder / "came"
+    came.touch()
     count = folder / "count"
     slept: list[float] = []
-    counted = f"N=$(cat {count} 2>/dev/null || echo 0); N=$((N+1)); echo $N >{count}; {script}"
+    counted = f"N=$(cat {count} 2>/dev/null || echo 0); N=$((N+1)); echo $N >{count}; CAME={came}; {script}"
     try:
-        keep_on(NoHost(), ["sh", "-c", counted], b"", _ignore, cancelled=cancelled, accept=(0, 24), sleep=slept.append)
+        keep_on(
+            NoHost(),
+            ["sh", "-c", counted],
+            b"",
+            _ignore,
+            cancelled=cancelled,
+            accept=(0, 24),
+            staged=lambda: came.stat().st_size,
+            sleep=slept.append,
+        )
     finally:
         runs = int(count.read_text())
     return slept, runs
@@ -47,6 +58,18 @@ def _ignore(seen: Progress) -> None:
 def test_it_goes_on_for_as_long_as_something_moves(tmp_path: Path) -> None:
     slept, runs = play(f"{MOVED}; test $N -gt 20 || exit 30", tmp_path)
     assert (runs, slept) == (21, [0.5] * 20)
+
+
+def test_it_goes_on_while_bytes_are_kept_that_rsync_did_not_report(tmp_path: Path) -> None:
+    """It reports once a second; a line may drop before that."""
+    slept, runs = play("echo more >>$CAME; test $N -gt 20 || exit 30", tmp_path)
+    assert (runs, slept) == (21, [0.5] * 20)
+
+
+def test_it_gives_up_when_what_came_comes_again_and_again(tmp_path: Path) -> None:
+    with pytest.raises(ContactLost):
+        play("case $((N % 2)) in 0) : >$CAME;; 1) echo more >>$CAME;; esac; exit 30", tmp_path)
+    assert int((tmp_path / "count").read_text()) == PATIENCE + 1
 
 
 def test_it_gives_up_when_nothing_moves(tmp_path: Path) -> None:

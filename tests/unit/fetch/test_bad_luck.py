@@ -18,6 +18,7 @@ import pytest
 from gpurun import fetch
 from gpurun.errors import ContactLost, GpurunError, HostUnreachable
 from gpurun.fetch import destination
+from gpurun.transfer import PATIENCE
 from tests.faultproxy import FaultProxy
 from tests.unit.fetch.conftest import FetchedRun
 
@@ -127,6 +128,18 @@ def test_a_host_that_hangs_up_in_the_middle_is_asked_again(run: FetchedRun, slow
         run.fetch()
     assert hung_up
     assert run.files() == {"big.bin": content}
+
+
+def test_a_line_that_drops_again_and_again_brings_all_in_one_fetch(run: FetchedRun, slow: FaultProxy) -> None:
+    """More often than rsync reports how far it is."""
+    content = random.Random(4).randbytes(16_000_000)
+    run.job.write("big.bin", content)
+    run.job.end()
+    slow.heal()  # as fast as it can
+    slow.reset_after(2_000_000, again=True)
+    run.fetch()
+    assert run.files() == {"big.bin": content}
+    assert len(slow.traffic) > PATIENCE
 
 
 KILLED = """
