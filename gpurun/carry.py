@@ -25,7 +25,7 @@ from gpurun.fetch.plan import is_inside
 from gpurun.files import FileList
 from gpurun.job import for_host
 from gpurun.submit import Started, list_code
-from gpurun.transfer import keep_on
+from gpurun.transfer import bytes_in, keep_on
 
 if TYPE_CHECKING:
     from gpurun.index import RunEntry
@@ -155,7 +155,13 @@ def _pull(wire: Wire, source: str, to: Path, names: Sequence[bytes], total: int,
     report.say(f"bringing it from {wire.host}")
     argv = rsync.pull_argv(wire.connection, source, to, code=True)
     if names:
-        keep_on(wire.connection, argv, rsync.listed(names), lambda at: report.progress(at, total))
+        keep_on(
+            wire.connection,
+            argv,
+            rsync.listed(names),
+            lambda at: report.progress(at, total),
+            staged=lambda: bytes_in(to),
+        )
 
 
 def _lies(wire: Wire, what: str) -> HostError:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 from gpurun.errors import ContactLost
 from gpurun.rsync import Progress, transfer
@@ -19,6 +21,15 @@ LONGEST_PAUSE = 10.0  # seconds
 
 class Cancelled(Exception):
     """The transfer was not wanted any more: rsync was ended by TERM and keeps what it has."""
+
+
+def bytes_in(folder: Path) -> int:
+    """Return how many bytes the files below `folder` have, which may be changing."""
+    found = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            found += path.lstat().st_size
+    return found
 
 
 def keep_on(
