@@ -10,14 +10,14 @@ import os
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
-from . import layers, locks
+from . import layer_install, layers, locks
 from . import vocabulary as words
-from .engine import Engine, EngineError
+from .engine import Engine, EngineError, essence
 from .files import read_json, write_json
 from .image import Image, look
 from .mounts import bind
 from .paths import RunPaths
-from .programs import Say
+from .programs import Answer, Say
 
 REPOSITORY = "gpurun/layer"
 PIP_CACHE = "gpurun-pip"  # a volume: pip runs as root there, and a folder of the user's would fill with root's files
@@ -93,6 +93,8 @@ def _install(
         options = ["--security-opt", "label=disable"] if facts().get("selinux") else []
         engine.ask(*create(container, base.id, config, run, ssh, options), timeout=300.0)
         answer = engine.watch("start", "--attach", "--interactive", container, say=say, stdin=_SCRIPT)
+        if not answer.ok and _is_broken_off(engine, answer, container):
+            raise EngineError("down", essence(answer.text), engine.argv[-1])
         installed = layers.check(answer, job, 'change it there, or name an image that has it: image = "…"')
         if installed:
             say(b"keeping it as " + tag.encode() + b"\n")
@@ -104,6 +106,16 @@ def _install(
             engine.ask(*remove, timeout=120.0)
         except EngineError:
             pass  # the next try removes it
+
+
+def _is_broken_off(engine: Engine, answer: Answer, container: str) -> bool:
+    """Return whether the engine went away under the installation. Raises EngineError when it is away still."""
+    if answer.code in (layer_install.SATISFIED, layer_install.CONFLICT):
+        return False
+    engine.check()
+    found = engine.inspect("container", container)
+    # What the client ends with when its engine goes is not what the container ended with, if it has ended at all.
+    return found is None or found["State"]["Status"] != "exited" or found["State"]["ExitCode"] != answer.code
 
 
 def create(

@@ -12,6 +12,11 @@ from .files import read_json, write_json
 from .paths import RunPaths
 from .runtimes import Presence, wrapper
 
+SHUTDOWN_LASTS = 900.0  # seconds from the TERM to a supervisor until a host that shuts down is off
+STOPPED_FROM_OUTSIDE = (
+    "the job was stopped from outside (docker stop, or the engine was shut down), and ended with 0 by that"
+)
+
 
 def end(run: RunPaths, state: str, reason: str, **facts_of_end: Any) -> None:
     """Record the end, and wipe what must not outlive the run; or that of an attempt alone, when it is to be retried."""
@@ -58,13 +63,20 @@ def wipe(run: RunPaths) -> None:
 
 
 def end_by_presence(run: RunPaths, state: journal.Run, presence: Presence) -> None:
-    """The engine says that the job has exited: what that means. Success needs exit code 0 and no stop request."""
+    """Record the end of a job that has exited. Success needs exit code 0, no stop request, and no signal from outside.
+
+    `presence` is completed by `Runtime.ended`.
+    """
     code = presence.exit_code
     if state.stop is not None:
         kind = words.TIMED_OUT if state.stop.get("reason") == "duration" else words.STOPPED
         end(run, kind, state.stop.get("reason", "stop"), exit_code=code)
-    elif state.shutdown and (code != 0 or checkpoints.stopped(run, state.attempt) is not None):
+    elif _shut_down(run, state, presence):
         end(run, words.LOST, "reboot", exit_code=code, message="the host was shut down while the job ran")
+    elif presence.restarted:
+        end(run, words.LOST, "restarted", message=words.REASONS["restarted"])
+    elif code == 0 and presence.signalled:
+        end(run, words.FAILED, "signal", exit_code=code, message=STOPPED_FROM_OUTSIDE)
     elif code == 0:
         end(run, words.SUCCEEDED, "exit", exit_code=0)
     elif code == 137 and presence.oom:
@@ -79,6 +91,19 @@ def end_by_presence(run: RunPaths, state: journal.Run, presence: Presence) -> No
         )
     else:
         end(run, words.FAILED, "exit", exit_code=code)
+
+
+def _shut_down(run: RunPaths, state: journal.Run, presence: Presence) -> bool:
+    """Return whether it was the host's going down that ended the job, whatever its exit code: many save and leave with 0."""
+    if state.shutdown is None:
+        return False
+    if presence.finished_at is not None and presence.finished_at > state.shutdown + SHUTDOWN_LASTS:
+        return False
+    if state.boot_id not in (None, facts.boot_id()):
+        return True
+    # Still the same boot: the host is on its way down, or somebody has ended the supervisor alone. A plugin was asked to
+    # save and end; another job was asked nothing by us.
+    return presence.signalled or checkpoints.has_plugin(run, state.attempt)
 
 
 def end_gone(run: RunPaths, state: journal.Run) -> None:

@@ -21,6 +21,8 @@ _MEANINGS: Tuple[Tuple[str, Tuple[str, ...]], ...] = (
     ("no_right", ("permission denied while trying to connect", "docker.sock: connect: permission denied")),
     ("no_right", ("sudo: a password is required", "sudo: a terminal is required", "is not in the sudoers file")),
     ("down", ("cannot connect to the docker daemon", "is the docker daemon running", "error during connect")),
+    # A client whose first question, what the engine runs on, got no answer; and one whose connection broke meanwhile.
+    ("down", ("unknown server os", "error waiting for container: unexpected eof")),
     ("no_space", ("no space left on device", "disk quota exceeded")),
     ("name_taken", ("is already in use by container",)),
     ("absent", ("no such container", "no such object")),
@@ -94,6 +96,10 @@ class EngineError(AgentError):
 def classify(said: str) -> str:
     """What kind of refusal this text of an engine is; `unknown` for one that nobody has met."""
     text = said.lower()
+    if (
+        text.strip() == "unexpected eof"
+    ):  # all that a client has to say whose engine goes away in the middle of an answer
+        return "down"
     return next((kind for kind, signs in _MEANINGS if any(sign in text for sign in signs)), "unknown")
 
 
@@ -152,6 +158,14 @@ class Engine:
         if not answer.ok:
             raise EngineError(classify(answer.complaint), essence(answer.complaint), self.argv[-1])
         return answer
+
+    def check(self) -> None:
+        """Raise EngineError when the engine is away."""
+        try:
+            self.ask("version", "--format", "{{.Server.Version}}", timeout=10.0)
+        except EngineError as error:
+            if error.is_away:
+                raise
 
     def watch(self, *args: str, say: Say, stdin: bytes = b"") -> Answer:
         """Run a command that takes long, and pass on what it says. Its exit code is the caller's to judge."""

@@ -36,3 +36,7 @@ class RunFailed(Exception):
         self.reason = reason
         self.what = what
         self.next_step = next_step
+
+
+class ImageGone(RunFailed):
+    """The image that was made ready is not there any more: somebody has pruned it."""

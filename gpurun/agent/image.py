@@ -116,7 +116,7 @@ def build(context: str, tag: str, arguments: Mapping[str, Optional[str]], file: 
 
 
 def _build(engine: Engine, command: Sequence[str], say: Say, sleep: Sleep) -> None:
-    answer = _again(lambda: engine.watch(*engine.with_login(), *command, say=say), say, sleep, attempts=2)
+    answer = _again(engine, lambda: engine.watch(*engine.with_login(), *command, say=say), say, sleep, attempts=2)
     if answer.ok:
         return
     kind = classify(answer.text)
@@ -157,7 +157,7 @@ def ensure_present(engine: Engine, reference: str, say: Say, sleep: Sleep = time
     if found is not None:
         return found
     pull = (*engine.with_login(), "pull", reference)
-    answer = _again(lambda: engine.watch(*pull, say=say), say, sleep, attempts=len(PAUSES) + 1)
+    answer = _again(engine, lambda: engine.watch(*pull, say=say), say, sleep, attempts=len(PAUSES) + 1)
     if not answer.ok:
         raise refused(reference, answer)
     found = look(engine, reference)
@@ -167,20 +167,28 @@ def ensure_present(engine: Engine, reference: str, say: Say, sleep: Sleep = time
 
 
 def refused(reference: str, answer: Answer) -> RunFailed:
-    error = EngineError(classify(answer.text), essence(answer.text))
+    kind = classify(answer.text)
+    # The engine itself answers (see `_again`): it was the connection to the registry that broke.
+    error = EngineError("network" if kind == "down" else kind, essence(answer.text))
     reason = "disk" if error.kind == "no_space" else "image"
     return RunFailed(reason, "%s: %s" % (reference, error.what), error.next_step)
 
 
-def _again(attempt: Callable[[], Answer], say: Say, sleep: Sleep, attempts: int) -> Answer:
-    """Try until it works, or fails for a reason that another try cannot mend."""
-    for pause in PAUSES[: attempts - 1]:
+def _again(engine: Engine, attempt: Callable[[], Answer], say: Say, sleep: Sleep, attempts: int) -> Answer:
+    """Try until it works, or fails for a reason that another try cannot mend.
+
+    Raises EngineError when the engine is away: that is no failure of what was tried, and to be waited for.
+    """
+    for pause in (*PAUSES[: attempts - 1], None):
         answer = attempt()
-        if answer.ok or classify(answer.text) not in _TRANSIENT:
-            return answer
-        say(("%s; again in %g s\n" % (essence(answer.text), pause)).encode())
-        _pause(pause, say, sleep)
-    return attempt()
+        kind = "" if answer.ok else classify(answer.text)
+        if kind not in _TRANSIENT:
+            break
+        if pause is not None:
+            say(("%s; again in %g s\n" % (essence(answer.text), pause)).encode())
+            _pause(pause, say, sleep)
+        engine.check()
+    return answer
 
 
 def _pause(seconds: float, say: Say, sleep: Sleep) -> None:

@@ -47,7 +47,7 @@ class Run:
     gpus: List[Dict[str, Any]] = field(default_factory=list)
     prepared: Dict[str, Any] = field(default_factory=dict)
     stop: Optional[Event] = None
-    shutdown: bool = False  # the host told the supervisor to go while the job ran
+    shutdown: Optional[float] = None  # when the host told the supervisor to go while the job ran
     notes: List[str] = field(default_factory=list)
     arrived: bool = False  # its code was sent whole
     attempt: int = 1
@@ -269,7 +269,7 @@ def _apply(run: Run, event: Event) -> None:
     elif name == "stop":
         run.stop = event
     elif name == "shutdown":
-        run.shutdown = True
+        run.shutdown = event["t"]
     elif name == "waiting":
         run.waiting = event["waiting"]
     elif name == "leased":

@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 from contextlib import suppress
-from typing import List, Optional
+from typing import Any, Dict, List, Optional
 
 from . import (
     about,
@@ -29,16 +29,23 @@ from . import (
     watching,
 )
 from . import vocabulary as words
-from .errors import AgentError, RunFailed
+from .engine import EngineError
+from .errors import AgentError, ImageGone, RunFailed
+from .gpus import Gpu
 from .paths import RunPaths
 from .runtimes import Job, Presence, Runtime
 
 PAUSE = 2.0  # seconds before what did not work is tried again
+IMAGE_TRIES = 5  # times that an image is made ready which is gone again when the GPUs are there
 TOUCH_EVERY = 3600.0  # seconds; cleaners of /tmp count in days
 
 
 class Stopped(Exception):
     """A stop was asked for before the job was started."""
+
+
+class StoppedBefore(Stopped):
+    """The same, while the engine is away and was never asked for a container: there is nothing to clear away."""
 
 
 def launch(run: RunPaths) -> None:
@@ -155,7 +162,7 @@ def supervise(run: RunPaths) -> None:
             _next_attempt(run)
         _attempt(run)
         state = journal.fold(run)
-        if not state.between or state.shutdown:
+        if not state.between or watching.told_to_go():
             return
 
 
@@ -195,8 +202,9 @@ def _attempt(run: RunPaths) -> None:
         _note_running(run)
         asking = about.Asking(run, job, runtime)  # not before: the job's start is what a person waits for
         watching.watch(run, job, runtime)
-    except Stopped:
-        _clear_away(run, job, runtime)
+    except Stopped as stopped:
+        if not isinstance(stopped, StoppedBefore):
+            _clear_away(run, job, runtime)
         endings.end(run, words.STOPPED, "stop", message="stopped before the job was started")
     except RunFailed as failure:
         _clear_away(run, job, runtime)
@@ -262,12 +270,55 @@ def _bring_up(run: RunPaths, job: Job, runtime: Runtime) -> List[locks.Held]:
     check_stop(run)
     if job.get("attempt", 1) > 1:
         _make_room(run, job, runtime)
-    prepared = preparing.prepare(run, job, runtime, lambda: check_stop(run))
-    journal.record(run, "prepared", record=prepared)
-    gpus, held = allocation.wait_for_gpus(run, job, lambda: check_stop(run))
-    check_stop(run)  # again under the lock, last thing before the job runs
-    runtime.create_and_start(run, job, prepared, gpus, [lease.fd for lease in held])
-    return held
+    for left in reversed(range(IMAGE_TRIES)):
+        prepared = _prepare(run, job, runtime)
+        journal.record(run, "prepared", record=prepared)
+        gpus, held = allocation.wait_for_gpus(run, job, lambda: check_stop(run))
+        try:
+            check_stop(run)  # again under the lock, last thing before the job runs
+            _start(run, job, runtime, prepared, gpus, held)
+            return held
+        except ImageGone:
+            if not left:
+                raise
+            # A run may wait for a night, and `docker system prune` comes by night. Its ticket keeps its place in line.
+            leases.release(held)
+            journal.record(run, words.PREPARING, waiting="its image again, which was removed from the host meanwhile")
+    raise AssertionError("unreachable")
+
+
+def _prepare(run: RunPaths, job: Job, runtime: Runtime) -> Dict[str, Any]:
+    while True:
+        try:
+            return preparing.prepare(run, job, runtime, lambda: check_stop(run))
+        except EngineError as error:
+            try:
+                _wait_for_engine(run, job, runtime, error)
+            except Stopped:
+                raise StoppedBefore from None
+
+
+def _start(
+    run: RunPaths, job: Job, runtime: Runtime, prepared: Dict[str, Any], gpus: List[Gpu], held: List[locks.Held]
+) -> None:
+    while True:
+        try:
+            runtime.create_and_start(run, job, prepared, gpus, [lease.fd for lease in held])
+            return
+        except EngineError as error:
+            _wait_for_engine(run, job, runtime, error)
+
+
+def _wait_for_engine(run: RunPaths, job: Job, runtime: Runtime, error: EngineError) -> None:
+    """Return when an engine that is away answers again; whoever looks is told what is waited for. Raises Stopped."""
+    if not error.is_away:
+        raise error
+    _wait(run, error)
+    while runtime.presence(run, job).kind == "no_answer":
+        check_stop(run)
+        time.sleep(PAUSE)
+    check_stop(run)
+    journal.record(run, words.PREPARING)
 
 
 def check_stop(run: RunPaths) -> None:

@@ -147,6 +147,8 @@ def _act(run: RunPaths) -> str:
     runtime = runtimes.load(job["host"]["runtime"], job["host"]["engine"])
     syncing = state.state in (words.CREATED, words.SYNCING)
     presence = Presence("absent") if syncing or state.between else runtime.presence(run, job)
+    if presence.kind == "exited" and state.stop is None:
+        presence = runtime.ended(run, job, presence, state.started)
     action = decide(
         Evidence(
             state=state.state,

@@ -48,6 +48,8 @@ def _until_exited(
                 disk_at = time.monotonic() + DISK_EVERY
                 endings.note_disk_use(run)
         presence = runtime.presence(run, job)
+        if presence.kind == "exited":
+            presence = runtime.ended(run, job, presence, journal.fold(run).started)
         if presence.kind in ("exited", "absent"):
             if presence.exit_code != 0:  # else the plugin has had the time
                 unlisted.take_in(run)
@@ -66,9 +68,11 @@ def _until_exited(
 class _Shutdown:
     """TERM to the supervisor, as a host that shuts down sends it to all: the plugin gets the chance to save.
 
-    Nothing else is done to the job: the host does that. Without a plugin the supervisor goes, as it always did; the next
-    one finds what has become of the job.
+    It is journalled first of all: a job that ends by such a shutdown may well leave with 0. Nothing else is done to the job:
+    the host does that. Without a plugin the supervisor goes, as it always did; the next one finds what has become of the job.
     """
+
+    noted = False  # in this process, whichever attempt it watches
 
     def __init__(self, run: RunPaths):
         self.run = run
@@ -82,17 +86,23 @@ class _Shutdown:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def _note(self, *_: object) -> None:
-        self.asked = True
+        self.asked = _Shutdown.noted = True
 
     def step(self) -> None:
         if not self.asked or self.told:
             return
         self.told = True
+        with suppress(OSError):  # a full disk is no reason to stay
+            journal.record(self.run, "shutdown")
         if not checkpoints.has_plugin(self.run, journal.fold(self.run).attempt):
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
         ask_to_stop(self.run)
-        journal.record(self.run, "shutdown")
+
+
+def told_to_go() -> bool:
+    """Return whether the host has sent this supervisor TERM: then it begins no further attempt."""
+    return _Shutdown.noted
 
 
 def _wait(runtime: Runtime, run: RunPaths, job: Job) -> None:

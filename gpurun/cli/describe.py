@@ -61,6 +61,8 @@ def how_it_ended(record: Record) -> str:
             return "ran out of memory"
         if record.get("reason") == "signal" and code:
             return f"was killed by signal {code - 128 if code > 128 else code}"
+        if record.get("reason") == "signal":
+            return "was stopped from outside"
         return f"failed with exit code {code}" if code is not None else "failed before it ran"
     if name == words.TIMED_OUT:
         return "was ended: its time was over"

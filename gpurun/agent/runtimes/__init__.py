@@ -22,6 +22,9 @@ class Presence:
     oom: bool = False
     started_at: Optional[float] = None  # unix seconds
     finished_at: Optional[float] = None
+    # Of a job that has exited, when `ended` was asked:
+    signalled: bool = False  # it got a signal before its end that gpurun did not send
+    restarted: bool = False  # somebody started it again, and nobody remembers how the job had ended
 
 
 class Runtime(Protocol):
@@ -33,7 +36,7 @@ class Runtime(Protocol):
         """Make image and dependencies ready: {"image", "digest", "image_id", "environment"}, each a string or None.
 
         `say` gets what the engine and pip print, raw, and b"" at least every second meanwhile; it may raise to give up.
-        Raises RunFailed.
+        Raises RunFailed; EngineError when the engine is away.
         """
 
     def create_and_start(
@@ -41,7 +44,7 @@ class Runtime(Protocol):
     ) -> None:
         """Start the job, once: one that exists is adopted. A job without an engine inherits the descriptors `locks`.
 
-        Raises RunFailed.
+        Raises RunFailed; ImageGone when the image is to be prepared again; EngineError when the engine is away.
         """
 
     def about(self, run: RunPaths, job: Job, prepared: Dict[str, Any]) -> Optional[Dict[str, Any]]:
@@ -52,6 +55,13 @@ class Runtime(Protocol):
 
     def presence(self, run: RunPaths, job: Job) -> Presence:
         """Never raises: what cannot be told is `no_answer`."""
+
+    def ended(self, run: RunPaths, job: Job, presence: Presence, started: Optional[float]) -> Presence:
+        """Complete the presence of a job that has exited by what is remembered of its end: `signalled`, `restarted`.
+
+        `started`: when gpurun started the job, unix seconds. Never raises: the answer is `no_answer` when it must be asked
+        again.
+        """
 
     def wait(self, run: RunPaths, job: Job, seconds: float) -> None:
         """Return when the job has ended, at the latest after `seconds`; earlier when it cannot be waited for."""

@@ -89,6 +89,9 @@ class Bare:
                 return Presence("running", started_at=record.get("started"))
         return Presence("absent")
 
+    def ended(self, run: RunPaths, job: Job, presence: Presence, started: Optional[float]) -> Presence:
+        return presence
+
     def wait(self, run: RunPaths, job: Job, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while _main_process(read_json(run.keeper) or {}) or self.presence(run, job).kind == "running":

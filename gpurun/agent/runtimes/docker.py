@@ -10,10 +10,21 @@ import time
 from dataclasses import replace
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from .. import about, docker_layers, facts, image, notebooks, plugin_files, programs, secret_files, services
+from .. import (
+    about,
+    docker_layers,
+    engine_events,
+    facts,
+    image,
+    notebooks,
+    plugin_files,
+    programs,
+    secret_files,
+    services,
+)
 from .. import vocabulary as words
 from ..engine import Engine, EngineError
-from ..errors import AgentError, RunFailed
+from ..errors import AgentError, ImageGone, RunFailed
 from ..files import read_json, write_atomically, write_json
 from ..gpus import Gpu
 from ..identity import identity, login
@@ -31,7 +42,7 @@ from .container import (
     shell_beside,
 )
 
-PATIENCE = 120.0  # seconds that an engine may be away while a job is started: it may be restarting
+PATIENCE = 20.0  # seconds that an engine may be away within a step: behind them the supervisor waits, and says so
 SHORT_PATIENCE = 10.0
 ABOUT_IN = 180.0  # seconds for an image to tell what it has, on a disk that is busy
 
@@ -67,6 +78,8 @@ class Docker:
     def __init__(self, argv: Sequence[str]):
         self.engine = Engine(argv)
         self._facts: Optional[Dict[str, Any]] = None
+        self._told_of_the_end = False  # to whoever waited for it
+        self._left_behind_it = False  # and then the engine did not answer any more
         self._ids: Dict[Tuple[str, int], str] = {}  # (run, attempt) -> the id of its container, as far as it was met
 
     def prepare(self, run: RunPaths, job: Job, say: Say) -> Dict[str, Any]:
@@ -74,6 +87,8 @@ class Docker:
             base = self._image(run, job, say)
             layer = docker_layers.ensure(self.engine, lambda: self._engine_facts(run), run, job, base, say)
         except EngineError as error:
+            if error.is_away:
+                raise
             raise failed(error, "image") from error
         prepared = {
             "image": base.reference,
@@ -116,6 +131,8 @@ class Docker:
                 self.remove(run, job)
                 self._bring_up(self._container(run, job, prepared["image_id"], gpus))
         except EngineError as error:
+            if error.is_away:
+                raise
             raise failed(error, "start") from error
 
     def _bring_up(self, container: Container) -> None:
@@ -222,8 +239,34 @@ class Docker:
             if presence.kind == "exited" and job["user"] == "root":
                 self._hand_over(run, job, own[0]["Image"])
             return presence
-        except (EngineError, ValueError):
+        except EngineError as error:
+            self._left_behind_it = self._left_behind_it or (self._told_of_the_end and error.is_away)
             return Presence("no_answer")
+        except ValueError:
+            return Presence("no_answer")
+
+    def ended(self, run: RunPaths, job: Job, presence: Presence, started: Optional[float]) -> Presence:
+        again = presence.exit_code == wrapper.STARTED_BEFORE and _is_later(presence.started_at, started)
+        if presence.exit_code != 0 and not again:  # no success, whoever sent a signal
+            return presence
+        try:
+            container = self._id(job)
+            now = time.time()
+            since = min(one for one in (started, presence.started_at, now) if one is not None) - 1.0
+            told = self.engine.ask(*engine_events.ask(str(container), since, now)).text
+        except EngineError as error:
+            if error.is_away:
+                return Presence("no_answer")
+            told = ""
+        end = engine_events.end_of_the_job(engine_events.parse(told), wrapper.STARTED_BEFORE)
+        if end is not None:
+            oom = presence.oom and not again
+            return replace(presence, exit_code=end.exit_code, oom=oom, finished_at=end.t, signalled=end.signalled)
+        if again:
+            return replace(presence, exit_code=None, restarted=True)
+        # An engine that is shut down answers no more questions, ends its containers, tells whoever waits for them, and
+        # forgets it. One that was killed tells nobody; what it ends when it is back, it remembers.
+        return replace(presence, signalled=self._left_behind_it)
 
     def _hand_over(self, run: RunPaths, job: Job, image_id: str) -> None:
         """Give what a job wrote as root to the user, who could neither fetch nor remove it else."""
@@ -266,6 +309,7 @@ class Docker:
             return
         finally:
             programs.kill(client)
+        self._told_of_the_end = code == 0
         if code != 0:  # the engine went away: whoever asks again at once would spin
             time.sleep(max(0.0, min(1.0, seconds - (time.monotonic() - started))))
 
@@ -377,9 +421,16 @@ def attempt_of(found: Mapping[str, Any]) -> int:
     return int(labels.get(words.LABEL_ATTEMPT, 1))
 
 
+def _is_later(one: Optional[float], other: Optional[float]) -> bool:
+    return one is None or other is None or one > other
+
+
 # The kinds of refusals that end a run for another reason than the step that met them.
 _REASONS = {"no_space": "disk", "image_absent": "image", "gpu": "start", "driver": "start"}
 
 
 def failed(error: EngineError, reason: str) -> RunFailed:
+    """Return the end of a run whose engine refused a step; `ImageGone` where another try may mend it."""
+    if error.kind == "image_absent" and reason == "start":
+        return ImageGone("image", error.what, error.next_step)
     return RunFailed(_REASONS.get(error.kind, reason), error.what, error.next_step)

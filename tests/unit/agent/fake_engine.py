@@ -36,7 +36,8 @@ def find(name):
 
 if state["away"] and args[0] != "version":
     said = state["away"].pop(0)
-    done(1, "", said + "\\n")
+    if said:
+        done(1, "", said + "\\n")
 if args[0] == "version":
     done(1, "", state["away"][0]) if state["away"] else done(0, "20.10.24\\n")
 elif args[0] == "ps":
@@ -79,7 +80,7 @@ done(1, "", "unknown command: " + args[0])
 
 
 class FakeEngine:
-    """`argv` answers from `state`; each line in `away` is what one further question is refused with."""
+    """`argv` answers from `state`; `away`: what each further question is refused with, "" for one that is answered."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

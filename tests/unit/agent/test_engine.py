@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from gpurun.agent import engine
@@ -50,6 +52,15 @@ SAID = [
 @pytest.mark.parametrize(("said", "kind"), SAID)
 def test_what_an_engine_says_has_one_meaning(said: str, kind: str) -> None:
     assert engine.classify(said) == kind
+
+
+CAPTURED = Path(__file__).parent / "data/engine/said"
+
+
+@pytest.mark.parametrize("file", sorted(CAPTURED.glob("*/*.txt")), ids=lambda file: f"{file.parent.name}/{file.stem}")
+def test_what_a_real_engine_said_has_the_meaning_of_its_folder(file: Path) -> None:
+    """Printed by clients of these versions, whose engine was killed, stopped, or healthy."""
+    assert engine.classify(file.read_text()) == file.parent.name
 
 
 def test_every_meaning_has_a_message_or_is_handled_by_its_asker() -> None:

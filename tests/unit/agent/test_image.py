@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gpurun.agent import image
-from gpurun.agent.engine import Engine
+from gpurun.agent.engine import Engine, EngineError
 from gpurun.agent.errors import RunFailed
 from gpurun.agent.image import Image
 from tests.unit.agent.scripted_engine import ScriptedEngine
@@ -138,9 +138,46 @@ def test_an_image_that_is_there_is_not_pulled(tmp_path: Path) -> None:
     assert engine.asked == [f"image inspect --format {{{{json .}}}} {NAME}"]
 
 
+WELL = ("version", 0, "20.10.24\n", "")
+DOWN = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?"
+
+
+@pytest.mark.parametrize("said", ["unexpected EOF", DOWN, "context canceled"])
+@pytest.mark.parametrize("times", [1, 4])
+def test_pull_whose_engine_is_away_is_no_failure_of_the_pull(tmp_path: Path, said: str, times: int) -> None:
+    broken = ("pull", 1, "a1: Downloading\r", said)
+    answers = [("image", 1, "", ABSENT), *[broken, WELL] * (times - 1), broken, ("version", 1, "", DOWN)]
+    with pytest.raises(EngineError) as away:
+        pull(ScriptedEngine(tmp_path, answers))
+    assert away.value.is_away
+
+
+def test_pull_that_breaks_off_for_good_under_an_engine_that_answers_is_the_networks(tmp_path: Path) -> None:
+    broken = ("pull", 1, "", "unexpected EOF")
+    with pytest.raises(RunFailed) as failed:
+        pull(ScriptedEngine(tmp_path, [("image", 1, "", ABSENT), *[broken, WELL] * 4]))
+    assert (failed.value.reason, "registry" in failed.value.what) == ("image", True)
+
+
+def test_build_whose_engine_is_away_is_no_failure_of_the_build(tmp_path: Path) -> None:
+    broken = ("build", 1, "Step 2/2 : RUN sleep 3\n", "unexpected EOF")
+    engine = ScriptedEngine(tmp_path, [broken, WELL, broken, ("version", 1, "", DOWN)]).engine
+    with pytest.raises(EngineError) as away:
+        image._build(engine, ["build", "."], lambda _: None, lambda _: None)
+    assert away.value.is_away
+
+
 def test_a_pull_that_breaks_off_is_tried_again_and_shown_raw(tmp_path: Path) -> None:
     broken = ("pull", 1, "a1: Downloading\r", "unexpected EOF")
-    answers = [("image", 1, "", ABSENT), broken, broken, ("pull", 0, "Status: ok\n", ""), ("image", 0, THERE, "")]
+    answers = [
+        ("image", 1, "", ABSENT),
+        broken,
+        WELL,
+        broken,
+        WELL,
+        ("pull", 0, "Status: ok\n", ""),
+        ("image", 0, THERE, ""),
+    ]
     found, said, slept = pull(ScriptedEngine(tmp_path, answers))
     assert found.digest == DIGEST
     assert said.count(b"a1: Downloading\r") == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import time
 from pathlib import Path
@@ -125,6 +126,33 @@ def test_supervisor_of_a_plain_script_goes_at_term_and_leaves_the_job_alone(agen
         time.sleep(0.02)
     record = agent.wait(run)
     assert (record["state"], log(run)) == (words.SUCCEEDED, "here\ndone\n")
+
+
+SAVES_ON_TERM = """
+import os, signal, sys, time
+if os.environ["GPURUN_ATTEMPT"] == "2": raise SystemExit
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+print("here", flush=True)
+time.sleep(60)
+"""
+
+
+def test_plain_script_that_a_shutdown_ends_with_0_is_lost_and_retried(agent: AgentHost) -> None:
+    """systemd sends TERM to the supervisor, and to the job or its engine: many scripts save and leave with 0."""
+    run = agent.submit(SAVES_ON_TERM, retries=1)
+    agent.until_running(run, b"here")
+    (supervisor,) = agent.lock_holders(f"run-{run.id}")
+    os.kill(supervisor, signal.SIGTERM)
+    while agent.lock_holders(f"run-{run.id}"):
+        time.sleep(0.02)
+    os.kill(json.loads(Path(run.keeper).read_text())["pid"], signal.SIGTERM)
+    while "exit_code" not in json.loads(Path(run.keeper).read_text()):
+        time.sleep(0.02)
+    agent.boot_id.write_text(secrets.token_hex(16))
+    agent.ask("ps")
+    record = agent.wait(run)
+    assert (record["state"], record["attempt"]) == (words.SUCCEEDED, 2)
+    assert [record["attempts"][0][key] for key in ("state", "reason", "exit_code")] == [words.LOST, "reboot", 0]
 
 
 def test_pipe_in_the_place_of_a_report_holds_nobody(agent: AgentHost) -> None:

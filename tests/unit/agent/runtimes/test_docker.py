@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gpurun.agent.errors import RunFailed
+from gpurun.agent.engine import EngineError
+from gpurun.agent.errors import ImageGone, RunFailed
 from gpurun.agent.paths import HostPaths, RunPaths
+from gpurun.agent.runtimes import Presence, wrapper
 from gpurun.agent.runtimes.docker import Docker
 from tests.unit.agent.fake_engine import FakeEngine
 
 IMAGE = "sha256:1a2b"
+DOWN = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?"
 PREPARED = {"image_id": IMAGE}
 
 
@@ -100,3 +104,122 @@ def test_start_of_an_attempt_whose_container_is_gone_is_refused(run: RunPaths, f
         Docker(fake.argv).create_and_start(run, make_job(), PREPARED, [], [])
     assert failed.value.reason == "removed"
     assert fake.containers == []
+
+
+CAPTURED = Path(__file__).parents[1] / "data/engine"
+
+
+def remembered(name: str) -> list[Any]:
+    return [json.loads(line) for line in (CAPTURED / f"events_{name}.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(("name", "signalled"), [("by_itself", False), ("stopped", True), ("engine_killed", True)])
+def test_end_of_a_job_with_exit_code_0_tells_whether_a_signal_came_from_outside(
+    run: RunPaths, fake: FakeEngine, name: str, signalled: bool
+) -> None:
+    fake.add(make_job(), status="exited", ExitCode=0)
+    fake.change(events=remembered(name))
+    docker = Docker(fake.argv)
+    presence = docker.ended(run, make_job(), docker.presence(run, make_job()), 1.0)
+    assert (presence.exit_code, presence.signalled, presence.restarted) == (0, signalled, False)
+
+
+def test_end_of_a_job_with_another_exit_code_asks_nothing(run: RunPaths, fake: FakeEngine) -> None:
+    fake.add(make_job(), status="exited", ExitCode=3)
+    docker = Docker(fake.argv)
+    presence = docker.presence(run, make_job())
+    fake.forget_what_was_asked()
+    assert docker.ended(run, make_job(), presence, 1.0) == presence
+    assert fake.asked == []
+
+
+def test_end_that_the_engine_has_forgotten_is_the_exit_code(run: RunPaths, fake: FakeEngine) -> None:
+    """It was restarted long since, or is one without such events."""
+    fake.add(make_job(), status="exited", ExitCode=0)
+    docker = Docker(fake.argv)
+    docker.wait(run, make_job(), 5.0)
+    assert docker.ended(run, make_job(), docker.presence(run, make_job()), 1.0).signalled is False
+
+
+def test_end_that_an_engine_tells_before_it_goes_away_is_its_own_doing(run: RunPaths, fake: FakeEngine) -> None:
+    """`systemctl restart docker`: the API is closed, containers get TERM, whoever waits is told, and all is forgotten."""
+    fake.add(make_job(), status="exited", ExitCode=0)
+    docker = Docker(fake.argv)
+    docker.wait(run, make_job(), 5.0)
+    fake.change(away=[DOWN])
+    assert docker.presence(run, make_job()).kind == "no_answer"
+    assert docker.ended(run, make_job(), docker.presence(run, make_job()), 1.0).signalled is True
+
+
+@pytest.mark.parametrize(
+    ("events", "code", "restarted"), [([("die", 0, 2.0), ("start", None, 3.0)], 0, False), ([], None, True)]
+)
+def test_end_of_a_job_whose_container_somebody_started_again(
+    run: RunPaths, fake: FakeEngine, events: list[tuple[str, int | None, float]], code: int | None, restarted: bool
+) -> None:
+    made = fake.add(make_job(), status="exited", ExitCode=wrapper.STARTED_BEFORE, StartedAt="1970-01-01T00:00:09Z")
+    told = [
+        {
+            "Action": action,
+            "timeNano": int(t * 1e9),
+            "Actor": {"ID": made, "Attributes": {"exitCode": str(exits)} if exits is not None else {}},
+        }
+        for action, exits, t in events
+    ]
+    fake.change(events=told)
+    docker = Docker(fake.argv)
+    presence = docker.ended(run, make_job(), docker.presence(run, make_job()), 1.0)
+    assert (presence.exit_code, presence.restarted) == (code, restarted)
+
+
+def test_end_of_a_job_that_exits_as_a_refused_start_does_is_its_own(run: RunPaths, fake: FakeEngine) -> None:
+    fake.add(make_job(), status="exited", ExitCode=wrapper.STARTED_BEFORE, StartedAt="1970-01-01T00:00:09Z")
+    docker = Docker(fake.argv)
+    presence = docker.presence(run, make_job())
+    assert docker.ended(run, make_job(), presence, 9.5) == presence
+
+
+def test_end_asked_of_an_engine_that_is_away_is_asked_again(run: RunPaths, fake: FakeEngine) -> None:
+    fake.add(make_job(), status="exited", ExitCode=0)
+    docker = Docker(fake.argv)
+    presence = docker.presence(run, make_job())
+    fake.change(away=[DOWN])
+    assert docker.ended(run, make_job(), presence, 1.0) == Presence("no_answer")
+
+
+@pytest.mark.parametrize("said", [DOWN, "unknown server OS: .", "error during connect: Post x: EOF", "unexpected EOF"])
+@pytest.mark.parametrize("at", [0, 1])
+def test_start_under_an_engine_that_goes_away_for_a_moment_starts_once(
+    run: RunPaths, fake: FakeEngine, monkeypatch: pytest.MonkeyPatch, said: str, at: int
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    fake.change(away=[""] * at + [said])
+    Docker(fake.argv).create_and_start(run, make_job(), PREPARED, [], [])
+    assert [one["starts"] for one in fake.containers] == [1]
+
+
+def test_start_under_an_engine_that_stays_away_is_to_be_tried_again(
+    run: RunPaths, fake: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gpurun.agent.runtimes.docker.PATIENCE", 0.0)
+    fake.change(away=["unknown server OS: ."])
+    docker = Docker(fake.argv)
+    with pytest.raises(EngineError) as away:
+        docker.create_and_start(run, make_job(), PREPARED, [], [])
+    assert away.value.is_away
+    docker.create_and_start(run, make_job(), PREPARED, [], [])
+    assert [one["starts"] for one in fake.containers] == [1]
+
+
+def test_prepare_under_an_engine_that_is_away_is_to_be_tried_again(run: RunPaths, fake: FakeEngine) -> None:
+    fake.change(away=[DOWN])
+    with pytest.raises(EngineError) as away:
+        Docker(fake.argv).prepare(run, make_job(), lambda _: None)
+    assert away.value.is_away
+    assert Docker(fake.argv).prepare(run, make_job(), lambda _: None)["image_id"] == IMAGE
+
+
+def test_start_whose_image_was_pruned_is_to_be_prepared_again(run: RunPaths, fake: FakeEngine) -> None:
+    fake.change(images=[])
+    with pytest.raises(ImageGone):
+        Docker(fake.argv).create_and_start(run, make_job(), PREPARED, [], [])
