@@ -24,7 +24,7 @@ from typing import IO, Any
 
 from gpurun.agent.files import write_atomically
 from gpurun.errors import GpurunError
-from gpurun.fetch.plan import PRIVATE, Item
+from gpurun.fetch.plan import PRIVATE, Item, looks_secret
 
 BUSY = "busy"  # the code of an error: another gpurun fetches into the folder
 CUT = ".cut"  # behind the name of a file whose end was never written
@@ -118,6 +118,8 @@ class Destination:
         """Move a verified file from staging to its place. Raises InTheWay, OSError."""
         with self._inside(self.staging, item.path, make=False) as (source, name):
             at = self._spot(item, sha256)
+            if looks_secret(item.to):
+                _keep_to_the_owner(source, name)
             with self._inside(self.root, at, make=True) as (target, target_name):
                 _refuse_folder(target, target_name)
                 os.rename(name, target_name, src_dir_fd=source, dst_dir_fd=target)
@@ -268,6 +270,14 @@ def _open_folder(name: bytes, folder: int) -> int:
         raise InTheWay(f"{os.fsdecode(name)!r} on the way is a link or a file, not a folder") from error
 
 
+def _keep_to_the_owner(folder: int, name: bytes) -> None:
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    try:
+        os.fchmod(fd, 0o600)
+    finally:
+        os.close(fd)
+
+
 def _refuse_folder(folder: int, name: bytes) -> None:
     try:
         if stat.S_ISDIR(os.lstat(name, dir_fd=folder).st_mode):
@@ -296,6 +306,8 @@ def opened(root: Path, run: str) -> Iterator[Destination]:
         made.staging.mkdir(parents=True, exist_ok=True)
         lock = _lock(made.private)
     with lock:
+        with suppress(PermissionError):  # a folder that another user made
+            made.private.chmod(0o700)  # what is on its way may be a secret
         made.host, made.state = _read_state(root, run)
         _recover(made.staging)
         yield made

@@ -7,6 +7,7 @@ Names are `str` with surrogate escapes, so that any bytes travel: `os.fsencode` 
 from __future__ import annotations
 
 import itertools
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,16 @@ GROUP_FILES = 20_000
 
 _RECORDS = frozenset(["job.json", "events.jsonl", "exit.json", "prepare.log", "environment.json", "hooks.log"])
 _FOLDERS = frozenset(["workspace", "out", "outside", "attempts"])
+
+
+# A fetched file that looks like one is its owner's alone. Wider than what a submit leaves out: nothing is lost by it.
+_SECRETS = re.compile(
+    r"\.env|\.env\..*|\.envrc|.*\.(pem|key|p12|pfx|ppk|jks|keystore|kdbx|ovpn)|id_(rsa|dsa|ed25519|ecdsa).*"
+    r"|\.(netrc|pgpass|git-credentials|pypirc|npmrc|htpasswd|boto|s3cfg)|kubeconfig.*|service[_-]?account.*\.json"
+    r"|(.*[._-])?(credentials?|secrets?|tokens?|passwords?|passwd|api[_-]?keys?)([._-].*)?",
+    re.IGNORECASE | re.DOTALL,
+)
+_SECRET_FOLDERS = frozenset([".ssh", ".aws", ".azure", ".gnupg", ".kube", ".docker", "gcloud", ".kaggle"])
 
 
 @dataclass(frozen=True)
@@ -126,6 +137,12 @@ def is_inside(path: str, *, private: bool = False) -> bool:
     if {"", ".", ".."} & set(parts) or "\0" in path:
         return False
     return private or _folded(parts[0]) != PRIVATE
+
+
+def looks_secret(path: str) -> bool:
+    """Whether the name of a file, or of a folder that it lies in, is one of those that keys and passwords have."""
+    *folders, name = path.split("/")
+    return bool(_SECRETS.fullmatch(name)) or not _SECRET_FOLDERS.isdisjoint(folders)
 
 
 def stays_inside(link: str, target: str) -> bool:

@@ -178,6 +178,16 @@ def test_a_name_that_this_disk_cannot_have_stops_no_other(run: FetchedRun) -> No
     assert [(left.path, left.why) for left in fetched.left] == [(name, "File name too long")]
 
 
+def test_a_file_that_looks_like_a_secret_is_its_owners_alone(run: FetchedRun) -> None:
+    for name in ("keys/server.pem", ".env", "model.bin"):
+        run.job.write(name, b"s3cret").chmod(0o644)
+    run.job.end()
+    run.fetch()
+    modes = {name: (run.to / name).stat().st_mode & 0o777 for name in ("keys/server.pem", ".env", "model.bin")}
+    assert modes == {"keys/server.pem": 0o600, ".env": 0o600, "model.bin": 0o644}
+    assert (run.to / ".gpurun").stat().st_mode & 0o077 == 0, "nor can others read it on its way"
+
+
 def test_no_link_in_the_destination_is_followed(run: FetchedRun, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()

@@ -70,6 +70,22 @@ def test_a_time_before_1970_is_a_time() -> None:
     assert listing(an_entry(mtime_ns=-5)).items[0].mtime_ns == -5
 
 
+@pytest.mark.parametrize(
+    "name",
+    [".env", "a/.env.local", "server.pem", "tls.KEY", "id_ed25519", ".netrc", ".aws/config", "hf_token", "token", "secrets.toml",
+     "my-credentials.json", "service_account_1.json", "wandb.api_key", "kubeconfig-prod", "x/.ssh/config", "passwords.txt"],
+)  # fmt: skip
+def test_names_of_secrets(name: str) -> None:
+    assert plan.looks_secret(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["tokenizer.json", "best.ckpt", "environment.json", "keys.csv", "tokenized/x", "model.keras"]
+)
+def test_names_of_what_a_training_writes_are_no_secrets(name: str) -> None:
+    assert not plan.looks_secret(name)
+
+
 @pytest.mark.parametrize("target", ["../b/c", "..", "./b", "b/./c", "b//c"])
 def test_links_inside_are_taken(target: str) -> None:
     found = listing(an_entry(path=None, link=target, **{"as": "a/x"}))
