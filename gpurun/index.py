@@ -42,6 +42,8 @@ class RunEntry:
     manifest: dict[str, Any] | None = None  # of the code as it was submitted from here
     # Hosts that earlier attempts were on: whether what they wrote was fetched; None when that could not be had.
     left_on: Mapping[str, bool | None] = field(default_factory=dict)
+    # Of each host that all of it was fetched from: the `stamp` that the host gave it, and the folder `to` that has it.
+    verified: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     maybe_on: str | None = None  # a host that was asked to go on with it, and whose answer never came
 
     @property
@@ -55,8 +57,8 @@ class RunEntry:
 
     @property
     def all_fetched(self) -> bool:
-        """What earlier attempts wrote on other hosts, too."""
-        return bool(self.fetched) and all(done is not False for done in self.left_on.values())
+        """By this laptop, and what earlier attempts wrote on other hosts, too; it may have been written to since."""
+        return bool(self.fetched and self.fetched_to) and all(done is not False for done in self.left_on.values())
 
     @property
     def service(self) -> str | None:
@@ -148,7 +150,7 @@ def _update(record: Mapping[str, Any], host: str, now: float) -> None:
             record=dict(record),
             seen=now,
             # What came of an earlier attempt is not all that there is now.
-            fetched=(None if again else known.fetched) or record.get("fetched"),
+            fetched=None if again else known.fetched,
         )
     )
 
@@ -244,32 +246,66 @@ def forget_on(run_id: str, host: str) -> None:
 
 
 def is_here(run_id: str, host: str | None = None) -> bool:
-    """Whether all that the run wrote has come to this laptop, and the folder that it came to is still there.
+    """Whether all that the run wrote has come to this laptop, and every file of it is still where it came to.
 
-    With `host`, what it wrote there alone: it may have gone on from that host to another.
+    With `host`, what it wrote there alone: it may have gone on from that host to another. Only the host can say whether the run
+    was written to since (see gpurun/held.py).
     """
     entry = find(run_id)
     if entry is None:
         return False
     if host is not None and host in entry.left_on:
-        return bool(entry.left_on[host])
-    return _is_fetched(entry) and (host is not None or entry.all_fetched)
+        return bool(entry.left_on[host]) and _is_complete(entry, host)
+    if host is not None:
+        return _is_fetched(entry)
+    left = [other for other, done in entry.left_on.items() if done]
+    return _is_fetched(entry) and entry.all_fetched and all(_is_complete(entry, other) for other in left)
 
 
 def _is_fetched(entry: RunEntry) -> bool:
-    return bool(entry.fetched and entry.fetched_to and Path(entry.fetched_to).is_dir())
+    there = bool(entry.fetched and entry.fetched_to and Path(entry.fetched_to).is_dir())
+    return there and _is_complete(entry, entry.host)
 
 
-def mark_fetched(run_id: str, to: str, *, host: str | None = None, now: float | None = None) -> None:
-    """Note that all that a run wrote (on `host`, if it went on from there to another) has come to the folder `to`."""
+def _is_complete(entry: RunEntry, host: str) -> bool:
+    """What a fetch of an older gpurun brought, without a stamp, cannot be looked at again."""
+    proof = entry.verified.get(host)
+    if proof is None:
+        return True
+    from gpurun.fetch import here
+
+    return here.missing(Path(proof["to"]), proof["stamp"]) == 0
+
+
+def mark_fetched(
+    run_id: str, to: str, *, host: str | None = None, stamp: str | None = None, now: float | None = None
+) -> None:
+    """Note that all that a run wrote (on `host`, if it went on from there to another) has come to the folder `to`.
+
+    `stamp` is what the host said of it when it was listed.
+    """
     at = time.time() if now is None else now
 
     def marked(entry: RunEntry) -> RunEntry:
+        if stamp is not None:
+            entry = replace(entry, verified={**entry.verified, host or entry.host: {"stamp": stamp, "to": to}})
         if host is not None and host in entry.left_on:
             return replace(entry, left_on={**entry.left_on, host: True})
         return replace(entry, fetched=at, fetched_to=to)
 
     change(run_id, marked)
+
+
+def note_moved(run_id: str, before: str, to: str) -> None:
+    """Note that the folder `before`, which a run was fetched into, is `to` now."""
+
+    def moved(entry: RunEntry) -> RunEntry:
+        proofs = {
+            host: {**proof, "to": to} if proof["to"] == before else proof for host, proof in entry.verified.items()
+        }
+        return replace(entry, verified=proofs)
+
+    change(run_id, moved)
 
 
 def _newest_of(project: Project | None) -> RunEntry:

@@ -1,16 +1,20 @@
-"""Which runs can go: those that ended long ago, or whose results are here."""
+"""Which runs can go: those that ended long ago, or whose results are here.
+
+Whether all is here is known only when the hosts have said what they hold (`with_held`).
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from gpurun import index
+from gpurun import held, index
 from gpurun.agent import vocabulary as words
 
 if TYPE_CHECKING:
+    from gpurun.held import Held
     from gpurun.runs import HostRuns
 
 
@@ -20,10 +24,17 @@ class Removal:
 
     host: str
     record: dict[str, Any]
+    held: Held | None = None  # None: the host was not asked, or has it no more
 
     @property
-    def fetched(self) -> bool:
-        return index.is_here(self.record["id"])
+    def why_not_here(self) -> str | None:
+        """Why something would be lost with it; None when nothing would. Once its host was asked."""
+        left = index.find(self.record["id"])
+        if left is not None and not all(
+            index.is_here(left.id, host) for host, done in left.left_on.items() if done is not None
+        ):
+            return held.NEVER
+        return held.NEVER if self.held is None else held.why_not_here(self.held)
 
     @property
     def bytes(self) -> int:
@@ -58,3 +69,12 @@ def age(record: Mapping[str, Any], answer: Mapping[str, Any], here: float | None
     if then.get("boot") and then["boot"] == mark.get("boot"):
         ages.append(float(mark["up"]) - float(then["up"]))
     return min(ages, default=0.0)
+
+
+def with_held(chosen: Sequence[Removal], ask: Callable[[str, list[str]], Sequence[Held]]) -> list[Removal]:
+    """Return the removals with what their hosts hold of them now, as `ask` answers for a host and run ids."""
+    ids: dict[str, list[str]] = {}
+    for removal in chosen:
+        ids.setdefault(removal.host, []).append(removal.record["id"])
+    found = {(one.run, host): one for host, runs in ids.items() for one in ask(host, runs)}
+    return [replace(removal, held=found.get((removal.record["id"], removal.host))) for removal in chosen]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import getpass
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gpurun import index, mirror
@@ -16,12 +16,15 @@ from gpurun.errors import ContactLost, GpurunError, HostUnreachable, UsageError
 
 if TYPE_CHECKING:
     from gpurun.config.hosts import Host
+    from gpurun.held import Held
     from gpurun.index import RunEntry
     from gpurun.wire import Wire
 
 PATIENCE = 2.0  # seconds that `ps` gives each of several hosts
 WAIT_ROUND = 25  # seconds that one question of `wait` may last
 PAUSE = 2.0  # seconds before a host that could not be reached is asked again
+REMOVED_AT_ONCE = 50  # runs in one question: the host holds a lock of each
+REMOVED_IN = 900.0  # seconds; a workspace of a million files takes its time
 EXIT_STOPPED = 143  # what a shell says of a program that TERM ended
 
 
@@ -193,27 +196,52 @@ def _wait_on(host: str, ids: Sequence[str], waiting: Waiting) -> list[dict[str, 
     return done
 
 
-def remove(entries: Sequence[RunEntry]) -> int:
-    """Remove ended runs from their hosts and from the index; bytes that this freed. Refuses live ones.
+@dataclass
+class Removed:
+    """What a removal did: `freed` in bytes, `remains` in sentences about what stays on a host."""
+
+    runs: list[str] = field(default_factory=list)
+    freed: int = 0
+    remains: list[str] = field(default_factory=list)
+
+
+def remove(entries: Sequence[RunEntry], seen: Iterable[Held]) -> Removed:
+    """Remove ended runs from their hosts and from the index. A host refuses what is not as it was `seen`, or is live.
 
     What they left on a host that they went on from goes too, if that one answers, and if it ever could be fetched.
     """
-    freed = 0
+    stamps: dict[str, dict[str, str | None]] = {}
+    for one in seen:
+        stamps.setdefault(one.host, {})[one.run] = one.stamp
+    done = Removed()
     for host, ids in by_host(entries).items():
-        answer = wire_to(host).ask("rm", {"runs": ids}, idempotent=False, timeout=300)
-        freed += answer["freed"]
-        for entry in entries:
-            if entry.id in ids:
-                freed += sum(_remove_left(entry, left) for left, done in entry.left_on.items() if done is not None)
-                index.remove(entry.id)
-    return freed
+        for begin in range(0, len(ids), REMOVED_AT_ONCE):
+            some = ids[begin : begin + REMOVED_AT_ONCE]
+            _remove_on(host, some, stamps.get(host, {}), done)
+            for entry in entries:
+                if entry.id in some:
+                    _remove_left(entry, stamps, done)
+                    index.remove(entry.id)
+                    done.runs.append(entry.id)
+    return done
 
 
-def _remove_left(entry: RunEntry, host: str) -> int:
-    try:
-        return int(wire_to(host).ask("rm", {"runs": [entry.id]}, timeout=300)["freed"])
-    except GpurunError:
-        return 0
+def _remove_on(host: str, ids: list[str], stamps: Mapping[str, str | None], done: Removed) -> None:
+    asked = {"runs": ids, "stamps": {run: stamps[run] for run in ids if run in stamps}}
+    answer = wire_to(host).ask("rm", asked, idempotent=False, timeout=REMOVED_IN)
+    done.freed += int(answer["freed"])
+    for left in answer.get("left") or []:
+        done.remains.append(f"{host}:{left['path']} could not be removed whole ({left['why']})")
+
+
+def _remove_left(entry: RunEntry, stamps: Mapping[str, Mapping[str, str | None]], done: Removed) -> None:
+    for host, fetched in entry.left_on.items():
+        if fetched is None:
+            continue
+        try:
+            _remove_on(host, [entry.id], stamps.get(host, {}), done)
+        except GpurunError as error:
+            done.remains.append(f"what {entry.id} left on {host} stays there: {error.what}")
 
 
 def answers(host: str) -> bool:
@@ -234,11 +262,6 @@ def look(entries: Iterable[RunEntry]) -> None:
 def forget(entry: RunEntry) -> None:
     """Drop a run from the index alone."""
     index.remove(entry.id)
-
-
-def wrote_something(entry: RunEntry) -> bool:
-    """Whether its job ever ran, so that there may be results."""
-    return entry.record is None or bool(entry.record.get("started"))
 
 
 def refuse_live(entries: Sequence[RunEntry]) -> None:

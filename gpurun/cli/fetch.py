@@ -97,7 +97,7 @@ def bring(
     yes: bool = False,
 ) -> list[Fetched]:
     """Fetch these runs one after the other and say how it went on stderr. One that its host lacks stops no other."""
-    from gpurun import runs
+    from gpurun import index, runs
 
     results = []
     for entry in entries:
@@ -117,7 +117,8 @@ def bring(
         _tell(entry, fetched)
         results.append(fetched)
         for host, done in entry.left_on.items() if not only else ():
-            if done is False or (done is None and runs.answers(host)):
+            gone = done is True and not index.is_here(entry.id, host)
+            if done is False or gone or (done is None and runs.answers(host)):
                 bring_left(entry, host, yes=yes)
     return results
 
@@ -146,9 +147,28 @@ def _unfetched() -> list[RunEntry]:
     from gpurun.project import find_project
 
     root = str(find_project().root)
-    found = [entry for entry in index.all_runs() if entry.project_root == root and not entry.all_fetched]
+    entries = [entry for entry in index.all_runs() if entry.project_root == root]
+    here = [entry for entry in entries if index.is_here(entry.id)]
+    again = _written_to_since(here)
+    found = [entry for entry in entries if entry not in here or entry.id in again]
     if not found:
         output.say("all runs of this project are fetched")
+    return found
+
+
+def _written_to_since(entries: Sequence[RunEntry]) -> set[str]:
+    """The runs whose hosts hold more than what was fetched; of a host that does not answer, none."""
+    from gpurun import held, runs
+
+    found: set[str] = set()
+    for host, ids in runs.by_host(entries).items():
+        with output.activity(f"asking {host}"):
+            try:
+                answers = held.ask(runs.wire_to(host), ids)
+            except GpurunError as error:
+                output.warn(f"{host} could not say whether its runs were written to since: {error.what}")
+                continue
+        found |= {one.run for one in answers if held.why_not_here(one) is not None}
     return found
 
 
@@ -166,12 +186,15 @@ def _folder(entry: RunEntry, to: Path | None, several: bool) -> Path:
 
 def _put_aside(entry: RunEntry, folder: Path) -> None:
     """What was fetched before the run went on on another host makes room: the files of both have the same names."""
+    from gpurun import index
     from gpurun.fetch.destination import put_aside
 
     if entry.host_id is None:
         return
+    before = folder.resolve()
     moved = put_aside(folder, entry.id, entry.host_id, lambda host: one_checkpoint.left_on(folder, host.name))
     if moved is not None:
+        index.note_moved(entry.id, str(before), str(moved[1].resolve()))
         output.note(f"what had come from {moved[0].name} is in {moved[1]} now")
 
 
@@ -226,7 +249,9 @@ def _tell(entry: RunEntry, fetched: Fetched) -> None:
         )
     _list("not fetched", [f"{printable(left.path)}: {left.why}" for left in fetched.left])
     _list("for the next fetch", [f"{printable(left.path)}: {left.why}" for left in fetched.writing])
-    if fetched.live:
+    if fetched.hook:
+        output.note(f"a hook of {entry.id} still runs; `gpurun fetch --watch {entry.id}` waits for its end")
+    elif fetched.live:
         output.note(f"{entry.id} goes on; `gpurun fetch --watch {entry.id}` follows it to its end")
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import getpass
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gpurun.cli import describe, options, output
 from gpurun.cli.logs import seconds
 from gpurun.errors import UsageError
+
+if TYPE_CHECKING:
+    from gpurun.prune import Removal
 
 EXAMPLES = """\
 gpurun prune --fetched
@@ -26,7 +30,7 @@ def prune(
     as_json: options.Json = False,
 ) -> None:
     """Remove many ended runs of yours from their hosts. With both options a run must meet both."""
-    from gpurun import index, runs
+    from gpurun import held, index, runs
     from gpurun import prune as pruning
     from gpurun.config import hosts
 
@@ -36,26 +40,46 @@ def prune(
     which = [hosts.choose(host)] if host else runs.hosts_of_interest(all_runs=True)
     found = runs.list_runs(which, {"all": True})
     chosen = pruning.choose(found, owner=getpass.getuser(), fetched=fetched, older_than=span)
+    with output.activity("asking what the runs wrote"):
+        chosen = pruning.with_held(chosen, lambda name, ids: held.ask(runs.wire_to(name), ids))
+    chosen = [removal for removal in chosen if removal.held is None or not removal.held.live]  # a hook of it works
+    if fetched:
+        chosen = _really_fetched(chosen)
     for one in found:
         if one.failure is not None:
             output.warn(f"{one.host} did not answer, so its runs stay: {describe.silence(one.failure)}")
     if chosen and not yes:
-        rows = [
-            [r.record["id"], describe.state(r.record), output.size(r.bytes), r.host, "yes" if r.fetched else "never"]
-            for r in chosen
-        ]
+        rows = [[r.record["id"], describe.state(r.record), output.size(r.bytes), r.host, _fetched(r)] for r in chosen]
         if not as_json:
             output.table(["RUN", "STATE", "DISK", "HOST", "FETCHED"], rows, shrink=(3, 1))
-        never = sum(not removal.fetched for removal in chosen)
-        lost = f" {never} of them never fetched." if never else ""
+        lost_runs = sum(removal.why_not_here is not None for removal in chosen)
+        lost = f" {lost_runs} of them are not, or not all, on this laptop." if lost_runs else ""
         output.confirm(
             f"Remove {output.plural(len(chosen), 'run')}, {output.size(sum(r.bytes for r in chosen))}?{lost}",
             yes=yes,
             otherwise="add -y to remove them",
         )
     entries = [entry for removal in chosen if (entry := index.find(removal.record["id"])) is not None]
-    freed = runs.remove(entries) if entries else 0
+    seen = [removal.held for removal in chosen if removal.held is not None]
+    done = runs.remove(entries, seen)
     if as_json:
-        output.json({"removed": [entry.id for entry in entries], "freed": freed})
-    else:
-        output.say(f"removed {output.plural(len(entries), 'run')}; {output.size(freed)} are free again")
+        output.json({"removed": done.runs, "freed": done.freed, "remains": done.remains})
+        return
+    output.say(f"removed {output.plural(len(done.runs), 'run')}; {output.size(done.freed)} are free again")
+    for remark in done.remains:
+        output.warn(remark)
+
+
+def _really_fetched(chosen: Sequence[Removal]) -> list[Removal]:
+    """Those of which nothing would be lost; tells the others, which were fetched once."""
+    for removal in chosen:
+        if removal.why_not_here is not None:
+            output.note(f"{removal.record['id']} stays: it was {removal.why_not_here}")
+    return [removal for removal in chosen if removal.why_not_here is None]
+
+
+def _fetched(removal: Removal) -> str:
+    from gpurun import held
+
+    words = {None: "yes", held.NEVER: "never", held.ELSEWHERE: "elsewhere"}
+    return words.get(removal.why_not_here, "not all")

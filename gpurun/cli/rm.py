@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gpurun.cli import complete, options, output
-from gpurun.errors import HostUnreachable
+from gpurun.errors import HostUnreachable, UsageError
+
+if TYPE_CHECKING:
+    from gpurun.held import Held
+    from gpurun.index import RunEntry
 
 EXAMPLES = """\
 gpurun rm train-7f3k
@@ -23,14 +28,15 @@ def rm(
 ) -> None:
     """Remove runs from their hosts: code, log, and what they wrote. A live run is refused.
 
-    What was never fetched is gone then, so it is asked about.
+    Asks first when something that a run wrote is not on this laptop: it was never fetched, was written since, or what was
+    fetched is not there any more.
     """
-    from gpurun import runs
+    from gpurun import held, runs
 
     entries = runs.resolve_all(run)
     try:
         with output.activity(f"asking {', '.join(runs.by_host(entries))}"):
-            runs.look(entries)
+            seen = held.ask_all(entries)
     except HostUnreachable:
         if any(entry.record is not None for entry in entries):
             raise
@@ -42,19 +48,36 @@ def rm(
         return
     entries = runs.resolve_all([entry.id for entry in entries])
     runs.refuse_live(entries)
-    never = [entry for entry in entries if not entry.all_fetched and runs.wrote_something(entry)]
-    if never:
-        names = ", ".join(entry.id for entry in never) + (" were" if len(never) > 1 else " was")
-        left = sorted({host for entry in never for host, fetched in entry.left_on.items() if fetched is False})
-        also = f" (nor what was left on {', '.join(left)})" if left else ""
-        others = f", and {output.plural(len(entries) - len(never), 'other')}" if len(entries) > len(never) else ""
-        question = f"{names} never fetched whole{also}. Remove {'it' if len(never) == 1 else 'them'}{others} for good?"
-        output.confirm(question, yes=yes, otherwise=f"gpurun fetch {never[0].id}, or add -y")
-    freed = runs.remove(entries)
+    _refuse_hooks(entries, seen)
+    lost = held.at_stake(entries, seen)
+    if lost:
+        first = next(entry.id for entry in entries if any(entry.id in ids for ids in lost.values()))
+        output.confirm(_question(entries, seen, lost), yes=yes, otherwise=f"gpurun fetch {first}, or add -y")
+    done = runs.remove(entries, seen)
     if as_json:
-        output.json({"removed": [entry.id for entry in entries], "freed": freed})
-    else:
-        output.say(f"removed {', '.join(entry.id for entry in entries)}; {output.size(freed)} are free again")
-        for entry in entries:
-            for host in [host for host, fetched in entry.left_on.items() if fetched is None]:
-                output.note(f"what {entry.id} had left on {host} was never fetched, and stays there")
+        output.json({"removed": done.runs, "freed": done.freed, "remains": done.remains})
+        return
+    output.say(f"removed {', '.join(done.runs)}; {output.size(done.freed)} are free again")
+    for entry in entries:
+        for host in [host for host, fetched in entry.left_on.items() if fetched is None]:
+            output.note(f"what {entry.id} had left on {host} was never fetched, and stays there")
+    for remark in done.remains:
+        output.warn(remark)
+
+
+def _refuse_hooks(entries: Sequence[RunEntry], seen: Sequence[Held]) -> None:
+    hosts = {entry.id: entry.host for entry in entries}
+    for one in seen:
+        if one.live and one.host == hosts.get(one.run):
+            raise UsageError(f"a hook of {one.run} still runs on {one.host}", "remove it when that is done")
+
+
+def _question(entries: Sequence[RunEntry], seen: Sequence[Held], lost: Mapping[str, Sequence[str]]) -> str:
+    from gpurun import held
+
+    parts = [f"{', '.join(ids)} {'were' if len(ids) > 1 else 'was'} {why}" for why, ids in lost.items()]
+    count = len({run for ids in lost.values() for run in ids})
+    left = held.left_at_stake(seen, entries)
+    also = f" (nor what was left on {', '.join(left)})" if left else ""
+    others = f", and {output.plural(len(entries) - count, 'other')}" if len(entries) > count else ""
+    return f"{'; '.join(parts)}{also}. Remove {'it' if count == 1 else 'them'}{others} for good?"

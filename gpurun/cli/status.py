@@ -188,9 +188,10 @@ def _files(answer: dict[str, Any], entry: Any) -> str:
 
 
 def _fetched(entry: Any, record: dict[str, Any]) -> str:
-    when = entry.fetched or record.get("fetched")
-    if when:
-        return f"{output.ago(when)} ago" + (f" to {entry.fetched_to}" if entry.fetched_to else "")
+    if entry.fetched:
+        return f"{output.ago(entry.fetched)} ago" + (f" to {entry.fetched_to}" if entry.fetched_to else "")
+    if record.get("fetched"):
+        return f"{output.ago(record['fetched'])} ago, to another laptop"
     if record["state"] not in words.ENDS or not record.get("started"):
         return ""
     if entry.fetched_to:

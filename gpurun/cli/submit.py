@@ -329,5 +329,8 @@ def _fetch(run: str) -> None:
     from gpurun import runs
     from gpurun.cli.fetch import bring
 
-    for fetched in bring([runs.resolve(run)], yes=True):
+    results = bring([runs.resolve(run)], yes=True)
+    if any(fetched.hook for fetched in results):  # what on_end makes of the results is asked for, too
+        results = bring([runs.resolve(run)], yes=True, watch=True)
+    for fetched in results:
         output.say(f"  in {fetched.to}")

@@ -31,6 +31,7 @@ __all__ = [
     "watch",
 ]
 
+HOOK_PAUSE = 2.0  # seconds between two looks at a run that has ended, and whose hook works
 ASK_ABOVE = 2_000_000_000  # bytes; more is fetched only when somebody says so
 
 
@@ -77,9 +78,10 @@ def fetch_run(
 def _mark(wire: Wire, fetched: Fetched, some: bool) -> None:
     """Tell host and index, for `rm` and `prune`, that nothing is lost with the run."""
     whole = fetched.whole and not some
-    request = {"run": fetched.run, "what": "all" if whole else "some", "attempt": fetched.attempt}
+    what = "all" if whole else "some"
+    request = {"run": fetched.run, "what": what, "attempt": fetched.attempt, "stamp": fetched.stamp}
     if wire.ask("fetched", request, timeout=90)["counts"]:
-        index.mark_fetched(fetched.run, str(fetched.to), host=wire.host)
+        index.mark_fetched(fetched.run, str(fetched.to), host=wire.host, stamp=fetched.stamp)
 
 
 def explained(error: OSError, to: Path) -> GpurunError:
@@ -101,6 +103,10 @@ def watch(
             yield fetched
             if not fetched.live:
                 return
+            if fetched.hook:
+                report.say(f"waiting for a hook of {run} to end")
+                report.sleep(HOOK_PAUSE)
+                continue
             report.say(f"{run} goes on; the next look comes in {every:.0f} s, or when it ends")
             wire.ask("wait", {"runs": [run], "seconds": every}, timeout=every + 15)
         except ContactLost as error:

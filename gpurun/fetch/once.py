@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from gpurun import mirror, rsync
 from gpurun.agent.files import sync_folder
 from gpurun.errors import OF_THE_DISK
-from gpurun.fetch import arrivals, verify
+from gpurun.fetch import arrivals, here, verify
 from gpurun.fetch.background import Background
 from gpurun.fetch.destination import CUT, Destination, InTheWay, Placed, reason
 from gpurun.fetch.plan import Item, Left, Listing, groups, read_listing, select, without_clashes
@@ -55,14 +55,20 @@ class Pass:
     def run_through(self) -> Fetched:
         self.report.say(f"asking {self.wire.host} what {self.destination.run} wrote")
         listing = self._list()
-        fetched = Fetched(self.destination.run, self.destination.root, listing.live, listing.attempt)
+        fetched = Fetched(self.destination.run, self.destination.root, listing.live, listing.attempt, listing.hook)
+        stamps, items = [listing.stamp], list(listing.items)
         outside = Background(lambda: self._list(outside=True)) if listing.container else None
         self._bring(listing, fetched)
         if outside is not None:
             self.report.say(f"asking {self.wire.host} what was written outside the workspace")
-            self._bring(outside.result(), fetched, outside=True)
+            beside = outside.result()
+            self._bring(beside, fetched, outside=True)
+            stamps, items = [*stamps, beside.stamp], items + list(beside.items)
         if fetched.whole:
             self.destination.clear()
+            if not self.only and None not in stamps:
+                fetched.stamp = ".".join(filter(None, stamps))
+                here.note(self.destination, items, fetched.stamp)
         return fetched
 
     def _bring(self, listing: Listing, fetched: Fetched, *, outside: bool = False) -> None:

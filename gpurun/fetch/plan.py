@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gpurun.agent import vocabulary as words
 from gpurun.errors import GpurunError
 
 PRIVATE = ".gpurun"  # our own folder in the destination: state, and what is on its way
@@ -74,6 +75,8 @@ class Listing:
     left: tuple[Left, ...]
     container: bool  # there may be more, outside the workspace, which takes longer to find
     attempt: int
+    stamp: str | None = None  # the host's, for what this lists
+    hook: bool = False  # the run has ended, and counts as live because a hook of it still runs
 
 
 def read_listing(answer: Mapping[str, Any]) -> Listing:
@@ -107,8 +110,17 @@ def read_listing(answer: Mapping[str, Any]) -> Listing:
     root = str(answer["root"])
     if not root.startswith("/") or "\0" in root:
         raise GpurunError("the host named no folder of the run", "this is a bug of gpurun, or not gpurun's agent there")
-    attempt = int((answer.get("record") or {}).get("attempt", 1))
-    return Listing(root, bool(answer["live"]), tuple(items), tuple(left), bool(answer.get("container")), attempt)
+    record, stamp = answer.get("record") or {}, answer.get("stamp")
+    return Listing(
+        root,
+        bool(answer["live"]),
+        tuple(items),
+        tuple(left),
+        bool(answer.get("container")),
+        int(record.get("attempt", 1)),
+        stamp if isinstance(stamp, str) else None,
+        bool(answer["live"]) and record.get("state") in words.ENDS,
+    )
 
 
 def _refusal(entry: Mapping[str, Any]) -> str | None:

@@ -47,6 +47,8 @@ class Fetched:
     to: Path
     live: bool = False  # the run went on when it was looked at
     attempt: int = 1  # as which it was looked at
+    hook: bool = False  # it had ended, and a hook of it still ran
+    stamp: str | None = None  # the host's, for all that it had written
     placed: list[Placed] = field(default_factory=list)
     unchanged: int = 0  # files that were here already
     left: list[Left] = field(default_factory=list)

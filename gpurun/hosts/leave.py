@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+import getpass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from gpurun import index
+from gpurun import held, index
 from gpurun.config import hosts
 from gpurun.errors import GpurunError, UsageError
 from gpurun.hosts.add import mark
@@ -18,11 +18,19 @@ STOP_ROUND = 25.0  # seconds that one question for an end may last
 
 @dataclass(frozen=True)
 class Plan:
-    """What stands between us and an empty host. Run ids."""
+    """What stands between us and an empty host. Run ids; `stays` are those of other people, as (owner, run)."""
 
     live: tuple[str, ...]
     unfetched: tuple[str, ...]
     all: tuple[str, ...]
+    stays: tuple[tuple[str, str], ...] = ()
+    stamps: Mapping[str, str | None] = field(
+        default_factory=dict
+    )  # of the runs that have ended, as they were looked at
+
+    @property
+    def owners(self) -> str:
+        return ", ".join(sorted({owner for owner, _ in self.stays}))
 
 
 @dataclass(frozen=True)
@@ -34,24 +42,33 @@ class Left:
     data: tuple[str, ...]
     remains: tuple[str, ...]
     revoked: bool
-    shared: bool
+    shared: bool  # another machine, or another person, has runs in that home, so that not everything went
 
 
-def look(wire: Wire) -> Plan:
-    """Ask the host for its runs. Raises HostUnreachable."""
+def look(wire: Wire, *, owner: str | None = None, also: Sequence[str] = ()) -> Plan:
+    """Ask the host for its runs. Those of others than `owner` (default: this user) and `also` stay. Raises HostUnreachable."""
+    owner = owner or getpass.getuser()
     answer = wire.ask("ps", {"all": True, "ids": None})
-    ours = [record for record in answer["runs"] if record["host_id"] == answer["host_id"]]
-    index.update(answer["runs"], wire.host)
+    here = [record for record in answer["runs"] if record["host_id"] == answer["host_id"]]
+    known = {record["id"] for record in here if index.find(record["id"]) is not None}
+    # A run of an account that several people share belongs to whoever submitted it; what this laptop submitted is its own.
+    ours = [record for record in here if record["owner"] in (owner, *also) or _is_from_here(record["id"])]
+    mine = {record["id"] for record in ours}
+    index.update([record for record in answer["runs"] if record["id"] in mine | known], wire.host)
+    ended = [record["id"] for record in ours if not record["live"]]
+    seen = held.ask(wire, ended)
     return Plan(
         live=tuple(record["id"] for record in ours if record["live"]),
-        unfetched=tuple(record["id"] for record in ours if not record["live"] and not _is_fetched(record, wire.host)),
+        unfetched=tuple(one.run for one in seen if held.why_not_here(one) is not None),
         all=tuple(record["id"] for record in ours),
+        stays=tuple((str(record["owner"]), record["id"]) for record in here if record["id"] not in mine),
+        stamps={one.run: one.stamp for one in seen},
     )
 
 
-def _is_fetched(record: dict[str, Any], host: str) -> bool:
-    """Here, or never started: a job that printed nothing may have written a checkpoint."""
-    return index.is_here(record["id"], host) or not (record["started"] or record.get("attempts"))
+def _is_from_here(run: str) -> bool:
+    entry = index.find(run)
+    return entry is not None and entry.job is not None
 
 
 def stop(wire: Wire, runs: Sequence[str], say: Callable[[str], None]) -> None:
@@ -85,12 +102,21 @@ def refuse_unfetched(wire: Wire, runs: Sequence[str]) -> None:
         )
 
 
-def wipe(wire: Wire, runs: Sequence[str], *, keep_data: bool) -> Left:
-    """Take `runs`, caches, agent and our key off the host, and forget it. Raises HostError `live`.
+def wipe(wire: Wire, plan: Plan, *, keep_data: bool) -> Left:
+    """Take the runs of `plan`, caches, agent and our key off the host, and forget it. Raises HostError `live`.
 
-    A run that the host has besides these has come since we looked: HostError `more_runs`, and nothing is removed.
+    While runs of other people stay, so do agent, caches and data. A run that the host has besides these has come since we looked:
+    HostError `more_runs`; one that was written to since: `changed_since`; then nothing is removed.
     """
-    request = {"wipe": True, "runs": list(runs), "keep_data": keep_data, "revoke": mark(wire.host)}
+    stays = [run for _, run in plan.stays]
+    request = {
+        "wipe": True,
+        "runs": list(plan.all),
+        "stays": stays,
+        "stamps": dict(plan.stamps),
+        "keep_data": keep_data,
+    }
+    request["revoke"] = mark(wire.host)
     answer = wire.ask("leave", request, timeout=WIPE_IN)
     hosts.remove(wire.host)
     wire.connection.close()

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import time
+from dataclasses import replace
+from pathlib import Path
 
 from tests.e2e.conftest import ON_HOST, Laptop
 
@@ -186,6 +189,68 @@ def test_rm_of_several_asks_for_all_of_them(laptop: Laptop) -> None:
     laptop.ok("fetch", here)
     question = f"{there[0]}, {there[1]} were never fetched whole. Remove them, and 1 other for good?"
     assert question in laptop.gpurun("rm", here, *there).err.replace("\n", " ").replace("  ", " ")
+
+
+def test_rm_asks_about_what_was_written_since_the_fetch(laptop: Laptop) -> None:
+    run = laptop.submit("train.py", "--", "0", "0")
+    laptop.ok("wait", run)
+    laptop.ok("fetch", run)
+    laptop.ok("shell", run, "--", "sh", "-c", "echo 5 hours >evaluation.csv")
+    done = laptop.gpurun("rm", run)
+    assert (done.code, f"{run} was written to since the last fetch" in done.err) == (2, True)
+    assert f"{run} stays: it was written to since the last fetch" in laptop.gpurun("prune", "--fetched", "-y").err
+    assert laptop.ok("fetch", "--all").strip() == str(laptop.project / "fetched" / run)
+    assert (laptop.project / "fetched" / run / "evaluation.csv").read_text() == "5 hours\n"
+    laptop.ok("rm", run)
+
+
+def test_rm_asks_when_what_was_fetched_is_gone_and_fetch_all_brings_it_again(laptop: Laptop) -> None:
+    run = laptop.submit("train.py", "--", "0", "0")
+    laptop.ok("wait", run)
+    laptop.ok("fetch", run)
+    assert "all runs of this project are fetched" in laptop.gpurun("fetch", "--all").err
+    shutil.rmtree(laptop.project / "fetched" / run)
+    done = laptop.gpurun("rm", run)
+    assert (done.code, "not complete in its folder any more" in done.err) == (2, True)
+    laptop.ok("fetch", "--all")
+    laptop.ok("rm", run)
+
+
+def test_rm_asks_about_what_another_laptop_fetched(laptop: Laptop, tmp_path: Path) -> None:
+    run = laptop.submit("train.py", "--", "0", "0")
+    laptop.ok("wait", run)
+    other = replace(laptop, home=tmp_path, environment={**laptop.environment, "HOME": str(tmp_path)})
+    other.ok("ps", "-a", "-H", "demo")
+    other.ok("fetch", run, "-o", str(tmp_path / "usb-stick"))
+    laptop.ok("ps", "-a", "-H", "demo")
+    assert "to another laptop" in laptop.ok("status", run)
+    done = laptop.gpurun("rm", run)
+    assert (done.code, f"{run} was fetched to another laptop, not to this one" in done.err) == (2, True)
+    laptop.ok("fetch", "--all")
+    laptop.ok("rm", run)
+
+
+def test_fetch_behind_the_end_waits_for_what_on_end_writes(laptop: Laptop) -> None:
+    hook = "printf head >model.onnx; until test -e go; do sleep 0.05; done; printf tail >>model.onnx; echo all >report"
+    (laptop.project / "job.toml").write_text(
+        f'script = "train.py"\nargs = ["0", "0"]\nruntime = "bare"\nhost = "demo"\ngpus = 0\non_end = "{hook}"\n'
+    )
+    started = laptop.start("submit", "job.toml", "-f", "--fetch")
+    assert started.stdout is not None
+    assert started.stderr is not None
+    run = started.stdout.readline().decode().strip()
+    told = b""
+    while b"still runs" not in told:
+        told += (line := started.stderr.readline())
+        assert line, told
+    refused = laptop.gpurun("rm", run, "-y")
+    assert (refused.code, f"a hook of {run} still runs" in refused.err) == (2, True)
+    laptop.ok("shell", run, "--", "touch", "go")
+    started.communicate(timeout=60)
+    assert started.returncode == 0
+    folder = laptop.project / "fetched" / run
+    assert ((folder / "model.onnx").read_text(), (folder / "report").read_text()) == ("headtail", "all\n")
+    laptop.ok("rm", run)
 
 
 def test_prune_wants_to_know_which(laptop: Laptop) -> None:

@@ -60,7 +60,9 @@ def test_what_a_host_answers_is_kept_with_its_time() -> None:
     assert mine is not None
     assert other is not None
     assert (mine.state, mine.seen, mine.host_id, mine.project_root) == ("running", 100.0, "h1", "/home/ada/vision")
-    assert (other.ended, other.fetched, other.project_root, other.job) == (True, 7.0, None, None)
+    assert (other.ended, other.fetched, other.project_root, other.job) == (True, None, None, None), (
+        "what another laptop fetched is not here"
+    )
 
 
 def test_an_end_that_is_known_is_not_written_again() -> None:
@@ -220,6 +222,10 @@ def test_what_was_left_on_another_host_counts_for_what_is_here(tmp_path: Path) -
     assert not index.is_here("train-7f3k")
     index.note_left("train-7f3k", "box", fetched=True)
     assert index.is_here("train-7f3k")
+    index.mark_fetched("train-7f3k", str(tmp_path), host="box", stamp="a.b")
+    assert not index.is_here("train-7f3k", "box"), "no list of files says that they are here"
+    index.note_moved("train-7f3k", str(tmp_path), "/elsewhere")
+    assert index.resolve("train-7f3k").verified == {"box": {"stamp": "a.b", "to": "/elsewhere"}}
     index.note_left("train-7f3k", "spare", fetched=False)  # it came back there
     assert index.resolve("train-7f3k").left_on == {"box": True}
 

@@ -1,6 +1,7 @@
 """`leave`: take gpurun off this host. `revoke`: take one key of ours out of authorized_keys.
 
-Request: `{revoke: mark or null, wipe: bool, keep_data: bool}`. Answer: `{revoked: lines taken away, removed: [run ids], freed: bytes,
+Request: `{revoke: mark or null, wipe: bool, keep_data: bool}`; with `wipe` also `runs`, which go, their `stamps` (see rm.py), and
+`stays`, runs of other people, because of which agent, caches and data stay, too. Answer: `{revoked: lines taken away, removed: [run ids], freed: bytes,
 data: [names that are there], left: [paths that could not be removed], shared: bool}`.
 """
 
@@ -13,7 +14,7 @@ import time
 from contextlib import suppress
 from typing import Any, Dict, List, Optional
 
-from .. import facts, journal, locks, records, sockets, tend
+from .. import facts, hooks, journal, locks, records, sockets, tend
 from ..errors import AgentError
 from ..files import write_atomically
 from ..paths import HostPaths, RunPaths
@@ -25,18 +26,20 @@ LAST_WORDS = 10.0  # seconds
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     done: Dict[str, Any] = {"revoked": 0, "removed": [], "freed": 0, "left": [], "shared": False}
     if request.get("wipe"):
-        done.update(_wipe(host, request["runs"], _engine(host, request), keep_data=bool(request.get("keep_data"))))
+        done.update(_wipe(host, request, _engine(host, request)))
     done["data"] = _data(host)
     if request.get("revoke"):
         done["revoked"] = revoke(os.path.expanduser("~/.ssh/authorized_keys"), request["revoke"])
     return done
 
 
-def _wipe(host: HostPaths, agreed: List[str], engine: Optional[List[str]], *, keep_data: bool) -> Dict[str, Any]:
+def _wipe(host: HostPaths, request: Dict[str, Any], engine: Optional[List[str]]) -> Dict[str, Any]:
+    agreed, stays = request["runs"], set(request.get("stays") or [])
     tend.tend(host)
-    for run in host.all_runs():
+    going = [run for run in host.all_runs() if run.id not in stays]
+    for run in going:
         records.refuse_newer(run)
-    ours = [run for run in host.all_runs() if tend.is_of_this_host(run)]
+    ours = [run for run in going if tend.is_of_this_host(run)]
     live = [run.id for run in ours if journal.fold(run).live]
     if live:
         raise AgentError("live", "still live here: " + ", ".join(live), "gpurun stop " + " ".join(live), exit_code=2)
@@ -45,13 +48,16 @@ def _wipe(host: HostPaths, agreed: List[str], engine: Optional[List[str]], *, ke
         what = "runs that came meanwhile are not fetched: " + ", ".join(more)
         raise AgentError("more_runs", what, "gpurun host leave again")
     _wait_for_supervisors(ours)
-    removed = rm.answer({"runs": [run.id for run in ours]}, host)
+    removed = rm.answer({"runs": [run.id for run in ours], "stamps": request.get("stamps") or {}}, host)
+    left = [one["path"] for one in removed.pop("left")]
+    stays = {run for run in stays if os.path.isdir(host.run(run).root)}
+    if stays:  # somebody else goes on here
+        return {**removed, "left": left, "shared": True}
     shared = facts.machines_here(host) > 1
-    left: List[str] = []
     if shared:  # what is left is in use by another machine
         _remove(facts.host_id_file(host), left)
     else:
-        _empty(host, keep_data, left)
+        _empty(host, bool(request.get("keep_data")), left)
     _remove_locks()
     if not shared:
         _remove_images(engine)
@@ -61,7 +67,9 @@ def _wipe(host: HostPaths, agreed: List[str], engine: Optional[List[str]], *, ke
 def _wait_for_supervisors(runs: List[RunPaths]) -> None:
     """One whose run has ended a moment ago may still write down what it ran on."""
     until = time.monotonic() + LAST_WORDS
-    while time.monotonic() < until and not all(locks.is_free(locks.run_lock(run.id)) for run in runs):
+    while time.monotonic() < until and not all(
+        locks.is_free(locks.run_lock(run.id)) and not hooks.running(run) for run in runs
+    ):
         time.sleep(0.1)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gpurun import fetch, index
+from gpurun import fetch, held, index
 from gpurun.fetch import destination
 from tests.unit.agent.run_folder import HOST_ID
 from tests.unit.fetch.conftest import FetchedRun
@@ -243,3 +244,84 @@ def test_a_file_that_cannot_be_read_stops_no_other(run: FetchedRun) -> None:
     fetched = fetch.fetch_run(Meddler(run.wire, {"outputs": one_more}), run.id, run.to)  # type: ignore[arg-type]
     assert run.files() == {"a/x": b"1", "gone": b"2"}
     assert (fetched.left, fetched.whole) == ([], True)  # removed meanwhile: no output any more
+
+
+def known(run: FetchedRun) -> None:
+    """The run as the index has it once its host has spoken of it."""
+    index.add({"id": run.id, "name": "train", "created": 1.0, "project": {"name": "p", "root": "/p"}}, "demo")
+
+
+def why_not_here(run: FetchedRun) -> str | None:
+    (one,) = held.ask(run.wire, [run.id])
+    return held.why_not_here(one)
+
+
+def test_what_was_fetched_counts_until_the_run_is_written_to(run: FetchedRun) -> None:
+    known(run)
+    run.job.write("weights.ckpt", b"w" * 1000)
+    run.job.end()
+    assert why_not_here(run) == held.NEVER
+    run.fetch(only=["*.ckpt"])
+    assert why_not_here(run) == held.NEVER
+    run.fetch()
+    assert (why_not_here(run), index.is_here(run.id)) == (None, True)
+    run.job.write("evaluation.csv", b"of 5 hours")
+    assert why_not_here(run) == held.CHANGED
+    run.fetch()
+    assert why_not_here(run) is None
+    run.job.write("weights.ckpt", b"x" * 1000)  # of the same size and date
+    assert why_not_here(run) == held.CHANGED
+
+
+@pytest.mark.parametrize("how", ["folder deleted", "file deleted", "file written to", "list deleted"])
+def test_what_was_fetched_counts_only_while_all_of_it_is_here(run: FetchedRun, how: str) -> None:
+    known(run)
+    run.job.write("deep/weights.ckpt", b"w" * 1000)
+    run.job.write("metrics.csv")
+    run.job.end()
+    run.fetch()
+    if how == "folder deleted":
+        shutil.rmtree(run.to)
+    elif how == "file deleted":
+        (run.to / "deep/weights.ckpt").unlink()
+    elif how == "file written to":
+        (run.to / "metrics.csv").write_text("mine")
+    else:
+        (run.to / ".gpurun/whole.json").unlink()
+    assert (why_not_here(run), index.is_here(run.id)) == (held.MISSING, False)
+    if how == "folder deleted":
+        run.fetch()
+        assert (why_not_here(run), index.is_here(run.id)) == (None, True)
+
+
+def test_what_another_laptop_fetched_is_not_here(run: FetchedRun) -> None:
+    known(run)
+    run.job.write("weights.ckpt")
+    run.job.end()
+    run.fetch()
+    index.remove(run.id)  # as on a laptop that never fetched it
+    known(run)
+    assert why_not_here(run) == held.ELSEWHERE
+    run.job.write("more.ckpt")
+    assert why_not_here(run) == held.NEVER
+
+
+def test_run_that_wrote_nothing_is_removed_without_a_question(run: FetchedRun) -> None:
+    known(run)
+    run.job.submit("train.py", b"code")
+    run.job.end()
+    assert why_not_here(run) is None
+
+
+def test_files_that_came_beside_others_are_looked_for_where_they_are(run: FetchedRun) -> None:
+    known(run)
+    run.to.mkdir(parents=True)
+    (run.to / "config.yaml").write_text("mine, of another size")
+    run.job.write("config.yaml", b"theirs")
+    run.job.end()
+    run.fetch()
+    assert why_not_here(run) is None
+    (run.to / "config.yaml").unlink()
+    assert why_not_here(run) is None
+    (run.to / f"config.{run.id}.yaml").unlink()
+    assert why_not_here(run) == held.MISSING

@@ -99,6 +99,25 @@ def test_leaving_refuses_a_live_run(agent: AgentHost) -> None:
     assert Path(run.job).exists()
 
 
+def test_leaving_spares_the_runs_of_others_and_what_they_need(agent: AgentHost) -> None:
+    theirs, mine = agent.submit("print('theirs')", owner="bob"), agent.submit("print('mine')")
+    for run in (theirs, mine):
+        agent.wait(run)
+    left = agent.ask("leave", wipe=True, runs=[mine.id], stays=[theirs.id], keep_data=False)
+    assert (left["removed"], left["left"], left["shared"]) == ([mine.id], [], True)
+    assert agent.status(theirs)["state"] == "succeeded"
+    assert Path(agent.paths.cache).is_dir()
+
+
+def test_leaving_refuses_a_run_that_was_written_to_since(agent: AgentHost) -> None:
+    run = agent.submit("print('mine')")
+    agent.wait(run)
+    stamps = {run.id: agent.ask("holds", runs=[run.id])["held"][run.id]["stamp"]}
+    Path(run.workspace, "evaluation.csv").write_text("5 hours")
+    assert agent.refused("leave", wipe=True, runs=[run.id], stamps=stamps)["code"] == "changed_since"
+    assert Path(run.job).exists()
+
+
 def test_leaving_a_shared_home_spares_the_other_machine(agent: AgentHost) -> None:
     theirs = agent.submit("print('theirs')")
     agent.wait(theirs)
