@@ -86,10 +86,13 @@ def with_slices(rows: List[Tuple[Gpu, bool]], slices: Dict[str, List[Tuple[str, 
 
 
 def processes(timeout: float = 10.0) -> List[Tuple[str, int, str, int]]:
-    """Who computes: (GPU UUID, pid, program, bytes). Raises as `list_gpus` does."""
+    """Who computes: (GPU UUID, pid, program, bytes). Asked of a host that has GPUs: no answer is not nobody.
+
+    Raises AgentError `nvidia_smi` when there is none.
+    """
     program = find_nvidia_smi()
     if program is None:
-        return []
+        raise _gone("nvidia-smi")
     return parse_processes(_ask(program, "--query-compute-apps=" + _PROCESS_FIELDS, timeout=timeout))
 
 
@@ -123,6 +126,10 @@ def find_nvidia_smi() -> Optional[str]:
     return None
 
 
+def _gone(program: str) -> AgentError:
+    return AgentError("nvidia_smi", "nvidia-smi is away", "run `nvidia-smi` on the host", where=program)
+
+
 def _mebibytes(value: str) -> int:
     """`[N/A]`, `[Not Supported]` and the like are nothing known: 0."""
     return int(value) * _MIB if value.isdigit() else 0
@@ -130,7 +137,10 @@ def _mebibytes(value: str) -> int:
 
 def _ask(program: str, question: str, *, timeout: float) -> str:
     argv = [program, question] if question == "-L" else [program, question, "--format=csv,noheader,nounits"]
-    answer = programs.ask(argv, timeout=timeout)
+    try:
+        answer = programs.ask(argv, timeout=timeout)
+    except OSError:  # it is being replaced by another version
+        raise _gone(program) from None
     if answer.timed_out:
         raise AgentError(
             "nvidia_smi",

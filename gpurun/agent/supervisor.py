@@ -7,6 +7,7 @@ verb, runs them again, and finds what is there. Whatever takes long happens here
 from __future__ import annotations
 
 import os
+import select
 import sys
 import threading
 import time
@@ -35,6 +36,8 @@ from .gpus import Gpu
 from .paths import RunPaths
 from .runtimes import Job, Presence, Runtime
 
+STANDS = "stands"
+PATIENCE = 30.0  # seconds for a supervisor to take its run's lock
 PAUSE = 2.0  # seconds before what did not work is tried again
 IMAGE_TRIES = 5  # times that an image is made ready which is gone again when the GPUs are there
 TOUCH_EVERY = 3600.0  # seconds; cleaners of /tmp count in days
@@ -48,28 +51,78 @@ class StoppedBefore(Stopped):
     """The same, while the engine is away and was never asked for a container: there is nothing to clear away."""
 
 
-def launch(run: RunPaths) -> None:
-    """Start a supervisor that outlives this process and its connection. Returns once it holds the run's lock.
+def launch(run: RunPaths) -> bool:
+    """Start a supervisor that outlives this process and its connection. Return whether one holds the run's lock now.
 
     All three descriptors are redirected: one that is left open keeps the SSH channel until the job ends.
     """
+    return _why_none_stands(run) is None
+
+
+def launch_or_end(run: RunPaths) -> None:
+    """Start the supervisor of a run that was just accepted. Without one nobody would look after it: it ends as failed."""
+    why = _why_none_stands(run)
+    if why is None:
+        return
+    held = None
+    with suppress(OSError, AgentError):  # where no lock can be made nobody holds one
+        held = locks.acquire(locks.run_lock(run.id))
+        if held is None:
+            return
+    try:
+        what = "gpurun could not start the process that looks after the run: " + why
+        next_step = "free what is used up on the host (processes, inodes, memory), then submit or resume it"
+        endings.end(run, words.FAILED, "start", message=what, next=next_step)
+    finally:
+        if held is not None:
+            held.release()
+
+
+def _why_none_stands(run: RunPaths) -> Optional[str]:
+    """Start a supervisor; None once it, or another one, holds the run's lock, else why there is none."""
     told, tell = os.pipe()
-    child = os.fork()
-    if child == 0:
+    try:
+        child = os.fork()
+    except OSError as error:
         os.close(told)
-        os.setsid()
-        if os.fork():
-            os._exit(0)
+        os.close(tell)
+        return str(error)
+    if child == 0:
+        first = _FirstWord(tell)
         try:
+            os.close(told)
+            os.setsid()
+            if os.fork():
+                os._exit(0)
             _redirect(run)
-            _live(run, tell)
-        except BaseException:  # noqa: BLE001 (this process must not go on as the verb that started it)
+            _live(run, first)
+        except BaseException as error:  # noqa: BLE001 (this process must not go on as the verb that started it)
+            first.say("%s: %s" % (type(error).__name__, error))
             traceback.print_exc()
         os._exit(0)
     os.close(tell)
     os.waitpid(child, 0)
-    os.read(told, 1)  # one byte, or the end of a supervisor that found the lock held
-    os.close(told)
+    try:
+        if not select.select([told], [], [], PATIENCE)[0]:
+            return "it gave no sign of life in %g s" % PATIENCE
+        word = os.read(told, 1024).decode("utf-8", "replace")
+    finally:
+        os.close(told)
+    return None if word == STANDS else word or "it was killed at once"
+
+
+class _FirstWord:
+    """What a supervisor tells the verb that started it: that one stands, or why not. Only once."""
+
+    def __init__(self, fd: int):
+        self.fd = fd
+
+    def say(self, word: str) -> None:
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            with suppress(OSError):
+                os.write(fd, word.encode("utf-8", "replace")[:1024])
+            os.close(fd)
 
 
 def _redirect(run: RunPaths) -> None:
@@ -83,12 +136,11 @@ def _redirect(run: RunPaths) -> None:
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
 
 
-def _live(run: RunPaths, tell: int) -> None:
+def _live(run: RunPaths, first: _FirstWord) -> None:
     lock = _take_lock(run)
+    first.say(STANDS)  # this one, or another: the lock is held
     if lock is None:
         return
-    os.write(tell, b"1")
-    os.close(tell)
     threading.Thread(target=_keep_locks, args=(run,), daemon=True).start()
     while True:
         try:
@@ -119,7 +171,8 @@ def _keep_locks(run: RunPaths) -> None:
     """Keep cleaners of /tmp away from the files of this run, its job and its GPUs for as long as this process lives."""
     while True:
         time.sleep(TOUCH_EVERY)
-        gpus = [leases.lock_path(gpu["uuid"]) for gpu in journal.fold(run).gpus]
+        uuids = [gpu["uuid"] for gpu in journal.fold(run).gpus]
+        gpus = [path for uuid in uuids for path in (leases.lock_path(uuid), leases.note_path(uuid, run.id))]
         for path in (locks.run_lock(run.id), locks.job_lock(run.id), *gpus, sockets.way_to_tmp(run)):
             with suppress(OSError):
                 os.utime(path, follow_symlinks=False)
@@ -198,7 +251,7 @@ def _attempt(run: RunPaths) -> None:
             endings.end_gone(run, state)
             return
         else:
-            held = _bring_up(run, job, runtime)
+            _bring_up(run, job, runtime, held)
         _note_running(run)
         asking = about.Asking(run, job, runtime)  # not before: the job's start is what a person waits for
         watching.watch(run, job, runtime)
@@ -264,8 +317,8 @@ def _wait(run: RunPaths, error: AgentError) -> None:
     time.sleep(PAUSE)
 
 
-def _bring_up(run: RunPaths, job: Job, runtime: Runtime) -> List[locks.Held]:
-    """Workspace, image and dependencies, GPUs, container: the leases that the job holds."""
+def _bring_up(run: RunPaths, job: Job, runtime: Runtime, held: List[locks.Held]) -> None:
+    """Workspace, image and dependencies, GPUs, container. `held` takes the leases, for whoever gives them back if this fails."""
     journal.record(run, words.PREPARING)
     check_stop(run)
     if job.get("attempt", 1) > 1:
@@ -273,16 +326,18 @@ def _bring_up(run: RunPaths, job: Job, runtime: Runtime) -> List[locks.Held]:
     for left in reversed(range(IMAGE_TRIES)):
         prepared = _prepare(run, job, runtime)
         journal.record(run, "prepared", record=prepared)
-        gpus, held = allocation.wait_for_gpus(run, job, lambda: check_stop(run))
+        gpus, taken = allocation.wait_for_gpus(run, job, lambda: check_stop(run))
+        held += taken
         try:
             check_stop(run)  # again under the lock, last thing before the job runs
             _start(run, job, runtime, prepared, gpus, held)
-            return held
+            return
         except ImageGone:
             if not left:
                 raise
             # A run may wait for a night, and `docker system prune` comes by night. Its ticket keeps its place in line.
             leases.release(held)
+            held.clear()
             journal.record(run, words.PREPARING, waiting="its image again, which was removed from the host meanwhile")
     raise AssertionError("unreachable")
 

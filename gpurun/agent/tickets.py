@@ -1,70 +1,77 @@
 """First in, first out: a ticket drawn on the host, for all users of it.
 
-A ticket is a file `NUMBER-UID-RUN` in a sticky folder. Its number is drawn at `start` and stays the run's for good; its
-holder locks it when it stands in line (its image is ready, it wants its GPUs), so that one who still prepares, or whose
-supervisor is dead, keeps nobody waiting.
+A ticket's number is the time at which it was drawn, in microseconds, so that it keeps its place over a reboot, which
+leaves nothing of the queue but what is in the journals of its runs. Who stands in line (the image is ready, it wants its
+GPUs) has a file `NUMBER-UID-RUN` in a sticky folder, and holds its lock: one who still prepares, or whose supervisor
+is dead, keeps nobody waiting. Whose file it is counts, not whose it claims to be.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
-from contextlib import contextmanager
+import re
+import time
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Iterator, List, Optional
+from typing import List, Optional, Tuple
 
-from . import locks
+from . import locks, shared_folder
+from . import vocabulary as words
+from .errors import AgentError
 from .files import remove
+from .shared_folder import QUEUE, Odd
+
+_NAME = re.compile(r"([0-9]{1,18})-([0-9]{1,10})-(%s)" % words.RUN_ID)
+_DAY = 86_400_000_000  # microseconds
+SILENCE = 600.0  # seconds without a sign of who stands in line, after which nobody waits for it
 
 
-def shared_folder() -> str:
-    """The folder of tickets and GPU locks that all users of the host share."""
-    path = os.path.join(locks.base_folder(), "gpurun-gpus")
-    for folder in (path, os.path.join(path, "queue")):
-        try:
-            os.mkdir(folder)
-            os.chmod(folder, 0o1777)
-        except FileExistsError:
-            pass
-    return path
-
-
-@contextmanager
-def line_lock() -> Iterator[None]:
-    """Held for moments only, while a ticket is drawn or GPUs are taken; nothing slow happens under it."""
-    held = locks.acquire(os.path.join(shared_folder(), "line"), wait=True, mode=0o666)
-    assert held is not None
-    try:
-        yield
-    finally:
-        held.release()
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Ticket:
     number: int
     uid: int
     run: str
 
     @property
+    def name(self) -> str:
+        return "%010d-%d-%s" % (self.number, self.uid, self.run)
+
+    @property
     def path(self) -> str:
-        return os.path.join(shared_folder(), "queue", "%010d-%d-%s" % (self.number, self.uid, self.run))
+        return shared_folder.path(QUEUE, self.name)
+
+    @property
+    def whose(self) -> str:
+        """For people; another account is named."""
+        return self.run if self.uid == os.getuid() else "%s of %s" % (self.run, shared_folder.account(self.uid))
+
+
+@dataclass(frozen=True)
+class Line:
+    """Those who wait for GPUs, first come first, and what else was found in the queue's folder, in words."""
+
+    tickets: Tuple[Ticket, ...]
+    odd: Tuple[str, ...] = ()
 
 
 def draw(run_id: str) -> Ticket:
-    """A number behind everybody's."""
-    with line_lock():
-        number = max((ticket.number for ticket in _all()), default=0) + 1
-        ticket = Ticket(number, os.getuid(), run_id)
-        os.close(locks.open_lock(ticket.path, 0o644))
-    return ticket
+    """A number behind everybody's who stands in line. Nothing that others did to the queue's folder keeps it from that."""
+    now = time.time_ns() // 1000
+    known: List[int] = []
+    with suppress(AgentError), shared_folder.opened(QUEUE) as folder:
+        known = [ticket.number for ticket in map(_parse, os.listdir(folder)) if ticket is not None]
+    # One that is far ahead of the clock is nobody's who waits.
+    behind = max((number + 1 for number in known if number < now + _DAY), default=now)
+    return Ticket(max(now, behind), os.getuid(), run_id)
 
 
 def stand_in_line(ticket: Ticket) -> locks.Held:
-    """Lock the ticket (made anew when a cleaner took it away). Dropped by `leave`, or by the holder's death."""
-    held = locks.acquire(ticket.path, wait=True, mode=0o644)
-    assert held is not None
-    return held
+    """Make the ticket's file and hold its lock. Dropped by `leave`, or by the holder's death. Raises AgentError `queue`."""
+    try:
+        with shared_folder.opened(QUEUE) as folder:
+            return shared_folder.put(folder, ticket.name, ticket.path)
+    except Odd as odd:
+        raise AgentError("queue", odd.what, "let its owner or root remove it", where=ticket.path) from None
 
 
 def leave(ticket: Ticket, held: locks.Held) -> None:
@@ -73,39 +80,51 @@ def leave(ticket: Ticket, held: locks.Held) -> None:
 
 
 def discard(ticket: Ticket) -> None:
-    remove(ticket.path)
+    with suppress(OSError):
+        remove(ticket.path)
 
 
 def ahead_of(ticket: Ticket) -> Optional[Ticket]:
-    """The first of those in line before this ticket."""
-    return next((other for other in in_line() if other.number < ticket.number), None)
+    """The first of those in line before this ticket. Raises AgentError `queue`."""
+    return first_before(ticket, look())
+
+
+def first_before(ticket: Ticket, line: Line) -> Optional[Ticket]:
+    return next((other for other in line.tickets if other < ticket), None)
 
 
 def in_line() -> List[Ticket]:
-    """Those who wait for GPUs, first come first."""
-    return sorted((ticket for ticket in _all() if _is_held(ticket)), key=lambda ticket: ticket.number)
+    """Those who wait for GPUs, first come first. Raises AgentError `queue`."""
+    return list(look().tickets)
 
 
-def _is_held(ticket: Ticket) -> bool:
-    # Others' tickets are ours to read, not to write: a lock needs no more.
-    try:
-        fd = os.open(ticket.path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(fd)
-    return False
+def look() -> Line:
+    """The line as it stands. What is no ticket is left out, and told. Raises AgentError `queue`."""
+    standing, odd = [], []
+    with shared_folder.opened(QUEUE) as folder:
+        for name in sorted(os.listdir(folder)):
+            if name.startswith(shared_folder.NEW):
+                continue
+            ticket = _parse(name)
+            place = shared_folder.path(QUEUE, name)
+            try:
+                fd = shared_folder.look(folder, name, place, ticket.uid if ticket else None)
+            except FileNotFoundError:
+                continue
+            except Odd as error:
+                odd.append(error.what)
+                continue
+            try:
+                if ticket is None:
+                    whose = shared_folder.account(os.fstat(fd).st_uid)
+                    odd.append("%s of %s: no ticket" % (ascii(place)[1:-1], whose))
+                elif time.time() - os.fstat(fd).st_mtime < SILENCE and shared_folder.is_held(fd):
+                    standing.append(ticket)
+            finally:
+                os.close(fd)
+    return Line(tuple(sorted(standing)), tuple(odd))
 
 
-def _all() -> List[Ticket]:
-    tickets = []
-    for name in os.listdir(os.path.join(shared_folder(), "queue")):
-        number, _, rest = name.partition("-")
-        uid, _, run = rest.partition("-")
-        if number.isdigit() and uid.isdigit() and run:
-            tickets.append(Ticket(int(number), int(uid), run))
-    return tickets
+def _parse(name: str) -> Optional[Ticket]:
+    found = _NAME.fullmatch(name)
+    return Ticket(int(found.group(1)), int(found.group(2)), found.group(3)) if found else None

@@ -274,6 +274,9 @@ def after_start(wire: Wire, started: Started, say: Callable[[str], None], *, fol
     if follow:
         return _follow(wire, started, say, as_json=as_json)
     run = started.record["id"]
+    if started.record["reason"] == "start" and not started.earlier:  # the host could not even begin with it
+        say_end(started.record, fetches=False)
+        return words.EXIT_FAILED
     if started.stream is not None:
         try:
             _hold_until_running(wire, started, say)

@@ -32,10 +32,18 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
             (records.record_of(run, failures.get(run.id)) for run in runs), key=lambda record: record["created"] or 0.0
         ),
         "ledgers": mirrored.ledgers(request, host, runs),
-        "queue": [ticket.run for ticket in tickets.in_line()],
+        "queue": _queue(),
         "disk": _disk(host),
         **_gpus(request, host),
     }
+
+
+def _queue() -> List[str]:
+    """Who waits for GPUs. A folder of theirs that others have spoilt is told by the runs that wait."""
+    try:
+        return [ticket.run for ticket in tickets.in_line()]
+    except AgentError:
+        return []
 
 
 def _gpus(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:

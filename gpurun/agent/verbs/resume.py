@@ -33,7 +33,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
         _begin(run, host, request)
     # Not under the run's lock, which the supervisor takes.
     if journal.fold(run).live:
-        supervisor.launch(run)
+        supervisor.launch_or_end(run)
     return {"run": records.record_of(run)}
 
 

@@ -39,7 +39,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
         tend.tend_run(host, run)
     # Not under the lock: a supervisor would inherit it, and hold it for its whole life.
     if journal.fold(run).live:
-        supervisor.launch(run)
+        supervisor.launch_or_end(run)
     return {"run": records.record_of(run)}
 
 

@@ -160,7 +160,7 @@ class AgentHost:
             return False
 
     def lock_holders(self, name: str) -> list[int]:
-        return self.processes(holding=str(self.root / "locks" / f"gpurun-{os.getuid()}" / name))
+        return self.processes(holding=str((self.root / "locks").resolve() / f"gpurun-{os.getuid()}" / name))
 
     def end_all(self) -> None:
         for pid in self.processes():

@@ -62,7 +62,9 @@ def run(agent: AgentHost, monkeypatch: pytest.MonkeyPatch) -> RunPaths:
 def bring_up(run: RunPaths, runtime: Any) -> list[locks.Held]:
     job = attempts.job_of(run)
     assert job is not None
-    return supervisor._bring_up(run, job, runtime)
+    held: list[locks.Held] = []
+    supervisor._bring_up(run, job, runtime, held)
+    return held
 
 
 def waited_for(run: RunPaths) -> list[str]:

@@ -74,7 +74,15 @@ def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_host_without_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(gpus, "_ELSEWHERE", ())
-    assert (gpus.list_gpus(), gpus.processes(), gpus.driver_version()) == ([], [], None)
+    assert (gpus.list_gpus(), gpus.driver_version()) == ([], None)
+
+
+def test_processes_without_nvidia_smi_is_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a host that has GPUs: it is being replaced, and "nobody computes" would be a guess."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(gpus, "_ELSEWHERE", ())
+    with pytest.raises(AgentError, match="nvidia-smi is away"):
+        gpus.processes()
 
 
 def test_a_driver_that_sees_no_gpu(nvidia_smi: Path) -> None:

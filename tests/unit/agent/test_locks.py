@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gpurun.agent import leases, locks, tickets
+from gpurun.agent import leases, locks, shared_folder, tickets
 from gpurun.agent.errors import AgentError
 from gpurun.agent.gpus import Gpu
 
@@ -111,10 +111,9 @@ def test_gpus_of_strangers_are_not_taken_and_named() -> None:
 
 
 def test_lock_of_another_user_in_the_sticky_folder_can_be_taken() -> None:
-    """The kernel refuses O_CREAT on a file of somebody else's in a sticky folder for all."""
-    path = leases.lock_path("GPU-0")
-    assert stat.S_IMODE(os.stat(tickets.shared_folder()).st_mode) == 0o1777
+    """An agent of an older gpurun, of another account, opens it for writing."""
     held = leases.take(["GPU-0"], "train-0000", "ada")
     assert held is not None
     leases.release(held)
-    assert stat.S_IMODE(os.stat(path).st_mode) == 0o666
+    assert stat.S_IMODE(os.stat(shared_folder.path()).st_mode) == 0o1777
+    assert stat.S_IMODE(os.stat(leases.lock_path("GPU-0")).st_mode) == 0o666
