@@ -13,7 +13,7 @@ import shutil
 from contextlib import suppress
 from typing import Any, Callable, Dict, Mapping, Optional
 
-from . import checkpoints, journal, ledger, tickets, unlisted
+from . import checkpoints, journal, ledger, moving, tickets, unlisted
 from . import vocabulary as words
 from .errors import AgentError
 from .files import read_json, sync_file, sync_folder
@@ -53,8 +53,11 @@ def begin(
     `why`: "resume", or "retry" for one that begins by itself. `carried` is what came from another host: the `checkpoint` to
     take in place of one of ours (null: one of ours it is), the `attempt` that was the last there, the `earlier` ones, as
     `journal.summary` has them, and the last line of its `progress`. `before` is called last before it has begun.
-    Raises AgentError: `no_checkpoint`, and when the checkpoints in the job's container cannot be had from its engine.
+    Raises AgentError: `no_checkpoint`, `moving`, `revoked`, and when the checkpoints in the job's container cannot be had from its
+    engine.
     """
+    if carried is None:
+        moving.refuse(run)
     checkpoint: Optional[Entry] = None
     if carried is not None:
         checkpoint, facts["earlier"] = carried["checkpoint"], carried["earlier"]
@@ -77,7 +80,8 @@ def begin(
     if asked is None:
         facts["gpus"] = state.begun.get("gpus")
     number = 1 + max(state.attempt, carried["attempt"] if carried else 0)
-    journal.record(run, "attempt", number=number, why=why, checkpoint=checkpoint, ticket=ticket, **facts)
+    with moving.beginning(run, facts.get("ask")):
+        journal.record(run, "attempt", number=number, why=why, checkpoint=checkpoint, ticket=ticket, **facts)
 
 
 def put_aside(run: RunPaths) -> None:

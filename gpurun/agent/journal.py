@@ -2,8 +2,8 @@
 
 An event is `{"t": unix seconds, "up": …, "boot": …, "v": schema, "event": name, ...}`; the first three are a mark (see
 clocks.py), and those of gpurun 0.1.0 have `t` alone. Names that change the state are the states themselves, `ended`, and
-`attempt`, which begins the next attempt of a run behind an end (`moved`: it began on another host); the others (`stop`,
-`shutdown`, `waiting`, `leased`, `prepared`, `note`) carry facts. An `ended` with `again` ends the attempt and not the run: the next one begins by itself.
+`attempt`, which begins the next attempt of a run behind an end (`moved`: it began on another host; `moving`: it may begin there,
+until `given_back`; see moving.py); the others (`stop`, `shutdown`, `waiting`, `leased`, `prepared`, `note`) carry facts. An `ended` with `again` ends the attempt and not the run: the next one begins by itself.
 `queued` carries the `manifest` of the snapshot, and `ended` for how many seconds the job `ran`.
 
 A journal that a newer gpurun has written to is read as far as it can be (`Run.newer`), one with an event that lacks what it
@@ -54,6 +54,7 @@ class Run:
     begun: Event = field(default_factory=dict)  # the event of this attempt; empty for a first one
     between: bool = False  # this attempt has ended, and the next one is to begin
     moved: Optional[str] = None  # the host on which the next one began, as the laptop calls it
+    moving: Optional[Event] = None  # the event by which the next one was left to another host, which may have begun it
     outcome: Optional[str] = None  # the state that this attempt ended in
     earlier: List[Dict[str, Any]] = field(default_factory=list)  # how the attempts before this one ended
     retried: int = 0  # attempts that began by themselves since somebody asked for one
@@ -204,7 +205,7 @@ def _safely(state: Run, event: Event) -> Run:
 def _after(state: Run, event: Event) -> Run:
     if event["event"] == "attempt":
         state = _next(state, event)
-    elif state.live or event["event"] in ("note", "moved"):
+    elif state.live or event["event"] in ("note", "moved", "moving", "given_back"):
         _apply(state, event)
     state.last = event
     if event.get("v", 1) > words.JOURNAL_SCHEMA:
@@ -277,7 +278,11 @@ def _apply(run: Run, event: Event) -> None:
     elif name == "prepared":
         run.prepared = event["record"]
     elif name == "moved":
-        run.moved = event["to"]
+        run.moved, run.moving = event["to"], None
+    elif name == "moving":
+        run.moving = event
+    elif name == "given_back":
+        run.moving = None
     elif name == "note":
         run.notes.append(event["message"])
 

@@ -8,7 +8,7 @@ import os
 import re
 from typing import Any, Dict, List, Optional
 
-from . import about, attempts, checkpoints, clocks, journal, tend
+from . import about, attempts, checkpoints, clocks, journal, moving, tend
 from . import vocabulary as words
 from .errors import AgentError
 from .files import read_json
@@ -51,6 +51,7 @@ def _record_of(run: RunPaths, problem: Optional[str]) -> Dict[str, Any]:
         "exit_code": state.exit_code,
         "attempt": state.attempt,
         "attempts": state.earlier,
+        "moving": moving.summary(state),
         "resumed": state.begun.get("checkpoint"),
         "retries": {"asked": int(job.get("retries") or 0), "used": state.retried},
         "created": job.get("created"),

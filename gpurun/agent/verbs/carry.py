@@ -1,32 +1,44 @@
-"""`carry`: what of a run that has ended goes to another host, for its next attempt there: `{run, from}`.
+"""`carry`: what of a run that has ended goes to another host, for its next attempt there: `{run, from, ask, target}`.
 
 -> `{run: RunRecord, job, root, snapshot: [[path, kind, size, mtime_ns, target]], checkpoint}`. `job` has its image by digest where
 a registry has it. `snapshot` lists the code as it was sent; `checkpoint` is null, or the ledger's entry with `folder` and `name`,
-where it lies. With `to`, the name of the host that has taken the run over, nothing but that is noted, and the answer is `{}`.
+where it lies. From here on the run is left to the host that the laptop calls `target` (see agent/moving.py).
+
+`{run, to, attempt}` tells that host `to` has begun the next attempt, `{run, back: ask}` that the host never began it and never will;
+the answer is `{}`. `{run, settle: ask}` is for the host to which it goes: -> `{begun, run: RunRecord or null}`.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from typing import Any, Dict
 
-from .. import attempts, checkpoints, image, journal, manifest, records, tend
+from .. import attempts, checkpoints, image, journal, manifest, moving, records, tend
+from .. import vocabulary as words
+from ..errors import AgentError
 from ..files import read_json
 from ..outputs import to_wire
-from ..paths import HostPaths
+from ..paths import HostPaths, RunPaths
 from . import resume
 
 
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
+    """Raises AgentError: `no_run`, `live`, `moving`, `moved`, `busy`, `no_checkpoint`, and what `resume.refuse` does."""
+    if request.get("settle"):
+        return _settle(host, request["run"], request["settle"])
     run = records.find(host, request["run"])
     records.refuse_newer(run)
     if request.get("to"):
-        journal.record(run, "note", message="goes on as attempt %(attempt)d on %(to)s" % request)
-        journal.record(run, "moved", to=request["to"])
+        moving.note_moved(run, request["to"], request["attempt"])
+        return {}
+    if request.get("back"):
+        moving.take_back(run, request["back"])
         return {}
     tend.tend_run(host, run)
     job = attempts.job_of(run) or {}
-    resume.refuse(run, job)
+    attempt = journal.fold(run).attempt
+    _refuse(run, job, request["ask"])
     if checkpoints.in_container(run):
         attempts.gather_earlier(run, job)
     checkpoint = attempts.choose(run, request.get("from"))
@@ -36,6 +48,16 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     sent = read_json(run.job) or {}
     if sent.get("image"):
         sent["image"] = image.pinned(sent["image"], read_json(run.prepared) or {})
+    held = resume.take_lock(run)
+    try:
+        _refuse(run, job, request["ask"])
+        if journal.fold(run).attempt != attempt:
+            raise AgentError(
+                "live", "the run %s went on here meanwhile" % run.id, "try again", exit_code=words.EXIT_USAGE
+            )
+        moving.give_up(run, request["ask"], request["target"])
+    finally:
+        held.release()
     return {
         "run": records.record_of(run),
         "job": sent,
@@ -46,3 +68,19 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
         ],
         "checkpoint": checkpoint,
     }
+
+
+def _refuse(run: RunPaths, job: Dict[str, Any], ask: str) -> None:
+    """As for a resume here; the same question sent twice is one move."""
+    under_way = journal.fold(run).moving
+    resume.refuse(run, job, carried=under_way is not None and under_way["ask"] == ask)
+
+
+def _settle(host: HostPaths, run_id: str, ask: str) -> Dict[str, Any]:
+    if not re.fullmatch(words.RUN_ID, run_id) or not re.fullmatch("[0-9a-f]{1,64}", ask):
+        raise AgentError("no_run", "no run can have the id %r" % run_id)
+    run = host.run(run_id)
+    if os.path.exists(run.job):
+        tend.tend_run(host, run)
+    begun = moving.settle(run, ask)
+    return {"begun": begun, "run": records.record_of(run) if os.path.exists(run.job) else None}

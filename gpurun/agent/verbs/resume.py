@@ -13,7 +13,20 @@ from __future__ import annotations
 import time
 from typing import Any, Dict, List, Optional
 
-from .. import attempts, checkpoints, endings, facts, journal, locks, records, services, snapshots, supervisor, tend
+from .. import (
+    attempts,
+    checkpoints,
+    endings,
+    facts,
+    journal,
+    locks,
+    moving,
+    records,
+    services,
+    snapshots,
+    supervisor,
+    tend,
+)
 from .. import vocabulary as words
 from ..errors import AgentError
 from ..files import sync_disk
@@ -25,11 +38,11 @@ PATIENCE = 20.0  # seconds for a supervisor whose run has ended to go
 
 
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
-    """Raises AgentError: `live`, `elsewhere`, `env`, `no_checkpoint`, `too_many_gpus`."""
+    """Raises AgentError: `live`, `moving`, `moved`, `revoked`, `elsewhere`, `env`, `no_checkpoint`, `too_many_gpus`."""
     run = records.find(host, request["run"])
     records.refuse_newer(run)
     tend.tend_run(host, run)
-    if journal.fold(run).begun.get("ask") != request["ask"]:
+    if not moving.has_begun(run, request["ask"]):
         _begin(run, host, request)
     # Not under the run's lock, which the supervisor takes.
     if journal.fold(run).live:
@@ -49,7 +62,7 @@ def _begin(run: RunPaths, host: HostPaths, request: Dict[str, Any]) -> None:
     gpus = request.get("gpus")
     if gpus is not None:
         prepare.check_gpus({"resources": {"gpus": gpus}}, facts.host_facts(host, request.get("engine")))
-    held = _lock(run)
+    held = take_lock(run)
     try:
         state = journal.fold(run)
         if state.live and not (carried and state.state in attempts.UPLOADING):
@@ -107,6 +120,8 @@ def refuse(run: RunPaths, job: Dict[str, Any], *, carried: bool = False) -> None
     if state.moved and not carried:
         what = "the run %s went on on %s" % (run.id, state.moved)
         raise AgentError("moved", what, "gpurun ps -a -H %s" % state.moved, exit_code=words.EXIT_USAGE)
+    if not carried:
+        moving.refuse(run)
     if not state.arrived:
         raise AgentError("not_sent", "the project of run %s never arrived whole" % run.id, "submit it again")
     if services.kind(job) is not None:
@@ -133,7 +148,7 @@ def _live(run: RunPaths, state: journal.Run) -> AgentError:
     return AgentError("live", what, "gpurun logs -f %s, or gpurun stop %s first" % (run.id, run.id), exit_code=2)
 
 
-def _lock(run: RunPaths) -> locks.Held:
+def take_lock(run: RunPaths) -> locks.Held:
     """The run's lock. The supervisor of a run that has just ended may hold it for a moment, or while its hook runs."""
     until = time.monotonic() + PATIENCE
     while True:
