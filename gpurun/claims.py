@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,11 +55,13 @@ def take(
     host: str,
     env: Mapping[str, Secret] | None = None,
     *,
+    is_taken: Callable[[str], bool] = lambda run_id: False,
     now: float | None = None,
 ) -> Claim:
     """Claim `job`: under the id of an equal submit that nobody works on any more, else under its own.
 
-    Equal is one with the same job, files, host and values of `env`, which are not in the job.
+    Equal is one with the same job, files, host and values of `env`, which are not in the job. An id that `is_taken`, or that
+    another submit has, is drawn anew.
     """
     now = time.time() if now is None else now
     folder = _folder()
@@ -73,15 +75,20 @@ def take(
                 ours = {key: earlier[key] for key in _OF_ONE_SUBMIT if key in earlier}
                 return Claim({**job, **ours}, True, file, lock)
             os.close(lock)
-        return _begin(folder, job, same)
+        return _begin(folder, job, same, is_taken)
 
 
-def _begin(folder: Path, job: dict[str, Any], same: str) -> Claim:
+def _begin(folder: Path, job: dict[str, Any], same: str, is_taken: Callable[[str], bool]) -> Claim:
+    while is_taken(job["id"]) or (folder / f"{job['id']}.json").exists():
+        from gpurun.job import under_new_id
+
+        job = under_new_id(job)
     file = folder / f"{job['id']}.json"
     lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
     kept = {"fingerprint": same, **{key: job[key] for key in _OF_ONE_SUBMIT if key in job}}
     os.write(lock, json.dumps(kept).encode())
+    os.fsync(lock)  # one that a power cut has emptied would let the repeated submit begin a second run
     return Claim(job, False, file, lock)
 
 

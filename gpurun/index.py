@@ -20,6 +20,7 @@ from gpurun.agent.files import write_atomically
 from gpurun.errors import UsageError
 from gpurun.project import Project
 
+UNKNOWN = "unknown_run"  # the code of an error: no run here has this id or name
 _SHOWN = 8  # how many candidates an error lists
 
 
@@ -45,6 +46,9 @@ class RunEntry:
     # Of each host that all of it was fetched from: the `stamp` that the host gave it, and the folder `to` that has it.
     verified: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     maybe_on: str | None = None  # a host that was asked to go on with it, and whose answer never came
+    move: str | None = None  # the ask under which it may have begun there (agent/moving.py)
+    # Hosts besides `host` on which an attempt of it was live when they were last asked: the record of each.
+    twins: Mapping[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def state(self) -> str:
@@ -75,7 +79,10 @@ def folder() -> Path:
 
 
 def add(job: Mapping[str, Any], host: str, manifest: Mapping[str, Any] | None = None) -> RunEntry:
-    """Remember a run before its host is first asked, so that a submit that is killed can be found again."""
+    """Remember a run before its host is first asked, so that a submit that is killed can be found again.
+
+    What is known of it from an earlier submit, which this one repeats, stays. The id must be free (`is_taken`).
+    """
     project, git = job["project"], job.get("git")
     kept = dict(job)
     if git and git.get("patch"):
@@ -96,8 +103,16 @@ def add(job: Mapping[str, Any], host: str, manifest: Mapping[str, Any] | None = 
         manifest=dict(manifest) if manifest else None,
     )
     with locked.state():
+        known = find(entry.id)
+        if known is not None and known.job is not None and known.job.get("token") == job.get("token"):
+            entry = replace(known, host=host, job=kept, manifest=entry.manifest)
         _write(entry)
     return entry
+
+
+def is_taken(run_id: str) -> bool:
+    """Whether a run of this id is known here, or was: what it saved is still known by its id (gpurun/mirror.py)."""
+    return any((folder() / f"{run_id}{suffix}").exists() for suffix in (".json", ".ledger"))
 
 
 def change(run_id: str, to: Callable[[RunEntry], RunEntry]) -> RunEntry | None:
@@ -136,23 +151,72 @@ def _update(record: Mapping[str, Any], host: str, now: float) -> None:
     known = find(record["id"]) or RunEntry(
         record["id"], record["name"], record["project"], None, host, None, float(record["created"])
     )
-    if is_left_behind(known, record):
+    if is_another_run(known, record):
         return
+    if is_left_behind(known, record):
+        _note_twin(known, record, host)
+    else:
+        _write(_with_record(known, record, host, now))
+
+
+def _with_record(known: RunEntry, record: Mapping[str, Any], host: str, now: float) -> RunEntry:
+    """The entry once `host` has told this of the run."""
     again = known.record is not None and record.get("attempt", 1) > known.record.get("attempt", 1)
     elsewhere = known.host_id is not None and record.get("host_id") not in (None, known.host_id)
+    twins = dict(known.twins)
     if again and elsewhere and known.host != host:  # what it wrote there stays there
+        if known.record is not None and not known.ended:  # it was live there: until that host says otherwise
+            twins[known.host] = known.record
         known = replace(known, left_on={known.host: _is_fetched(known), **_without(known.left_on, host)})
-    _write(
-        replace(
-            known,
-            host=host,
-            host_id=record.get("host_id") or known.host_id,
-            record=dict(record),
-            seen=now,
-            # What came of an earlier attempt is not all that there is now.
-            fetched=None if again else known.fetched,
-        )
+    twins.pop(host, None)
+    settled = host == known.maybe_on and again
+    return replace(
+        known,
+        host=host,
+        host_id=record.get("host_id") or known.host_id,
+        record=dict(record),
+        seen=now,
+        # What came of an earlier attempt is not all that there is now.
+        fetched=None if again else known.fetched,
+        twins=twins,
+        maybe_on=None if settled else known.maybe_on,
+        move=None if settled else known.move,
     )
+
+
+def _note_twin(known: RunEntry, record: Mapping[str, Any], host: str) -> None:
+    """An attempt that was left behind is live after all, or has ended."""
+    here = record.get("host_id")  # one machine under two names is one twin
+    twins = {name: told for name, told in known.twins.items() if name != host and told.get("host_id") != here}
+    if record["state"] not in (*words.ENDS, words.CREATED, words.SYNCING):  # what only arrives there runs nothing
+        twins[host] = dict(record)
+    if twins != known.twins:
+        _write(replace(known, twins=twins))
+
+
+def note_gone(run_id: str, host: str) -> None:
+    """`host` has answered, and has no live attempt of the run besides the one that the index knows."""
+    change(
+        run_id,
+        lambda entry: replace(entry, twins={name: told for name, told in entry.twins.items() if name != host}),
+    )
+
+
+def note_begun(record: Mapping[str, Any], host: str, *, fetched: bool | None, now: float | None = None) -> None:
+    """The run went on on `host`: that, what stays where it was, and that nothing is undecided any more, in one write.
+
+    `fetched`: whether what its attempts wrote there is here; None when that could not be had.
+    """
+
+    def begun(entry: RunEntry) -> RunEntry:
+        if entry.record is not None and entry.record.get("attempt", 1) > record["attempt"]:
+            return replace(entry, maybe_on=None, move=None)  # it was told already, and went on since
+        former = entry.host
+        entry = _with_record(entry, record, host, time.time() if now is None else now)
+        left = entry.left_on if former == host else {**entry.left_on, former: fetched}
+        return replace(entry, maybe_on=None, move=None, left_on=_without(left, host))
+
+    change(record["id"], begun)
 
 
 def note_manifest(run_id: str, manifest: Mapping[str, Any]) -> None:
@@ -165,17 +229,29 @@ def note_left(run_id: str, host: str, *, fetched: bool | None) -> None:
     change(run_id, lambda entry: replace(entry, left_on=_without({**entry.left_on, host: fetched}, entry.host)))
 
 
-def note_maybe(run_id: str, host: str | None) -> None:
-    """Before a host is asked to go on with a run; with None when it is known whether it has."""
-    change(run_id, lambda entry: replace(entry, maybe_on=host))
+def note_maybe(run_id: str, host: str, move: str) -> None:
+    """Before anything is asked of a host that is to go on with the run: under `move` it may begin there."""
+    change(run_id, lambda entry: replace(entry, maybe_on=host, move=move))
+
+
+def note_settled(run_id: str, move: str | None) -> None:
+    """It is known that the run never began under `move`, and never will. Another move stays undecided."""
+    change(run_id, lambda entry: replace(entry, maybe_on=None, move=None) if entry.move == move else entry)
 
 
 def _without(left_on: Mapping[str, bool | None], host: str) -> dict[str, bool | None]:
     return {name: done for name, done in left_on.items() if name != host}
 
 
+def is_another_run(known: RunEntry | None, record: Mapping[str, Any]) -> bool:
+    """Whether a host tells of a run that has this id by chance: another laptop drew it."""
+    if known is None or known.job is None or known.record is None:
+        return False
+    return record.get("created") != known.record.get("created")
+
+
 def is_left_behind(known: RunEntry | None, record: Mapping[str, Any]) -> bool:
-    """Whether a host tells of a run that goes on, or went on, on another host since."""
+    """Whether a host tells of an attempt of a run that goes on, or went on, on another host since. It may be live."""
     if known is None or known.record is None or record.get("host_id") in (None, known.host_id):
         return False
     return int(record.get("attempt", 1)) <= int(known.record.get("attempt", 1))
@@ -200,8 +276,8 @@ def newest(project_root: str) -> RunEntry | None:
 
 
 def live(project_root: str | None = None) -> list[RunEntry]:
-    """Runs last seen in no end state, of one project or of all, newest first."""
-    runs = (entry for entry in all_runs() if not entry.ended)
+    """Runs last seen in no end state, on whatever host, of one project or of all, newest first."""
+    runs = (entry for entry in all_runs() if not entry.ended or entry.twins)
     return [entry for entry in runs if project_root in (None, entry.project_root)]
 
 
@@ -333,7 +409,8 @@ def _unknown(word: str, entries: list[RunEntry]) -> UsageError:
     known = [entry.id for entry in entries] + [entry.name for entry in entries]
     close = list(dict.fromkeys(difflib.get_close_matches(word, known, n=3)))
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
-    return UsageError(f"no run {word!r} is known here{hint}", "`gpurun ps -a` asks the hosts and lists all runs")
+    what, next_step = f"no run {word!r} is known here{hint}", "`gpurun ps -a` asks the hosts and lists all runs"
+    return UsageError(what, next_step, code=UNKNOWN)
 
 
 def _names() -> list[str]:

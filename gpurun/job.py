@@ -33,6 +33,17 @@ def new_id(name: str, choose: Any = secrets.choice) -> str:
     return f"{stem}-{''.join(choose(ID_ALPHABET) for _ in range(4))}"
 
 
+def under_new_id(job: dict[str, Any]) -> dict[str, Any]:
+    """The job under another id, for one whose id a run has already."""
+    run = new_id(job["name"])
+    return {**job, "id": run, "fetch_hint": fetch_hint(run)}
+
+
+def fetch_hint(run: str) -> str:
+    """What a job that ends reminds its user of."""
+    return f"gpurun fetch {run}"
+
+
 def make_job(
     loaded: Loaded,
     files: FileList,
@@ -86,7 +97,7 @@ def make_job(
         "keep_caps": list(spec.keep_caps),
         "user": spec.user,
         "profile": _profile(loaded.host),
-        "fetch_hint": f"gpurun fetch {run}",
+        "fetch_hint": fetch_hint(run),
     }
 
 

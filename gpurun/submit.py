@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from gpurun import claims, index
+from gpurun import claims, index, locked
 from gpurun.agent import vocabulary as words
 from gpurun.errors import ContactLost, HostError, HostUnreachable
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from gpurun.wire import Stream, Wire
 
 SYNC_AGAIN = 3  # times, when files change while they are sent
+DRAWS = 5  # of an id; the host may have a run of another laptop's under the one that was drawn
+# Codes of a HostError that leaves open how far the agent had come.
+OPEN = ("no_answer", "internal")
 
 
 @dataclass(frozen=True)
@@ -80,21 +83,25 @@ def make_plan(
     return Plan(loaded, files, job, tuple(notes), found.needs_agent)
 
 
-def submit(wire: Wire, plan: Callable[[], Plan], report: Report, *, follow: bool) -> Started:
+def submit(
+    wire: Wire, plan: Callable[[], Plan], report: Report, *, follow: bool, taken_ids: tuple[str, ...] = ()
+) -> Started:
     """Start a job and return once its supervisor stands on the host. To repeat one that broke off goes on with its run.
 
-    `plan` is asked for while the connection is made. Raises what the host refuses, HostUnreachable, RsyncError.
+    `plan` is asked for while the connection is made. `taken_ids` are not drawn for the run. Raises what the host refuses,
+    HostUnreachable, RsyncError.
     """
     taken: list[Claim] = []
     plan = functools.cache(plan)
+    again = functools.partial(submit, wire, plan, report, follow=follow)
     prepared: dict[str, Any] | None = None
     try:
-        prepared = wire.ask("prepare", lambda: _first_question(wire, plan(), report, taken), timeout=60)
+        prepared = wire.ask("prepare", lambda: _first_question(wire, plan(), report, taken, taken_ids), timeout=60)
         index.update([prepared["run"]], wire.host)
         record = prepared["run"]
-        if record["state"] in words.ENDS and record["started"] is None:
-            taken[0].settle()  # what we took over was given up meanwhile: begin anew
-            return submit(wire, plan, report, follow=follow)
+        if record["state"] in words.ENDS and (record["started"] is None or _is_old_service(taken[0])):
+            taken[0].settle()  # what we took over was given up meanwhile, or is over: begin anew
+            return again(taken_ids=taken_ids)
         report.prepared(prepared)
         if record["state"] in (words.CREATED, words.SYNCING):
             started = _send_and_start(wire, plan(), prepared, report, taken[0].job, follow=follow)
@@ -105,28 +112,55 @@ def submit(wire: Wire, plan: Callable[[], Plan], report: Report, *, follow: bool
     except BaseException as error:
         if taken:
             _give_up(taken[0], error, on_host=prepared is not None or taken[0].taken_over)
+            if _id_is_taken(error) and prepared is None and len(taken_ids) < DRAWS:
+                return again(taken_ids=(*taken_ids, taken[0].job["id"]))
         raise
     taken[0].settle()
     return started
 
 
-def _first_question(wire: Wire, plan: Plan, report: Report, taken: list[Claim]) -> dict[str, Any]:
+def _first_question(
+    wire: Wire, plan: Plan, report: Report, taken: list[Claim], taken_ids: tuple[str, ...]
+) -> dict[str, Any]:
     """The request of `prepare`. From here on the run is known on this laptop, whatever becomes of this process."""
     report.listed(plan)
-    claim = claims.take({**plan.job}, plan.files.manifest(), wire.host, plan.loaded.env)
-    taken.append(claim)
-    index.add(claim.job, wire.host, plan.files.manifest())
+    files = plan.files.manifest()
+    with locked.state():
+        claim = claims.take(
+            {**plan.job},
+            files,
+            wire.host,
+            plan.loaded.env,
+            is_taken=lambda run_id: run_id in taken_ids or index.is_taken(run_id),
+        )
+        taken.append(claim)
+        index.add(claim.job, wire.host, files)
     report.say(f"asking {wire.host}")
     return {"job": claim.job, "total_bytes": plan.files.bytes}
 
 
+def _is_old_service(claim: Claim) -> bool:
+    """Whether an earlier process began it: a check or a session that has ended tells nothing of now."""
+    return claim.taken_over and claim.job["service"] is not None
+
+
+def _id_is_taken(error: BaseException) -> bool:
+    return isinstance(error, HostError) and error.code == "id_taken"
+
+
 def _give_up(claim: Claim, error: BaseException, *, on_host: bool) -> None:
-    """Keep the claim for whoever repeats the submit, unless the host surely has no such run, or refuses it for good."""
+    """Keep the claim for whoever repeats the submit, unless the host surely has no such run, or never will start it.
+
+    A refusal is no proof that nothing has begun: only the host's own word about this id is.
+    """
     never_got_in = isinstance(error, HostUnreachable) and not isinstance(error, ContactLost)
     if not on_host and (isinstance(error, HostError) or never_got_in):
-        claim.settle()
-        index.remove(claim.job["id"])
-    elif isinstance(error, HostError):
+        index.remove(claim.job["id"])  # without a `start` nothing of it runs
+        if isinstance(error, HostError) and error.code in OPEN:
+            claim.release()
+        else:
+            claim.settle()
+    elif isinstance(error, HostError) and error.code in ("id_taken", "elsewhere"):
         claim.settle()
     else:
         claim.release()
@@ -155,6 +189,15 @@ def _send_and_start(
         try:
             return _start(wire, plan, files, job, follow=follow)
         except HostError as error:
+            if error.code in OPEN:
+                again = f"submit again: that goes on with {job['id']}, whether it has begun or not"
+                raise HostError(
+                    error.what,
+                    f"{again}\n{error.next_step}",
+                    where=error.where,
+                    exit_code=error.exit_code,
+                    code=error.code,
+                ) from error
             if error.code != "snapshot_differs" or attempt == SYNC_AGAIN:
                 raise
         files = list_code(plan.loaded)

@@ -58,6 +58,7 @@ class Findings:
 
     def __init__(self, tell: Callable[[Finding], None], other: Callable[[bytes], None]) -> None:
         self.found: list[Finding] = []
+        self.tried = 0  # findings of the run itself
         self._tell, self._other, self._rest = tell, other, b""
 
     def feed(self, data: bytes) -> None:
@@ -76,6 +77,7 @@ class Findings:
         except (ValueError, TypeError, KeyError):
             self._other(line + b"\n")
             return
+        self.tried += 1
         self.add(finding)
 
 
@@ -112,7 +114,7 @@ def plan(host: Host, wish: Wish) -> Plan:
     from gpurun.project import Project
     from gpurun.submit import Plan
 
-    spec = JobConfig.model_validate({"gpus": wish.gpus, "image": wish.image, "max_duration": AT_MOST, "grace": 0})
+    spec = JobConfig.model_validate({"gpus": wish.gpus, "image": wish.image, "max_duration": f"{AT_MOST}s", "grace": 0})
     loaded = Loaded(spec, Project(Path("/"), words.GPU_CHECK, "folder", False), host, {}, {}, None, ())
     files = FileList(Path("/"), ())
     service = {"kind": words.GPU_CHECK, "run": None, "title": f"GPUs of {host.name}", "idle": 0}
@@ -130,6 +132,9 @@ def follow(wire: Wire, record: dict[str, Any], listener: Listener, findings: Fin
     if record["state"] != words.SUCCEEDED and not failed:
         what = record["message"] or f"the check ended as {record['state']} (exit code {record['exit_code']})"
         findings.add(Finding("check", FAIL, what, record["next"] or f"gpurun logs {record['id']}"))
+    elif not findings.tried:
+        what = "the check ended and has said nothing of any GPU"
+        findings.add(Finding("check", FAIL, what, f"gpurun logs {record['id']}"))
     return Verdict(tuple(findings.found), record)
 
 

@@ -79,3 +79,19 @@ def test_a_torn_claim_is_passed_over(data_folder: Path) -> None:
 def test_claims_are_private(data_folder: Path) -> None:
     claims.take(job("a-1111"), FILES, "box", now=1000)
     assert os.stat(data_folder / "a-1111.json").st_mode & 0o077 == 0
+
+
+def test_id_that_is_taken_is_drawn_anew() -> None:
+    first = claims.take(job("a-1111", name="a"), FILES, "box", is_taken=lambda run: run == "a-1111", now=1000)
+    assert first.job["id"] != "a-1111"
+    assert first.job["id"].startswith("a-")
+    assert first.job["fetch_hint"] == f"gpurun fetch {first.job['id']}"
+    first.release()
+    again = claims.take(job("a-1111", name="a"), FILES, "box", is_taken=lambda run: True, now=1000)
+    assert again.job["id"] == first.job["id"], "its own run has it"
+
+
+def test_id_that_another_submit_has_is_drawn_anew() -> None:
+    held = claims.take(job("a-1111", name="a"), FILES, "box", now=1000)
+    other = claims.take(job("a-1111", name="a", args=["x"]), FILES, "box", now=1000)
+    assert {held.job["id"], other.job["id"]} > {"a-1111"}

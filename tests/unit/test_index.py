@@ -236,3 +236,96 @@ def test_host_that_tells_of_a_later_attempt_has_the_run_and_the_former_one_is_no
     index.update([record("train-7f3k", "succeeded", host_id="h2", attempt=2)], "other")
     entry = index.resolve("train-7f3k")
     assert (entry.host, entry.left_on) == ("other", {"box": False})
+
+
+def on_two_hosts(state_there: str = "running") -> index.RunEntry:
+    """The run went on on `spare`; `box` was not asked."""
+    index.update([record("train-7f3k", "running", attempt=1)], "box")
+    index.update([record("train-7f3k", "failed", host_id="h2", attempt=2)], "spare")
+    index.update([record("train-7f3k", state_there, attempt=1)], "box")
+    return index.resolve("train-7f3k")
+
+
+def test_index_told_of_a_live_attempt_on_a_former_host_keeps_it_beside_the_run() -> None:
+    entry = on_two_hosts()
+    assert (entry.host, entry.state) == ("spare", "failed")
+    assert {host: told["attempt"] for host, told in entry.twins.items()} == {"box": 1}
+    assert index.live() == [entry]
+    index.update([record("train-7f3k", "stopped", attempt=1)], "box")
+    assert index.resolve("train-7f3k").twins == {}
+
+
+def test_index_told_of_what_only_arrives_on_another_host_has_no_twin() -> None:
+    assert on_two_hosts("syncing").twins == {}
+
+
+def test_index_told_of_one_machine_under_two_names_has_one_twin() -> None:
+    on_two_hosts()
+    index.update([record("train-7f3k", "running", attempt=1)], "box-vpn")
+    assert list(index.resolve("train-7f3k").twins) == ["box-vpn"]
+
+
+def test_run_that_was_live_where_it_was_when_another_host_tells_of_it_may_be_live_there_still() -> None:
+    """That host made attempts of its own meanwhile: the one that has more of them does not hide the other."""
+    index.update([record("train-7f3k", "running", attempt=2)], "box")
+    index.update([record("train-7f3k", "running", host_id="h2", attempt=3)], "spare")
+    entry = index.resolve("train-7f3k")
+    assert (entry.host, list(entry.twins)) == ("spare", ["box"])
+    index.note_gone("train-7f3k", "box")
+    assert index.resolve("train-7f3k").twins == {}
+
+
+def test_index_told_of_another_run_of_the_same_id_leaves_its_own_as_it_is() -> None:
+    index.add(job("train-7f3k"), "box")
+    index.update([record("train-7f3k", "running")], "box")
+    before = index.resolve("train-7f3k")
+    index.update([record("train-7f3k", "failed", host_id="h2", attempt=2, created=5.0)], "spare")
+    assert index.resolve("train-7f3k") == before
+
+
+def test_beginning_elsewhere_is_noted_in_one_write_with_what_was_undecided(monkeypatch: pytest.MonkeyPatch) -> None:
+    index.update([record("train-7f3k", "failed")], "box")
+    index.note_maybe("train-7f3k", "spare", "ask1")
+    writes: list[index.RunEntry] = []
+    real = index._write
+
+    def write(entry: index.RunEntry) -> None:
+        writes.append(entry)
+        real(entry)
+
+    monkeypatch.setattr(index, "_write", write)
+    index.note_begun(record("train-7f3k", host_id="h2", attempt=2), "spare", fetched=False)
+    assert len(writes) == 1
+    entry = index.resolve("train-7f3k")
+    assert (entry.host, entry.maybe_on, entry.move, entry.left_on) == ("spare", None, None, {"box": False})
+
+
+def test_host_that_tells_of_what_was_undecided_there_decides_it() -> None:
+    index.update([record("train-7f3k", "failed")], "box")
+    index.note_maybe("train-7f3k", "spare", "ask1")
+    index.update([record("train-7f3k", "syncing", host_id="h2")], "spare")
+    assert index.resolve("train-7f3k").maybe_on == "spare"
+    index.update([record("train-7f3k", host_id="h2", attempt=2)], "spare")
+    assert (index.resolve("train-7f3k").host, index.resolve("train-7f3k").maybe_on) == ("spare", None)
+
+
+def test_move_that_was_settled_leaves_a_later_one_undecided() -> None:
+    index.update([record("train-7f3k", "failed")], "box")
+    index.note_maybe("train-7f3k", "spare", "ask2")
+    index.note_settled("train-7f3k", "ask1")
+    assert index.resolve("train-7f3k").move == "ask2"
+    index.note_settled("train-7f3k", "ask2")
+    assert (index.resolve("train-7f3k").maybe_on, index.resolve("train-7f3k").move) == (None, None)
+
+
+def test_submit_that_is_repeated_keeps_what_is_known_of_its_run() -> None:
+    index.add(job("train-7f3k"), "box")
+    index.update([record("train-7f3k")], "box")
+    again = index.add(job("train-7f3k"), "box")
+    assert (again.state, again.host_id) == ("running", "h1")
+
+
+def test_id_of_a_run_that_is_or_was_known_is_taken() -> None:
+    index.add(job("train-7f3k"), "box")
+    (index.folder() / "train-7abc.ledger").write_text("{}")
+    assert [index.is_taken(run) for run in ("train-7f3k", "train-7abc", "train-2222")] == [True, True, False]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from typing import Any
+
+import pytest
 
 from gpurun.agent import services
 from gpurun.config.hosts import Host
 from gpurun.hosts.findings import Finding
-from gpurun.hosts.verify import Findings, Verdict, Wish, plan
+from gpurun.hosts.verify import Findings, Verdict, Wish, follow, plan, start
+from gpurun.submit import Report, Started
 
 LINE = json.dumps({"topic": "CUDA", "status": "fail", "found": "none", "mend": "do"}).encode() + b"\n"
 
@@ -37,3 +41,57 @@ def test_the_run_is_of_no_project_and_stands_in_line() -> None:
     assert made.job["max_duration"] == 900.0
     assert services.command(made.job, "/ro") == ["python", "/ro/serve/gpucheck_service.py"]
     assert services.tools({**made.job, "image": "nvcr.io/x", "host": {"runtime": "docker"}}) == []
+
+
+class Wire:
+    """A host where the check that began first has ended when the second one asks."""
+
+    host = "box"
+    connection = None
+
+    def __init__(self) -> None:
+        self.state, self.prepared = "running", list[str]()
+
+    def ask(self, verb: str, request: Any, **_: Any) -> dict[str, Any]:
+        job = (request() if callable(request) else request)["job"]
+        self.prepared.append(job["id"])
+        told = {"id": job["id"], "name": "gpucheck", "project": "gpucheck", "created": job["created"], "host_id": "h"}
+        state = self.state if self.prepared.count(job["id"]) > 1 or self.state == "running" else "running"
+        return {"run": {**told, "state": state, "started": 1.0, "attempt": 1}, "snapshot": "/s", "link_dest": []}
+
+
+def quiet(**more: Any) -> Report:
+    return Report(lambda _: None, lambda _: None, lambda _: None, lambda *_: None, **more)
+
+
+@pytest.mark.usefixtures("home")
+def test_check_behind_one_that_was_killed_and_has_ended_is_another_run() -> None:
+    def killed(_: Started) -> None:
+        raise KeyboardInterrupt
+
+    wire = Wire()
+    with pytest.raises(KeyboardInterrupt):
+        start(wire, Host("box"), Wish(), quiet(started=killed))  # type: ignore[arg-type]
+    wire.state = "succeeded"
+    record = start(wire, Host("box"), Wish(), quiet())  # type: ignore[arg-type]
+    first, taken_over, second = wire.prepared
+    assert (first, record["id"]) == (taken_over, second)
+    assert first != second
+
+
+@pytest.mark.usefixtures("home")
+def test_check_behind_one_that_was_killed_and_still_runs_goes_on_with_it() -> None:
+    def killed(_: Started) -> None:
+        raise KeyboardInterrupt
+
+    wire = Wire()
+    with pytest.raises(KeyboardInterrupt):
+        start(wire, Host("box"), Wish(), quiet(started=killed))  # type: ignore[arg-type]
+    assert start(wire, Host("box"), Wish(), quiet())["id"] == wire.prepared[0]  # type: ignore[arg-type]
+
+
+def test_check_that_tried_nothing_calls_no_gpu_good() -> None:
+    findings = Findings(lambda _: None, lambda _: None)
+    findings.add(Finding("nvidia-smi", "ok", "8x H100"))
+    verdict = follow(None, {"id": "gpucheck-2222", "state": "succeeded"}, None, findings)  # type: ignore[arg-type]
+    assert not verdict.ok
