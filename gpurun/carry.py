@@ -5,15 +5,17 @@ From the old host while that answers; else from what is here: the project, and w
 
 from __future__ import annotations
 
+import glob
 import os
+import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from gpurun import fetch, index, resume, rsync, runs
+from gpurun import fetch, index, mirror, resume, rsync, runs
 from gpurun.agent import ledger, manifest
 from gpurun.agent import vocabulary as words
 from gpurun.agent.manifest import Entry
@@ -64,38 +66,110 @@ class Report:
 def carry(entry: RunEntry, target: str, asked: resume.Asked, report: Report, *, follow: bool) -> Started:
     """Let the run go on, on the host `target`, which has it from then on.
 
-    Raises UsageError, what either host refuses, HostUnreachable, RsyncError.
+    Raises UsageError, what either host refuses, HostUnreachable, RsyncError. Unless both hosts have told how it went, the index
+    keeps that the run may be on `target` (`settle`).
     """
+    wire = runs.wire_to(target)
+    report.say(f"asking {target}")
+    here = _host_id(wire, entry)
+    entry = runs.resolve(entry.id)  # it may have gone on there already
+    if entry.host == target or entry.host_id == here:  # another name of its host: nothing has to travel
+        report.say(f"asking {target} for the checkpoint")
+        return resume.resume(wire, resume.job_of(entry), asked, follow=follow)
+    move = secrets.token_hex(8)
     fetched = index.is_here(entry.id, entry.host)
-    with _loaded(entry, target, asked, report) as cargo:
-        wire = runs.wire_to(target)
-        started = _unload(wire, cargo, asked, report, follow=follow)
-        index.update([started.record], target)
-        index.note_left(entry.id, entry.host, fetched=fetched or (None if cargo.old_host_gone else False))
+    index.note_maybe(entry.id, target, move)
+    try:
+        with _loaded(entry, target, move, asked, report) as cargo:
+            started = _unload(wire, cargo, move, asked, report, follow=follow)
+            left = fetched or (None if cargo.old_host_gone else False)
+            index.note_begun(started.record, target, fetched=left)
+            if not cargo.old_host_gone:
+                _tell_the_old_host(entry, started.record, target, report.warn)
+    except GpurunError as error:
+        begun = _settled_after(error, entry, target, move, report)
+        if begun is None:
+            raise
+        report.warn(f"{target} has begun all the same: {error.what}")
+        return Started(begun, None, earlier=False, fetch=False)
     return started
 
 
+def _host_id(wire: Wire, entry: RunEntry) -> str:
+    """Which machine `wire` leads to. Raises UsageError when an attempt of the run that was left behind is live there."""
+    told = wire.ask("ps", {"ids": [entry.id]}, timeout=30)
+    mirror.take_in(told, wire.host)
+    if entry.host_id is None:
+        with suppress(HostUnreachable):
+            runs.look([entry])
+    twin = runs.resolve(entry.id).twins.get(wire.host)
+    if twin is not None:
+        raise UsageError(f"{entry.id} is still {twin['state']} on {wire.host}", f"gpurun stop {entry.id}")
+    return str(told["host_id"])
+
+
+def settle(entry: RunEntry, host: str, move: str, warn: Callable[[str], None]) -> dict[str, Any] | None:
+    """Ask `host` whether the run has begun there under `move`: its record there, or None when it never will.
+
+    Both hosts and the index know it then. Raises HostUnreachable when `host` does not answer: nothing is settled.
+    """
+    answer = runs.wire_to(host).ask("carry", {"run": entry.id, "settle": move}, timeout=60)
+    if answer["begun"]:
+        record = dict(answer["run"])
+        index.note_begun(record, host, fetched=index.is_here(entry.id, entry.host))
+        _tell_the_old_host(entry, record, host, warn)
+        return record
+    give_back(entry, move)
+    return None
+
+
+def give_back(entry: RunEntry, move: str, *, maybe_on: str | None = None) -> None:
+    """Tell the host that has the run that it may go on with it; it hears of it later when it is away.
+
+    `maybe_on` is a host that could not be asked whether the run has begun there: `ps`, `stop` and `rm` ask it later.
+    """
+    with suppress(HostUnreachable, HostError):
+        runs.wire_to(entry.host).ask("carry", {"run": entry.id, "back": move}, timeout=30)
+    if maybe_on is not None:
+        index.note_left(entry.id, maybe_on, fetched=None)
+    index.note_settled(entry.id, move)
+
+
+def _settled_after(
+    error: GpurunError, entry: RunEntry, target: str, move: str, report: Report
+) -> dict[str, Any] | None:
+    """Behind a failure: the record on `target` if it has begun after all. What cannot be settled now stays noted."""
+    report.say(f"asking {target} whether {entry.id} has begun there")
+    try:
+        return settle(entry, target, move, report.warn)
+    except GpurunError as silent:
+        report.warn(f"{entry.id} may have begun on {target} ({silent.what}); the next gpurun resume asks again")
+        return None
+
+
 @contextmanager
-def _loaded(entry: RunEntry, target: str, asked: resume.Asked, report: Report) -> Iterator[Cargo]:
+def _loaded(entry: RunEntry, target: str, move: str, asked: resume.Asked, report: Report) -> Iterator[Cargo]:
     import platformdirs
 
     place = platformdirs.user_cache_path("gpurun")
     place.mkdir(parents=True, exist_ok=True)
     wire = runs.wire_to(entry.host)
     with tempfile.TemporaryDirectory(prefix="carry-", dir=place) as folder:
-        told = _ask_the_old_host(wire, entry, asked, report)
+        told = _ask_the_old_host(wire, entry, target, move, asked, report)
         if told is None:
             yield _from_here(entry, target, asked, report)
         else:
             yield _from_host(wire, told, Path(folder), report)
-            _tell_the_old_host(wire, told["run"], target, report)
 
 
-def _ask_the_old_host(wire: Wire, entry: RunEntry, asked: resume.Asked, report: Report) -> dict[str, Any] | None:
-    """What it says of the run; None when it does not answer, or has forgotten it."""
+def _ask_the_old_host(
+    wire: Wire, entry: RunEntry, target: str, move: str, asked: resume.Asked, report: Report
+) -> dict[str, Any] | None:
+    """What it says of the run, which it leaves to `target`; None when it does not answer, or has forgotten it."""
     report.say(f"asking {entry.host} for the checkpoint")
+    request = {"run": entry.id, "from": asked.checkpoint, "ask": move, "target": target}
     try:
-        return wire.ask("carry", {"run": entry.id, "from": asked.checkpoint}, timeout=HASHING)
+        return wire.ask("carry", request, timeout=HASHING)
     except HostUnreachable as error:
         report.warn(f"{entry.host} does not answer ({error.what}); going on from what is here")
     except HostError as error:
@@ -105,12 +179,12 @@ def _ask_the_old_host(wire: Wire, entry: RunEntry, asked: resume.Asked, report: 
     return None
 
 
-def _tell_the_old_host(wire: Wire, record: Record, target: str, report: Report) -> None:
-    """A courtesy to whoever looks there: nothing depends on it."""
+def _tell_the_old_host(entry: RunEntry, record: Record, target: str, warn: Callable[[str], None]) -> None:
+    """It has left the run to `target`, and refuses to go on with it until it hears more: nothing depends on this."""
     try:
-        wire.ask("carry", {"run": record["id"], "to": target, "attempt": record["attempt"] + 1})
+        runs.wire_to(entry.host).ask("carry", {"run": entry.id, "to": target, "attempt": record["attempt"]})
     except GpurunError as error:
-        report.warn(f"{wire.host} could not be told that {record['id']} is on {target} now: {error.what}")
+        warn(f"{entry.host} could not be told that {record['id']} is on {target} now: {error.what}")
 
 
 # From the old host.
@@ -207,18 +281,17 @@ def _with_patch(job: dict[str, Any]) -> dict[str, Any]:
 
 def _fetched(entry: RunEntry, wanted: str | None) -> tuple[dict[str, Any] | None, Path | None]:
     """The newest whole checkpoint among what was fetched, or the one that is `wanted`. Raises UsageError for that."""
-    folders = [Path(entry.fetched_to)] if entry.fetched_to else []
-    folders.append(fetch.default_folder(entry, Path.cwd()))
     attempt = (entry.record or {}).get("attempt", 1)
-    for folder in dict.fromkeys(folders):
-        told = _ledger(folder, entry)
-        best = ledger.best(told)
-        order = sorted(ledger.newest_first(told), key=lambda one: one.get("attempt", 1) != attempt)
-        if wanted == "best":
-            order = [best] if best else []
-        elif wanted not in (None, "last"):
-            order = [one for one in order if PurePosixPath(one["path"]) == PurePosixPath(str(wanted))]
-        for one in order:
+    listed = {(one["path"], one.get("sha256")): one for folder in _folders(entry) for one in _ledger(folder, entry)}
+    told = list(listed.values())
+    best = ledger.best(told)
+    order = sorted(ledger.newest_first(told), key=lambda one: one.get("attempt", 1) != attempt)
+    if wanted == "best":
+        order = [best] if best else []
+    elif wanted not in (None, "last"):
+        order = [one for one in order if PurePosixPath(one["path"]) == PurePosixPath(str(wanted))]
+    for one in order:
+        for folder in _folders(entry):
             file = fetched_in(folder, one)
             if file is not None:
                 return ledger.brief(one), file.resolve()
@@ -228,6 +301,14 @@ def _fetched(entry: RunEntry, wanted: str | None) -> tuple[dict[str, Any] | None
             f"without --from, {entry.id} goes on from the newest one that is here",
         )
     return None, None
+
+
+def _folders(entry: RunEntry) -> list[Path]:
+    """Where a fetch has put what the run wrote, on each of its hosts: what came from a former one was moved aside."""
+    folders = [Path(entry.fetched_to)] if entry.fetched_to else []
+    folders.append(fetch.default_folder(entry, Path.cwd()))
+    aside = [beside for folder in folders for beside in sorted(folder.parent.glob(f"{glob.escape(folder.name)}-on-*"))]
+    return list(dict.fromkeys([*folders, *aside]))
 
 
 def _ledger(folder: Path, entry: RunEntry) -> list[dict[str, Any]]:
@@ -240,7 +321,7 @@ def _ledger(folder: Path, entry: RunEntry) -> list[dict[str, Any]]:
 # To the new host.
 
 
-def _unload(wire: Wire, cargo: Cargo, asked: resume.Asked, report: Report, *, follow: bool) -> Started:
+def _unload(wire: Wire, cargo: Cargo, move: str, asked: resume.Asked, report: Report, *, follow: bool) -> Started:
     """Prepare the run there, send code and checkpoint, and begin its next attempt."""
     host = hosts.read().get(wire.host)
     loaded = resume.load(cargo.job, asked, wire.host)
@@ -260,6 +341,7 @@ def _unload(wire: Wire, cargo: Cargo, asked: resume.Asked, report: Report, *, fo
         _push(wire, _alone(cargo.file), str(run / "carried"), report)
     request = {
         **resume.question(cargo.job, asked, loaded, env),
+        "ask": move,
         "from": None,
         "manifest": cargo.code.manifest() if fresh else None,
         "carried": {
@@ -272,14 +354,7 @@ def _unload(wire: Wire, cargo: Cargo, asked: resume.Asked, report: Report, *, fo
     report.say(f"starting {job['id']}")
     if _needs_agent(cargo, job):
         wire, follow = replace(wire, connection=wire.connection.with_agent()), True
-    index.note_maybe(job["id"], wire.host)
-    try:
-        started = resume.ask(wire, request, follow=follow)
-    except HostError:
-        index.note_maybe(job["id"], None)
-        raise
-    index.note_maybe(job["id"], None)
-    return started
+    return resume.ask(wire, request, follow=follow)
 
 
 def _push(wire: Wire, files: FileList, to: str, report: Report, link_dest: Sequence[str] = ()) -> None:

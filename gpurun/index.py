@@ -247,7 +247,8 @@ def is_another_run(known: RunEntry | None, record: Mapping[str, Any]) -> bool:
     """Whether a host tells of a run that has this id by chance: another laptop drew it."""
     if known is None or known.job is None or known.record is None:
         return False
-    return record.get("created") != known.record.get("created")
+    told, before = record.get("created"), known.record.get("created")
+    return None not in (told, before) and told != before
 
 
 def is_left_behind(known: RunEntry | None, record: Mapping[str, Any]) -> bool:

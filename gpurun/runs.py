@@ -6,13 +6,13 @@ import getpass
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from gpurun import index, mirror
 from gpurun.agent import vocabulary as words
 from gpurun.config import hosts
-from gpurun.errors import ContactLost, GpurunError, HostUnreachable, UsageError
+from gpurun.errors import ContactLost, GpurunError, HostError, HostUnreachable, UsageError
 
 if TYPE_CHECKING:
     from gpurun.config.hosts import Host
@@ -51,8 +51,8 @@ def resolve(word: str | None) -> RunEntry:
 
     try:
         return index.resolve(word, find_project())
-    except UsageError:
-        removed = mirror.removed(word or "")
+    except UsageError as error:
+        removed = mirror.removed(word or "") if error.code == index.UNKNOWN else None
         if removed is None:
             raise
         raise UsageError(
@@ -108,7 +108,7 @@ def hosts_of_interest(*, all_runs: bool) -> list[Host]:
     """The hosts that were added, and those where runs of ours are live (or were, with `all_runs`)."""
     known = hosts.read()
     entries = index.all_runs() if all_runs else index.live()
-    names = [*known.hosts, *(entry.host for entry in entries)]
+    names = [*known.hosts, *(name for entry in entries for name in (entry.host, *entry.twins))]
     found = [known.get(name) for name in dict.fromkeys(names)]
     return found or [hosts.choose()]
 
@@ -120,7 +120,7 @@ def list_runs(which: Sequence[Host], request: dict[str, Any]) -> list[HostRuns]:
     def ask(host: Host) -> HostRuns:
         from gpurun.wire import connect
 
-        ours = tuple(entry for entry in known if entry.host == host.name)
+        ours = tuple(filter(None, (_as_seen_on(host.name, entry) for entry in known)))
         asked = {**request, **mirror.question(entry.id for entry in ours if request.get("all") or not entry.ended)}
         try:
             if len(which) == 1:
@@ -130,17 +130,54 @@ def list_runs(which: Sequence[Host], request: dict[str, Any]) -> list[HostRuns]:
         except GpurunError as error:
             return HostRuns(host.name, None, error, ours)
         known_ids = {entry.id for entry in ours}
-        # Of a run that went on on another host since, that one tells.
-        answer["runs"] = [r for r in answer["runs"] if not index.is_left_behind(index.find(r["id"]), r)]
+        for entry in known:
+            if host.name in entry.twins and all(r["id"] != entry.id for r in answer["runs"]):
+                index.note_gone(entry.id, host.name)
         mine = getpass.getuser()
         index.update([r for r in answer["runs"] if r["owner"] == mine or r["id"] in known_ids], host.name)
         mirror.update(answer, host.name)
+        # Of a run that went on on another host since, that one tells. But what is live is shown wherever it is.
+        answer["runs"] = [r for r in answer["runs"] if r["live"] or not index.is_left_behind(index.find(r["id"]), r)]
         return HostRuns(host.name, answer, None, ours)
 
     if len(which) == 1:  # in this thread, where Ctrl-C ends it at once
         return [ask(which[0])]
     with ThreadPoolExecutor(max_workers=max(len(which), 1)) as pool:
         return list(pool.map(ask, which))
+
+
+def _as_seen_on(host: str, entry: RunEntry) -> RunEntry | None:
+    """The entry, with what that host last told of the run; None when it is not known to have one of its attempts."""
+    if entry.host == host:
+        return entry
+    twin = entry.twins.get(host)
+    return replace(entry, host=host, record=twin) if twin is not None else None
+
+
+def twins(entry: RunEntry) -> list[RunEntry]:
+    """The run's other attempts that are live, each as an entry of its own host; `seen` is None where that does not answer.
+
+    Asked are the hosts that told of one, and those that could not be asked when the run went on from them, a moment each.
+    """
+    found = []
+    for host in dict.fromkeys([*entry.twins, *(name for name, done in entry.left_on.items() if done is None)]):
+        try:
+            answer = wire_to(host, interactive=False).ask("ps", {"ids": [entry.id]}, within=PATIENCE)
+        except GpurunError:
+            answer = None
+        if answer is not None:
+            _take_in_twin(entry, answer, host)
+        now = index.find(entry.id) or entry
+        if host in now.twins:
+            seen = None if answer is None else time.time()
+            found.append(replace(now, host=host, record=now.twins[host], seen=seen))
+    return found
+
+
+def _take_in_twin(entry: RunEntry, answer: dict[str, Any], host: str) -> None:
+    mirror.take_in(answer, host)
+    if not any(record["id"] == entry.id for record in answer["runs"]):
+        index.note_gone(entry.id, host)
 
 
 def status(entry: RunEntry) -> dict[str, Any]:
@@ -210,6 +247,7 @@ def remove(entries: Sequence[RunEntry], seen: Iterable[Held]) -> Removed:
 
     What they left on a host that they went on from goes too, if that one answers, and if it ever could be fetched.
     """
+    refuse_twins(entries)
     stamps: dict[str, dict[str, str | None]] = {}
     for one in seen:
         stamps.setdefault(one.host, {})[one.run] = one.stamp
@@ -217,12 +255,13 @@ def remove(entries: Sequence[RunEntry], seen: Iterable[Held]) -> Removed:
     for host, ids in by_host(entries).items():
         for begin in range(0, len(ids), REMOVED_AT_ONCE):
             some = ids[begin : begin + REMOVED_AT_ONCE]
-            _remove_on(host, some, stamps.get(host, {}), done)
             for entry in entries:
                 if entry.id in some:
                     _remove_left(entry, stamps, done)
-                    index.remove(entry.id)
-                    done.runs.append(entry.id)
+            _remove_on(host, some, stamps.get(host, {}), done)
+            for run_id in some:
+                index.remove(run_id)
+                done.runs.append(run_id)
     return done
 
 
@@ -235,12 +274,16 @@ def _remove_on(host: str, ids: list[str], stamps: Mapping[str, str | None], done
 
 
 def _remove_left(entry: RunEntry, stamps: Mapping[str, Mapping[str, str | None]], done: Removed) -> None:
+    """What does not go is told in `done`. Raises UsageError when an attempt of the run is live there after all."""
     for host, fetched in entry.left_on.items():
         if fetched is None:
             continue
         try:
             _remove_on(host, [entry.id], stamps.get(host, {}), done)
         except GpurunError as error:
+            if error.code == "live":
+                what = f"an earlier attempt of {entry.id} is still live on {host}"
+                raise UsageError(what, f"gpurun stop {entry.id}") from error
             done.remains.append(f"what {entry.id} left on {host} stays there: {error.what}")
 
 
@@ -269,3 +312,14 @@ def refuse_live(entries: Sequence[RunEntry]) -> None:
     for entry in entries:
         if entry.record is not None and not entry.ended:
             raise UsageError(f"{entry.id} is still {entry.state} on {entry.host}", f"gpurun stop {entry.id}")
+
+
+def refuse_twins(entries: Sequence[RunEntry]) -> None:
+    """Raise UsageError when another attempt of one is live on a host that answers."""
+    for entry in entries:
+        for twin in twins(entry):
+            if twin.seen is not None:
+                attempt = (twin.record or {}).get("attempt", 1)
+                raise UsageError(
+                    f"attempt {attempt} of {twin.id} is still {twin.state} on {twin.host}", f"gpurun stop {twin.id}"
+                )

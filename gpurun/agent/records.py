@@ -100,7 +100,7 @@ def _unread(run_id: str) -> Dict[str, Any]:
         "project", "owner", "script", "git", "reason", "message", "next", "exit_code", "resumed", "created", "since",
         "started", "ended", "ended_mark", "ran", "service", "gpus_asked", "waiting", "runtime", "image", "digest",
         "environment", "disk", "log_bytes", "progress", "checkpoints", "kill_in", "stopped", "fetched", "host_id", "boot_id",
-        "problem",
+        "problem", "moving",
     )  # fmt: skip
     flags = ("live", "stop_requested", "saving", "newer")
     return {

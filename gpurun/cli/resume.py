@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,7 +11,7 @@ import typer
 from gpurun.agent import vocabulary as words
 from gpurun.cli import describe, options, output, training
 from gpurun.cli.submit import after_start, tell_started
-from gpurun.errors import HostUnreachable
+from gpurun.errors import HostError, HostUnreachable
 
 if TYPE_CHECKING:
     from gpurun.carry import Report
@@ -61,49 +62,81 @@ def resume(
 
     entry = runs.resolve(run)
     if entry.maybe_on is not None:
-        entry = _settled(entry, entry.maybe_on, yes=yes)
+        entry = _settled(entry, entry.maybe_on, entry.move, yes=yes)
     asked = resuming.Asked(checkpoint, gpus, env, env_file)
     target = host or entry.host
     if target == entry.host and not entry.ended:  # as it was last seen: before anything else is asked for
         runs.look([entry])
         entry = runs.resolve(entry.id)
         runs.refuse_live([entry])
+    runs.refuse_twins([entry])
     if entry.state == words.SUCCEEDED and asked == resuming.Asked():
         at = ", ".join(training.reached(entry.record or {}))
         done = f"{entry.id} has succeeded{f' ({at})' if at else ''}: as it was submitted, its training is done."
         question = f"{done} Go on all the same?"
         output.confirm(question, yes=yes, otherwise="add -y, or name a checkpoint: --from best")
     with output.activity() as say, output.transfer(f"carrying {entry.id}") as bar:
+        begin = partial(_begin, asked=asked, report=_report(say, bar, yes=yes), follow=follow)
         try:
-            if target == entry.host:
-                say(f"asking {target} for the checkpoint")
-                started = resuming.resume(runs.wire_to(target), resuming.job_of(entry), asked, follow=follow)
-            else:
-                started = _carry(entry, target, asked, _report(say, bar, yes=yes), follow=follow)
+            try:
+                started = begin(entry, target)
+            except HostError as error:
+                if error.code != "moving":
+                    raise
+                say("")
+                entry = _settled_by_its_host(entry, yes=yes)
+                target = host or entry.host
+                started = begin(entry, target)
         except KeyboardInterrupt:
             output.after_interrupt()
             output.say(f"interrupted; gpurun ps -a -H {target} shows whether {entry.id} has begun there")
             return words.EXIT_INTERRUPTED
         say("")
-        _tell(started.record, target, left_on=entry.host)
+        _tell(started.record, target, left_on=entry.host if entry.host in runs.resolve(entry.id).left_on else None)
         wire = runs.wire_to(target)
         tell_started(wire, started, say, follow=follow, as_json=as_json)
         return after_start(wire, started, say, follow=follow, as_json=as_json)
 
 
-def _settled(entry: RunEntry, host: str, *, yes: bool) -> RunEntry:
+def _begin(entry: RunEntry, target: str, *, asked: Asked, report: Report, follow: bool) -> Started:
+    from gpurun import resume as resuming
+    from gpurun import runs
+
+    if target != entry.host:
+        return _carry(entry, target, asked, report, follow=follow)
+    report.say(f"asking {target} for the checkpoint")
+    return resuming.resume(runs.wire_to(target), resuming.job_of(entry), asked, follow=follow)
+
+
+def _settled_by_its_host(entry: RunEntry, *, yes: bool) -> RunEntry:
+    """The entry once it is known how a move went that this laptop knows nothing of: the run's host names it."""
+    from gpurun import runs
+
+    runs.look([entry])
+    entry = runs.resolve(entry.id)
+    moving = (entry.record or {}).get("moving")
+    return _settled(entry, moving["to"], moving["ask"], yes=yes) if moving else entry
+
+
+def _settled(entry: RunEntry, host: str, move: str | None, *, yes: bool) -> RunEntry:
     """The entry once it is known whether `host`, whose answer to an earlier resume never came, has begun with the run."""
-    from gpurun import index, mirror, runs
+    from gpurun import carry, index, mirror, runs
 
     with output.activity(f"asking {host}"):
         try:
-            mirror.take_in(runs.wire_to(host).ask("ps", {"ids": [entry.id]}, timeout=30), host)
+            if move is not None:
+                carry.settle(entry, host, move, output.warn)
+            else:  # noted by an earlier gpurun
+                mirror.take_in(runs.wire_to(host).ask("ps", {"ids": [entry.id]}, timeout=30), host)
         except HostUnreachable as error:
             question = (
                 f"{entry.id} may have gone on on {host}, which does not answer ({error.what}): it would run twice."
             )
             output.confirm(f"{question} Go on?", yes=yes, otherwise=f"try again when {host} answers, or add -y")
-    index.note_maybe(entry.id, None)
+            if move is not None:
+                carry.give_back(entry, move, maybe_on=host)
+    if move is None:
+        index.note_settled(entry.id, None)
     return runs.resolve(entry.id)
 
 
@@ -128,9 +161,9 @@ def _report(say: Callable[[str], None], bar: Callable[..., None], *, yes: bool) 
     return Report(say, progress, output.warn, confirm)
 
 
-def _tell(record: dict[str, Any], host: str, *, left_on: str) -> None:
+def _tell(record: dict[str, Any], host: str, *, left_on: str | None) -> None:
     why = "" if record["resumed"] else ": no whole checkpoint is there"
     begins = f"{describe.begins_from(record)}{why}"
     output.note(f"{record['id']} goes on as attempt {record['attempt']} on {host}, {begins}")
-    if left_on != host:
+    if left_on is not None:
         output.note(f"what its earlier attempts wrote stays on {left_on}, until gpurun rm {record['id']}")

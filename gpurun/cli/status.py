@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -49,10 +50,13 @@ def status(
             raise
         _show_last_known(entry)
         raise error from None
+    twins = runs.twins(entry)
+    entry = replace(entry, twins={twin.host: twin.record for twin in twins if twin.record is not None})
     record = answer["run"]
     answer.pop("ledgers", None)
     if as_json:
-        more = {"host": entry.host, "exit": runs.exit_code(record), "hint": _hint(answer)}
+        also = [{**(twin.record or {}), "host": twin.host, "seen": twin.seen} for twin in twins]
+        more = {"host": entry.host, "exit": runs.exit_code(record), "hint": _hint(answer), "twins": also}
         output.json({**answer, **more, "checkpoints": mirror.there(entry.id)})
     else:
         _show(answer, entry)
@@ -105,6 +109,7 @@ def _lines(answer: dict[str, Any], entry: Any) -> list[tuple[str, str]]:
         ("progress", training.progress_line(record)),
         ("metrics", training.metrics(record)),
         ("saved", _checkpoints(record, entry.host)),
+        ("twin", _twins(entry)),
         ("project", _project(job)),
         ("command", shlex.join(job.get("command", []))),
         ("host", ", ".join(filter(None, (entry.host, describe.runtime(record))))),
@@ -117,6 +122,12 @@ def _lines(answer: dict[str, Any], entry: Any) -> list[tuple[str, str]]:
     ]
     lines += [("note", text) for text in record.get("notes") or []]
     return [(name, text) for name, text in lines if text]
+
+
+def _twins(entry: Any) -> str:
+    """Attempts that are live on other hosts: the run went on here while they could not be asked."""
+    told = [f"attempt {one.get('attempt', 1)} is {one['state']} on {host}" for host, one in entry.twins.items()]
+    return f"{', '.join(told)}; gpurun stop {entry.id} ends all of them" if told else ""
 
 
 def _project(job: dict[str, Any]) -> str:

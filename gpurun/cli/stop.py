@@ -38,19 +38,29 @@ def stop(
     before = {entry.id for entry in entries if entry.ended}
     with output.activity(f"asking {', '.join(runs.by_host(entries))}"):
         records = stopping.ask(entries, asked)
+        twins = [twin for entry in entries for twin in runs.twins(entry)]
+        silent = [twin for twin in twins if twin.seen is None]
+        twins = [twin for twin in twins if twin.seen is not None]
+        of_twins = [stopping.ask([twin], asked) for twin in twins]
+    for twin in silent:
+        output.warn(f"an attempt of {twin.id} may still be {twin.state} on {twin.host}, which does not answer")
     with output.activity() as say:
         try:
             records = stopping.watch(entries, records, lambda live: say(_countdown(live)))
+            for twin, told in zip(twins, of_twins, strict=True):
+                records += stopping.watch([twin], told, lambda live: say(_countdown(live)))
         except KeyboardInterrupt:
             output.after_interrupt()
             output.say("the hosts go on with the stop; gpurun ps shows how far they are")
             return words.EXIT_INTERRUPTED
         say("looking whether everything is free")
-        held = stopping.still_held([entry for entry in entries if entry.id not in before])
+        held = stopping.still_held([*(entry for entry in entries if entry.id not in before), *twins])
     if as_json:
-        output.json([{**record, "host": entry.host} for record, entry in zip(records, entries, strict=True)])
-    for record in records if not as_json else []:
-        _tell(record, already=record["id"] in before)
+        on = [entry.host for entry in (*entries, *twins)]
+        output.json([{**record, "host": host} for record, host in zip(records, on, strict=True)])
+    for number, record in enumerate(records if not as_json else []):
+        twin_on = twins[number - len(entries)].host if number >= len(entries) else None
+        _tell(record, already=twin_on is None and record["id"] in before, twin_on=twin_on)
     if held:
         raise GpurunError("\n".join(held), "gpurun ps --all-users shows who uses what")
     return 0
@@ -70,12 +80,13 @@ def _countdown(live: list[tuple[dict[str, Any], float | None]]) -> str:
     return ", ".join(parts)
 
 
-def _tell(record: dict[str, Any], *, already: bool) -> None:
+def _tell(record: dict[str, Any], *, already: bool, twin_on: str | None = None) -> None:
     colour = describe.COLOURS.get(record["state"], output.DIM)
     had = "had ended already: it " if already else ""
     freed = "" if already or not record.get("gpus") else f"; {describe.gpus(record)} is free"
-    output.say(f"{record['id']} {had}{output.styled(describe.outcome(record), colour)}{freed}")
+    name = f"attempt {record['attempt']} of {record['id']} on {twin_on}" if twin_on else record["id"]
+    output.say(f"{name} {had}{output.styled(describe.outcome(record), colour)}{freed}")
     if not already and (saved := describe.saved(record)):
         output.say(f"  {saved}")
-    if record["state"] in words.ENDS and record.get("started") and not already:
+    if record["state"] in words.ENDS and record.get("started") and not already and not twin_on:
         output.next_steps((f"gpurun fetch {record['id']}", "bring back what it wrote"), *describe.go_on(record))

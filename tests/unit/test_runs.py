@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from gpurun import prune, runs
+from gpurun import index, mirror, prune, runs
+from gpurun.agent import vocabulary as words
+from gpurun.errors import HostError, HostUnreachable, UsageError
 from gpurun.hints import hint
 
 
@@ -89,3 +94,98 @@ def test_waiting_asks_again_while_the_host_is_out_of_reach(monkeypatch: pytest.M
 def test_prune_age_is_the_youngest_that_any_clock_tells(record: dict[str, Any], seconds: float) -> None:
     answer = {"now": 100_000.0, "mark": {"t": 100_000.0, "up": 100.0, "boot": "b"}}
     assert prune.age(record, answer, here=100_000.0) == seconds
+
+
+def known(run: str, *, removed: bool = False) -> None:
+    told = {"id": run, "name": "train", "project": "vision", "created": 1.0, "state": "running", "host_id": "h1"}
+    index.update([told], "box")
+    if removed:
+        mirror.update({"ledgers": {run: {"host_id": "h1", "from": 0, "to": 9, "lines": []}}}, "box")
+        index.remove(run)
+
+
+@pytest.mark.usefixtures("home")
+def test_name_of_several_live_runs_is_ambiguous_though_an_older_one_of_that_name_was_removed() -> None:
+    known("train-cccc", removed=True)
+    assert "was removed" in refused("train")
+    known("train-aaaa")
+    known("train-bbbb")
+    said = refused("train")
+    assert "may mean any of" in said
+    assert "train-aaaa" in said
+    assert "train-bbbb" in said
+
+
+def refused(word: str) -> str:
+    with pytest.raises(UsageError) as caught:
+        runs.resolve(word)
+    return caught.value.what
+
+
+class Hosts:
+    """Hosts that answer `ps` and `rm`; a string is a refusal's code, None no answer. `asked` are the questions."""
+
+    def __init__(self, **states: str | None) -> None:
+        self.states, self.asked = states, list[tuple[str, str]]()
+
+    def wire_to(self, host: str, **_: Any) -> Any:
+        return SimpleNamespace(host=host, ask=partial(self.ask, host))
+
+    def ask(self, host: str, verb: str, request: dict[str, Any], **_: Any) -> dict[str, Any]:
+        self.asked.append((host, verb))
+        state = self.states[host]
+        if state is None:
+            raise HostUnreachable("gone", where=host)
+        if verb == "rm" and state not in words.ENDS:
+            raise HostError("it is live", where=host, code="live")
+        told = {"id": "train-7f3k", "name": "train", "project": "vision", "created": 1.0, "attempt": 1}
+        return {"freed": 7, "removed": [], "runs": [{**told, "host_id": host, "state": state}]}
+
+
+@pytest.fixture
+def went_on(home: Path) -> index.RunEntry:
+    """A run that went on on `spare` while `box`, where it was live, could not be asked."""
+    told = {"id": "train-7f3k", "name": "train", "project": "vision", "created": 1.0}
+    index.update([{**told, "state": "running", "attempt": 1, "host_id": "box"}], "box")
+    index.note_begun({**told, "state": "stopped", "attempt": 2, "host_id": "spare"}, "spare", fetched=None)
+    return index.resolve("train-7f3k")
+
+
+def test_run_whose_former_host_tells_of_a_live_attempt_is_not_removed(
+    went_on: index.RunEntry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosts = Hosts(box="running", spare="stopped")
+    monkeypatch.setattr(runs, "wire_to", hosts.wire_to)
+    with pytest.raises(UsageError, match="attempt 1 of train-7f3k is still running on box"):
+        runs.remove([went_on], [])
+    assert ("spare", "rm") not in hosts.asked
+    assert index.find("train-7f3k") is not None
+
+
+def test_run_whose_former_host_is_gone_is_removed(went_on: index.RunEntry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "wire_to", Hosts(box=None, spare="stopped").wire_to)
+    assert [(twin.host, twin.seen) for twin in runs.twins(went_on)] == [("box", None)]
+    assert runs.remove([went_on], []).freed == 7
+    assert index.find("train-7f3k") is None
+
+
+def test_twin_that_has_ended_is_forgotten_when_its_host_is_asked(
+    went_on: index.RunEntry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "wire_to", Hosts(box="failed", spare="stopped").wire_to)
+    assert list(went_on.twins) == ["box"]
+    assert runs.twins(went_on) == []
+    assert index.resolve("train-7f3k").twins == {}
+
+
+def test_attempt_that_was_left_behind_live_is_refused_its_removal_by_the_host_alone(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This laptop knows of no twin: the host that it was left on does."""
+    told = {"id": "train-7f3k", "name": "train", "project": "vision", "created": 1.0}
+    index.update([{**told, "state": "failed", "attempt": 1, "host_id": "box"}], "box")
+    index.note_begun({**told, "state": "stopped", "attempt": 2, "host_id": "spare"}, "spare", fetched=True)
+    monkeypatch.setattr(runs, "wire_to", Hosts(box="running", spare="stopped").wire_to)
+    with pytest.raises(UsageError, match="still live on box"):
+        runs.remove([index.resolve("train-7f3k")], [])
+    assert index.find("train-7f3k") is not None

@@ -50,7 +50,7 @@ class Move:
         shutil.copytree(self.run.snapshot, self.there.snapshot, dirs_exist_ok=True)
 
     def question(self) -> dict[str, Any]:
-        carried = {"checkpoint": None, "attempt": 1, "earlier": [], "progress": None}
+        carried: dict[str, Any] = {"checkpoint": None, "attempt": 1, "earlier": [], "progress": None}
         return {"run": self.run.id, "ask": self.ask, "env": {}, "manifest": None, "carried": carried, "from": None}
 
     def begin(self) -> Any:
