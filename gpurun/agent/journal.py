@@ -277,12 +277,9 @@ def _apply(run: Run, event: Event) -> None:
         run.gpus, run.waiting = event["gpus"], None
     elif name == "prepared":
         run.prepared = event["record"]
-    elif name == "moved":
-        run.moved, run.moving = event["to"], None
-    elif name == "moving":
-        run.moving = event
-    elif name == "given_back":
-        run.moving = None
+    elif name in ("moved", "moving", "given_back"):
+        run.moved = event["to"] if name == "moved" else run.moved
+        run.moving = event if name == "moving" else None
     elif name == "note":
         run.notes.append(event["message"])
 

@@ -85,7 +85,8 @@ def _board_plan(wanted: Service, loaded: Loaded) -> Plan:
     from gpurun.submit import Plan
 
     # gpurun's own image has TensorBoard; the project's settings are for its jobs.
-    spec = JobConfig(gpus=0, idle=loaded.spec.idle, runtime=loaded.spec.runtime)
+    idle = f"{loaded.spec.idle}s"
+    spec = JobConfig.model_validate({"gpus": 0, "idle": idle, "runtime": loaded.spec.runtime})
     project = replace(loaded.project, name=wanted.project)
     bare = replace(loaded, spec=spec, project=project, env={}, sources={}, env_files=())
     files = FileList(project.root, ())
