@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gpurun import index, mirror
 from gpurun.agent import vocabulary as words
 from gpurun.config import hosts
-from gpurun.errors import ContactLost, GpurunError, HostError, HostUnreachable, UsageError
+from gpurun.errors import ContactLost, GpurunError, HostUnreachable, UsageError
 
 if TYPE_CHECKING:
     from gpurun.config.hosts import Host
