@@ -89,23 +89,25 @@ def gather_at_end(run: RunPaths, run_lock: locks.Held) -> None:
     supervisor's lock of the run and releases it: a copy may take long, and holds up no next attempt before that needs the
     container's name.
     """
-    job = attempts.job_of(run) or {}
-    if not (os.path.exists(run.exit) and may_hold_more(run, job) and is_of_this_host(run)):
-        return
-    held = locks.acquire(locks.gather_lock(run.id))  # before the run's lock goes: `rm` must not slip in between
-    if held is None:
-        return  # a fetch does it
     try:
-        run_lock.release()
-        skipped = _gather_alone(run, job, _last_that_ran(run), ended=True)
-        if any(one["lost"] for one in skipped):
-            print("not gathered: %s" % skipped, file=sys.stderr)
-        else:
-            forget(run, job)
-    except (AgentError, OSError):
-        traceback.print_exc()  # the container stays, and the next fetch tries again
-    finally:
-        held.release()
+        job = attempts.job_of(run) or {}
+        if not (os.path.exists(run.exit) and may_hold_more(run, job) and is_of_this_host(run)):
+            return
+        ran = _last_that_ran(run)
+        held = locks.acquire(locks.gather_lock(run.id))  # before the run's lock goes: `rm` must not slip in between
+        if held is None:
+            return  # a fetch does it
+        try:
+            run_lock.release()
+            skipped = _gather_alone(run, job, ran, ended=True)
+            if any(one["lost"] for one in skipped):
+                print("not gathered: %s" % skipped, file=sys.stderr)
+            else:
+                forget(run, job)
+        finally:
+            held.release()
+    except Exception:  # noqa: BLE001 (the run has ended; the container stays, and the next fetch tries again)
+        traceback.print_exc()
 
 
 def gather_whole(run: RunPaths, job: Dict[str, Any], *, ended: bool = False) -> List[Skipped]:

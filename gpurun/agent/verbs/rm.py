@@ -40,7 +40,9 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
             stack.callback(_lock(run).release)
             stack.callback(outside.hold(run).release)
             _refuse_live(run)  # again: an attempt may have begun before the lock was ours
-            if run.id in stamps and holdings.stamp_of(run, attempts.job_of(run) or {}, locked=True) != stamps[run.id]:
+            # Null: a container held more than was known then, and was agreed to go with it.
+            seen = stamps.get(run.id)
+            if seen is not None and holdings.stamp_of(run, attempts.job_of(run) or {}, locked=True) != seen:
                 raise _changed(run)
         for run in runs:
             freed += _remove(host, run, left)

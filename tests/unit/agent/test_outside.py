@@ -17,7 +17,7 @@ from gpurun.agent import vocabulary as words
 from gpurun.agent.errors import AgentError
 from gpurun.agent.outside import collect, forget
 from gpurun.agent.runtimes.wrapper import token_label
-from gpurun.agent.verbs import fetched, holds, outputs
+from gpurun.agent.verbs import fetched, holds, outputs, rm
 from tests.unit.agent.run_folder import LONG_AGO, RUN, RunFolder
 
 TOKEN = "t0"
@@ -323,3 +323,26 @@ def test_what_was_lost_before_the_end_is_told_by_each_fetch(run: RunFolder, cont
     assert [one["why"] for one in listed(run)["skipped"]] == [
         "the container is gone, and with it what was written outside the workspace"
     ]
+
+
+def test_rm_that_was_agreed_before_the_container_was_gathered_goes_on(run: RunFolder, container: Container) -> None:
+    container.wrote(b"/results/best.ckpt", b"weights")
+    run.end()
+    seen = holds.answer({"runs": [RUN]}, run.host)["held"][RUN]["stamp"]
+    assert seen is None
+    at_end(run)
+    assert rm.answer({"runs": [RUN], "stamps": {RUN: seen}}, run.host)["removed"] == [RUN]
+
+
+def test_rm_while_a_container_is_copied_waits_and_is_refused(
+    run: RunFolder, container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.end()
+    monkeypatch.setattr(outside, "_PATIENCE", 0.0)
+    held = locks.acquire(locks.gather_lock(RUN))
+    assert held is not None
+    with pytest.raises(AgentError) as error:
+        rm.answer({"runs": [RUN]}, run.host)
+    assert error.value.code == outside.BUSY
+    held.release()
+    rm.answer({"runs": [RUN]}, run.host)
