@@ -97,7 +97,7 @@ def bring(
     yes: bool = False,
 ) -> list[Fetched]:
     """Fetch these runs one after the other and say how it went on stderr. One that its host lacks stops no other."""
-    from gpurun import index, runs
+    from gpurun import runs
 
     results = []
     for entry in entries:
@@ -117,10 +117,25 @@ def bring(
         _tell(entry, fetched)
         results.append(fetched)
         for host, done in entry.left_on.items() if not only else ():
-            gone = done is True and not index.is_here(entry.id, host)
-            if done is False or gone or (done is None and runs.answers(host)):
+            again = done is True and _left_anew(entry, host)
+            if done is False or again or (done is None and runs.answers(host)):
                 bring_left(entry, host, yes=yes)
     return results
+
+
+def _left_anew(entry: RunEntry, host: str) -> bool:
+    """Whether what was fetched of an earlier attempt is not here any more, or its host holds more by now."""
+    from gpurun import held, index, runs
+
+    if not index.is_here(entry.id, host):
+        return True
+    if not runs.answers(host):
+        return False
+    try:
+        seen = held.ask(runs.wire_to(host, interactive=False), [entry.id])
+    except GpurunError:
+        return False
+    return any(held.why_not_here(one) is not None for one in seen)
 
 
 def bring_left(entry: RunEntry, host: str, *, yes: bool = False) -> Fetched | None:

@@ -79,5 +79,7 @@ def _question(entries: Sequence[RunEntry], seen: Sequence[Held], lost: Mapping[s
     count = len({run for ids in lost.values() for run in ids})
     left = held.left_at_stake(seen, entries)
     also = f" (nor what was left on {', '.join(left)})" if left else ""
+    if also and set(lost) != {held.NEVER}:
+        also = f" (files on {', '.join(left)} are not here)"
     others = f", and {output.plural(len(entries) - count, 'other')}" if len(entries) > count else ""
     return f"{'; '.join(parts)}{also}. Remove {'it' if count == 1 else 'them'}{others} for good?"

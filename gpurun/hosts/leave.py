@@ -102,11 +102,12 @@ def refuse_unfetched(wire: Wire, runs: Sequence[str]) -> None:
         )
 
 
-def wipe(wire: Wire, plan: Plan, *, keep_data: bool) -> Left:
+def wipe(wire: Wire, plan: Plan, *, keep_data: bool, data: Sequence[str] = ()) -> Left:
     """Take the runs of `plan`, caches, agent and our key off the host, and forget it. Raises HostError `live`.
 
     While runs of other people stay, so do agent, caches and data. A run that the host has besides these has come since we looked:
-    HostError `more_runs`; one that was written to since: `changed_since`; then nothing is removed.
+    HostError `more_runs`; one that was written to since: `changed_since`; a data folder besides `data`: `more_data`; then nothing is
+    removed.
     """
     stays = [run for _, run in plan.stays]
     request = {
@@ -116,6 +117,7 @@ def wipe(wire: Wire, plan: Plan, *, keep_data: bool) -> Left:
         "stamps": dict(plan.stamps),
         "keep_data": keep_data,
     }
+    request["data"] = list(data)
     request["revoke"] = mark(wire.host)
     answer = wire.ask("leave", request, timeout=WIPE_IN)
     hosts.remove(wire.host)

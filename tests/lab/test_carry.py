@@ -65,6 +65,11 @@ def test_from_a_host_that_answers(bare: Jobs, spare: Jobs) -> None:
     assert run in bare.ask("ps", "-a", "-H", "spare").stdout
     assert where(spare, run) == "spare", "the old host's word about it does not count any more"
     assert bare.folder(run).exists()
+    (bare.folder(run) / "workspace/late.csv").write_text("written there since")
+    refused = bare.ask("rm", run, check=False).stderr
+    assert "was written to since the last fetch (files on bare are not here)" in refused
+    bare.ask("fetch", run)
+    assert "late.csv" in listed(bare.laptop, f"{folder}-on-bare")
     bare.ask("rm", run)
     assert not spare.folder(run).exists()
     assert not bare.folder(run).exists()

@@ -1,6 +1,6 @@
 """`leave`: take gpurun off this host. `revoke`: take one key of ours out of authorized_keys.
 
-Request: `{revoke: mark or null, wipe: bool, keep_data: bool}`; with `wipe` also `runs`, which go, their `stamps` (see rm.py), and
+Request: `{revoke: mark or null, wipe: bool, keep_data: bool}`; with `wipe` also `runs`, which go, their `stamps` (see rm.py), the `data` folders that are agreed to go, and
 `stays`, runs of other people, because of which agent, caches and data stay, too. Answer: `{revoked: lines taken away, removed: [run ids], freed: bytes,
 data: [names that are there], left: [paths that could not be removed], shared: bool}`.
 """
@@ -47,6 +47,10 @@ def _wipe(host: HostPaths, request: Dict[str, Any], engine: Optional[List[str]])
     if more:
         what = "runs that came meanwhile are not fetched: " + ", ".join(more)
         raise AgentError("more_runs", what, "gpurun host leave again")
+    data = [name for name in _data(host) if name not in request.get("data", [name])]
+    if data and not (stays or request.get("keep_data")):
+        what = "data folders that came meanwhile: " + ", ".join(data)
+        raise AgentError("more_data", what, "gpurun host leave again")
     _wait_for_supervisors(ours)
     removed = rm.answer({"runs": [run.id for run in ours], "stamps": request.get("stamps") or {}}, host)
     left = [one["path"] for one in removed.pop("left")]

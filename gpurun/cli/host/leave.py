@@ -55,7 +55,7 @@ def leave(
         question = f"The data folders {', '.join(data)} go, too. Remove them?"
         output.confirm(question, yes=yes, otherwise="--keep-data leaves them there, -y removes them")
     with output.activity(f"removing everything of gpurun's from {name}"):
-        left = leaving.wipe(wire, plan, keep_data=keep_data)
+        left = leaving.wipe(wire, plan, keep_data=keep_data, data=data)
     if as_json:
         output.json(left)
     else:

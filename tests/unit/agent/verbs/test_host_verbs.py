@@ -118,6 +118,15 @@ def test_leaving_refuses_a_run_that_was_written_to_since(agent: AgentHost) -> No
     assert Path(run.job).exists()
 
 
+def test_leaving_refuses_when_data_came_since_it_was_agreed(agent: AgentHost) -> None:
+    agent.ask("facts")
+    (Path(agent.paths.root) / "data/imagenet/train").mkdir(parents=True)
+    assert agent.refused("leave", wipe=True, runs=[], data=["cifar"], keep_data=False)["code"] == "more_data"
+    assert (Path(agent.paths.root) / "data/imagenet/train").is_dir()
+    agent.ask("leave", wipe=True, runs=[], data=["imagenet"], keep_data=False)
+    assert not Path(agent.paths.root).exists()
+
+
 def test_leaving_a_shared_home_spares_the_other_machine(agent: AgentHost) -> None:
     theirs = agent.submit("print('theirs')")
     agent.wait(theirs)
