@@ -15,16 +15,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from gpurun import bundle
+from gpurun import answers, bundle
 from gpurun.agent import vocabulary as words
-from gpurun.errors import ContactLost, GpurunError, HostError, HostUnreachable
+from gpurun.errors import MALFORMED, ContactLost, GpurunError, HostError, HostUnreachable
 from gpurun.ssh import process
 from gpurun.ssh.openssh import CONNECT_TIMEOUT, CONNECTION_FAILED, Address, Connection, has_terminal
-from gpurun.ssh.pipe import Patience, Pipe
+from gpurun.ssh.pipe import Patience, Pipe, TooLong
 from gpurun.ssh.process import Process, TimedOut
 
 ANSWER_IN = 15.0  # seconds that a question may take, once we are connected
+ANSWER_COMES_IN = 600.0  # seconds from the first byte of an answer to its end: some are long, and some lines slow
 SILENCE = 20.0  # seconds; a stream says something at least every 5
+NOISE = 4 << 20  # bytes that a shell's start-up files may print
+BEATS = 100  # frames that say nothing new, one behind the other; beside them a host may beat twice a second
+STANDSTILL = 60.0  # seconds in which a stream that is to end by itself may say nothing new
 UNSTEADY = "unsteady"  # the diagnosis' word for a host that lets us in when it is tried again
 SLOW = "slow"  # the host is there and takes too long
 NOT_FOUND = 127  # the shell's word for a missing command
@@ -81,15 +85,27 @@ class Frame:
 class Stream:
     """A streaming verb's first answer, and the frames that follow. Close it, or use it in a `with`."""
 
-    def __init__(self, answer: dict[str, Any], exchange: _Exchange, name: str) -> None:
+    def __init__(
+        self,
+        answer: dict[str, Any],
+        exchange: _Exchange,
+        name: str,
+        verb: str = "",
+        request: Mapping[str, Any] | None = None,
+    ) -> None:
         self.answer = answer
+        self._verb, self._request = verb, request or {}
+        self._progress = _Progress(ends=verb == "logs" and not self._request.get("follow"))
         self.heard = time.monotonic()  # when the host last said something
         self.noise = exchange.noise  # what a start-up file of the host's shell printed first
         self._exchange = exchange
         self._name = name
 
     def __iter__(self) -> Iterator[Frame]:
-        """The frames; the last one has `end`. Raises ContactLost when they stop or fall silent before it, and HostError."""
+        """The frames; the last one has `end`.
+
+        Raises ContactLost when they stop or fall silent before it, HostError when the host says no, or what comes are no frames.
+        """
         while True:
             frame = self._next()
             if frame is not None:
@@ -100,14 +116,20 @@ class Stream:
     def _next(self) -> Frame | None:
         patience = Patience(SILENCE)
         try:
-            line = self._exchange.pipe.until(b"\n", patience)
-            head = None if line is None else json.loads(line)
+            line = self._exchange.pipe.until(b"\n", patience, most=answers.LONGEST_HEAD)
+            head = None if line is None else answers.frame(self._verb, self._request, line)
             data = self._exchange.pipe.exactly(head.get("size", 0), patience) if head is not None else None
-        except (TimedOut, ValueError):
+        except TimedOut:
             head = data = None
+        except answers.Malformed as error:
+            raise malformed(self._name, self._verb, str(error)) from error
+        except TooLong:
+            raise malformed(self._name, self._verb, "a frame has no end") from None
         if head is None or data is None:
             raise lost(self._name, "the connection broke off")
         self.heard = time.monotonic()
+        if (complaint := self._progress.complaint(head, data, self.heard)) is not None:
+            raise malformed(self._name, self._verb, complaint)
         if "beat" in head:
             return None
         if "error" in head:
@@ -131,6 +153,28 @@ class Stream:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class _Progress:
+    """Whether a stream still says something new. Beats for ever are well where a job may be silent; a flood of them never is."""
+
+    def __init__(self, *, ends: bool) -> None:
+        self._ends = ends
+        self._last: Any = None
+        self._idle = 0
+        self._since = time.monotonic()
+
+    def complaint(self, head: Mapping[str, Any], data: bytes, now: float) -> str | None:
+        news = head.get("state"), head.get("end")
+        if data or (any(news) and news != self._last):
+            self._idle, self._since, self._last = 0, now, news
+            return None
+        self._idle += 1
+        if self._idle > BEATS + 2 * (now - self._since):
+            return "it sends nothing but signs of life, without a pause"
+        if self._ends and now > self._since + STANDSTILL:
+            return f"nothing new came for {STANDSTILL:g} s, and it did not end"
+        return None
 
 
 @dataclass(frozen=True)
@@ -194,7 +238,7 @@ class Wire:
         question = _Question(self, verb, request, listens=listens)
         exchange = question.put(timeout, within, again=True)
         try:
-            return Stream(question.read(exchange.answer), exchange, self.host)
+            return Stream(question.read(exchange.answer), exchange, self.host, verb, question.asked)
         except BaseException:
             process.kill(exchange.process)
             raise
@@ -208,6 +252,16 @@ def refusal(error: Mapping[str, Any], host: str) -> HostError:
     """What the agent of `host` says it cannot do, as an error."""
     where = "\n".join(part for part in (host, error["where"]) if part)
     return HostError(error["what"], error["next"], where=where, exit_code=error["exit"], code=error["code"])
+
+
+def malformed(name: str, verb: str, what: str) -> HostError:
+    """The one error for an answer that is not what it should be, whatever it is."""
+    return HostError(
+        f"{name} gave an answer to `{verb}` that is not what it should be: {what}",
+        f"try again; if it stays so, look at what answers there: gpurun host check {name}",
+        where=name,
+        code=MALFORMED,
+    )
 
 
 @dataclass(frozen=True)
@@ -236,6 +290,7 @@ class _Question:
         self.command = bundle.question_command(wire.python, wire.root, self.bundle.hash, verb)
         self.archive: bytes | None = None
         self.document: bytes | None = None
+        self.asked: Mapping[str, Any] = {}
 
     def put(self, timeout: float, within: float | None, *, again: bool) -> _Exchange:
         """Ask until there is an answer, or a reason to give up."""
@@ -289,11 +344,15 @@ class _Question:
                 if callable(self.request):
                     patience.restart()  # what we took ourselves is no silence of the host
                 pipe.feed(stdin, more=self.listens)
-                noise = pipe.until(self.nonce.encode() + b"\n", patience)
-                answer = None if noise is None else pipe.until(b"\n", patience)
+                noise = pipe.until(self.nonce.encode() + b"\n", patience, most=NOISE)
+                patience.in_all = ANSWER_COMES_IN  # whoever printed endless noise has not answered
+                answer = None if noise is None else pipe.until(b"\n", patience, most=answers.LONGEST_ANSWER)
                 if answer is not None:
                     return _Exchange(running, pipe, (noise or b"").strip(b"\n"), answer)
                 code = running.wait()
+            except TooLong:
+                process.kill(running)
+                raise malformed(connection.name, self.verb, "it has no end") from None
             except BaseException:
                 process.kill(running)
                 raise
@@ -303,7 +362,7 @@ class _Question:
 
     def _stdin(self) -> bytes:
         if self.document is None:
-            asked = self.request() if callable(self.request) else self.request
+            asked = self.asked = self.request() if callable(self.request) else self.request
             ours = {
                 "nonce": self.nonce,
                 "protocol": words.PROTOCOL,
@@ -317,11 +376,15 @@ class _Question:
         return repr(bundle.loader()).encode() + b"\n" + self.archive + self.document
 
     def read(self, answer: bytes) -> dict[str, Any]:
-        document: dict[str, Any] = json.loads(answer)
-        if document["ok"]:
-            found: dict[str, Any] = document["answer"]
-            return found
-        raise refusal(document["error"], self.wire.host)
+        """The answer. Raises HostError: the agent's own no, and `malformed` for what is no answer."""
+        try:
+            document = answers.parse(answer)
+            if document.get("ok") is True:
+                return answers.check(self.verb, self.asked, document.get("answer"))
+            no = answers.error(document.get("error"))
+        except answers.Malformed as wrong:
+            raise malformed(self.wire.host, self.verb, str(wrong)) from wrong
+        raise refusal(no, self.wire.host)
 
     def _explain(self, silence: _Silence, *, warm: bool, bounded: bool) -> GpurunError:
         connection, python = self.wire.connection, self.wire.python or "python3"

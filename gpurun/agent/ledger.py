@@ -15,6 +15,8 @@ from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple
 from .files import open_regular
 
 Entry = Dict[str, Any]
+_LARGEST = 1 << 63
+_LAST_MOMENT = 253_402_300_799.0  # unix seconds: the end of the year 9999, behind which no date can be shown
 
 
 def read(path: str) -> List[Entry]:
@@ -51,10 +53,13 @@ def brief(entry: Optional[Entry]) -> Optional[Entry]:
     """What a RunRecord tells of one."""
     if entry is None:
         return None
-    numbers = {key: entry.get(key) for key in ("epoch", "step", "value", "size", "t", "attempt")}
+    numbers = {key: entry.get(key) for key in ("epoch", "step", "value", "attempt")}
     texts = {key: entry.get(key) for key in ("path", "monitor", "mode", "sha256")}
+    size, t = entry.get("size"), entry.get("t")
     return {
         **{key: value if is_number(value) else None for key, value in numbers.items()},
+        "size": int(number(size)) if 0 <= number(size) < _LARGEST else None,
+        "t": t if 0 <= number(t) < _LAST_MOMENT else None,
         **{key: value if isinstance(value, str) else None for key, value in texts.items()},
     }
 

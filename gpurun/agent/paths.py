@@ -1,6 +1,7 @@
 """Every path of gpurun on a host. No other module joins names."""
 
 import os
+import re
 from dataclasses import dataclass
 from typing import Iterator, Optional
 
@@ -321,5 +322,5 @@ class HostPaths:
         except FileNotFoundError:
             return
         for name in names:
-            if not name.startswith("."):
+            if re.fullmatch(words.RUN_ID, name):  # anybody may have put something else there
                 yield self.run(name)

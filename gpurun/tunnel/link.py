@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gpurun import healing, index
-from gpurun.errors import ContactLost, GpurunError, HostError, HostUnreachable
+from gpurun.errors import MALFORMED, ContactLost, GpurunError, HostError, HostUnreachable
 from gpurun.ssh.openssh import socket_folder
 
 if TYPE_CHECKING:
@@ -97,6 +97,8 @@ class Link:
                 if not self._ended.is_set():
                     self.listener.lost(error.what)
             except HostError as error:
+                if error.code == MALFORMED:  # asked again, it would answer the same
+                    raise
                 # Its disk is full, say. The services behind the tunnel may be well; but it is not asked without a pause.
                 self.listener.lost(error.what)
                 self._ended.wait(HOST_FAILED)

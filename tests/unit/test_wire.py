@@ -12,6 +12,7 @@ import pytest
 from gpurun import bundle, wire
 from gpurun.errors import ContactLost, HostError, HostUnreachable
 from gpurun.wire import Frame, Wire
+from tests.unit.agent_answers import listing, record
 
 LOCAL_SSH = Path(__file__).parent / "ssh" / "local_ssh.sh"
 
@@ -46,6 +47,16 @@ def fake_agent(home: Path, text: str) -> None:
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     (place / "__main__.py").write_text("import json, sys, time\nq = json.loads(sys.stdin.readline())\n" + text)
+
+
+RECORD = record()
+PUT = f"""
+record = {RECORD!r}
+out = sys.stdout.buffer
+def put(head, data=b""):
+    out.write(json.dumps(head).encode() + b"\\n" + data); out.flush()
+out.write(q["nonce"].encode() + b"\\n"); put({{"ok": True, "answer": {{"run": record}}}})
+"""
 
 
 def ask(**profile: str | None) -> dict[str, str]:
@@ -106,9 +117,11 @@ def test_the_agents_no_is_an_error_with_its_next_step(home: Path) -> None:
 
 
 def test_every_request_carries_who_asks_and_what_the_profile_says(home: Path) -> None:
-    fake_agent(home, "print(q['nonce']); print(json.dumps({'ok': True, 'answer': q}))")
+    fake_agent(home, f"print(q['nonce']); print(json.dumps({{'ok': True, 'answer': {{**{listing()!r}, 'asked': q}}}}))")
     connected = wire.connect(Profile(root=None, engine=("sudo", "-n", "docker")), interactive=False)
-    asked = Wire(connected.connection, engine=connected.engine, owner="ada").ask("ps", {"all": True, "nonce": "x"})
+    asked = Wire(connected.connection, engine=connected.engine, owner="ada").ask("ps", {"all": True, "nonce": "x"})[
+        "asked"
+    ]
     assert asked.pop("nonce") != "x"
     assert asked == {"all": True, "protocol": 1, "root": None, "owner": "ada", "engine": ["sudo", "-n", "docker"]}
 
@@ -138,35 +151,29 @@ def test_a_host_that_is_late_is_out_of_reach(home: Path) -> None:
 def test_a_stream_brings_frames_of_raw_bytes(home: Path) -> None:
     fake_agent(
         home,
-        """
-out = sys.stdout.buffer
-def put(head, data=b""):
-    out.write(json.dumps(head).encode() + b"\\n" + data); out.flush()
-out.write(q["nonce"].encode() + b"\\n"); put({"ok": True, "answer": {"run": 1}})
+        PUT
+        + """
 put({"stream": "log", "offset": 7, "size": 4}, b"a\\n\\xff\\r")
 put({"beat": 1.0})
-put({"state": {"state": "running"}})
-put({"end": {"state": "succeeded"}})
+put({"state": record})
+put({"end": {**record, "state": "succeeded"}})
 """,
     )
-    with wire.connect(Profile(), interactive=False).stream("logs", {}) as stream:
-        assert stream.answer == {"run": 1}
+    with wire.connect(Profile(), interactive=False).stream("logs", {"run": RECORD["id"]}) as stream:
+        assert stream.answer == {"run": RECORD}
         assert list(stream) == [
             Frame("log", 7, b"a\n\xff\r"),
-            Frame(state={"state": "running"}),
-            Frame(end={"state": "succeeded"}),
+            Frame(state=RECORD),
+            Frame(end={**RECORD, "state": "succeeded"}),
         ]
 
 
 def test_a_stream_that_ends_with_an_error_raises_what_the_agent_said(home: Path) -> None:
     fake_agent(
         home,
-        """
-def put(line):
-    sys.stdout.buffer.write(json.dumps(line).encode() + b"\\n")
-sys.stdout.buffer.write(("\\n" + q["nonce"] + "\\n").encode())
-put({"ok": True, "answer": {"run": 1}})
-put({"state": {"state": "running"}})
+        PUT
+        + """
+put({"state": record})
 put({"error": {"code": "log_unreadable", "what": "it is a link", "where": "/x", "next": "gpurun shell", "exit": 125}})
 """,
     )
@@ -181,7 +188,6 @@ put({"error": {"code": "log_unreadable", "what": "it is a link", "where": "/x", 
     [
         "",
         "put({'stream': 'log', 'offset': 0, 'size': 9}, b'torn')",
-        "out.write(b'no json\\n'); out.flush()",
         "time.sleep(9)",
     ],
 )
@@ -189,13 +195,7 @@ def test_a_stream_without_an_end_is_lost_contact(home: Path, last: str, monkeypa
     monkeypatch.setattr(wire, "SILENCE", 0.5)
     fake_agent(
         home,
-        f"""
-out = sys.stdout.buffer
-def put(head, data=b""):
-    out.write(json.dumps(head).encode() + b"\\n" + data); out.flush()
-out.write(q["nonce"].encode() + b"\\n"); put({{"ok": True, "answer": {{}}}})
-{last}
-""",
+        PUT + last,
     )
     with wire.connect(Profile(), interactive=False).stream("logs", {}) as stream, pytest.raises(ContactLost):
         list(stream)
@@ -215,3 +215,58 @@ def test_an_ssh_that_fails_is_diagnosed(home: Path) -> None:
             connected.ask("ps", {})
     assert (raised.value.code, raised.value.exit_code) == ("no_name", 255)
     assert raised.value.where == "box\nssh said: ssh: it is dark"
+
+
+FLOOD = "\nwhile True:\n    out.write({line!r}); out.flush()"
+
+
+@pytest.mark.parametrize(
+    ("sent", "says"),
+    [
+        ("out.write(b'no json\\n'); out.flush(); time.sleep(9)", "it is not JSON"),
+        ("out.write(b'[' * 100000 + b'\\n'); out.flush(); time.sleep(9)", "it is not JSON"),
+        ("put({'stream': 'log', 'offset': 0, 'size': 1 << 40})", "`size` should be"),
+        ("put({'stream': 'log', 'offset': -1, 'size': 1}, b'a')", "`offset` should be"),
+        ("put({'state': None})", "`state` should be an object"),
+        ("put({'end': {**record, 'id': 'other-7f3k'}})", "which was not asked for"),
+        (FLOOD.format(line=b'{"beat": 1}\n'), "nothing but signs of life"),
+        (FLOOD.format(line=b'{"stream": "log", "offset": 0, "size": 0}\n'), "nothing but signs of life"),
+        (FLOOD.format(line=b"x" * 65536), "a frame has no end"),
+    ],
+)
+def test_frames_that_are_none_end_a_stream_with_one_error(home: Path, sent: str, says: str) -> None:
+    fake_agent(home, PUT + sent)
+    asked = {"run": RECORD["id"], "follow": True}
+    with wire.connect(Profile(), interactive=False).stream("logs", asked) as stream, pytest.raises(HostError) as caught:
+        list(stream)
+    assert says in caught.value.what
+    assert (caught.value.code, caught.value.exit_code, caught.value.where) == ("malformed", 125, "box")
+
+
+def test_log_that_is_not_followed_and_does_not_end_is_given_up(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "STANDSTILL", 0.2)
+    fake_agent(home, PUT + "while True:\n    put({'beat': 1}); time.sleep(0.1)")
+    stream = wire.connect(Profile(), interactive=False).stream("logs", {"run": RECORD["id"]})
+    with stream, pytest.raises(HostError, match="nothing new came"):
+        list(stream)
+
+
+def test_noise_without_an_end_is_no_answer(home: Path) -> None:
+    fake_agent(home, "while True:\n    print('x' * 65536)")
+    with pytest.raises(HostError, match="it has no end") as caught:
+        wire.connect(Profile(), interactive=False).ask("ps", {})
+    assert caught.value.code == "malformed"
+
+
+def test_long_answer_over_a_slow_line_may_take_longer_than_the_host_may_think(home: Path) -> None:
+    """Each byte that comes shows that the answer is on its way."""
+    fake_agent(
+        home,
+        f"""
+text = q['nonce'] + "\\n" + json.dumps({{'ok': True, 'answer': {listing()!r}}}) + "\\n"
+for at in range(0, len(text), 40):
+    sys.stdout.write(text[at:at + 40]); sys.stdout.flush(); time.sleep(0.2)
+""",
+    )
+    answer = wire.connect(Profile(), interactive=False).ask("ps", {}, within=1.0)
+    assert answer["runs"] == []

@@ -24,7 +24,8 @@ class RunFolder:
         self.root = Path(self.paths.root)
         for name in ("snapshot", "workspace", "out", "ro"):
             (self.root / name).mkdir(parents=True)
-        facts = {"schema": 1, "id": run_id, "name": "train", "created": 1.0, "mounts": [], **job}
+        project = {"name": "vision", "root": "/home/ada/vision"}
+        facts = {"schema": 1, "id": run_id, "name": "train", "created": 1.0, "project": project, "mounts": [], **job}
         # As of another machine: no verb takes a supervisor of ours for dead.
         facts["host"] = {"id": HOST_ID, "runtime": "bare", "machine_id": "another", **facts.get("host", {})}
         Path(self.paths.job).write_text(json.dumps(facts))
