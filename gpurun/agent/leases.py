@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import os
 import re
-from contextlib import suppress
+import threading
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from . import locks, shared_folder
 from . import vocabulary as words
@@ -23,6 +24,8 @@ from .shared_folder import Odd
 # A driver keeps a little for itself on an idle GPU; more than this, without a process that we may see, is somebody's
 # (nvidia-smi inside a container shows no process of the other containers).
 FOREIGN_MEMORY = 1 << 29
+
+KEEP_EVERY = 30.0  # seconds between two looks at whether the leases of a running job still stand
 
 _OWNER = re.compile(r"[\w.@+-]{1,64}")
 
@@ -58,6 +61,9 @@ def take(uuids: Sequence[str], run_id: str, owner: str) -> Optional[List[locks.H
     try:
         with shared_folder.opened() as folder:
             for uuid in uuids:
+                if _is_locked(folder, uuid):  # by another process of the same run, whose note stays
+                    release(taken)
+                    return None
                 # The note comes first: whoever finds the lock held can read by whom.
                 name = _note_name(uuid, run_id)
                 taken.append(Note(shared_folder.put(folder, name, note_path(uuid, run_id), note)))
@@ -76,6 +82,41 @@ def take(uuids: Sequence[str], run_id: str, owner: str) -> Optional[List[locks.H
         # A job without an engine inherits these: its GPUs stay leased as long as a process of it lives.
         os.set_inheritable(held.fd, True)
     return taken
+
+
+def _is_locked(folder: int, uuid: str) -> bool:
+    """Raises Odd."""
+    try:
+        fd = shared_folder.look(folder, uuid, lock_path(uuid))
+    except FileNotFoundError:
+        return False
+    try:
+        return shared_folder.is_held(fd)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def kept(uuids: Sequence[str], run_id: str, owner: str, held: List[locks.Held]) -> Iterator[None]:
+    """Take the locks of these GPUs again when their files are swept away, for as long as the block lasts.
+
+    What is taken comes into `held`.
+    """
+    over = threading.Event()
+
+    def keep() -> None:
+        while not over.wait(KEEP_EVERY):
+            for uuid in uuids:
+                with suppress(AgentError, OSError):
+                    held.extend(take([uuid], run_id, owner) or [])
+
+    keeper = threading.Thread(target=keep, daemon=True)
+    keeper.start()
+    try:
+        yield
+    finally:
+        over.set()
+        keeper.join()
 
 
 class Note(locks.Held):

@@ -254,7 +254,9 @@ def _attempt(run: RunPaths) -> None:
             _bring_up(run, job, runtime, held)
         _note_running(run)
         asking = about.Asking(run, job, runtime)  # not before: the job's start is what a person waits for
-        watching.watch(run, job, runtime)
+        uuids = [gpu["uuid"] for gpu in journal.fold(run).gpus]
+        with leases.kept(uuids, run.id, job["owner"], held):
+            watching.watch(run, job, runtime)
     except Stopped as stopped:
         if not isinstance(stopped, StoppedBefore):
             _clear_away(run, job, runtime)

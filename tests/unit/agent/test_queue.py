@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -169,6 +170,32 @@ def test_lease_note_goes_with_the_last_process_that_holds_the_lease(tmp: Path) -
     assert use.by == "run train-0000 of ada"
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
+    assert leases.holder("GPU-0") is None
+
+
+def test_note_of_a_jobs_lease_outlives_its_supervisor(box: AgentHost) -> None:
+    """The job's processes hold the lease then, and the next supervisor cannot take it."""
+    first, second = with_gpus(box, 2), with_gpus(box, 1)
+    until(box, second, waiting_for(f"run {first.id} of ada"))
+    for pid in box.lock_holders(f"run-{first.id}"):
+        os.kill(pid, signal.SIGKILL)
+    until(box, first, lambda _: box.lock_holders(f"run-{first.id}"))
+    third = with_gpus(box, 1)
+    stop_works(box, second)
+    until(box, third, waiting_for(f"run {first.id} of ada"))
+
+
+def test_lease_whose_files_are_swept_away_is_taken_again(monkeypatch: pytest.MonkeyPatch, tmp: Path) -> None:
+    monkeypatch.setattr(leases, "KEEP_EVERY", 0.01)
+    held = leases.take(["GPU-0"], "train-0000", "ada") or []
+    with leases.kept(["GPU-0"], "train-0000", "ada", held):
+        shutil.rmtree(tmp / "gpurun-gpus")
+        while leases.holder("GPU-0") is None:
+            time.sleep(0.01)
+    use = leases.holder("GPU-0")
+    assert use is not None
+    assert use.run == "train-0000"
+    leases.release(held)
     assert leases.holder("GPU-0") is None
 
 
