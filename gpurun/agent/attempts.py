@@ -16,7 +16,7 @@ from typing import Any, Callable, Dict, Mapping, Optional
 from . import checkpoints, journal, ledger, moving, tickets, unlisted
 from . import vocabulary as words
 from .errors import AgentError
-from .files import read_json, sync_file, sync_folder
+from .files import copy_below, open_regular, read_json, sync_folder
 from .paths import RunPaths
 
 NOT_COPIED = "not_copied"  # the code of an error: a container holds what is nowhere else
@@ -157,7 +157,7 @@ def _named(run: RunPaths, path: str) -> Entry:
                 break
             return _told(run, entry)
     else:
-        with open(file, "rb") as content:
+        with open_regular(file) as content:
             size = os.fstat(content.fileno()).st_size
             if checkpoints.looks_whole(content, size):
                 told = {"path": posixpath.normpath(path), "size": size, "sha256": checkpoints.digest(content)}
@@ -215,11 +215,8 @@ def stage(run: RunPaths) -> None:
         return
     target = staged(run, checkpoint)
     if not checkpoints.is_whole({**checkpoint, "file": target}):
-        os.makedirs(run.staged, exist_ok=True)
-        half = target + ".new"
-        shutil.copyfile(file_of(run, checkpoint), half)
-        sync_file(half)
-        os.rename(half, target)
+        # The workspace is the job's: a link there could lead to any file of the user's on this host.
+        copy_below(file_of(run, checkpoint), run.workspace, words.RESUME_IN_WORKSPACE, os.path.basename(target))
     path = words.RESUME_IN_WORKSPACE + "/" + os.path.basename(target)
     if all(entry["path"] != path for entry in checkpoints.ledger(run)):
         line = {**checkpoint, "path": path, "complete": True, "best": False, "last": False}

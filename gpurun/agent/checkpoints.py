@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Dict, List, Optional, Tuple
 
 from . import vocabulary as words
 from . import wholeness
-from .files import open_regular, read_json, write_json
+from .files import open_regular, read_json, read_untrusted, write_json
 from .ledger import Entry, best, brief, last, lines, newest_first, parse, read
 from .paths import RunPaths
 
@@ -49,7 +49,7 @@ def in_container(run: RunPaths) -> bool:
 def is_whole(entry: Entry) -> bool:
     """Whether the file is what the ledger tells, byte for byte. Reads all of it."""
     try:
-        with open(entry["file"], "rb") as file:
+        with open_regular(entry["file"]) as file:
             return os.fstat(file.fileno()).st_size == entry["size"] and digest(file) == entry.get("sha256")
     except OSError:
         return False
@@ -126,9 +126,7 @@ def metrics(run: RunPaths) -> Dict[str, Any]:
 def _reported(run: RunPaths) -> List[bytes]:
     """The last whole lines of progress.jsonl."""
     try:
-        with open_regular(run.progress) as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
-            return file.read().split(b"\n")[:-1]
+        return read_untrusted(run.progress, _TAIL).split(b"\n")[:-1]
     except OSError:
         return []
 
@@ -150,8 +148,7 @@ def is_saving(run: RunPaths) -> bool:
 def stopped(run: RunPaths, attempt: int) -> Optional[Dict[str, Any]]:
     """What the plugin saved when this attempt was asked to stop: `{checkpoint, epoch, step, lost_batches, why}`."""
     try:
-        with open_regular(run.stopped) as file:
-            told = parse(file.read())
+        told = parse(read_untrusted(run.stopped, _TAIL))
     except OSError:
         return None
     return told if told is not None and told.get("attempt") == attempt else None

@@ -3,9 +3,12 @@
 import errno
 import json
 import os
+import secrets
+import shutil
 import stat
 import tempfile
-from typing import Any, BinaryIO, Callable, Optional, Union
+from contextlib import contextmanager
+from typing import Any, BinaryIO, Callable, Iterator, Optional, Union
 
 
 def write_atomically(path: str, data: bytes, mode: int = 0o644) -> None:
@@ -91,6 +94,60 @@ def open_regular(path: Union[str, bytes]) -> BinaryIO:
         os.close(fd)
         raise OSError(errno.EINVAL, "no regular file", path)
     return os.fdopen(fd, "rb")
+
+
+def read_untrusted(path: str, most: int) -> bytes:
+    """The last `most` bytes of a file that a job writes, which may be of any size, or no file. Raises OSError."""
+    with open_regular(path) as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - most))
+        return file.read(most)
+
+
+@contextmanager
+def opened_below(top: str, within: str) -> Iterator[int]:
+    """A descriptor of the folder `within` in a tree that a job can write to, made if it is not there. Raises OSError.
+
+    A link, or what else a job has made in the place of a folder on the way, is not followed but removed.
+    """
+    fd = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for name in within.split("/"):
+            inner = _open_or_make(fd, name)
+            os.close(fd)
+            fd = inner
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _open_or_make(parent: int, name: str) -> int:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(name, flags, dir_fd=parent)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+            raise
+        os.unlink(name, dir_fd=parent)
+    os.mkdir(name, dir_fd=parent)
+    return os.open(name, flags, dir_fd=parent)
+
+
+def copy_below(source: str, top: str, within: str, name: str) -> None:
+    """Copy a file into the folder `within` (see `opened_below`) as `name`, complete or not at all. Raises OSError."""
+    half = ".new-" + secrets.token_hex(6)
+    with open_regular(source) as content, opened_below(top, within) as folder:
+        fd = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=folder)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                shutil.copyfileobj(content, file, 1 << 20)
+                file.flush()
+                os.fsync(fd)
+            os.rename(half, name, src_dir_fd=folder, dst_dir_fd=folder)
+        except BaseException:
+            os.unlink(half, dir_fd=folder)
+            raise
 
 
 def read_json(path: str) -> Optional[Any]:

@@ -53,14 +53,14 @@ def _follow(before: str, workspace: str, now: str, path: str) -> bool:
         return False
     obstacle = _in_the_way(workspace, path)
     if obstacle is not None:
-        _put(os.path.join(workspace, obstacle) + BESIDE + path[len(obstacle) :], new)
+        _put(workspace, os.path.join(workspace, obstacle) + BESIDE + path[len(obstacle) :], new)
         return True
     if _same(own, new):
         _follow_mode(workspace, path, old, new)
         return False
     untouched = _same(own, old) and not _is_folder(own)
     # What the user removed there and was changed here comes again.
-    _put(own if untouched or not os.path.lexists(own) else own + BESIDE, new)
+    _put(workspace, own if untouched or not os.path.lexists(own) else own + BESIDE, new)
     return not untouched
 
 
@@ -115,9 +115,9 @@ def _same(one: str, other: str) -> bool:
     return os.path.isfile(one) and os.path.isfile(other) and filecmp.cmp(one, other, shallow=False)
 
 
-def _put(own: str, new: str) -> None:
+def _put(workspace: str, own: str, new: str) -> None:
     """Put a copy of `new` at `own`, unless the user has something there that is in its way."""
-    if _is_folder(own):
+    if _is_folder(own) or _in_the_way(workspace, os.path.relpath(own, workspace)) is not None:
         return
     try:
         os.makedirs(os.path.dirname(own), exist_ok=True)

@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict
 from . import attempts, clocks, journal, lasting, locks, manifest, services
 from . import vocabulary as words
 from .errors import RunFailed
-from .files import sync_disk, sync_folder
+from .files import opened_below, sync_disk, sync_folder
 from .paths import RunPaths
 from .runtimes import Runtime
 
@@ -58,7 +58,8 @@ def make_workspace(run: RunPaths, job: Job, check: Callable[[], None]) -> None:
         sync_disk(half)  # a workspace that is there is complete, after a power cut too
         os.rename(half, run.workspace)
         sync_folder(run.root)
-    os.makedirs(run.tmp, exist_ok=True)
+    with opened_below(run.workspace, words.TMP_IN_WORKSPACE):
+        pass
 
 
 def check_snapshot(run: RunPaths) -> None:

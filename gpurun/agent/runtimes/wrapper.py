@@ -18,7 +18,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Sequence
 from .. import secret_files, sockets
 from .. import vocabulary as words
 from ..errors import AgentError, RunFailed
-from ..files import remove, write_atomically
+from ..files import opened_below, remove, write_atomically
 from ..paths import RunPaths
 
 # Exit code of a wrapper whose attempt was started before (Linux: EALREADY). The job was not run.
@@ -177,7 +177,9 @@ def telling_the_run() -> Iterator[None]:
 
 def make_folders(run: RunPaths, project: str) -> None:
     """What is mounted must be there first, and be ours: an engine would make it as root."""
-    for folder in (run.ro, run.out, run.workspace, run.tmp, run.host.home, run.host.data(project)):
+    for folder in (run.ro, run.out, run.workspace, run.host.home, run.host.data(project)):
         os.makedirs(folder, exist_ok=True)
+    with opened_below(run.workspace, words.TMP_IN_WORKSPACE):  # the job may have put a link in its place
+        pass
     secret_files.make_folder(run)
     secret_files.move_old(run)
