@@ -25,6 +25,8 @@ _MEANINGS: Tuple[Tuple[str, Tuple[str, ...]], ...] = (
     ("down", ("unknown server os", "error waiting for container: unexpected eof")),
     ("no_space", ("no space left on device", "disk quota exceeded")),
     ("name_taken", ("is already in use by container",)),
+    # It was killed while it started a container: it does not know of what it had begun, and cannot begin it again.
+    ("half_started", (": already exists", "container with id exists", "id already in use")),
     ("absent", ("no such container", "no such object")),
     ("not_running", ("is not running", "is already stopped", "cannot kill container")),
     ("rate_limit", ("toomanyrequests", "rate limit", "429 too many requests")),
@@ -69,6 +71,7 @@ _MESSAGES: Dict[str, Tuple[str, str]] = {
     "gpu": ("the engine cannot give GPUs to a container", words.TOOLKIT_MEND),
     "mount": ("a mount is not possible", "check that the path is there on the host"),
     "limit": ("the engine refuses a limit", "ask for what the host has"),
+    "half_started": ("the engine was killed while it started the job, and has lost it", "restart the engine there, then gpurun resume"),
     "no_program": ("the image has no /bin/sh", "take an image with a shell and Python"),
     "network": ("the connection to the registry broke off", "check the host's network, then submit again"),
     "unknown": ("the engine refused", ""),
@@ -76,7 +79,7 @@ _MESSAGES: Dict[str, Tuple[str, str]] = {
 
 
 class EngineError(AgentError):
-    """The engine said no. `kind` is one of `_MESSAGES`, `absent`, `name_taken` or `not_running`; `said` its own words."""
+    """The engine said no. `kind` is one of `_MESSAGES`, `absent`, `name_taken`, `half_started` or `not_running`; `said` its own words."""
 
     def __init__(self, kind: str, said: str, program: str = ""):
         meaning, next_step = _MESSAGES.get(kind, _MESSAGES["unknown"])

@@ -48,7 +48,7 @@ class Stopped(Exception):
 
 
 class StoppedBefore(Stopped):
-    """The same, while the engine is away and was never asked for a container: there is nothing to clear away."""
+    """The same, before anybody was asked for a container: there is nothing to clear away, and no engine to wait for."""
 
 
 def launch(run: RunPaths) -> bool:
@@ -244,7 +244,7 @@ def _attempt(run: RunPaths) -> None:
         if not state.live:
             return
         if presence.kind == "created":  # never started, and for GPUs that may be another's by now
-            runtime.remove(run, job)
+            _remove(run, job, runtime)
         if presence.kind not in ("absent", "created"):
             held = allocation.adopt(run, job, state.gpus)
         elif state.state == words.RUNNING:  # a job is never started a second time
@@ -299,6 +299,15 @@ def _clear_away(run: RunPaths, job: Job, runtime: Runtime) -> None:
             _wait(run, error)
 
 
+def _remove(run: RunPaths, job: Job, runtime: Runtime) -> None:
+    while True:
+        try:
+            runtime.remove(run, job)
+            return
+        except EngineError as error:
+            _wait_for_engine(run, job, runtime, error)
+
+
 def _make_room(run: RunPaths, job: Job, runtime: Runtime) -> None:
     """The container of an earlier attempt has the name that this one's will have. What it alone holds is copied first."""
     while True:
@@ -322,13 +331,18 @@ def _wait(run: RunPaths, error: AgentError) -> None:
 def _bring_up(run: RunPaths, job: Job, runtime: Runtime, held: List[locks.Held]) -> None:
     """Workspace, image and dependencies, GPUs, container. `held` takes the leases, for whoever gives them back if this fails."""
     journal.record(run, words.PREPARING)
-    check_stop(run)
     if job.get("attempt", 1) > 1:
         _make_room(run, job, runtime)
     for left in reversed(range(IMAGE_TRIES)):
-        prepared = _prepare(run, job, runtime)
-        journal.record(run, "prepared", record=prepared)
-        gpus, taken = allocation.wait_for_gpus(run, job, lambda: check_stop(run))
+        try:
+            check_stop(run)
+            prepared = _prepare(run, job, runtime)
+            journal.record(run, "prepared", record=prepared)
+            gpus, taken = allocation.wait_for_gpus(run, job, lambda: check_stop(run))
+        except Stopped:
+            if job.get("attempt", 1) > 1:  # the container of an earlier one may be there
+                raise
+            raise StoppedBefore from None
         held += taken
         try:
             check_stop(run)  # again under the lock, last thing before the job runs
@@ -349,10 +363,7 @@ def _prepare(run: RunPaths, job: Job, runtime: Runtime) -> Dict[str, Any]:
         try:
             return preparing.prepare(run, job, runtime, lambda: check_stop(run))
         except EngineError as error:
-            try:
-                _wait_for_engine(run, job, runtime, error)
-            except Stopped:
-                raise StoppedBefore from None
+            _wait_for_engine(run, job, runtime, error)
 
 
 def _start(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
 import time
 
 import pytest
@@ -117,6 +119,76 @@ def test_engine_restarted_under_the_supervisors_eyes(jobs: Jobs) -> None:
     assert code in (137, 143)
 
 
+SAVES_ON_TERM = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+print('here', flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_stopped_by_somebody_else_and_left_with_0_is_no_success(jobs: Jobs, watched: bool) -> None:
+    run = jobs.submit(SAVES_ON_TERM)
+    jobs.until_running(run)
+    if not watched:
+        jobs.kill_supervisor(run)
+    engine(jobs).docker("stop", jobs.container(run))
+    assert jobs.until_ended(run) == (words.FAILED, "signal", 0)
+    assert jobs.ask("wait", run, check=False).returncode == 125
+
+
+def test_engine_shut_down_under_a_job_that_leaves_with_0_is_no_success(jobs: Jobs) -> None:
+    run = jobs.submit(SAVES_ON_TERM)
+    jobs.until_running(run)
+    engine(jobs).stop()
+    engine(jobs).start()
+    assert jobs.until_ended(run) == (words.FAILED, "signal", 0)
+
+
+def test_engine_killed_under_a_job_that_finishes_meanwhile_is_success(jobs: Jobs) -> None:
+    run = jobs.submit("import time; print('here', flush=True); time.sleep(3)")
+    jobs.until_running(run)
+    engine(jobs).kill()
+    time.sleep(4)  # the job ends, and nobody is there to see it
+    engine(jobs).start()
+    assert jobs.until_ended(run) == (words.SUCCEEDED, "exit", 0)
+
+
+def test_host_shut_down_under_a_job_that_leaves_with_0_is_lost(jobs: Jobs) -> None:
+    """systemd: TERM to the supervisor, and to the engine, which ends its containers by TERM."""
+    run = jobs.submit(SAVES_ON_TERM)
+    jobs.until_running(run)
+    for pid in jobs.supervisors(run):
+        os.kill(pid, signal.SIGTERM)
+    engine(jobs).stop()
+    jobs.host.reboot()
+    assert jobs.until_ended(run) == (words.LOST, "reboot", 0)
+
+
+def test_restarted_by_somebody_else_it_does_not_run_again_and_is_no_success(jobs: Jobs) -> None:
+    run = jobs.submit(SAVES_ON_TERM)
+    jobs.until_running(run)
+    engine(jobs).docker("restart", jobs.container(run))
+    assert jobs.until_ended(run)[:2] == (words.FAILED, "signal")
+    assert jobs.ask("logs", run).stdout == "here\n"
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_renamed_by_somebody_else_it_is_watched_stopped_and_removed(jobs: Jobs, watched: bool) -> None:
+    run = jobs.submit(SLEEPER)
+    jobs.until_running(run)
+    if not watched:
+        jobs.kill_supervisor(run)
+    engine(jobs).docker("rename", jobs.container(run), "mine")
+    assert jobs.record(run)["state"] == words.RUNNING
+    assert jobs.laptop.gpurun("shell", run, "--", "echo", "inside").stdout.strip() == "inside"
+    jobs.ask("stop", run, "--force")
+    assert jobs.until_ended(run)[0] == words.STOPPED
+    jobs.ask("rm", run, "-y")
+    assert engine(jobs).containers() == []
+
+
 def test_killed_while_it_prepared_it_is_started_again(jobs: Jobs) -> None:
     """Queued or preparing, and no container: a supervisor runs the steps again."""
     for index in range(4):
@@ -124,6 +196,56 @@ def test_killed_while_it_prepared_it_is_started_again(jobs: Jobs) -> None:
     run = jobs.submit("print('here')", gpus=1)
     jobs.until(run, lambda record: bool(record["waiting"]))
     jobs.kill_supervisor(run)
+    jobs.host.gpus.free()
+    assert jobs.until_ended(run) == (words.SUCCEEDED, "exit", 0)
+
+
+def waiting_without_an_engine(jobs: Jobs) -> str:
+    """A run whose engine was killed while it waited for a GPU, which is free now."""
+    for index in range(4):
+        jobs.host.gpus.use(index, 1, "python", 2048)
+    run = jobs.submit("print('here')", gpus=1)
+    jobs.until(run, lambda record: bool(record["waiting"]))
+    engine(jobs).kill()
+    jobs.host.gpus.free()
+    jobs.until(run, lambda record: "the engine is not running" in str(record["waiting"]))
+    return run
+
+
+def test_engine_killed_before_a_start_is_waited_for_and_named(jobs: Jobs) -> None:
+    run = waiting_without_an_engine(jobs)
+    engine(jobs).start()
+    assert jobs.until_ended(run) == (words.SUCCEEDED, "exit", 0)
+
+
+def test_stop_of_a_run_that_waits_for_its_engine_ends_it(jobs: Jobs) -> None:
+    run = waiting_without_an_engine(jobs)
+    jobs.ask("stop", run)
+    assert jobs.until_ended(run)[0] == words.STOPPED
+
+
+@pytest.mark.parametrize("after", [0.0, 0.1, 0.2, 0.4, 0.7])
+def test_engine_killed_at_any_moment_of_a_start_fails_no_run(jobs: Jobs, after: float) -> None:
+    run = jobs.submit("print('here'); raise SystemExit(3)", gpus=1)
+    time.sleep(after)
+    engine(jobs).kill()
+    engine(jobs).start()
+    state, reason, code = jobs.until_ended(run)
+    # An engine that was killed ends, when it is back, what ran.
+    assert (reason, code) in [("exit", 3), ("signal", 137), ("signal", 143)], state
+    assert jobs.ask("logs", run).stdout in ("", "here\n")
+
+
+def test_image_pruned_while_its_run_waits_is_made_ready_again(jobs: Jobs) -> None:
+    for index in range(4):
+        jobs.host.gpus.use(index, 1, "python", 2048)
+    dockerfile = f"FROM {BASE_IMAGE}\nLABEL of=this-test\n"
+    files = {"gpurun.toml": 'dockerfile = "Dockerfile"\n', "Dockerfile": dockerfile, "job.py": "print('here')\n"}
+    project = jobs.laptop.project(files)
+    run = jobs.ask("submit", "job.py", "-H", "ada", "-g", "1", cwd=project).stdout.strip()
+    record = jobs.until(run, lambda record: bool(record["waiting"]) and bool(record["digest"]))
+    engine(jobs).docker("rmi", record["image"])
+    engine(jobs).docker("image", "prune", "--force")
     jobs.host.gpus.free()
     assert jobs.until_ended(run) == (words.SUCCEEDED, "exit", 0)
 

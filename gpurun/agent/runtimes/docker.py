@@ -51,7 +51,8 @@ def parse_state(state: Mapping[str, Any]) -> Presence:
     """`.State` of `docker inspect` -> presence."""
     status = state["Status"]
     times = (unix_time(state.get("StartedAt", "")), unix_time(state.get("FinishedAt", "")))
-    if status in ("exited", "dead"):
+    # "restarting": somebody has given it another restart policy, and it waits for its next start.
+    if status in ("exited", "dead", "restarting"):
         code = state["ExitCode"]
         # The engine also says so when only a child of the job was killed for its memory.
         return Presence("exited", code, bool(state.get("OOMKilled")) and code == 137, *times)
@@ -83,13 +84,19 @@ class Docker:
         self._ids: Dict[Tuple[str, int], str] = {}  # (run, attempt) -> the id of its container, as far as it was met
 
     def prepare(self, run: RunPaths, job: Job, say: Say) -> Dict[str, Any]:
-        try:
-            base = self._image(run, job, say)
-            layer = docker_layers.ensure(self.engine, lambda: self._engine_facts(run), run, job, base, say)
-        except EngineError as error:
-            if error.is_away:
-                raise
-            raise failed(error, "image") from error
+        for left in (1, 0):
+            try:
+                base = self._image(run, job, say)
+                layer = docker_layers.ensure(self.engine, lambda: self._engine_facts(run), run, job, base, say)
+                break
+            except EngineError as error:
+                pruned = (
+                    error.kind == "image_absent"
+                )  # between two of these steps: what a registry refuses is RunFailed
+                if error.is_away:
+                    raise
+                if not (pruned and left):
+                    raise failed(error, "image") from error
         prepared = {
             "image": base.reference,
             "digest": base.digest,
@@ -136,6 +143,17 @@ class Docker:
             raise failed(error, "start") from error
 
     def _bring_up(self, container: Container) -> None:
+        try:
+            self._create_and_start(container)
+        except EngineError as error:
+            # `docker container prune` takes away what was created and not started yet; and an engine that was killed in
+            # the middle of a start cannot start that container any more. The wrapper has not run: another one is made.
+            if error.kind not in ("absent", "half_started") or wrapper.was_started(container.run, container.job):
+                raise
+            self.remove(container.run, container.job)
+            self._create_and_start(container)
+
+    def _create_and_start(self, container: Container) -> None:
         made: Optional[str] = None
         try:
             made = self.engine.ask(*create(container), timeout=300.0, patience=PATIENCE).text.strip()

@@ -62,6 +62,9 @@ elif args[0] == "create":
     state["containers"].append(made)
     done(0, made["Id"] + "\\n")
 elif args[0] in ("start", "kill", "rm"):
+    if args[0] == "start" and state["prune"]:
+        state["prune"] -= 1
+        state["containers"] = [one for one in state["containers"] if one["State"]["Status"] == "running"]
     one = find(args[-1])
     if args[0] == "start":
         one["State"]["Status"] = "running"
@@ -80,7 +83,8 @@ done(1, "", "unknown command: " + args[0])
 
 
 class FakeEngine:
-    """`argv` answers from `state`; `away`: what each further question is refused with, "" for one that is answered."""
+    """`argv` answers from `state`; `away`: what each further question is refused with, "" for one that is answered;
+    `prune`: how many further starts come behind a `docker container prune`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -88,7 +92,7 @@ class FakeEngine:
         self.program = folder / "docker"
         self.program.write_text(f"#!{sys.executable} -S\n" + PROGRAM)
         self.program.chmod(0o755)
-        self.save({"containers": [], "images": [], "events": [], "away": []})
+        self.save({"containers": [], "images": [], "events": [], "away": [], "prune": 0})
 
     @property
     def argv(self) -> list[str]:

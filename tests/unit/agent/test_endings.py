@@ -45,6 +45,12 @@ def test_end_with_0_behind_a_signal_from_outside_is_none(run: RunFolder) -> None
     assert "docker stop" in str(journal.fold(run.paths).message)
 
 
+def test_end_with_0_of_a_training_whose_plugin_was_told_to_stop_by_somebody_else_is_none(run: RunFolder) -> None:
+    """By `kill`, which no engine sees."""
+    Path(run.paths.stopped).write_text(json.dumps({"attempt": 1, "checkpoint": "stop.ckpt", "why": "SIGTERM"}))
+    assert ended(run) == (words.FAILED, "signal", 0)
+
+
 def test_end_behind_a_stop_of_ours_is_stopped_whatever_else_was_sent(run: RunFolder) -> None:
     journal.record(run.paths, "stop", reason="stop", grace=5.0)
     assert ended(run, signalled=True) == (words.STOPPED, "stop", 0)

@@ -129,6 +129,10 @@ TIMES = {"StartedAt": "2026-01-31T12:00:00.5Z", "FinishedAt": "2026-01-31T13:00:
             Presence("exited", 1, False, 1769860800.5, 1769860800.25),
         ),
         (
+            {"Status": "restarting", "ExitCode": 3, "OOMKilled": False, **TIMES},
+            Presence("exited", 3, False, 1769860800.5, 1769860800.25),
+        ),
+        (
             {"Status": "dead", "ExitCode": 255, "OOMKilled": False, **TIMES},
             Presence("exited", 255, False, 1769860800.5, 1769860800.25),
         ),

@@ -223,3 +223,38 @@ def test_start_whose_image_was_pruned_is_to_be_prepared_again(run: RunPaths, fak
     fake.change(images=[])
     with pytest.raises(ImageGone):
         Docker(fake.argv).create_and_start(run, make_job(), PREPARED, [], [])
+
+
+def test_start_of_a_container_that_was_pruned_before_it_makes_another(run: RunPaths, fake: FakeEngine) -> None:
+    fake.change(prune=1)
+    Docker(fake.argv).create_and_start(run, make_job(), PREPARED, [], [])
+    assert [one["starts"] for one in fake.containers] == [1]
+
+
+def test_start_of_a_container_that_is_pruned_each_time_ends_the_run(run: RunPaths, fake: FakeEngine) -> None:
+    fake.change(prune=2)
+    with pytest.raises(RunFailed):
+        Docker(fake.argv).create_and_start(run, make_job(), PREPARED, [], [])
+
+
+HALF = "Error response from daemon: task bf2215e2: already exists: unknown"
+
+
+def test_start_that_an_engine_was_killed_in_the_middle_of_is_done_with_another_container(
+    run: RunPaths, fake: FakeEngine
+) -> None:
+    fake.change(away=["", HALF])
+    Docker(fake.argv).create_and_start(run, make_job(), PREPARED, [], [])
+    assert [one["starts"] for one in fake.containers] == [1]
+    assert [asked.split()[0] for asked in fake.asked].count("create") == 2
+
+
+def test_start_that_an_engine_was_killed_in_the_middle_of_is_not_done_again_once_the_job_has_begun(
+    run: RunPaths, fake: FakeEngine
+) -> None:
+    fake.add(make_job(), status="created")
+    Path(run.claim(1)).touch()
+    fake.change(away=["", "", "", "", "", HALF])  # two looks at the container, one at the name, and then the start
+    with pytest.raises(RunFailed, match="has lost it"):
+        Docker(fake.argv).create_and_start(run, make_job(), PREPARED, [], [])
+    assert len(fake.containers) == 1
