@@ -39,6 +39,7 @@ from .runtimes import Job, Presence, Runtime
 STANDS = "stands"
 PATIENCE = 30.0  # seconds for a supervisor to take its run's lock
 PAUSE = 2.0  # seconds before what did not work is tried again
+ENGINE_SILENT = "the engine, which does not answer"
 IMAGE_TRIES = 5  # times that an image is made ready which is gone again when the GPUs are there
 TOUCH_EVERY = 3600.0  # seconds; cleaners of /tmp count in days
 
@@ -279,6 +280,9 @@ def _presence(run: RunPaths, job: Job, runtime: Runtime) -> Presence:
         presence = runtime.presence(run, job)
         if presence.kind != "no_answer":
             return presence
+        if state.state != words.RUNNING and state.waiting is None:  # a job that runs waits for nobody
+            state.waiting = ENGINE_SILENT
+            journal.record(run, "waiting", waiting=ENGINE_SILENT)
         time.sleep(PAUSE)
 
 

@@ -82,6 +82,17 @@ def test_engine_that_is_away_is_waited_for_and_named(run: RunPaths, step: str) -
     assert journal.fold(run).waiting is None, "it is waited for no more"
 
 
+def test_engine_that_does_not_tell_what_there_is_of_a_job_is_waited_for_and_named(run: RunPaths) -> None:
+    """A supervisor that was started again behind one that had made things ready."""
+    journal.record(run, words.PREPARING)
+    runtime: Any = Runtime()
+    runtime.answers = iter([False, False, True])
+    job = attempts.job_of(run)
+    assert job is not None
+    assert supervisor._presence(run, job, runtime).kind == "absent"
+    assert waited_for(run) == [supervisor.ENGINE_SILENT]
+
+
 def test_engine_that_refuses_for_another_reason_is_not_waited_for(run: RunPaths) -> None:
     with pytest.raises(EngineError):
         bring_up(run, Runtime(prepare=[EngineError("no_right", "")]))
