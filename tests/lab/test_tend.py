@@ -271,16 +271,19 @@ def test_created_and_not_started_is_made_anew_for_the_gpus_of_now(jobs: Jobs) ->
     assert jobs.ask("logs", run).stdout.strip() == jobs.host.gpus.uuids[1]
 
 
-def test_ended_is_ended_whatever_the_engine_says(jobs: Jobs) -> None:
-    run = jobs.submit("print('here')")
-    assert jobs.until_ended(run) == (words.SUCCEEDED, "exit", 0)
+def test_exited_and_started_again_by_somebody_else_it_ended_as_it_did_and_ran_once(jobs: Jobs) -> None:
+    """As `docker start $(docker ps -aq)` does, while no supervisor stands."""
+    run = jobs.submit("import time; print('here', flush=True); time.sleep(1)")
+    jobs.until_running(run)
+    jobs.kill_supervisor(run)
+    engine(jobs).docker("wait", jobs.container(run))
     engine(jobs).docker("start", jobs.container(run))
     assert engine(jobs).docker("wait", jobs.container(run)).strip() == str(wrapper.STARTED_BEFORE)
-    assert jobs.until_ended(run) == (words.SUCCEEDED, "exit", 0)
-    assert jobs.events(run)[-1] == "ended"
-    assert (jobs.folder(run) / "out/log").read_text() == "here\n", "the job ran a second time"
     said = jobs.host.run("sh", "-c", f"docker logs {jobs.container(run)} 2>&1", user=None)
     assert "this attempt was started before" in said
+    assert jobs.until_ended(run) == (words.SUCCEEDED, "exit", 0)
+    assert (jobs.folder(run) / "out/log").read_text() == "here\n", "the job ran a second time"
+    assert jobs.events(run)[-1] == "ended"
 
 
 def test_bare_job_and_keeper_killed_is_lost(bare: Jobs) -> None:
