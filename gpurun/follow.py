@@ -123,7 +123,7 @@ def watch(
     while True:
         mirror.take_in(answer, wire.host)
         show(answer)
-        if answer["run"]["state"] in words.ENDS:
+        if words.is_over(answer["run"]):
             return answer
         sleep(LOOK_EVERY)
         try:

@@ -49,6 +49,8 @@ class RunEntry:
     move: str | None = None  # the ask under which it may have begun there (agent/moving.py)
     # Hosts besides `host` on which an attempt of it was live when they were last asked: the record of each.
     twins: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    newer: bool = False  # a newer gpurun wrote the entry: it is read as far as it can be, and never written
+    more: Mapping[str, Any] = field(default_factory=dict)  # what only another version of gpurun knows of it
 
     @property
     def state(self) -> str:
@@ -57,7 +59,7 @@ class RunEntry:
 
     @property
     def ended(self) -> bool:
-        return self.state in words.ENDS
+        return words.is_over(self.record) if self.record else False
 
     @property
     def all_fetched(self) -> bool:
@@ -69,6 +71,9 @@ class RunEntry:
         """What it is when it is no job: `tensorboard`, `jupyter` or `shell`."""
         told = (self.job or self.record or {}).get("service")
         return str(told["kind"]) if told else None
+
+
+_FIELDS = tuple(name for name in RunEntry.__dataclass_fields__ if name not in ("newer", "more"))
 
 
 def folder() -> Path:
@@ -140,6 +145,8 @@ def update(records: Iterable[Mapping[str, Any]], host: str, *, now: float | None
     for record in records:
         if not re.fullmatch(words.RUN_ID, record["id"]):
             continue  # an id is a file's name here: a broken host must not choose another
+        if record["state"] == words.UNKNOWN:
+            continue  # its host cannot read it: what was known of it stays
         known = find(record["id"])
         if known and known.record == record and known.host == host and known.seen is not None and known.ended:
             continue  # nothing changes about an end; `ps -a` over many runs should not write them all again
@@ -424,13 +431,22 @@ def _names() -> list[str]:
 def _read(path: Path) -> RunEntry | None:
     try:
         told = json.loads(path.read_bytes())
-        known = {key: told[key] for key in RunEntry.__dataclass_fields__ if key in told}
-        return RunEntry(**known)
-    except (OSError, ValueError, TypeError):
+        known = {key: told[key] for key in _FIELDS if key in told}
+        more = {key: value for key, value in told.items() if key not in (*_FIELDS, "schema")}
+        newer = told.get("schema", 1) > words.STORE_SCHEMA
+        if newer:  # what is missing must not hide the run
+            known = {"id": path.stem, "name": path.stem, "project": "", "host": "", "created": 0.0} | known
+            known = {"project_root": None, "host_id": None} | known
+        return RunEntry(**known, newer=newer, more=more)
+    except (OSError, ValueError, TypeError, AttributeError):
         return None
 
 
 def _write(entry: RunEntry) -> None:
-    """Under the lock of this laptop's state, like the reading before it."""
+    """Under the lock of this laptop's state, like the reading before it. An entry of a newer gpurun stays as it is."""
+    if entry.newer:
+        return
     folder().mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_atomically(str(folder() / f"{entry.id}.json"), json.dumps(asdict(entry)).encode(), 0o600)
+    told = {key: value for key, value in asdict(entry).items() if key in _FIELDS}
+    document = {"schema": words.STORE_SCHEMA, **entry.more, **told}
+    write_atomically(str(folder() / f"{entry.id}.json"), json.dumps(document).encode(), 0o600)

@@ -63,6 +63,8 @@ def _update(run: str, piece: Mapping[str, Any], host: str) -> None:
     if entry is None:
         return
     kept = of(run)
+    if _is_newer(run):
+        return  # a newer gpurun's: it stays as it is
     if piece["from"] > kept.read.get(piece["host_id"], 0):
         return  # the file is gone since it was asked for: the next contact brings it
     if piece["from"] > 0 and piece["to"] <= kept.read.get(piece["host_id"], 0):
@@ -71,7 +73,8 @@ def _update(run: str, piece: Mapping[str, Any], host: str) -> None:
     kept.entries = fold(kept.entries, piece["lines"], host)[-MOST:]
     kept.origin = origin(entry)
     index.folder().mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_atomically(str(_file(run)), json.dumps(asdict(kept)).encode(), 0o600)
+    document = {"schema": words.STORE_SCHEMA, **asdict(kept)}
+    write_atomically(str(_file(run)), json.dumps(document).encode(), 0o600)
 
 
 def of(run: str) -> Kept:
@@ -81,6 +84,13 @@ def of(run: str) -> Kept:
         return Kept(told["read"], told["entries"], told["origin"])
     except (OSError, ValueError, KeyError, TypeError):
         return Kept()
+
+
+def _is_newer(run: str) -> bool:
+    try:
+        return bool(json.loads(_file(run).read_bytes()).get("schema", 1) > words.STORE_SCHEMA)
+    except (OSError, ValueError, AttributeError, TypeError):
+        return False
 
 
 def there(run: str) -> list[Entry]:

@@ -48,7 +48,8 @@ def choose(found: Sequence[HostRuns], *, owner: str, fetched: bool, older_than: 
         if one.answer is None:
             continue
         for record in one.answer["runs"]:
-            ended = record["state"] in words.ENDS and record["owner"] == owner
+            # What only a newer gpurun understands stays.
+            ended = record["state"] in words.ENDS and record["owner"] == owner and not record.get("newer")
             old = older_than is None or age(record, one.answer) > older_than
             if ended and (not fetched or index.is_here(record["id"])) and old:
                 chosen.append(Removal(one.host, record))

@@ -95,7 +95,7 @@ def exit_code(record: dict[str, Any]) -> int | None:
 
     A run that did not succeed never gives 0: 143 when it was stopped or out of time, 125 when the job never ran.
     """
-    if record["state"] not in words.ENDS:
+    if not words.is_over(record):
         return None
     if record["state"] == words.SUCCEEDED:
         return 0
@@ -226,7 +226,7 @@ def _wait_on(host: str, ids: Sequence[str], waiting: Waiting) -> list[dict[str, 
         heard = True
         mirror.take_in(answer, host)
         for record in answer["runs"]:
-            if record["state"] in words.ENDS:
+            if words.is_over(record):
                 waiting.ended(record)
                 done.append(record)
                 live.remove(record["id"])

@@ -67,7 +67,7 @@ def watch(
     """Wait until all have ended; `countdown` gets the live ones, each with the seconds until it is killed."""
     now = {record["id"]: record for record in records}
     latest = clock() + max([_left(record) or 0.0 for record in records], default=0.0)
-    while live := [record for record in now.values() if record["state"] not in words.ENDS]:
+    while live := [record for record in now.values() if not words.is_over(record)]:
         countdown([(record, _left(record)) for record in live])
         if any(record.get("saving") for record in live):  # its grace time pauses
             latest = clock() + max(_left(record) or 0.0 for record in live)

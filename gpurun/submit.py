@@ -99,7 +99,7 @@ def submit(
         prepared = wire.ask("prepare", lambda: _first_question(wire, plan(), report, taken, taken_ids), timeout=60)
         index.update([prepared["run"]], wire.host)
         record = prepared["run"]
-        if record["state"] in words.ENDS and (record["started"] is None or _is_old_service(taken[0])):
+        if words.is_over(record) and (record["started"] is None or _is_old_service(taken[0])):
             taken[0].settle()  # what we took over was given up meanwhile, or is over: begin anew
             return again(taken_ids=taken_ids)
         report.prepared(prepared)

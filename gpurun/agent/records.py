@@ -59,7 +59,7 @@ def _record_of(run: RunPaths, problem: Optional[str]) -> Dict[str, Any]:
         "started": state.started,
         "ended": state.ended,
         "ended_mark": {key: state.end.get(key) for key in ("up", "boot")} if state.end and not state.live else None,
-        "ran": state.ran if state.ended and state.started else None,
+        "ran": state.end.get("ran"),
         "service": job.get("service"),
         "ports": job.get("ports", []),
         "gpus": state.gpus,
@@ -102,12 +102,13 @@ def _unread(run_id: str) -> Dict[str, Any]:
         "environment", "disk", "log_bytes", "progress", "checkpoints", "kill_in", "stopped", "fetched", "host_id", "boot_id",
         "problem", "moving",
     )  # fmt: skip
-    flags = ("live", "stop_requested", "saving", "newer")
+    flags = ("stop_requested", "saving", "newer")
     return {
         "id": run_id,
         "name": run_id,
         "state": words.UNKNOWN,
         "attempt": 1,
+        "live": None,
         "retries": {"asked": 0, "used": 0},
         "metrics": {},
         **{name: [] for name in lists},

@@ -1,12 +1,15 @@
 """The words that laptop and host share: states, reasons, file names of a run, exit codes.
 
-Both floors import this module; it imports nothing.
+Both floors import this module; it imports nothing of ours.
 """
+
+from typing import Any, Mapping
 
 PROTOCOL = 1
 # A run of a higher number was begun or continued by a newer gpurun: it is shown, and nothing of it is touched.
 JOB_SCHEMA = 1
 JOURNAL_SCHEMA = 1  # `v` of an event; an event without one is of 1
+STORE_SCHEMA = 1  # of what a laptop keeps about a run; a file without one is of 1
 UPDATE = "update gpurun on this laptop (for example: pip install --upgrade gpurun)"
 
 # States, in the order in which a run goes through them.
@@ -25,6 +28,12 @@ UNKNOWN = "unknown"
 
 ENDS = (SUCCEEDED, FAILED, STOPPED, TIMED_OUT, LOST)
 STATES = (CREATED, SYNCING, QUEUED, PREPARING, RUNNING, *ENDS)
+
+
+def is_over(record: Mapping[str, Any]) -> bool:
+    """Return whether a RunRecord tells of an end; of one, too, that only a newer gpurun knows the name of."""
+    return record["state"] in ENDS or record.get("live") is False
+
 
 # Why a run ended, in a word: (reason, what it means).
 REASONS = {

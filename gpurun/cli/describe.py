@@ -31,7 +31,7 @@ COLOURS = {
 def state(record: Record) -> str:
     """One word, or two where the word alone would mislead."""
     word = str(record["state"]).replace("_", " ")
-    if record.get("stop_requested") and record["state"] not in words.ENDS:
+    if record.get("stop_requested") and not words.is_over(record):
         return "stopping"
     if record["state"] == words.FAILED:
         code, reason = record.get("exit_code"), record.get("reason")
@@ -47,11 +47,12 @@ def styled_state(record: Record, stream: Any) -> str:
 
 def outcome(record: Record) -> str:
     """A clause such as `failed with exit code 3 after 2m 10s`."""
-    ran = None
+    after = None
     if record.get("started") and record.get("ended"):
-        seconds = record["ended"] - record["started"]
-        ran = f"after {output.duration(seconds)}" if seconds >= 1 else "at once"
-    return how_it_ended(record) + (f" {ran}" if ran else "")
+        ran = record.get("ran")  # no difference of two readings of a clock, which may have been set between them
+        seconds = record["ended"] - record["started"] if ran is None else ran
+        after = f"after {output.duration(seconds)}" if seconds >= 1 else "at once"
+    return how_it_ended(record) + (f" {after}" if after else "")
 
 
 def how_it_ended(record: Record) -> str:
@@ -80,7 +81,7 @@ _SAID_BY_THE_END = ("exit", "oom", "signal", "stop", "duration")
 def reason(record: Record) -> str:
     """Why it is not a success, in a sentence; empty when there is nothing to say."""
     said = str(record.get("message") or "")
-    if said or record["state"] not in words.ENDS or record.get("reason") in _SAID_BY_THE_END:
+    if said or not words.is_over(record) or record.get("reason") in _SAID_BY_THE_END:
         return said
     return words.REASONS.get(record.get("reason") or "", "")
 
@@ -101,7 +102,7 @@ def begins_from(record: Record) -> str:
 def go_on(record: Record) -> list[tuple[str, str]]:
     """The next step of a run that did not get through and has saved something."""
     known = record.get("checkpoints") or {}
-    if record["state"] not in words.ENDS or record["state"] == words.SUCCEEDED or not known.get("last"):
+    if not words.is_over(record) or record["state"] == words.SUCCEEDED or not known.get("last"):
         return []
     return [(f"gpurun resume {record['id']}", "go on from its last checkpoint")]
 
@@ -109,7 +110,7 @@ def go_on(record: Record) -> list[tuple[str, str]]:
 def saved(record: Record) -> str:
     """What a job that was stopped has saved, and what is lost, in a sentence; empty when its plugin told nothing."""
     told = record.get("stopped")
-    if not told or record["state"] not in words.ENDS:
+    if not told or not words.is_over(record):
         return ""
     if not told.get("checkpoint"):
         return f"no checkpoint was saved: {told.get('why') or 'there was nothing to save yet'}"

@@ -120,11 +120,15 @@ def _show(
         output.note("no runs" if all_runs else "no live runs; gpurun ps -a lists those that have ended")
     if all_users:
         _show_gpus(found)
+    for host, records in shown:
+        for record in records if answered[host] else []:
+            if record.get("problem"):
+                output.warn(f"{record['id']}: {record['problem']}")
     silent = [one for one in found if one.failure is not None]
     for one in silent if len(found) > 1 else []:
         assert one.failure is not None
         output.warn(f"{one.host} did not answer: {describe.silence(one.failure)}")
-    if any(record["state"] not in words.ENDS for host, records in shown if not answered[host] for record in records):
+    if any(not words.is_over(record) for host, records in shown if not answered[host] for record in records):
         output.note("? marks what was last known of a run")
 
 
@@ -139,7 +143,7 @@ def _row(record: dict[str, Any], host: str, *, answered: bool, now: float) -> li
     state = describe.styled_state(record, sys.stdout)
     return [
         record["id"],
-        state if answered or record["state"] in words.ENDS else f"{describe.state(record)}?",
+        state if answered or words.is_over(record) else f"{describe.state(record)}?",
         describe.gpus(record),
         output.ago(since, now) if since else "-",
         output.size(disk) if disk else "-",

@@ -63,7 +63,7 @@ class Screen:
                 self._waited = False
                 on = f" on {describe.gpu_names(record)}" if record.get("gpus") else ""
                 output.note(f"{run} runs now{on}")
-        if record.get("stop_requested") and self._state == words.RUNNING and name not in words.ENDS:
+        if record.get("stop_requested") and self._state == words.RUNNING and not words.is_over(record):
             self.fresh_line()
             output.note(f"{run} is asked to stop")
             name = "stopping"

@@ -92,7 +92,7 @@ def _head(answer: dict[str, Any], entry: Any) -> list[str]:
     """The run and all that is known of it, a line each; longer ones go on in the next."""
     record = answer["run"]
     colour = describe.COLOURS.get(record["state"], output.DIM)
-    clause = describe.outcome(record) if record["state"] in words.ENDS else f"is {describe.state(record)}"
+    clause = describe.outcome(record) if words.is_over(record) else f"is {describe.state(record)}"
     title = f"{output.styled(record['id'], output.BOLD, stream=sys.stdout)} "
     lines = [title + output.styled(clause, colour, stream=sys.stdout)]
     for name, text in _lines(answer, entry):
@@ -103,6 +103,7 @@ def _head(answer: dict[str, Any], entry: Any) -> list[str]:
 def _lines(answer: dict[str, Any], entry: Any) -> list[tuple[str, str]]:
     record, job = answer["run"], answer["job"] or {}
     lines = [
+        ("problem", str(record.get("problem") or "")),
         ("because", describe.reason(record) or _raised(answer)),
         ("waits", describe.waiting(record)),
         ("attempt", _attempt(record)),
@@ -203,7 +204,7 @@ def _fetched(entry: Any, record: dict[str, Any]) -> str:
         return f"{output.ago(entry.fetched)} ago" + (f" to {entry.fetched_to}" if entry.fetched_to else "")
     if record.get("fetched"):
         return f"{output.ago(record['fetched'])} ago, to another laptop"
-    if record["state"] not in words.ENDS or not record.get("started"):
+    if not words.is_over(record) or not record.get("started"):
         return ""
     if entry.fetched_to:
         return f"not since attempt {record['attempt']} began; what came before is in {entry.fetched_to}"
@@ -264,7 +265,7 @@ def _show_next(record: dict[str, Any]) -> None:
         return
     run = record["id"]
     output.say("")
-    if record["state"] not in words.ENDS:
+    if not words.is_over(record):
         output.next_steps((f"gpurun logs -f {run}", "follow it"), (f"gpurun stop {run}", "end it"))
         return
     wrote = [(f"gpurun fetch {run}", "what it wrote")] if record.get("started") else []

@@ -88,5 +88,5 @@ def _tell(record: dict[str, Any], *, already: bool, twin_on: str | None = None) 
     output.say(f"{name} {had}{output.styled(describe.outcome(record), colour)}{freed}")
     if not already and (saved := describe.saved(record)):
         output.say(f"  {saved}")
-    if record["state"] in words.ENDS and record.get("started") and not already and not twin_on:
+    if words.is_over(record) and record.get("started") and not already and not twin_on:
         output.next_steps((f"gpurun fetch {record['id']}", "bring back what it wrote"), *describe.go_on(record))

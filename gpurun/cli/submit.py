@@ -261,7 +261,7 @@ def tell_started(wire: Wire, started: Started, say: Callable[[str], None], *, fo
     say("")
     record = started.record
     if started.earlier:
-        ended = f", and {describe.outcome(record)}" if record["state"] in words.ENDS else ""
+        ended = f", and {describe.outcome(record)}" if words.is_over(record) else ""
         output.note(f"{record['id']} had been started by the submit that this one repeats{ended}")
     if not as_json:
         output.out(record["id"])

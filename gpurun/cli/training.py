@@ -20,7 +20,7 @@ def progress(record: Record) -> Record:
     if not isinstance(told, dict):
         return {}
     earlier = told.get("attempt", 1) != record.get("attempt", 1)
-    return {} if earlier and record["state"] not in words.ENDS else told
+    return {} if earlier and not words.is_over(record) else told
 
 
 def progress_bar(record: Record, length: int, *, word: str = "epoch ") -> str:
@@ -34,7 +34,7 @@ def progress_bar(record: Record, length: int, *, word: str = "epoch ") -> str:
         parts += [FULL * full + EMPTY * (length - full), f"{int(100 * done):3d}%"]
     if (epoch := _epoch(told)) is not None:
         parts.append(f"{word}{epoch}")
-    if is_number(left) and record["state"] not in words.ENDS:
+    if is_number(left) and not words.is_over(record):
         parts.append(f"{output.duration(left).split()[0]} left")
     return " ".join(filter(None, parts))
 
@@ -48,7 +48,7 @@ def progress_line(record: Record) -> str:
         parts.append(f"in {told['stage']}")
     if is_number(told.get("rate")):
         parts.append(f"{number(told['rate'])} steps/s")
-    if is_number(told.get("left")) and record["state"] not in words.ENDS:
+    if is_number(told.get("left")) and not words.is_over(record):
         parts.append(f"{output.duration(told['left'])} left")
     return ", ".join(parts)
 

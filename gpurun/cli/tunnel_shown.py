@@ -106,7 +106,7 @@ class Shown:
         )
 
     def state(self, record: dict[str, Any]) -> None:
-        if record["state"] in words.ENDS:
+        if words.is_over(record):
             output.say(f"{record['id']} {describe.outcome(record)}")
             if record["state"] in (words.FAILED, words.LOST):
                 output.next_steps((f"gpurun logs {record['id']}", "what it said"))

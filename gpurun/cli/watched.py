@@ -41,7 +41,7 @@ class Board:
             return
         record = answer["run"]
         told = describe.waiting(record) or describe.state(record)
-        if told != self._told and record["state"] not in words.ENDS:
+        if told != self._told and not words.is_over(record):
             self._told = told
             output.note(f"{record['id']}: {told}")
 

@@ -97,7 +97,7 @@ def _none(run: str, which: str, answer: Mapping[str, Any]) -> GpurunError:
     record = answer["run"]
     if answer["count"] and which == BEST:
         what, then = f"nothing was monitored in {run}: no checkpoint of it is the best", f"gpurun fetch --last {run}"
-    elif record["state"] not in words.ENDS:
+    elif not words.is_over(record):
         what, then = f"{run} has saved no checkpoint yet", f"gpurun status {run} shows how far it is."
     elif record["checkpoints"] is None:
         what = f"{run} tells of no checkpoints: it saved none, or is no Lightning training"

@@ -126,7 +126,7 @@ def follow(wire: Wire, record: dict[str, Any], listener: Listener, findings: Fin
     """Stay until it has ended. A run that ended before its program spoke is a finding too."""
     from gpurun.follow import show_log
 
-    if record["state"] not in words.ENDS:
+    if not words.is_over(record):
         record = show_log(wire, {"run": record["id"], "follow": True, "offset": 0}, listener)
     failed = any(each.status == FAIL for each in findings.found)
     if record["state"] != words.SUCCEEDED and not failed:

@@ -149,7 +149,7 @@ class _Open:
         self.shown.state(record)
         if record.get("ready"):
             self._waits.discard(record["id"])
-        if record["state"] in words.ENDS:
+        if words.is_over(record):
             self._waits.discard(record["id"])
             self._failed = self._failed or record["state"] in (words.FAILED, words.LOST)
             for way in self.found.ways:

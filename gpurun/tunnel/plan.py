@@ -174,7 +174,7 @@ def _port_ways(wire: Wire, ports: Ports, listener: Listener) -> list[Way]:
     run = ports.run
     if run is not None:
         record = wire.ask("status", {"run": run})["run"]
-        if record["state"] in words.ENDS:
+        if words.is_over(record):
             if not ports.wanted:
                 return []
             raise UsageError(f"{run} has ended, and with it what listened on its ports", f"gpurun logs {run}")

@@ -65,7 +65,7 @@ def wait_until_running(wire: Wire, record: dict[str, Any], listener: Listener) -
     if record["state"] != words.RUNNING:
         over = (words.RUNNING, *words.ENDS)
         record = show_log(wire, {"run": run, "follow": True}, listener, until=lambda at: at["state"] in over)
-    if record["state"] in words.ENDS:
+    if words.is_over(record):
         why = f": {record['message']}" if record.get("message") else ""
         raise GpurunError(f"{run} ended before it was up{why}", f"gpurun logs {run}", where=wire.host)
     return record

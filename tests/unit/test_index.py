@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from gpurun import index
+from gpurun.agent import vocabulary as words
 from gpurun.errors import UsageError
 from gpurun.project import Project
 
@@ -329,3 +331,45 @@ def test_id_of_a_run_that_is_or_was_known_is_taken() -> None:
     index.add(job("train-7f3k"), "box")
     (index.folder() / "train-7abc.ledger").write_text("{}")
     assert [index.is_taken(run) for run in ("train-7f3k", "train-7abc", "train-2222")] == [True, True, False]
+
+
+def test_index_entry_of_a_newer_gpurun_is_shown_and_never_written() -> None:
+    index.folder().mkdir(parents=True)
+    file = index.folder() / "train-7f3k.json"
+    told = {"schema": words.STORE_SCHEMA + 1, "id": "train-7f3k", "hosts": ["box"], "record": {"state": "parked"}}
+    file.write_text(json.dumps(told))
+    (entry,) = index.all_runs()
+    assert (entry.id, entry.newer, entry.ended) == ("train-7f3k", True, False)
+    index.update([record("train-7f3k", "failed")], "box")
+    index.mark_fetched("train-7f3k", "/tmp/fetched")
+    index.note_maybe("train-7f3k", "box", "ask1")
+    assert json.loads(file.read_text()) == told
+
+
+def test_index_field_that_is_not_known_stays() -> None:
+    index.add(job("train-7f3k"), "box")
+    file = index.folder() / "train-7f3k.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "pinned": True}))
+    index.update([record("train-7f3k", "failed")], "box")
+    told = json.loads(file.read_text())
+    assert (told["pinned"], told["record"]["state"], told["schema"]) == (True, "failed", words.STORE_SCHEMA)
+
+
+@pytest.mark.parametrize(("live", "ended"), [(False, True), (True, False)])
+def test_index_state_that_is_not_known_has_ended_if_its_host_says_so(live: bool, ended: bool) -> None:
+    index.add(job("train-7f3k"), "box")
+    index.update([record("train-7f3k", "preempted", live=live)], "box")
+    entry = index.find("train-7f3k")
+    assert entry is not None
+    assert (entry.state, entry.ended) == ("preempted", ended)
+
+
+def test_index_record_of_a_run_that_its_host_cannot_read_changes_nothing() -> None:
+    index.add(job("train-7f3k"), "box")
+    index.update([record("train-7f3k", "running")], "box")
+    unread = {**record("train-7f3k", words.UNKNOWN), "created": None, "live": None, "problem": "it cannot be read"}
+    index.update([unread, {**unread, "id": "other-2222"}], "box")
+    entry = index.find("train-7f3k")
+    assert entry is not None
+    assert entry.state == "running"
+    assert index.find("other-2222") is None

@@ -15,15 +15,14 @@ TEND_EVERY = 5.0
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     runs = records.find_all(host, request["runs"])
     until = time.monotonic() + float(request["seconds"])
-    tended = -TEND_EVERY
+    tended, failures = -TEND_EVERY, {}
     while True:
         if time.monotonic() > tended + TEND_EVERY:
             tended = time.monotonic()
-            for run in runs:
-                tend.tend_run(host, run)
+            failures = {run.id: tend.tend_run(host, run) for run in runs}
         if time.monotonic() >= until or not any(journal.fold(run).live for run in runs):
             return {
-                "runs": [records.record_of(run) for run in runs],
+                "runs": [records.record_of(run, failures.get(run.id)) for run in runs],
                 "ledgers": mirrored.ledgers(request, host, runs),
             }
         time.sleep(TICK)
