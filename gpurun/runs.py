@@ -310,6 +310,9 @@ def forget(entry: RunEntry) -> None:
 def refuse_live(entries: Sequence[RunEntry]) -> None:
     """Raise UsageError when one was live when it was last seen."""
     for entry in entries:
+        if entry.record is not None and entry.state == words.UNKNOWN:
+            what = entry.record.get("message") or f"nobody knows whether {entry.id} is live"
+            raise UsageError(what, f"when its machine is gone for good: gpurun stop --abandon {entry.id}")
         if entry.record is not None and not entry.ended:
             raise UsageError(f"{entry.id} is still {entry.state} on {entry.host}", f"gpurun stop {entry.id}")
 

@@ -24,6 +24,7 @@ TRIES, PAUSE = 20, 0.5  # until the GPUs of an ended run must be free
 class Asked:
     grace: float | None  # seconds; None: what the job says
     force: bool  # KILL at once
+    abandon: bool = False  # nothing is ended: their machine is gone
 
 
 def only_live_run() -> RunEntry:
@@ -45,7 +46,7 @@ def only_live_run() -> RunEntry:
 
 def ask(entries: Sequence[RunEntry], asked: Asked) -> list[dict[str, Any]]:
     """Write down on every host that these are to end; the records. From here on the hosts act by themselves."""
-    request = {"grace": asked.grace, "force": asked.force}
+    request = {"grace": asked.grace, "force": asked.force, "abandon": asked.abandon}
     groups = runs.by_host(entries)
 
     def tell(host: str) -> list[dict[str, Any]]:

@@ -110,7 +110,7 @@ def _shut_down(run: RunPaths, state: journal.Run, presence: Presence) -> bool:
 def end_gone(run: RunPaths, state: journal.Run) -> None:
     """Nothing is there of a job that ran, and it left no exit: why."""
     job = read_json(run.job) or {"host": {}}
-    if state.boot_id not in (None, facts.boot_id()):
+    if not facts.is_this_boot(state.boot_id):
         end(run, words.LOST, "reboot", message="the host was restarted while the job ran")
     elif job["host"].get("runtime") == "bare" and state.stop is not None:  # it may have died of our KILL
         end_by_presence(run, state, Presence("exited"))

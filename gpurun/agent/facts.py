@@ -5,19 +5,25 @@ make two of one machine; the boot is then as old as the second file.
 
 A home may be shared by several hosts, so the host's random id lies in a file that the machine's own id is part of the
 name of: `host-id-<hash of the machine id>`. Whoever finds two of them knows that the home is shared.
+
+Machines of one image, and a disk that was cloned, have one machine id. What a clone does not copy are the signs of the
+hardware: they tell such machines from one another. GPURUN_SYSTEM names a folder that stands for / where these are read.
 """
 
 from __future__ import annotations
 
+import functools
 import getpass
+import glob
 import hashlib
+import json
 import os
 import platform
 import secrets
 import shutil
 import sys
 import time
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Mapping, Optional
 
 from . import gpus
 from .errors import AgentError
@@ -44,8 +50,68 @@ def machine_id() -> str:
 
 
 def boot_id() -> str:
-    """Another one after each boot of the machine; a container's is its machine's."""
-    return _text(os.environ.get("GPURUN_BOOT_ID_FILE", _BOOT_ID))
+    """Another one after each boot of the machine; in a container, after each start of the container too."""
+    told = os.environ.get("GPURUN_BOOT_ID_FILE")
+    if told:
+        return _text(told)
+    if not in_container():
+        return _text(_BOOT_ID)
+    # With its first process all others of a container have gone, whatever the machine does.
+    return hashlib.sha256(("%s %s" % (_text(_BOOT_ID), _first_process_started())).encode()).hexdigest()[:32]
+
+
+def is_this_boot(told: Optional[str]) -> bool:
+    """What was noted with `told` was noted in this boot; also for None, and for a container's machine as it was told before."""
+    return told in (None, boot_id()) or (told == _text(_BOOT_ID) and "GPURUN_BOOT_ID_FILE" not in os.environ)
+
+
+def _first_process_started() -> int:
+    """When process 1 was started, in ticks since the machine's boot; 0 where that is not told."""
+    fields = _text("/proc/1/stat").rpartition(")")[2].split()
+    return int(fields[19]) if len(fields) > 19 else 0
+
+
+Signs = Dict[str, Any]
+_HARDWARE = ("product_uuid", "product_serial", "board_serial", "board_asset_tag")  # of DMI; some for root alone
+_INSTANCE = "/var/lib/cloud/data/instance-id"
+
+
+def signs() -> Signs:
+    """What tells this machine from a clone of it, as far as it can be read: texts, and `macs`, a list."""
+    return _signs(os.environ.get("GPURUN_SYSTEM", ""))
+
+
+@functools.lru_cache(maxsize=None)
+def _signs(system: str) -> Signs:
+    if in_container() and not system:  # its machine is none of its own
+        return {}
+    found: Signs = {"hostname": hostname()}
+    for name in _HARDWARE:
+        found[name] = _text("%s/sys/class/dmi/id/%s" % (system, name))
+    found["instance"] = _text(system + _INSTANCE)
+    cards = [os.path.dirname(path) for path in glob.glob(system + "/sys/class/net/*/device")]  # no bridge, no tunnel
+    found["macs"] = sorted(
+        {_text(card + "/address") for card in cards if _text(card + "/addr_assign_type") == "0"} - {""}
+    )
+    return {name: value for name, value in found.items() if value}
+
+
+def another_machine(before: Mapping[str, Any], now: Mapping[str, Any]) -> Optional[str]:
+    """Why these are the signs of two machines, in words; None when they may be one's.
+
+    The name alone says something only where nothing else does: machines are renamed.
+    """
+    for name in (*_HARDWARE, "instance"):
+        if before.get(name) and now.get(name) and before[name] != now[name]:
+            return "its %s is another" % name.replace("_", " ").replace("instance", "cloud instance")
+    cards = [set(told.get("macs") or []) for told in (before, now)]
+    if all(cards):
+        return None if cards[0] & cards[1] else "its network cards are others"
+    unique = before.get("product_uuid") and before.get("product_uuid") == now.get("product_uuid")
+    names = (before.get("hostname"), now.get("hostname"))
+    if all(names) and names[0] != names[1] and not unique:
+        return "its name was %s and is %s" % names
+    return None
 
 
 def booted_at() -> float:
@@ -55,7 +121,8 @@ def booted_at() -> float:
         return os.stat(told).st_mtime
     for line in _text("/proc/stat").splitlines():
         if line.startswith("btime "):
-            return float(line.split()[1])
+            since = _first_process_started() / os.sysconf("SC_CLK_TCK") if in_container() else 0.0
+            return float(line.split()[1]) + since
     return 0.0
 
 
@@ -64,16 +131,16 @@ def in_container() -> bool:
 
 
 def host_id(host: HostPaths) -> str:
-    """This host's random id, made at the first call."""
+    """This host's random id, made at the first call. The file's second line has the machine's signs."""
     path = host_id_file(host)
     for _ in range(2):
-        found = _text(path)
-        if found:
-            return found
+        found = _text(path).split("\n")
+        if found[0]:
+            return found[0]
         os.makedirs(host.root, mode=0o700, exist_ok=True)
         beside = "%s.%s" % (path, secrets.token_hex(4))
         with open(beside, "w", encoding="ascii") as file:
-            file.write(secrets.token_hex(8) + "\n")
+            file.write("%s\n%s\n" % (secrets.token_hex(8), json.dumps(signs(), sort_keys=True)))
             file.flush()
             os.fsync(file.fileno())
         try:
@@ -82,11 +149,19 @@ def host_id(host: HostPaths) -> str:
             pass
         finally:
             os.unlink(beside)
-    return _text(path)
+    return _text(path).split("\n")[0]
 
 
 def host_id_file(host: HostPaths) -> str:
-    return "%s-%s" % (host.host_id, hashlib.sha256(machine_id().encode()).hexdigest()[:12])
+    """Where this machine's id lies: beside that of a machine with the same machine id and other hardware."""
+    path = "%s-%s" % (host.host_id, hashlib.sha256(machine_id().encode()).hexdigest()[:12])
+    try:
+        known = json.loads((_text(path).split("\n")[1:] or ["{}"])[0])
+    except ValueError:
+        return path
+    if another_machine(known if isinstance(known, dict) else {}, signs()) is None:
+        return path
+    return "%s-%s" % (path, hashlib.sha256(json.dumps(signs(), sort_keys=True).encode()).hexdigest()[:12])
 
 
 def machines_here(host: HostPaths) -> int:

@@ -43,6 +43,14 @@ class RunPaths:
         return self._in("job.json")
 
     @property
+    def adopted(self) -> str:
+        return self._in("adopted.json")
+
+    @property
+    def life(self) -> str:
+        return self._in("life")
+
+    @property
     def events(self) -> str:
         return self._in("events.jsonl")
 

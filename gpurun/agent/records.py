@@ -8,7 +8,7 @@ import os
 import re
 from typing import Any, Dict, List, Optional
 
-from . import about, attempts, checkpoints, clocks, journal, moving, tend
+from . import about, attempts, checkpoints, clocks, journal, moving, origin, tend
 from . import vocabulary as words
 from .errors import AgentError
 from .files import read_json
@@ -32,6 +32,7 @@ def _record_of(run: RunPaths, problem: Optional[str]) -> Dict[str, Any]:
     job = _job(run, state)
     host = job.get("host", {})
     newer = why_newer(job, state)
+    unknown = _unknown(run, job) if state.live and newer is None else {}
     return {
         **_unread(run.id),
         "problem": (newer and "%s; %s" % (newer, words.UPDATE)) or state.damaged or problem,
@@ -74,7 +75,7 @@ def _record_of(run: RunPaths, problem: Optional[str]) -> Dict[str, Any]:
         "progress": checkpoints.progress(run),
         "metrics": checkpoints.metrics(run),
         "checkpoints": checkpoints.summary(run, state.live),
-        "live": state.live,
+        "live": state.live and not unknown,
         "stop_requested": state.stop is not None,
         "kill_in": max(0.0, float(state.stop["grace"]) - clocks.since(state.stop)) if state.stop else None,
         "saving": state.live and checkpoints.is_saving(run),
@@ -83,6 +84,7 @@ def _record_of(run: RunPaths, problem: Optional[str]) -> Dict[str, Any]:
         "notes": state.notes,
         "host_id": host.get("id"),
         "boot_id": host.get("boot_id"),
+        **unknown,
     }
 
 
@@ -132,6 +134,14 @@ def refuse_newer(run: RunPaths) -> None:
     why = why_newer(read_json(run.job) or {}, journal.fold(run))
     if why is not None:
         raise AgentError("newer", "the run %s is left alone: %s" % (run.id, why), words.UPDATE, where=run.root)
+
+
+def _unknown(run: RunPaths, job: Dict[str, Any]) -> Dict[str, Any]:
+    """What replaces the state of a run that is another machine's, or may be, and shows no life: nobody here knows it."""
+    why = origin.doubt(run, job)
+    if why is None or origin.lives(run):
+        return {}
+    return {"state": words.UNKNOWN, "message": why, "next": origin.ABANDON % run.id}
 
 
 def find(host: HostPaths, run_id: str) -> RunPaths:

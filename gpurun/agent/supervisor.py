@@ -24,6 +24,7 @@ from . import (
     journal,
     leases,
     locks,
+    origin,
     preparing,
     runtimes,
     sockets,
@@ -142,6 +143,7 @@ def _live(run: RunPaths, first: _FirstWord) -> None:
     first.say(STANDS)  # this one, or another: the lock is held
     if lock is None:
         return
+    origin.show_life(run)
     threading.Thread(target=_keep_locks, args=(run,), daemon=True).start()
     while True:
         try:

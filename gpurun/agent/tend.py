@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Callable, Dict, List, Optional, Tuple
 
-from . import attempts, clocks, endings, facts, journal, locks, runtimes, supervisor
+from . import attempts, clocks, endings, facts, journal, locks, origin, runtimes, supervisor
 from . import vocabulary as words
 from .errors import AgentError
 from .files import read_json, write_json
@@ -127,12 +127,11 @@ def _has_container(run: RunPaths) -> bool:
 
 
 def is_of_this_host(run: RunPaths) -> bool:
-    """False for a run of another machine that shares this home, of a newer gpurun, and for what is no run at all."""
+    """False for a run that is another machine's, or may be, of a newer gpurun, and for what is no run at all."""
     job = read_json(run.job)
     if not isinstance(job, dict) or journal.schema_of(job) > words.JOB_SCHEMA:
         return False
-    host = job.get("host") or {}
-    return host.get("machine_id") == facts.machine_id() and host.get("runtime") in runtimes.RUNTIMES
+    return (job.get("host") or {}).get("runtime") in runtimes.RUNTIMES and origin.doubt(run, job) is None
 
 
 def _act(run: RunPaths) -> str:
@@ -154,13 +153,14 @@ def _act(run: RunPaths) -> str:
             state=state.state,
             presence=presence.kind,
             exit_code=presence.exit_code,
-            same_boot=state.boot_id in (None, facts.boot_id()),
+            same_boot=facts.is_this_boot(state.boot_id),
             ended_before_boot=presence.finished_at is not None and presence.finished_at < facts.booted_at(),
             upload_idle=_idle(run, state) if syncing else 0.0,
             between=state.between,
         )
     )
-    if action != NOTHING and locks.holders(locks.run_lock(run.id)):  # the files of a live supervisor were swept away
+    # The files of a live supervisor were swept away; or it is on a machine that cannot be told from this one.
+    if action != NOTHING and (origin.lives(run) or locks.holders(locks.run_lock(run.id))):
         return NOTHING
     if action in ENDINGS:
         ENDINGS[action](run, state, presence)

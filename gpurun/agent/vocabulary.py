@@ -52,6 +52,7 @@ REASONS = {
     "removed": "the job's container was removed by somebody else",
     "restarted": "the job's container was started again by somebody else; how the job had ended is not known",
     "keeper": "the processes that watched the job were killed: how it ended is not known",
+    "abandoned": "it was given up, because the machine that ran it is gone",
     "internal": "gpurun itself failed on the host",
 }
 

@@ -9,12 +9,13 @@ import typer
 from gpurun.agent import vocabulary as words
 from gpurun.cli import describe, options, output
 from gpurun.cli.logs import seconds
-from gpurun.errors import GpurunError
+from gpurun.errors import GpurunError, UsageError
 
 EXAMPLES = """\
 gpurun stop
 gpurun stop train-7f3k --grace 5m
-gpurun stop --force train-7f3k"""
+gpurun stop --force train-7f3k
+gpurun stop --abandon train-7f3k"""
 
 
 def stop(
@@ -24,17 +25,24 @@ def stop(
         typer.Option("--grace", metavar="SPAN", help="How long it may take to save its work. [the job's, 60s]"),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Kill at once.")] = False,
+    abandon: Annotated[
+        bool, typer.Option("--abandon", help="Give up a run whose machine is gone: record it as lost, touch nothing.")
+    ] = False,
     as_json: options.Json = False,
 ) -> int:
     """End runs. A job is asked first, so that it can save a checkpoint, and killed when its grace time is over.
 
     Without RUN: the one live run of this project; when there are several, none of them is touched.
+    A run whose disk was cloned, or whose home another machine has now, is unknown there, and nothing is done to it.
+    When you know that its machine is gone for good, --abandon gives it up; then it can be resumed or removed.
     """
     from gpurun import runs
     from gpurun import stop as stopping
 
+    if abandon and (force or grace is not None or not run):
+        raise UsageError("--abandon takes the names of runs, and neither --force nor --grace: nothing is ended")
     entries = runs.resolve_all(run) if run else [stopping.only_live_run()]
-    asked = stopping.Asked(None if grace is None else seconds(grace, "--grace"), force)
+    asked = stopping.Asked(None if grace is None else seconds(grace, "--grace"), force, abandon)
     before = {entry.id for entry in entries if entry.ended}
     with output.activity(f"asking {', '.join(runs.by_host(entries))}"):
         records = stopping.ask(entries, asked)

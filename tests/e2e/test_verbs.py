@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
 import shutil
@@ -9,8 +11,14 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from gpurun.agent import locks
+from gpurun.agent.runtimes import bare, keeper
 from tests.e2e.conftest import ON_HOST, Laptop
+
+if TYPE_CHECKING:
+    from gpurun.demo.host import EmbeddedHost
 
 
 def test_logs_by_tail_and_by_the_clock(laptop: Laptop) -> None:
@@ -294,3 +302,35 @@ def test_secrets_reach_the_job_and_no_record(laptop: Laptop) -> None:
     assert done.out.splitlines()[1] == "terces-cba", done.err
     shown = laptop.ok("status", done.out.split()[0], "--json")
     assert "abc-secret" not in shown + done.err
+
+
+def test_run_of_a_machine_that_is_gone_is_unknown_until_it_is_given_up(
+    laptop: Laptop, embedded_host: EmbeddedHost
+) -> None:
+    """Another machine has its home now: nobody knows what became of the run, and only its user may say so."""
+    run = laptop.submit("train.py", "--", "600", "0")
+    laptop.until(run, "running")
+    end_at_once(run, embedded_host)
+    job = embedded_host.home / ".gpurun/runs" / run / "job.json"
+    told = json.loads(job.read_text())
+    job.write_text(json.dumps({**told, "host": {**told["host"], "machine_id": "gone", "hostname": "formerbox"}}))
+    assert laptop.state(run) == "unknown"
+    assert [record["state"] for record in laptop.json("ps")["runs"] if record["id"] == run] == ["unknown"]
+    for command in (["stop", "--force", run], ["rm", "-y", run]):
+        refused = laptop.gpurun(*command)
+        assert refused.code != 0
+        assert "formerbox" in refused.err
+        assert f"gpurun stop --abandon {run}" in refused.err
+    laptop.ok("stop", "--abandon", run)
+    assert laptop.state(run) == "lost"
+    laptop.ok("rm", "-y", run)
+    assert laptop.gpurun("stop", "--abandon").code == 2
+
+
+def end_at_once(run: str, host: EmbeddedHost) -> None:
+    """As a power cut does: the job, its keepers and its supervisor."""
+    lock = host.workdir / f"locks/gpurun-{os.getuid()}/run-{run}"
+    while pids := keeper.carriers(run) | keeper.carriers(run, bare.KEEPER_MARK) | locks.holders(str(lock)):
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)

@@ -20,8 +20,7 @@ import subprocess
 import time
 from typing import Any, Dict, List, Optional, Union
 
-from .. import locks, loopback, programs, records, runtimes, services, sockets, tend
-from ..errors import AgentError
+from .. import locks, loopback, origin, programs, records, runtimes, services, sockets, tend
 from ..files import read_json, remove
 from ..paths import HostPaths, RunPaths
 
@@ -70,9 +69,7 @@ def _run_of(host: HostPaths, door: Door) -> "tuple[RunPaths, Dict[str, Any]]":
     run = records.find(host, door["run"])
     records.refuse_newer(run)
     job = read_json(run.job) or {}
-    if not tend.is_of_this_host(run):
-        where = job.get("host", {}).get("hostname", "another host")
-        raise AgentError("elsewhere", "run %s belongs to %s, which shares this home" % (run.id, where), "ask that host")
+    origin.refuse(run, job)
     return run, job
 
 

@@ -57,7 +57,8 @@ def _wipe(host: HostPaths, request: Dict[str, Any], engine: Optional[List[str]])
     stays = {run for run in stays if os.path.isdir(host.run(run).root)}
     if stays:  # somebody else goes on here
         return {**removed, "left": left, "shared": True}
-    shared = facts.machines_here(host) > 1
+    # A run that stays is another machine's, or may be.
+    shared = facts.machines_here(host) > 1 or any(True for _ in host.all_runs())
     if shared:  # what is left is in use by another machine
         _remove(facts.host_id_file(host), left)
     else:

@@ -7,7 +7,7 @@ import secrets
 import shutil
 from typing import Any, Dict, List, Tuple
 
-from .. import facts, fits, journal, records, runtimes, snapshots, tend
+from .. import facts, fits, journal, origin, records, runtimes, snapshots, tend
 from .. import vocabulary as words
 from ..errors import AgentError
 from ..files import read_json, sync_folder, write_json
@@ -30,9 +30,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
         fits.check(job, known, gpus=job["resources"]["gpus"] != 0)
     job["host"] = {
         "id": known["host_id"],
-        "machine_id": known["machine_id"],
-        "hostname": known["hostname"],
-        "boot_id": known["boot_id"],
+        **origin.identity(host),
         "runtime": runtime,
         "engine": known["engine"]["argv"] if known["engine"] and runtime == "docker" else None,
         "facts": {"engine": known["engine"], "memory": known["memory"]},

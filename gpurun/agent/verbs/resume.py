@@ -21,6 +21,7 @@ from .. import (
     journal,
     locks,
     moving,
+    origin,
     records,
     services,
     snapshots,
@@ -70,6 +71,7 @@ def _begin(run: RunPaths, host: HostPaths, request: Dict[str, Any]) -> None:
         if carried:
             _check_is_newest(run, state, carried)
             _check_arrival(run, host, job, request)
+        origin.adopt(run)
         attempts.begin(
             run,
             "resume",
@@ -114,6 +116,7 @@ def refuse(run: RunPaths, job: Dict[str, Any], *, carried: bool = False) -> None
 
     One that went on on another host goes on from there, unless it comes back `carried`.
     """
+    origin.refuse(run, job)
     state = journal.fold(run)
     if state.live:
         raise _live(run, state)
@@ -131,9 +134,6 @@ def refuse(run: RunPaths, job: Dict[str, Any], *, carried: bool = False) -> None
             "start it anew: gpurun tunnel, or gpurun shell",
             exit_code=words.EXIT_USAGE,
         )
-    if not tend.is_of_this_host(run):
-        where = job.get("host", {}).get("hostname", "another host")
-        raise AgentError("elsewhere", "run %s belongs to %s, which shares this home" % (run.id, where), "ask that host")
 
 
 def _check_env(job: Dict[str, Any], env: Dict[str, str]) -> None:

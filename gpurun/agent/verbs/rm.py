@@ -13,7 +13,7 @@ import time
 from contextlib import ExitStack
 from typing import Any, Dict, List, Mapping, Optional
 
-from .. import attempts, endings, holdings, hooks, journal, locks, outside, records, runtimes, tend
+from .. import attempts, endings, holdings, hooks, journal, locks, origin, outside, records, runtimes, tend
 from .. import vocabulary as words
 from ..errors import AgentError
 from ..paths import HostPaths, RunPaths
@@ -52,9 +52,11 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
 
 def _refuse_live(run: RunPaths) -> None:
     if journal.fold(run).live:
-        raise AgentError(
-            "live", "the run %s is still live" % run.id, "gpurun stop " + run.id, exit_code=words.EXIT_USAGE
+        why = origin.doubt(run)
+        next_step = (
+            "gpurun stop " + run.id if why is None else "when that machine is gone for good: " + origin.ABANDON % run.id
         )
+        raise AgentError("live", why or "the run %s is still live" % run.id, next_step, exit_code=words.EXIT_USAGE)
     if hooks.running(run):
         what = "a hook of the run %s still runs" % run.id
         raise AgentError("live", what, "try again when it is done", exit_code=words.EXIT_USAGE)

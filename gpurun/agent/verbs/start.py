@@ -6,7 +6,7 @@ import os
 import shutil
 from typing import Any, Dict
 
-from .. import journal, locks, logs, manifest, records, snapshots, supervisor, tend, tickets
+from .. import journal, locks, logs, manifest, origin, records, snapshots, supervisor, tend, tickets
 from .. import vocabulary as words
 from ..errors import AgentError
 from ..files import read_json, sync_disk
@@ -22,7 +22,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     assert job is not None
     if job["token"] != request["token"]:
         raise AgentError("id_taken", "the run %s on this host is another one" % run.id, "submit again")
-    if not tend.is_of_this_host(run):
+    if origin.doubt(run, job) is not None:
         raise AgentError(
             "elsewhere", "the run %s was prepared on another machine of this home" % run.id, "submit again"
         )

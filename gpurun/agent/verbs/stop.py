@@ -1,20 +1,33 @@
-"""`stop`: write down that a stop is wanted. The supervisor acts on it, now or when it stands again."""
+"""`stop`: write down that a stop is wanted. The supervisor acts on it, now or when it stands again.
+
+Nothing is done to a run that is another machine's, or may be, and shows no life. With `abandon` it is given up: recorded as
+lost, and this machine's from then on.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Dict
+from typing import Any, Dict, List
 
-from .. import attempts, endings, journal, records, runtimes, tend
+from .. import attempts, endings, journal, origin, records, runtimes, tend
 from .. import vocabulary as words
 from ..files import read_json
 from ..paths import HostPaths, RunPaths
 
 
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
+    """Raises AgentError: `elsewhere`, after the others were asked to end; see origin.abandon."""
     runs = records.find_all(host, request["runs"])
+    not_ours: List[RunPaths] = []
     for run in runs:
-        _stop(run, request)
-        tend.tend_run(host, run)
+        if request.get("abandon"):
+            origin.abandon(run)
+        elif journal.fold(run).live and origin.doubt(run) is not None and not origin.lives(run):
+            not_ours.append(run)
+        else:
+            _stop(run, request)
+            tend.tend_run(host, run)
+    for run in not_ours:
+        origin.refuse(run)
     return {"runs": [records.record_of(run) for run in runs]}
 
 
