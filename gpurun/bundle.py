@@ -28,9 +28,10 @@ class Bundle:
 
     hash: str
     path: Path
+    data: bytes | None = None  # the archive itself, where it could not be kept
 
     def read(self) -> bytes:
-        return self.path.read_bytes()
+        return self.path.read_bytes() if self.data is None else self.data
 
 
 def loader() -> str:
@@ -61,7 +62,7 @@ def current(agent: Path = PACKAGE / "agent", image: Path | None = None, cache: P
         archive = cache / f"{digest}.tar.gz"
         if archive.is_file():
             return Bundle(digest, archive)
-    except FileNotFoundError:
+    except OSError:
         pass
     return _pack(files, cache, known)
 
@@ -87,9 +88,12 @@ def _pack(files: list[tuple[str, Path, os.stat_result]], cache: Path, known: Pat
             archive.addfile(entry, io.BytesIO(data))
         archive.addfile(tarfile.TarInfo("gpurun/__init__.py"))
     digest = content.hexdigest()[:16]
-    cache.mkdir(parents=True, exist_ok=True)
-    _write(cache / f"{digest}.tar.gz", packed.getvalue())
-    _write(known, digest.encode())
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        _write(cache / f"{digest}.tar.gz", packed.getvalue())
+        _write(known, digest.encode())
+    except OSError:  # a full disk: the next call packs it again
+        return Bundle(digest, cache / f"{digest}.tar.gz", packed.getvalue())
     return Bundle(digest, cache / f"{digest}.tar.gz")
 
 
@@ -97,9 +101,13 @@ def _write(path: Path, data: bytes) -> None:
     import tempfile
 
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+        try:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            Path(file.name).unlink()
+            raise
     Path(file.name).rename(path)
 
 

@@ -9,8 +9,8 @@ from gpurun.agent import vocabulary as words
 
 MALFORMED = "malformed"  # the code of an error: an answer of a host is not what it should be
 NO_NAME = "no_name"  # the code of an error: no machine is known by this name
-DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-OF_THE_DISK = DISK_FULL | {errno.EROFS, errno.EIO}  # errnos that no other file of the same disk would be spared
+# Of an OSError that no other file of the same disk would be spared.
+OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
 
 class GpurunError(Exception):

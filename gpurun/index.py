@@ -150,7 +150,7 @@ def update(records: Iterable[Mapping[str, Any]], host: str, *, now: float | None
         known = find(record["id"])
         if known and known.record == record and known.host == host and known.seen is not None and known.ended:
             continue  # nothing changes about an end; `ps -a` over many runs should not write them all again
-        with locked.state():
+        with locked.if_it_can(), locked.state():
             _update(record, host, time.time() if now is None else now)
 
 
@@ -426,6 +426,9 @@ def _names() -> list[str]:
         return [path.name for path in folder().iterdir() if path.suffix == ".json" and path.name[0] != "."]
     except FileNotFoundError:
         return []
+    except OSError as error:
+        locked.note_trouble(error)
+        return []
 
 
 def _read(path: Path) -> RunEntry | None:
@@ -438,7 +441,10 @@ def _read(path: Path) -> RunEntry | None:
             known = {"id": path.stem, "name": path.stem, "project": "", "host": "", "created": 0.0} | known
             known = {"project_root": None, "host_id": None} | known
         return RunEntry(**known, newer=newer, more=more)
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (FileNotFoundError, ValueError, TypeError, AttributeError):
+        return None
+    except OSError as error:
+        locked.note_trouble(error)
         return None
 
 

@@ -19,6 +19,7 @@ WAIT = 30.0  # seconds; a holder takes milliseconds, unless it was stopped (Ctrl
 _TRY_EVERY = 0.005
 
 _held = threading.local()
+_trouble: list[OSError] = []
 
 
 @contextmanager
@@ -38,6 +39,26 @@ def state() -> Iterator[None]:
     finally:
         _held.depth = 0
         os.close(fd)
+
+
+@contextmanager
+def if_it_can() -> Iterator[None]:
+    """Keep what a host can tell again: a disk that is full, read-only or another's is noted (`trouble`) and stops nothing."""
+    try:
+        yield
+    except OSError as error:
+        note_trouble(error)
+
+
+def note_trouble(error: OSError) -> None:
+    """Keep the first failure to read or write this laptop's state, to be shown once."""
+    _trouble.append(error)
+    del _trouble[1:]
+
+
+def trouble() -> OSError | None:
+    """Return the first failure that was noted, once."""
+    return _trouble.pop() if _trouble else None
 
 
 def path() -> Path:

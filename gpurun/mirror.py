@@ -54,7 +54,7 @@ def take_in(answer: Mapping[str, Any], host: str) -> None:
 def update(answer: Mapping[str, Any], host: str) -> None:
     """Keep the ledgers of an answer of `host` to a `question`, of runs that the index has."""
     for run, piece in (answer.get("ledgers") or {}).items():
-        with locked.state():
+        with locked.if_it_can(), locked.state():
             _update(run, piece, host)
 
 

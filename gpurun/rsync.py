@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import os
 import re
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -171,7 +170,7 @@ def transfer(argv: Sequence[str], stdin: bytes, progress: Callable[[Progress], N
 
     KILL would throw away what has come of the file at hand.
     """
-    with tempfile.TemporaryFile() as names, tempfile.TemporaryFile() as errors:
+    with process.scratch() as names, process.scratch() as errors:
         names.write(stdin)
         names.seek(0)
         running = process.start(argv, stdin=names, stderr=errors)

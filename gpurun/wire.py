@@ -9,7 +9,6 @@ from __future__ import annotations
 import getpass
 import json
 import secrets
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -335,7 +334,7 @@ class _Question:
 
     def _once(self, patience: Patience) -> _Exchange:
         connection = self.wire.connection
-        with tempfile.TemporaryFile() as errors:
+        with process.scratch() as errors:
             # A person who is to touch a key, or reads a banner, must see what ssh says.
             running = connection.popen(self.command, stderr=errors if patience.running else None)
             try:

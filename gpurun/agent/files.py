@@ -22,8 +22,10 @@ def write_atomically(path: str, data: bytes, mode: int = 0o644) -> None:
             os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
         os.rename(temporary, path)
-    except BaseException:
+    except BaseException as error:
         os.unlink(temporary)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = path  # a write tells none, and who is to free space wants to know where
         raise
     sync_folder(folder)
 

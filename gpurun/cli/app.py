@@ -166,6 +166,13 @@ def main(args: Sequence[str]) -> int:
     if debug:
         output.show_commands()
     try:
+        return _ended(args, debug)
+    finally:
+        _tell_trouble()
+
+
+def _ended(args: list[str], debug: bool) -> int:
+    try:
         return _run(args)
     except GpurunError as error:
         output.print_error(error.what, error.place, _next(error))
@@ -179,13 +186,51 @@ def main(args: Sequence[str]) -> int:
         # `gpurun logs | head`. Python would complain once more at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_CLOSED_PIPE
-    except Exception as error:  # noqa: BLE001 - a bug: one line and a log that can be pasted
-        log = output.write_bug_log(args, error)
-        what = f"gpurun has a bug: {type(error).__name__}: {error}"
-        output.print_error(what, f"The whole story is in {log}", "report it with that file")
-        if debug:
+    except Exception as error:  # noqa: BLE001 - a bug, or a disk of this machine
+        if not _tell_disk(error):
+            _tell_bug(args, error, debug=debug)
+        elif debug:
             output.print_traceback(error)
         return words.EXIT_FAILED
+
+
+def _tell_disk(error: Exception) -> bool:
+    """Whether a disk of this machine was the reason, which then is told."""
+    from gpurun import disk
+
+    known = disk.explain(error) if isinstance(error, OSError) else None
+    if known is None:
+        return False
+    try:
+        sys.stdout.flush()
+    except OSError:  # `gpurun logs > file`. Python would complain once more at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    output.print_error(known.what, known.place, known.next_step)
+    return True
+
+
+def _tell_bug(args: Sequence[str], error: Exception, *, debug: bool) -> None:
+    """One line, and a log that can be pasted."""
+    log = output.write_bug_log(args, error)
+    what = f"gpurun has a bug: {type(error).__name__}: {error}"
+    if log is None:
+        output.print_error(
+            what, "No disk has room for the whole story, so it follows here", "report it with these lines"
+        )
+    else:
+        output.print_error(what, f"The whole story is in {log}", "report it with that file")
+    if debug or log is None:
+        output.print_traceback(error)
+
+
+def _tell_trouble() -> None:
+    """One warning when this laptop's state could not be read or written, whatever the verb was."""
+    locked = sys.modules.get("gpurun.locked")  # not loaded: nothing was tried
+    error = locked.trouble() if locked is not None else None
+    if error is not None:
+        from gpurun import disk
+
+        output.warn(f"what gpurun knows on this machine is not kept up to date ({disk.short(error)})")
 
 
 def _run(args: list[str]) -> int:

@@ -207,8 +207,8 @@ def print_traceback(error: BaseException) -> None:
     say_as_it_is("".join(traceback.format_exception(error)).rstrip())
 
 
-def write_bug_log(args: Sequence[str], error: BaseException) -> Path:
-    """Keep what a bug report needs; the values of `-e` are left out."""
+def write_bug_log(args: Sequence[str], error: BaseException) -> Path | None:
+    """Keep what a bug report needs; the values of `-e` are left out. None when no disk has room for it."""
     import platform
     import tempfile
     import traceback
@@ -220,9 +220,12 @@ def write_bug_log(args: Sequence[str], error: BaseException) -> Path:
         f"gpurun {__version__}, Python {platform.python_version()}, {platform.platform()}\n"
         f"arguments: {shown!r}\n\n{''.join(traceback.format_exception(error))}"
     )
-    handle, name = tempfile.mkstemp(prefix="gpurun-bug-", suffix=".log")
-    with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:  # noqa: PTH123 - a descriptor
-        file.write(text)
+    try:
+        handle, name = tempfile.mkstemp(prefix="gpurun-bug-", suffix=".log")
+        with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:  # noqa: PTH123 - a descriptor
+            file.write(text)
+    except OSError:
+        return None
     return Path(name)
 
 

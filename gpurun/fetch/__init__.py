@@ -6,12 +6,13 @@ that went well sends nothing.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpurun import index
-from gpurun.errors import DISK_FULL, ContactLost, GpurunError
+from gpurun import disk, index
+from gpurun.errors import OF_THE_DISK, ContactLost, GpurunError
 from gpurun.fetch.destination import opened
 from gpurun.fetch.report import Fetched, Report, Wanted, no_room
 
@@ -86,8 +87,13 @@ def _mark(wire: Wire, fetched: Fetched, some: bool) -> None:
 
 def explained(error: OSError, to: Path) -> GpurunError:
     """What became of the files, when this machine could not write them."""
-    if error.errno in DISK_FULL:
+    if error.errno == errno.ENOSPC:
         return no_room(to, None)
+    known = disk.explain(error)
+    if known is not None and error.errno in OF_THE_DISK:
+        return GpurunError(
+            known.what, f"{known.next_step}, or name another folder with -o", where=str(to), code=known.code
+        )
     return GpurunError(
         f"the files could not be written: {error.strerror or error}", "name another folder with -o", where=str(to)
     )

@@ -72,7 +72,7 @@ class Fetched:
 
 def no_room(to: Path, needed: int | None) -> GpurunError:
     """The laptop's disk is full, or would be. `needed` in bytes."""
-    free = shutil.disk_usage(to).free
+    free = shutil.disk_usage(next(folder for folder in (to, *to.absolute().parents) if folder.is_dir())).free
     wants = "" if needed is None else f", and {needed / 1e9:,.2f} GB are to come"
     return GpurunError(
         f"the disk of this machine is full: {free / 1e9:,.2f} GB are free{wants}",

@@ -11,7 +11,6 @@ import re
 import shlex
 import stat
 import sys
-import tempfile
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -179,7 +178,7 @@ class Connection:
         may be asked; elsewhere `connect_timeout` is added to it.
         """
         asking = self.interactive and not (shared and self.is_warm)
-        with tempfile.TemporaryFile() as errors:
+        with process.scratch() as errors:
             # A person who is to touch a key, or reads a banner, must see what ssh says.
             running = self.popen(command, stderr=None if asking else errors, shared=shared)
             stdout = process.communicate(

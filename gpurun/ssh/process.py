@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import subprocess
 import tempfile
@@ -71,6 +72,14 @@ def start(
         raise NotInstalled(argv[0]) from error
 
 
+def scratch() -> IO[bytes]:
+    """Open a file without a name for what a program is to read or says: in memory where the system can, for disks are full."""
+    if hasattr(os, "memfd_create"):
+        with suppress(OSError):
+            return os.fdopen(os.memfd_create("gpurun"), "w+b")
+    return tempfile.TemporaryFile()
+
+
 def run(
     argv: Sequence[str],
     *,
@@ -83,7 +92,7 @@ def run(
 
     stderr goes to a file, not a pipe: what stays in the background may keep a pipe open long after the end.
     """
-    with tempfile.TemporaryFile() as errors:
+    with scratch() as errors:
         process = start(argv, stdin=PIPE, stderr=errors, cwd=cwd, env=env)
         stdout = communicate(process, stdin, timeout)
         errors.seek(0)

@@ -57,20 +57,27 @@ class Entry:
         """Write what has changed. In place: a renamed file would leave the lock behind."""
         self.tunnel = replace(self.tunnel, **changes)  # type: ignore[arg-type]
         text = json.dumps(asdict(self.tunnel))
-        with locked.state():  # else who reads it meanwhile sees half of it, and no tunnel
+        # A tunnel that `--list` does not show is better than none. The lock: else who reads it meanwhile sees half of it.
+        with locked.if_it_can(), locked.state():
             self._file.seek(0)
             self._file.truncate()
             self._file.write(text)
             self._file.flush()
 
     def close(self) -> None:
-        self._path.unlink(missing_ok=True)
-        self._file.close()
+        with locked.if_it_can():
+            self._path.unlink(missing_ok=True)
+        with locked.if_it_can():
+            self._file.close()  # which writes what found no room before
 
 
 def live() -> list[Tunnel]:
     """All tunnels whose process lives, the oldest first. What a killed one left behind is removed."""
-    with locked.state():
+    try:
+        with locked.state():
+            found = _live()
+    except OSError as error:  # the lock cannot be had, which a look can do without
+        locked.note_trouble(error)
         found = _live()
     return sorted(found, key=lambda tunnel: tunnel.since)
 

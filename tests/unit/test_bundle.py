@@ -70,6 +70,12 @@ def test_an_archive_that_was_cleaned_away_is_packed_again(agent: Path, image: Pa
     assert bundle.current(agent, image, tmp_path / "cache").path.is_file()
 
 
+def test_an_archive_that_cannot_be_kept_is_sent_all_the_same(agent: Path, image: Path, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("no folder")
+    kept = bundle.current(agent, image, tmp_path / "another")
+    assert bundle.current(agent, image, tmp_path / "cache").read() == kept.read()
+
+
 def test_gpuruns_own_bundle_has_the_agent_and_the_loader(tmp_path: Path) -> None:
     with tarfile.open(bundle.current(cache=tmp_path).path) as archive:
         names = archive.getnames()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from gpurun import index
 from gpurun.cli import output
 from gpurun.cli.app import VERBS, main
 from gpurun.errors import NO_NAME, GpurunError, HostUnreachable, UsageError
@@ -113,11 +116,77 @@ def test_a_bug_leaves_a_log_that_keeps_secrets(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log = output.write_bug_log(["submit", "-e", "TOKEN=abc"], ValueError("why"))
+    assert log is not None
     text = log.read_text()
     log.unlink()
     assert "ValueError: why" in text
     assert "TOKEN=***" in text
     assert "abc" not in text
+
+
+def test_a_bug_when_no_disk_has_room_is_told_in_full(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("x")
+
+    monkeypatch.setattr("gpurun.runs.resolve", fail)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    assert main(["status"]) == 125
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: gpurun has a bug: ZeroDivisionError: x\n")
+    assert "No disk has room" in shown
+    assert shown.count("Traceback (most recent call last)") == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "at", "what", "step"),
+    [
+        (errno.ENOSPC, "/x/y", "a disk of this machine is full", "free space there"),
+        (errno.EDQUOT, "/x/y", "your quota on a disk of this machine is used up", "free space there"),
+        (errno.EROFS, "/x/y", "a disk of this machine is read-only", "XDG_DATA_HOME"),
+        (errno.EACCES, "STORE/runs", "gpurun may not use its own files", "sudo chown"),
+        (errno.EACCES, "/x/y", "gpurun has a bug", "report it"),
+    ],
+)
+def test_a_disk_of_this_machine_is_no_bug(
+    number: int, at: str, what: str, step: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    at = at.replace("STORE", str(tmp_path / "gpurun"))
+
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number), at)
+
+    monkeypatch.setattr("gpurun.runs.resolve", fail)
+    assert main(["status"]) == 125
+    shown = capsys.readouterr().err
+    assert f"error: {what}" in shown
+    assert at in shown
+    assert step in shown
+    assert "Traceback" not in shown
+
+
+def test_a_store_that_cannot_be_written_is_one_warning(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    (tmp_path / "gpurun").write_text("no folder")
+    record = {"id": "train-aaaa", "name": "train", "project": "p", "state": "running", "created": 1.0}
+
+    def update_twice(*_: object) -> None:
+        for _again in range(2):
+            index.update([record], "box")
+        raise GpurunError("that was all")
+
+    monkeypatch.setattr("gpurun.runs.resolve", update_twice)
+    assert main(["status"]) == 125
+    shown = capsys.readouterr().err
+    assert shown.count("warning: what gpurun knows on this machine is not kept up to date") == 1
+    assert str(tmp_path / "gpurun") in shown
+    assert main(["--version"]) == 0
+    assert "warning" not in capsys.readouterr().err
 
 
 def test_debug_may_stand_anywhere_and_shows_the_traceback(
