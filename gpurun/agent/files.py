@@ -47,15 +47,6 @@ def sync_folder(folder: str) -> None:
         os.close(fd)
 
 
-def sync_file(path: str) -> None:
-    """Make the content of one file last over a power cut."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def sync_disk(path: str) -> None:
     """Flush all that was written to the file system of `path`, once, before a marker claims that it is complete.
 

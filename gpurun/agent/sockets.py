@@ -34,7 +34,10 @@ def make(run: RunPaths, job: Mapping[str, Any]) -> str:
     if job["host"]["runtime"] == "bare":
         os.makedirs(path, mode=0o700, exist_ok=True)
         return path
-    os.makedirs(run.sockets, mode=0o700, exist_ok=True)
+    # The job may have made another thing of the name.
+    with files.opened_below(run.out, os.path.relpath(run.sockets, run.out)) as fd:
+        with suppress(PermissionError):  # a job that is root has taken it: runs/ is closed to others all the same
+            os.fchmod(fd, 0o700)
     return _lead(path, run.sockets)
 
 
@@ -100,4 +103,7 @@ def remove(run: RunPaths) -> None:
         os.unlink(path)
     shutil.rmtree(path, ignore_errors=True)
     files.remove(way_to_tmp(run))
-    shutil.rmtree(run.sockets, ignore_errors=True)
+    if os.path.isdir(run.sockets) and not os.path.islink(run.sockets):
+        shutil.rmtree(run.sockets, ignore_errors=True)
+    else:  # whatever the job has made of the name: what is left is looked for at each contact
+        files.remove(run.sockets)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -140,3 +141,26 @@ def test_temporary_files_have_a_short_path_to_where_they_lie(tmp_path: Path, mon
 def test_temporary_files_need_no_other_path_where_there_is_room() -> None:
     run = HostPaths("/home/ada/.gpurun").run("train-7f3k")
     assert sockets.tmp(run) == run.tmp
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "file"])
+def test_folder_that_a_job_replaced_is_made_anew_and_removed(run: RunFolder, tmp_path: Path, kind: str) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir(mode=0o755)
+    place = Path(run.paths.sockets)
+
+    made: dict[str, Callable[[], None]] = {
+        "link": lambda: place.symlink_to(mine),
+        "pipe": lambda: os.mkfifo(place),
+        "file": place.touch,
+    }
+    made[kind]()
+    sockets.make(run.paths, DOCKER)
+    assert not place.is_symlink()
+    assert mode(str(place)) == 0o700
+    assert mode(str(mine)) == 0o755
+    place.rmdir()
+    made[kind]()
+    sockets.remove(run.paths)
+    assert not os.path.lexists(place)
+    assert mine.is_dir()
