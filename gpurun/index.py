@@ -236,7 +236,7 @@ def note_left(run_id: str, host: str, *, fetched: bool | None) -> None:
     change(run_id, lambda entry: replace(entry, left_on=_without({**entry.left_on, host: fetched}, entry.host)))
 
 
-def note_maybe(run_id: str, host: str, move: str) -> None:
+def note_maybe(run_id: str, host: str, move: str | None = None) -> None:
     """Before anything is asked of a host that is to go on with the run: under `move` it may begin there."""
     change(run_id, lambda entry: replace(entry, maybe_on=host, move=move))
 

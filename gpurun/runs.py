@@ -6,6 +6,7 @@ import getpass
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -107,8 +108,12 @@ def exit_code(record: dict[str, Any]) -> int | None:
 def hosts_of_interest(*, all_runs: bool) -> list[Host]:
     """The hosts that were added, and those where runs of ours are live (or were, with `all_runs`)."""
     known = hosts.read()
-    entries = index.all_runs() if all_runs else index.live()
-    names = [*known.hosts, *(name for entry in entries for name in (entry.host, *entry.twins))]
+    names = [*known.hosts]
+    for entry in index.all_runs():
+        if all_runs or not entry.ended or entry.twins:
+            names += [entry.host, *entry.twins]
+        if entry.maybe_on is not None:
+            names.append(entry.maybe_on)
     found = [known.get(name) for name in dict.fromkeys(names)]
     return found or [hosts.choose()]
 
@@ -157,10 +162,12 @@ def _as_seen_on(host: str, entry: RunEntry) -> RunEntry | None:
 def twins(entry: RunEntry) -> list[RunEntry]:
     """The run's other attempts that are live, each as an entry of its own host; `seen` is None where that does not answer.
 
-    Asked are the hosts that told of one, and those that could not be asked when the run went on from them, a moment each.
+    Asked are the hosts that told of one, those that could not be asked when the run went on from them, and the one that may have
+    gone on with it, a moment each.
     """
     found = []
-    for host in dict.fromkeys([*entry.twins, *(name for name, done in entry.left_on.items() if done is None)]):
+    silent = [name for name, done in entry.left_on.items() if done is None]
+    for host in dict.fromkeys([*entry.twins, *silent, *filter(None, [entry.maybe_on])]):
         try:
             answer = wire_to(host, interactive=False).ask("ps", {"ids": [entry.id]}, within=PATIENCE)
         except GpurunError:
@@ -171,6 +178,8 @@ def twins(entry: RunEntry) -> list[RunEntry]:
         if host in now.twins:
             seen = None if answer is None else time.time()
             found.append(replace(now, host=host, record=now.twins[host], seen=seen))
+        elif now.host == host != entry.host and not now.ended:  # it has gone on with the run
+            found.append(now)
     return found
 
 
@@ -298,8 +307,14 @@ def answers(host: str) -> bool:
 
 def look(entries: Iterable[RunEntry]) -> None:
     """Ask the hosts how these runs are now, for the index."""
+    entries = list(entries)
     for host, ids in by_host(entries).items():
         mirror.take_in(wire_to(host).ask("ps", {"ids": ids, **mirror.question(ids)}, timeout=30), host)
+    for entry in entries:
+        if entry.maybe_on is not None:
+            with suppress(GpurunError):  # it may have gone on with the run, and then that one tells
+                wire = wire_to(entry.maybe_on, interactive=False)
+                mirror.take_in(wire.ask("ps", {"ids": [entry.id]}, within=PATIENCE), entry.maybe_on)
 
 
 def forget(entry: RunEntry) -> None:

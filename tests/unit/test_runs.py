@@ -125,8 +125,8 @@ def refused(word: str) -> str:
 class Hosts:
     """Hosts that answer `ps` and `rm`; a string is a refusal's code, None no answer. `asked` are the questions."""
 
-    def __init__(self, **states: str | None) -> None:
-        self.states, self.asked = states, list[tuple[str, str]]()
+    def __init__(self, *, attempts: dict[str, int] | None = None, **states: str | None) -> None:
+        self.states, self.attempts, self.asked = states, attempts or {}, list[tuple[str, str]]()
 
     def wire_to(self, host: str, **_: Any) -> Any:
         return SimpleNamespace(host=host, ask=partial(self.ask, host))
@@ -138,7 +138,8 @@ class Hosts:
             raise HostUnreachable("gone", where=host)
         if verb == "rm" and state not in words.ENDS:
             raise HostError("it is live", where=host, code="live")
-        told = {"id": "train-7f3k", "name": "train", "project": "vision", "created": 1.0, "attempt": 1}
+        told = {"id": "train-7f3k", "name": "train", "project": "vision", "created": 1.0}
+        told["attempt"] = self.attempts.get(host, 1)
         return {"freed": 7, "removed": [], "runs": [{**told, "host_id": host, "state": state}]}
 
 
@@ -189,3 +190,39 @@ def test_attempt_that_was_left_behind_live_is_refused_its_removal_by_the_host_al
     with pytest.raises(UsageError, match="still live on box"):
         runs.remove([index.resolve("train-7f3k")], [])
     assert index.find("train-7f3k") is not None
+
+
+@pytest.fixture
+def undecided(home: Path) -> index.RunEntry:
+    """A run that ended on `box`, and may have gone on on `spare`, whose answer never came."""
+    told = {"id": "train-7f3k", "name": "train", "project": "vision", "created": 1.0}
+    index.update([{**told, "state": "failed", "attempt": 1, "host_id": "box"}], "box")
+    index.note_maybe("train-7f3k", "spare", "ask1")
+    return index.resolve("train-7f3k")
+
+
+def test_host_that_may_have_a_run_is_asked_for_it_by_ps_stop_and_rm(
+    undecided: index.RunEntry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "wire_to", Hosts(box="failed", spare="running", attempts={"spare": 2}).wire_to)
+    assert [host.name for host in runs.hosts_of_interest(all_runs=False)] == ["spare"]
+    assert [(one.host, one.state) for one in runs.twins(undecided)] == [("spare", "running")]
+    with pytest.raises(UsageError, match="attempt 2 of train-7f3k is still running on spare"):
+        runs.remove([undecided], [])
+
+
+def test_look_at_a_run_that_may_have_gone_on_elsewhere_asks_there_too(
+    undecided: index.RunEntry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "wire_to", Hosts(box="failed", spare="succeeded", attempts={"spare": 2}).wire_to)
+    runs.look([undecided])
+    entry = index.resolve("train-7f3k")
+    assert (entry.host, entry.state, entry.maybe_on, entry.left_on) == ("spare", "succeeded", None, {"box": False})
+
+
+def test_look_at_a_run_whose_other_host_is_silent_leaves_it_undecided(
+    undecided: index.RunEntry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "wire_to", Hosts(box="failed", spare=None).wire_to)
+    runs.look([undecided])
+    assert index.resolve("train-7f3k").maybe_on == "spare"
