@@ -105,7 +105,7 @@ def place_of(run: RunPaths, number: int, state: journal.Run) -> RunPaths:
     place = run.of_attempt(number)
     if not os.path.isdir(place.aside):
         what = "attempt %d of the run %s was on another host" % (number, run.id)
-        raise AgentError("no_attempt", what, "gpurun status " + run.id, exit_code=words.EXIT_USAGE)
+        raise AgentError(words.ATTEMPT_ELSEWHERE, what, "gpurun status " + run.id, exit_code=words.EXIT_USAGE)
     return place
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gpurun.agent import vocabulary as words
 from gpurun.cli import options, output
 from gpurun.cli.screen import Screen, say_detached, say_end
-from gpurun.errors import UsageError
+from gpurun.errors import HostError, HostUnreachable, UsageError
+
+if TYPE_CHECKING:
+    from gpurun.index import RunEntry
 
 EXAMPLES = """\
 gpurun logs -f
@@ -52,7 +55,12 @@ def logs(
     with output.activity() as say:
         screen = Screen(entry.host, say) if follow else _Pages(entry.host, say)
         try:
-            record = show_log(wire, {"run": entry.id, **request}, screen)
+            try:
+                record = show_log(wire, {"run": entry.id, **request}, screen)
+            except HostError as error:
+                if error.code != words.ATTEMPT_ELSEWHERE:
+                    raise
+                record = _of_a_former_host(entry, {"run": entry.id, **request}, screen, error)
         except KeyboardInterrupt:
             output.after_interrupt()
             if follow:
@@ -66,6 +74,21 @@ def logs(
         elif record["state"] == words.FAILED and record.get("message") and sys.stdout.isatty():
             output.warn(record["message"])
     return 0
+
+
+def _of_a_former_host(entry: RunEntry, request: dict[str, Any], screen: Screen, error: HostError) -> dict[str, Any]:
+    """Show an attempt's log from the host that the run went on from. Raises `error` where none has it."""
+    from gpurun import runs
+    from gpurun.follow import show_log
+
+    for host in entry.left_on:
+        try:
+            return show_log(runs.wire_to(host), request, screen)
+        except HostError:
+            continue
+        except HostUnreachable as silent:
+            output.warn(f"{host}, which {entry.id} went on from, does not answer: {silent.what}")
+    raise error
 
 
 class _Pages(Screen):

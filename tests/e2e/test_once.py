@@ -178,6 +178,17 @@ def test_attempt_on_a_host_that_came_back_is_shown_and_stopped_and_keeps_the_run
     assert two.json("ps")["runs"] == []
 
 
+def test_log_of_an_attempt_comes_from_the_host_that_it_was_on(two: Several) -> None:
+    run = two.ended_with_a_checkpoint("a")
+    two.ok("resume", run, "--host", "b")
+    assert "attempt 1 begins at step 0" in two.ok("logs", run, "--attempt", "1")
+    two.ok("stop", "--force", run)
+    two.out_of_reach("a")
+    refused = two.gpurun("logs", run, "--attempt", "1")
+    assert (refused.code, "was on another host" in refused.err) == (2, True)
+    assert "a, which" in refused.err
+
+
 def test_resume_on_a_third_host_finds_what_a_fetch_moved_aside() -> None:
     with several("a", "b", "c") as laptop:
         run = laptop.ended_with_a_checkpoint("a")
