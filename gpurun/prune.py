@@ -51,9 +51,17 @@ def choose(found: Sequence[HostRuns], *, owner: str, fetched: bool, older_than: 
             # What only a newer gpurun understands stays.
             ended = record["state"] in words.ENDS and record["owner"] == owner and not record.get("newer")
             old = older_than is None or age(record, one.answer) > older_than
-            if ended and (not fetched or index.is_here(record["id"])) and old:
+            if ended and _is_its_run(record, one.host) and (not fetched or index.is_here(record["id"])) and old:
                 chosen.append(Removal(one.host, record))
     return chosen
+
+
+def _is_its_run(record: Mapping[str, Any], host: str) -> bool:
+    """False for what would remove another run than the record's, or one that may be live on another host."""
+    entry = index.find(record["id"])
+    if entry is None:
+        return True
+    return entry.host == host and not (entry.twins or entry.maybe_on or index.is_another_run(entry, record))
 
 
 def age(record: Mapping[str, Any], answer: Mapping[str, Any], here: float | None = None) -> float:

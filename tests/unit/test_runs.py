@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -226,3 +227,28 @@ def test_look_at_a_run_whose_other_host_is_silent_leaves_it_undecided(
     monkeypatch.setattr(runs, "wire_to", Hosts(box="failed", spare=None).wire_to)
     runs.look([undecided])
     assert index.resolve("train-7f3k").maybe_on == "spare"
+
+
+def chosen(host: str, **told: Any) -> list[str]:
+    """What a prune would remove of this one run, as `host` tells of it."""
+    record = {"id": "train-7f3k", "owner": "ada", "state": "failed", "created": 1.0, "host_id": host, **told}
+    found = runs.HostRuns(host, {"now": 9.0, "runs": [record]}, None, ())
+    return [removal.host for removal in prune.choose([found], owner="ada", fetched=False, older_than=None)]
+
+
+def test_prune_leaves_a_run_that_has_live_attempts_elsewhere(went_on: index.RunEntry) -> None:
+    assert chosen("spare", attempt=2) == []
+    index.note_gone("train-7f3k", "box")
+    assert chosen("spare", attempt=2) == ["spare"]
+    assert chosen("box") == [], "the run is not that host's any more"
+
+
+def test_prune_leaves_a_run_that_may_have_gone_on_elsewhere(undecided: index.RunEntry) -> None:
+    assert chosen("box") == []
+
+
+def test_prune_takes_no_run_for_another_one_that_has_its_id(undecided: index.RunEntry) -> None:
+    index.note_settled("train-7f3k", "ask1")
+    index.change("train-7f3k", lambda entry: replace(entry, job={"token": "t"}))
+    assert chosen("box") == ["box"]
+    assert chosen("box", created=5.0) == []
