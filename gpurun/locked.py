@@ -8,7 +8,6 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,6 @@ from pathlib import Path
 from gpurun.errors import GpurunError
 
 WAIT = 30.0  # seconds; a holder takes milliseconds, unless it was stopped (Ctrl-Z) in the middle
-_TRY_EVERY = 0.005
 
 _held = threading.local()
 _trouble: list[OSError] = []
@@ -71,20 +69,48 @@ def path() -> Path:
 def _take(file: Path) -> int:
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    until = time.monotonic() + WAIT
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return fd
-        except BlockingIOError:
-            if time.monotonic() > until:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        _wait(fd, file)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _wait(fd: int, file: Path) -> None:
+    """Take the lock of `fd` in turn, as the kernel gives it: who asks again and again is overtaken by a busy holder.
+
+    A thread waits, because nothing else can leave the wait when it has lasted too long.
+    """
+    deciding, taken, given_up = threading.Lock(), threading.Event(), threading.Event()
+
+    def wait() -> None:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        with deciding:
+            if given_up.is_set():
                 os.close(fd)
-                raise GpurunError(
-                    "another gpurun process has held the lock of this laptop's state for 30 seconds",
-                    "look for one that is suspended (Ctrl-Z): jobs, or ps -C gpurun",
-                    where=str(file),
-                ) from None
-        except BaseException:
+            else:
+                taken.set()
+
+    threading.Thread(target=wait, name="gpurun state lock", daemon=True).start()
+
+    def give_up() -> bool:
+        """True when the lock was not taken, and will be let go of as soon as it is."""
+        with deciding:
+            given_up.set()
+            return not taken.is_set()
+
+    try:
+        came = taken.wait(WAIT)
+    except BaseException:  # Ctrl-C
+        if not give_up():
             os.close(fd)
-            raise
-        time.sleep(_TRY_EVERY)
+        raise
+    if not came and give_up():
+        raise GpurunError(
+            "another gpurun process has held the lock of this laptop's state for 30 seconds",
+            "look for one that is suspended (Ctrl-Z): jobs, or ps -C gpurun",
+            where=str(file),
+        )
