@@ -73,7 +73,7 @@ def is_final(run: RunPaths, job: Mapping[str, Any], *, locked: bool = False) -> 
 
 def part(files: Iterable[Mapping[str, Any]]) -> str:
     """Return the part of a stamp that stands for these files of a listing."""
-    return outputs.digest([dict(file) for file in files if file["path"] not in _OWN])
+    return outputs.digest(file for file in files if file["path"] not in _OWN)
 
 
 def join(workspace: str, outside: str) -> str:

@@ -7,13 +7,12 @@ Names are bytes here and `str` with surrogate escapes on the wire, whatever the 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import stat
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Set, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Set, Tuple
 
 from . import vocabulary as words
 from .files import open_regular
@@ -224,12 +223,10 @@ def free_names(workspace: str, wanted: Tuple[str, ...]) -> Dict[str, str]:
     return chosen
 
 
-def digest(files: Iterable[Dict[str, Any]]) -> str:
+def digest(files: Iterable[Mapping[str, Any]]) -> str:
     """Return a text that changes when one of these `file_entry`s or links is added, removed, or written to."""
-    lines = (
-        json.dumps([file[key] for key in ("as", "path", "link", "size", "mtime_ns", "ctime_ns", "inode")])
-        for file in files
-    )
+    keys = ("as", "path", "link", "size", "mtime_ns", "ctime_ns", "inode")
+    lines = (ascii([file[key] for key in keys]) for file in files)  # ascii: no name makes two entries look like others
     running = hashlib.sha256()
     for line in sorted(lines):
         running.update(line.encode() + b"\n")

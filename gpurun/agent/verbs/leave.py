@@ -43,10 +43,7 @@ def _wipe(host: HostPaths, request: Dict[str, Any], engine: Optional[List[str]])
     live = [run.id for run in ours if journal.fold(run).live]
     if live:
         raise AgentError("live", "still live here: " + ", ".join(live), "gpurun stop " + " ".join(live), exit_code=2)
-    more = [run.id for run in ours if run.id not in agreed]
-    if more:
-        what = "runs that came meanwhile are not fetched: " + ", ".join(more)
-        raise AgentError("more_runs", what, "gpurun host leave again")
+    _refuse_more([run for run in ours if run.id not in agreed])
     data = [name for name in _data(host) if name not in request.get("data", [name])]
     if data and not (stays or request.get("keep_data")):
         what = "data folders that came meanwhile: " + ", ".join(data)
@@ -57,8 +54,10 @@ def _wipe(host: HostPaths, request: Dict[str, Any], engine: Optional[List[str]])
     stays = {run for run in stays if os.path.isdir(host.run(run).root)}
     if stays:  # somebody else goes on here
         return {**removed, "left": left, "shared": True}
-    # A run that stays is another machine's, or may be.
-    shared = facts.machines_here(host) > 1 or any(True for _ in host.all_runs())
+    rest = [run for run in host.all_runs() if os.path.exists(run.job)]
+    _refuse_more([run for run in rest if tend.is_of_this_host(run)])
+    # A run that stays is another machine's, or may be: nobody has looked at what it wrote.
+    shared = facts.machines_here(host) > 1 or bool(rest)
     if shared:  # what is left is in use by another machine
         _remove(facts.host_id_file(host), left)
     else:
@@ -67,6 +66,12 @@ def _wipe(host: HostPaths, request: Dict[str, Any], engine: Optional[List[str]])
     if not shared:
         _remove_images(engine)
     return {**removed, "left": left, "shared": shared}
+
+
+def _refuse_more(runs: List[RunPaths]) -> None:
+    if runs:
+        what = "runs that came meanwhile are not fetched: " + ", ".join(run.id for run in runs)
+        raise AgentError("more_runs", what, "gpurun host leave again")
 
 
 def _wait_for_supervisors(runs: List[RunPaths]) -> None:
@@ -112,13 +117,27 @@ def _empty(host: HostPaths, keep_data: bool, left: List[str]) -> None:
 
 
 def _remove_ours(host: HostPaths, keep_data: bool, left: List[str]) -> None:
-    ours = [host.runs, host.secrets, host.cache, host.agents, facts.host_id_file(host)]
+    _remove_runs(host, left)
+    ours = [host.secrets, host.cache, host.agents, facts.host_id_file(host)]
     if not (keep_data and _data(host)):
         ours.append(host.data("").rstrip("/"))
     for path in ours:
         _remove(path, left)
     if os.path.isdir(host.root) and not os.listdir(host.root):
         os.rmdir(host.root)
+
+
+def _remove_runs(host: HostPaths, left: List[str]) -> None:
+    """Remove the folder of the runs when no run is left in it: one may have come a moment ago. Raises AgentError `more_runs`."""
+    for name in os.listdir(host.runs) if os.path.isdir(host.runs) else []:
+        if not os.path.exists(host.run(name).job) and os.path.join(host.runs, name) not in left:
+            _remove(os.path.join(host.runs, name), left)
+    try:
+        os.rmdir(host.runs)
+    except FileNotFoundError:
+        pass
+    except OSError:
+        _refuse_more([run for run in host.all_runs() if os.path.exists(run.job)])
 
 
 def _remove_locks() -> None:

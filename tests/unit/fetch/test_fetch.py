@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from gpurun import fetch, held, index
+from gpurun.agent import journal
 from gpurun.fetch import destination
 from tests.unit.agent.run_folder import HOST_ID
 from tests.unit.fetch.conftest import FetchedRun
@@ -325,3 +326,13 @@ def test_files_that_came_beside_others_are_looked_for_where_they_are(run: Fetche
     assert why_not_here(run) is None
     (run.to / f"config.{run.id}.yaml").unlink()
     assert why_not_here(run) == held.MISSING
+
+
+def test_what_an_earlier_attempt_wrote_counts_though_the_last_one_never_started(run: FetchedRun) -> None:
+    known(run)
+    run.job.write("weights.ckpt")
+    run.job.end()
+    journal.record(run.job.paths, "attempt", number=2, why="resume", checkpoint=None, ticket=None, gpus=None)
+    Path(run.job.paths.exit).unlink()
+    journal.record_end(run.job.paths, "stopped", "stop", message="stopped before the job was started")
+    assert why_not_here(run) == held.NEVER

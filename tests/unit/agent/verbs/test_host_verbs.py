@@ -7,8 +7,13 @@ import socket
 import subprocess
 from pathlib import Path
 
+import pytest
+
+from gpurun.agent.errors import AgentError
+from gpurun.agent.paths import HostPaths
 from gpurun.agent.verbs import leave
 from tests.unit.agent.conftest import AgentHost
+from tests.unit.agent.run_folder import RunFolder
 
 
 def test_facts_of_a_plain_host(agent: AgentHost) -> None:
@@ -125,6 +130,29 @@ def test_leaving_refuses_when_data_came_since_it_was_agreed(agent: AgentHost) ->
     assert (Path(agent.paths.root) / "data/imagenet/train").is_dir()
     agent.ask("leave", wipe=True, runs=[], data=["imagenet"], keep_data=False)
     assert not Path(agent.paths.root).exists()
+
+
+def test_leaving_spares_the_run_of_a_machine_that_is_no_more(agent: AgentHost) -> None:
+    """Its disk was cloned, or its machine id made anew: nobody has looked at what that run wrote."""
+    theirs = agent.submit("print('theirs')")
+    agent.wait(theirs)
+    for name in Path(agent.paths.root).glob("host-id*"):
+        name.unlink()
+    agent.machine_id.write_text("another machine")
+    left = agent.ask("leave", wipe=True, runs=[])
+    assert (left["removed"], left["shared"]) == ([], True)
+    assert Path(theirs.log).read_text() == "theirs\n"
+
+
+def test_leaving_removes_no_run_that_came_while_it_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPURUN_LOCKS", str(tmp_path))
+    host = HostPaths(str(tmp_path / "root"))
+    (Path(host.runs) / ".gone-train-9k2m").mkdir(parents=True)
+    run = RunFolder(tmp_path / "root")
+    with pytest.raises(AgentError) as error:
+        leave._remove_ours(host, keep_data=False, left=[])
+    assert error.value.code == "more_runs"
+    assert run.root.is_dir()
 
 
 def test_leaving_a_shared_home_spares_the_other_machine(agent: AgentHost) -> None:
