@@ -89,6 +89,8 @@ def ask_all(entries: Iterable[RunEntry]) -> list[Held]:
 
     entries = list(entries)
     found: list[Held] = []
+    runs.ask_maybe(entries)
+    entries = [index.find(entry.id) or entry for entry in entries]  # one may have gone on elsewhere
     for host, ids in runs.by_host(entries).items():
         found += ask(runs.wire_to(host), ids)
     for host, ids in _left(entries).items():

@@ -310,6 +310,11 @@ def look(entries: Iterable[RunEntry]) -> None:
     entries = list(entries)
     for host, ids in by_host(entries).items():
         mirror.take_in(wire_to(host).ask("ps", {"ids": ids, **mirror.question(ids)}, timeout=30), host)
+    ask_maybe(entries)
+
+
+def ask_maybe(entries: Iterable[RunEntry]) -> None:
+    """Ask the hosts that may have gone on with these runs, for the index."""
     for entry in entries:
         if entry.maybe_on is not None:
             with suppress(GpurunError):  # it may have gone on with the run, and then that one tells

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gpurun import index, mirror, prune, runs
+from gpurun import held, index, mirror, prune, runs
 from gpurun.agent import vocabulary as words
 from gpurun.errors import HostError, HostUnreachable, UsageError
 from gpurun.hints import hint
@@ -141,7 +141,8 @@ class Hosts:
             raise HostError("it is live", where=host, code="live")
         told = {"id": "train-7f3k", "name": "train", "project": "vision", "created": 1.0}
         told["attempt"] = self.attempts.get(host, 1)
-        return {"freed": 7, "removed": [], "runs": [{**told, "host_id": host, "state": state}]}
+        holds = {"train-7f3k": {"live": False, "container": False, "files": 1, "bytes": 1, "stamp": host}}
+        return {"freed": 7, "removed": [], "held": holds, "runs": [{**told, "host_id": host, "state": state}]}
 
 
 @pytest.fixture
@@ -219,6 +220,18 @@ def test_look_at_a_run_that_may_have_gone_on_elsewhere_asks_there_too(
     runs.look([undecided])
     entry = index.resolve("train-7f3k")
     assert (entry.host, entry.state, entry.maybe_on, entry.left_on) == ("spare", "succeeded", None, {"box": False})
+
+
+def test_what_is_held_of_a_run_that_went_on_elsewhere_is_asked_of_both_hosts(
+    undecided: index.RunEntry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "wire_to", Hosts(box="failed", spare="succeeded", attempts={"spare": 2}).wire_to)
+    seen = held.ask_all([undecided])
+    assert [(one.host, one.stamp) for one in seen] == [("spare", "spare"), ("box", "box")]
+    index.mark_fetched("train-7f3k", "/fetched", host="box", stamp="box")
+    entry = index.resolve("train-7f3k")
+    assert held.at_stake([entry], seen) == {held.NEVER: ["train-7f3k"]}
+    assert held.left_at_stake(seen, [entry]) == ["box"], "its folder is not there"
 
 
 def test_look_at_a_run_whose_other_host_is_silent_leaves_it_undecided(
