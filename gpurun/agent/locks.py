@@ -16,6 +16,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import pwd
 import socket
 import stat
 import struct
@@ -42,10 +43,20 @@ def folder() -> str:
     except FileExistsError:
         found = os.lstat(path)
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) != 0o700:
-            raise AgentError(
-                "locks", "the folder of gpurun's locks belongs to somebody else", "remove " + path, where=path
-            ) from None
+            raise _not_ours(path, found) from None
     return path
+
+
+def _not_ours(path: str, found: os.stat_result) -> AgentError:
+    if found.st_uid == os.getuid():
+        what = "the folder of gpurun's locks, %s, is open to others (mode %04o)" % (path, stat.S_IMODE(found.st_mode))
+        return AgentError("locks", what, "remove it, when no run is live here", where=path)
+    try:
+        owner = pwd.getpwuid(found.st_uid).pw_name
+    except KeyError:
+        owner = "uid %d" % found.st_uid
+    what = "the folder of gpurun's locks, %s, belongs to somebody else: %s" % (path, owner)
+    return AgentError("locks", what, "let its owner or root remove it", where=path)
 
 
 class Held:

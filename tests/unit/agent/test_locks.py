@@ -11,6 +11,8 @@ from gpurun.agent import leases, locks, shared_folder, tickets
 from gpurun.agent.errors import AgentError
 from gpurun.agent.gpus import Gpu
 
+from .another_account import NAME, UID, does, folder_for_all
+
 
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,10 +23,20 @@ def test_folder_is_ours_alone() -> None:
     assert stat.S_IMODE(os.stat(locks.folder()).st_mode) == 0o700
 
 
-def test_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
+def test_folder_that_is_open_to_others_is_refused(tmp_path: Path) -> None:
     Path(locks.folder()).chmod(0o777)
-    with pytest.raises(AgentError, match="belongs to somebody else"):
+    with pytest.raises(AgentError, match=r"is open to others \(mode 0777\)"):
         locks.folder()
+
+
+def test_folder_of_somebody_else_is_refused_with_the_owners_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    with folder_for_all() as tmp:
+        monkeypatch.setenv("GPURUN_LOCKS", str(tmp))
+        place = tmp / f"gpurun-{UID + 1}"
+        does(lambda: place.mkdir(mode=0o700))
+        monkeypatch.setattr(os, "getuid", lambda: UID + 1)  # never ours, whoever runs this test
+        with pytest.raises(AgentError, match=f"belongs to somebody else: {NAME}"):
+            locks.folder()
 
 
 def test_held_lock_is_not_free_until_the_holder_is_gone() -> None:
