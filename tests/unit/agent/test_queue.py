@@ -10,6 +10,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -342,6 +343,17 @@ def test_ticket_that_was_swept_away_is_made_anew(box: AgentHost) -> None:
 
 
 # The order
+
+
+def test_runs_that_race_for_one_gpu_never_have_it_together(box: AgentHost) -> None:
+    has_gpus(box, 1)
+    script = "import time; print(time.monotonic(), flush=True); time.sleep(0.3); print(time.monotonic(), flush=True)"
+    runs = [with_gpus(box, 1, script) for _ in range(5)]
+    assert [box.wait(run)["state"] for run in runs] == [words.SUCCEEDED] * 5
+    spans = sorted(tuple(map(float, Path(run.log).read_text().split())) for run in runs)
+    assert all(end < begin for (_, end), (begin, _) in pairwise(spans)), spans
+    assert tickets.in_line() == []
+    assert leases.holder(uuid(0)) is None
 
 
 def test_order_survives_a_reboot(box: AgentHost, tmp: Path) -> None:
