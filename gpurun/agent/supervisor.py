@@ -334,8 +334,9 @@ def _wait(run: RunPaths, error: AgentError) -> None:
     time.sleep(PAUSE)
 
 
-def _bring_up(run: RunPaths, job: Job, runtime: Runtime, held: List[locks.Held]) -> None:
+def _bring_up(run: RunPaths, job: Job, runtime: Runtime, held: Optional[List[locks.Held]] = None) -> None:
     """Workspace, image and dependencies, GPUs, container. `held` takes the leases, for whoever gives them back if this fails."""
+    held = [] if held is None else held
     journal.record(run, words.PREPARING)
     if job.get("attempt", 1) > 1:
         _make_room(run, job, runtime)
