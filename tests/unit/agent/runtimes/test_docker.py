@@ -258,3 +258,22 @@ def test_start_that_an_engine_was_killed_in_the_middle_of_is_not_done_again_once
     with pytest.raises(RunFailed, match="has lost it"):
         Docker(fake.argv).create_and_start(run, make_job(), PREPARED, [], [])
     assert len(fake.containers) == 1
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_prepare_whose_image_is_pruned_between_two_of_its_steps_begins_anew_once(
+    run: RunPaths, fake: FakeEngine, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    gone = [EngineError("image_absent", "No such image: " + IMAGE) for _ in range(times)]
+
+    def ensure(*_: Any) -> None:
+        if gone:
+            raise gone.pop()
+
+    monkeypatch.setattr("gpurun.agent.docker_layers.ensure", ensure)
+    if times == 1:
+        assert Docker(fake.argv).prepare(run, make_job(), lambda _: None)["image_id"] == IMAGE
+        return
+    with pytest.raises(RunFailed) as failed:
+        Docker(fake.argv).prepare(run, make_job(), lambda _: None)
+    assert failed.value.reason == "image"
