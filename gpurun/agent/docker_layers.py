@@ -85,13 +85,15 @@ def _install(
     order = {**layers.order(job, project=_PROJECT, where="the image"), "cache": _CACHE, "ssh": _ssh_order(ssh)}
     # Root of a remapped engine is another user on the host, who could not read a private file of ours.
     write_json(run.layer, order, 0o644 if facts().get("userns") else 0o600)
-    remove = ("rm", "--force", "--volumes", container)
+    remove = ["rm", "--force", "--volumes", container]
     try:
         if engine.inspect("container", container) is not None:  # of a supervisor that was killed
             engine.ask(*remove, timeout=120.0)
         config = (engine.inspect("image", base.id) or {}).get("Config") or {}
         options = ["--security-opt", "label=disable"] if facts().get("selinux") else []
-        engine.ask(*create(container, base.id, config, run, ssh, options), timeout=300.0)
+        # By its id from here on: a name can be changed by others.
+        container = engine.ask(*create(container, base.id, config, run, ssh, options), timeout=300.0).text.strip()
+        remove[-1] = container
         answer = engine.watch("start", "--attach", "--interactive", container, say=say, stdin=_SCRIPT)
         if not answer.ok and _is_broken_off(engine, answer, container):
             raise EngineError("down", essence(answer.text), engine.argv[-1])

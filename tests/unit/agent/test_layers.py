@@ -144,12 +144,12 @@ def test_installation_whose_engine_goes_away_is_no_failure_of_the_dependencies(
 ) -> None:
     """It is away still, or back already, with the container as it was."""
     with pytest.raises(EngineError) as away:
-        install(tmp_path, ("start --attach", 125, "", BROKEN_OFF), *then)
+        install(tmp_path, ("start --attach --interactive c1", 125, "", BROKEN_OFF), *then)
     assert away.value.is_away
 
 
 def test_installation_that_fails_by_itself_is_told_as_that(tmp_path: Path) -> None:
     answers = [("version", 0, "20.10", ""), ("container inspect", 0, ENDED, "")]
     with pytest.raises(RunFailed) as failed:
-        install(tmp_path, ("start --attach", 125, "no such package", ""), *answers)
+        install(tmp_path, ("start --attach --interactive c1", 125, "no such package", ""), *answers)
     assert (failed.value.reason, failed.value.what) == ("dependencies", "no such package")
