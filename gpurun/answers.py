@@ -181,6 +181,7 @@ run_id = matching(words.RUN_ID, "the id of a run")
 state = matching(r"[a-z_]{1,40}", "a state")  # one of a newer gpurun's too
 sha256 = matching(r"[0-9a-f]{64}", "a SHA-256")
 place = matching(r"(?s)/[^\0]*", "an absolute path")
+host_name = matching(r"[^\s-][^\s\x00-\x1f]*", "the name of a host")  # ssh takes `-o...` for an option
 no_nul = matching(r"(?s)[^\0]*", "a text without NUL")
 texts = each(text)
 an_object = by_name(anything)
@@ -210,6 +211,7 @@ RUN = record(
         "metrics": an_object, "saving": flag, "stopped": maybe(an_object), "fetched": maybe(moment), "boot_id": maybe(text),
         "image": maybe(text), "since": maybe(moment), "waiting": maybe(text), "notes": texts, "ready": flag,
         "kill_in": maybe(number), "resumed": maybe(CHECKPOINT), "attempts": each(ATTEMPT),
+        "moving": maybe(record(ask=matching(r"[0-9a-f]{1,64}", "an ask"), to=host_name)),
     },
     id=run_id, state=state, reason=maybe(text), message=maybe(text), exit_code=maybe(whole(-255, 255)), next=maybe(text),
     attempt=whole(1, 1 << 31), created=maybe(moment), started=maybe(moment), ended=maybe(moment), live=flag,
@@ -295,7 +297,7 @@ ANSWERS: dict[str, Check] = {
     ),
     "carry": record(
         {
-            "run": RUN, "job": JOB, "root": place,
+            "run": maybe(RUN), "begun": flag, "job": JOB, "root": place,
             "snapshot": each(row(no_nul, text, count, nanoseconds, text)),
             "checkpoint": maybe(record(path=no_nul, size=count, sha256=sha256, folder=place, name=no_nul)),
         }
@@ -353,14 +355,16 @@ def _check_ids(verb: str, request: Request, answer: Document) -> None:
         raise Malformed("it removed runs that were not to be removed")
     elif verb == "hash" and not set(answer["hashes"]) <= set(request["paths"]):
         raise Malformed("it tells of files that were not asked for")
-    elif (
-        verb == "carry"
-        and not request.get("to")
-        and not {"run", "job", "root", "snapshot", "checkpoint"} <= set(answer)
-    ):
-        raise Malformed("it does not tell what is to be carried")
+    elif verb == "carry" and not (request.get("to") or request.get("back")):
+        _check_carry(request, answer)
     elif verb == "attend" and len(answer["doors"]) != len(request["doors"]):
         raise Malformed("it tells of other doors than were asked for")
+
+
+def _check_carry(request: Request, answer: Document) -> None:
+    needed = {"begun", "run"} if request.get("settle") else {"run", "job", "root", "snapshot", "checkpoint"}
+    if not needed <= set(answer) or (answer["run"] is None and answer.get("begun") is not False):
+        raise Malformed("it does not tell what is to be carried, or whether the run has begun")
 
 
 # --- frames

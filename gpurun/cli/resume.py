@@ -110,12 +110,22 @@ def _begin(entry: RunEntry, target: str, *, asked: Asked, report: Report, follow
 
 def _settled_by_its_host(entry: RunEntry, *, yes: bool) -> RunEntry:
     """The entry once it is known how a move went that this laptop knows nothing of: the run's host names it."""
-    from gpurun import runs
+    from gpurun import carry, index, runs
+    from gpurun.config import hosts
 
     runs.look([entry])
     entry = runs.resolve(entry.id)
     moving = (entry.record or {}).get("moving")
-    return _settled(entry, moving["to"], moving["ask"], yes=yes) if moving else entry
+    if not moving:
+        return entry
+    host, move = str(moving["to"]), str(moving["ask"])
+    if host in hosts.read().hosts or any(host in (one.host, *one.left_on) for one in index.all_runs()):
+        return _settled(entry, host, move, yes=yes)
+    # A host's word alone makes this laptop connect to nobody.
+    question = f"{entry.id} may have gone on on {host}, which this laptop does not know: it would run twice. Go on?"
+    output.confirm(question, yes=yes, otherwise=f"gpurun ps -a -H {host}, if you know that host; else add -y")
+    carry.give_back(entry, move)
+    return runs.resolve(entry.id)
 
 
 def _settled(entry: RunEntry, host: str, move: str | None, *, yes: bool) -> RunEntry:

@@ -229,3 +229,14 @@ sys.meta_path.insert(0, Finder())
     two.without_trap()
     assert {one["id"]: one["host"] for one in two.json("ps")["runs"]} == {first: "a", second: "a", third: "b"}
     two.ok("stop", "--force", first, second, third)
+
+
+def test_resumes_at_the_same_time_begin_at_most_one_attempt(two: Several) -> None:
+    run = two.ended_with_a_checkpoint("a")
+    started = [two.start("resume", run, *where) for where in (("--host", "b"), (), ("--host", "b"))]
+    for process in started:
+        process.communicate(timeout=60)
+    assert two.attempts(run) == sum(process.returncode == 0 for process in started) <= 1
+    two.gpurun("resume", run)
+    assert two.attempts(run) == 1
+    two.ok("stop", "--force", run)
