@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from gpurun.cli import app
+from gpurun.cli.submit import after_start
 from gpurun.config import hosts
+from gpurun.submit import Started
+from gpurun.wire import Wire
 
 Capture = pytest.CaptureFixture[str]
 
@@ -59,3 +64,19 @@ def test_a_module_that_is_not_sent_is_noted(project: Path, module: str, capsys: 
     (project / "scripts/fit.py").touch()
     assert dry_run("-m", module) == 0
     assert (f"{module} is not among the files that are sent" in capsys.readouterr().out) is noted
+
+
+@pytest.mark.parametrize(
+    ("record", "code"),
+    [
+        ({"state": "queued", "reason": None, "live": True}, 0),
+        ({"state": "failed", "reason": "start", "live": False, "message": "no process left"}, 125),
+    ],
+)
+def test_detached_submit_whose_host_could_not_begin_is_told_and_fails(
+    record: dict[str, Any], code: int, capsys: Capture
+) -> None:
+    started = Started({"id": "train-7f3k", **record}, None, earlier=False, fetch=False)
+    wire = cast(Wire, SimpleNamespace(host="demo"))
+    assert after_start(wire, started, lambda _: None, follow=False, as_json=False) == code
+    assert ("no process left" in capsys.readouterr().err) == (code != 0)
