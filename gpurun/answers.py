@@ -263,7 +263,7 @@ ANSWERS: dict[str, Check] = {
     "resume": record(run=RUN),
     "logs": record(run=RUN),
     "ps": record(
-        {"boot_id": maybe(text), "hostname": maybe(text), "gpu_error": text, "more": maybe(an_object)},
+        {"boot_id": maybe(text), "hostname": maybe(text), "gpu_error": text, "more": maybe(row(count, run_id))},
         now=moment, host_id=maybe(text), runs=each(RUN), ledgers=LEDGERS, queue=texts, disk=DISK,
         gpus=each(record({"memory": maybe(number)}, index=count, uuid=text, name=text, used_by=maybe(text))),
         others=each(record({"owner": maybe(text)}, run=text, gpus=each(count))),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gpurun.index import RunEntry
     from gpurun.wire import Wire
 
+PAGE = 200  # ended runs of one answer to `ps`
 PATIENCE = 2.0  # seconds that `ps` gives each of several hosts
 WAIT_ROUND = 25  # seconds that one question of `wait` may last
 PAUSE = 2.0  # seconds before a host that could not be reached is asked again
@@ -129,9 +130,9 @@ def list_runs(which: Sequence[Host], request: dict[str, Any]) -> list[HostRuns]:
         asked = {**request, **mirror.question(entry.id for entry in ours if request.get("all") or not entry.ended)}
         try:
             if len(which) == 1:
-                answer = connect(host).ask("ps", asked)
+                answer = _listing(connect(host), asked, None)
             else:
-                answer = connect(host, interactive=False).ask("ps", asked, within=PATIENCE)
+                answer = _listing(connect(host, interactive=False), asked, PATIENCE)
         except GpurunError as error:
             return HostRuns(host.name, None, error, ours)
         known_ids = {entry.id for entry in ours}
@@ -149,6 +150,21 @@ def list_runs(which: Sequence[Host], request: dict[str, Any]) -> list[HostRuns]:
         return [ask(which[0])]
     with ThreadPoolExecutor(max_workers=max(len(which), 1)) as pool:
         return list(pool.map(ask, which))
+
+
+def _listing(wire: Wire, asked: dict[str, Any], within: float | None) -> dict[str, Any]:
+    """The answer to `ps`, put together from pages: a host that has thousands of old runs takes long to tell of all."""
+    answer = wire.ask("ps", {**asked, "limit": PAGE}, within=within)
+    known, more = {record["id"] for record in answer["runs"]}, answer.get("more")
+    while more is not None:
+        page = wire.ask("ps", {**asked, "gpus": False, "limit": PAGE, "after": more}, within=within)
+        answer["ledgers"].update(page["ledgers"])
+        fresh = [record for record in page["runs"] if record["id"] not in known]
+        known.update(record["id"] for record in fresh)
+        answer["runs"] = [*fresh, *answer["runs"]]
+        more = page.get("more") if fresh else None
+    answer["runs"].sort(key=lambda record: record["created"] or 0.0)
+    return answer
 
 
 def _as_seen_on(host: str, entry: RunEntry) -> RunEntry | None:

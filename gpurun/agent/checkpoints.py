@@ -26,14 +26,18 @@ __all__ = [
 LONGEST_SAVING = 600.0  # seconds; what takes longer is a job that died while it saved
 
 _BLOCK = 1 << 20
+_FOR_A_RECORD = 1 << 24  # bytes of a ledger: `ps` tells of many runs, and must answer
 _TAIL = 1 << 16  # bytes at the end of progress.jsonl in which its last whole line is looked for
 
 
-def ledger(run: RunPaths) -> List[Entry]:
-    """The checkpoints that are there, each as its newest line tells, with `file`, its path on the host."""
+def ledger(run: RunPaths, *, at_once: Optional[int] = None) -> List[Entry]:
+    """The checkpoints that are there, each as its newest line tells, with `file`, its path on the host.
+
+    `at_once`: bytes of a ledger that is read for the first time; what is behind them is told another time.
+    """
     job = read_json(run.job) or {}
     found = []
-    for entry in read(run.ledger):
+    for entry in read(run.ledger, run.ledger_cache, at_once=at_once):
         file = locate(run, job, entry["path"])
         if file is not None and _size(file) == entry.get("size"):
             found.append({**entry, "file": file})
@@ -86,20 +90,20 @@ def locate(run: RunPaths, job: Dict[str, Any], path: str) -> Optional[str]:
         return None
 
 
-def summary(run: RunPaths, live: bool = True) -> Optional[Dict[str, Any]]:
+def summary(run: RunPaths, live: bool = True, *, at_once: Optional[int] = _FOR_A_RECORD) -> Optional[Dict[str, Any]]:
     """`{count, best, last}`; None for a run that has no ledger. Of one that has ended, as it was at its end."""
     if not os.path.exists(run.ledger):
         return None
     noted = None if live else read_json(run.summary)
     if noted is not None and noted["of"] == _stamp(run.ledger):
         return dict(noted["summary"])
-    entries = ledger(run)
+    entries = ledger(run, at_once=at_once)
     return {"count": len(entries), "best": brief(best(entries)), "last": brief(last(entries))}
 
 
 def note_summary(run: RunPaths) -> None:
     """At the run's end: `ps -a` must not read the ledgers of all runs that ever were."""
-    found = summary(run)
+    found = summary(run, at_once=None)
     if found is not None and not in_container(run):  # those are there once a fetch has gathered them
         write_json(run.summary, {"of": _stamp(run.ledger), "summary": found})
 

@@ -6,27 +6,121 @@ Both floors import this module: a laptop reads a ledger that was fetched. It ask
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
 import os
 import stat
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple
+from contextlib import suppress
+from typing import Any, BinaryIO, Dict, Iterable, Iterator, List, Optional, Tuple
 
-from .files import read_untrusted
+from .files import open_regular, read_json
 
 Entry = Dict[str, Any]
+KEPT = 5000  # checkpoints of one run
+_WORTH_KEEPING = 1 << 18  # bytes; fewer are read again in a moment
+_LONGEST_LINE = 1 << 14  # bytes
+_MARK = 1 << 12  # bytes before a place in the file, by which it is known again
 _LARGEST = 1 << 63
 _LAST_MOMENT = 253_402_300_799.0  # unix seconds: the end of the year 9999, behind which no date can be shown
 
-MOST = 1 << 23  # bytes of a ledger that are read, the newest: a job can make it of any size
+MOST = 1 << 28  # bytes of a ledger that are read, the newest: a job can make it of any size
 
 
-def read(path: str) -> List[Entry]:
-    """The checkpoints that the ledger in the file `path` calls whole, each as its newest line tells."""
-    newest: Dict[str, Entry] = {}
-    for entry in lines(path):
-        newest[entry["path"]] = entry
-    return [entry for entry in newest.values() if entry.get("complete") is True and not entry.get("removed")]
+def read(path: str, cache: Optional[str] = None, *, at_once: Optional[int] = None) -> List[Entry]:
+    """Return the checkpoints that the ledger in the file `path` calls whole, each as its newest line tells.
+
+    A long training writes hundreds of thousands of lines. What was read of them is kept in the file `cache`, and the next question
+    goes on from there; with `at_once`, it reads so many bytes at most, and what comes behind them is told another time.
+    No more than `KEPT` are kept, the newest; the file of an older one is fetched all the same.
+    """
+    try:
+        file = open_regular(path)
+    except OSError:
+        return []
+    with file:
+        known = _known(file, cache)
+        newest: Dict[str, Entry] = {entry["path"]: entry for entry in known["entries"]}
+        start = end = _skip_to(file, known["offset"])
+        for line in _whole_lines(file, at_once):
+            end += len(line)
+            entry = _entry(line)
+            if entry is not None:
+                newest.pop(entry["path"], None)
+                if entry.get("complete") is True and not entry.get("removed"):
+                    newest[entry["path"]] = entry
+                    if len(newest) > 2 * KEPT:
+                        newest = _trimmed(newest)
+        newest = _trimmed(newest)
+        if cache is not None and end > start + _WORTH_KEEPING:
+            _keep(file, cache, end, list(newest.values()))
+    return list(newest.values())
+
+
+def _trimmed(newest: Dict[str, Entry]) -> Dict[str, Entry]:
+    """The newest ones, and what is called the best."""
+    if len(newest) <= KEPT:
+        return newest
+    rest = list(newest.values())
+    kept = [entry for entry in rest[:-KEPT] if entry.get("best") is True][-1:] + rest[-KEPT:]
+    return {entry["path"]: entry for entry in kept}
+
+
+def _known(file: BinaryIO, cache: Optional[str]) -> Dict[str, Any]:
+    """What was read of this very file before. A job may have begun it anew, or written another in its place."""
+    nothing = {"offset": 0, "entries": []}
+    kept = read_json(cache) if cache is not None else None
+    try:
+        if (
+            kept is None
+            or kept["inode"] != os.fstat(file.fileno()).st_ino
+            or kept["mark"] != _mark(file, kept["offset"])
+        ):
+            return nothing
+        return {"offset": int(kept["offset"]), "entries": [dict(entry) for entry in kept["entries"]]}
+    except (KeyError, TypeError, ValueError, OSError):
+        return nothing
+
+
+def _mark(file: BinaryIO, offset: int) -> str:
+    """What stands before `offset`, which is the end of a line."""
+    before = os.pread(file.fileno(), min(offset, _MARK), max(0, offset - _MARK))
+    return hashlib.sha256(before).hexdigest() if before.endswith(b"\n") else ""
+
+
+def _keep(file: BinaryIO, cache: str, offset: int, entries: List[Entry]) -> None:
+    """Not flushed: what is lost is read again."""
+    told = {"inode": os.fstat(file.fileno()).st_ino, "offset": offset, "mark": _mark(file, offset), "entries": entries}
+    beside = "%s.%d" % (cache, os.getpid())
+    with suppress(OSError):
+        with open(beside, "w") as out:
+            json.dump(told, out)
+        os.replace(beside, cache)
+
+
+def _skip_to(file: BinaryIO, start: int) -> int:
+    """Go to `start`, or to the first line of the newest `MOST` bytes where more are behind it; return the place."""
+    newest = os.fstat(file.fileno()).st_size - MOST
+    file.seek(max(start, newest))
+    if newest > start:
+        file.readline(_LONGEST_LINE)
+    return file.tell()
+
+
+def _whole_lines(file: BinaryIO, at_once: Optional[int] = None) -> Iterator[bytes]:
+    """The lines that end, each with its end; a longer one than any of the plugin's comes in pieces, which are no entries."""
+    left = at_once
+    while left is None or left > 0:
+        line = file.readline(_LONGEST_LINE)
+        if not line.endswith(b"\n") and len(line) < _LONGEST_LINE:  # a torn last line is left out
+            return
+        yield line
+        left = None if left is None else left - len(line)
+
+
+def _entry(line: bytes) -> Optional[Entry]:
+    entry = parse(line)
+    return entry if entry is not None and isinstance(entry.get("path"), str) and entry["path"] else None
 
 
 def best(entries: Iterable[Entry]) -> Optional[Entry]:
@@ -69,13 +163,11 @@ def brief(entry: Optional[Entry]) -> Optional[Entry]:
 def lines(path: str) -> Iterator[Entry]:
     """The whole lines of it that are entries, in their order."""
     try:
-        told = read_untrusted(path, MOST).split(b"\n")[:-1]  # a torn last line is left out
+        with open_regular(path) as file:
+            _skip_to(file, 0)
+            yield from filter(None, map(_entry, _whole_lines(file)))
     except OSError:
         return
-    for line in told:
-        entry = parse(line)
-        if entry is not None and isinstance(entry.get("path"), str) and entry["path"]:
-            yield entry
 
 
 def append(path: str, line: Dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from .ledger import parse
 from .paths import HostPaths, RunPaths
 
 MOST = 1 << 18  # bytes of one ledger in one answer; the next contact goes on from there
+MOST_IN_ALL = 1 << 22  # bytes of all ledgers in one answer
 _KEYS = (
     "t", "attempt", "path", "epoch", "step", "monitor", "mode", "value", "best", "last", "size", "sha256", "complete",
     "removed",
@@ -26,7 +27,13 @@ def ledgers(request: Mapping[str, Any], host: HostPaths, runs: Iterable[RunPaths
     if known is None:
         return {}
     here = facts.host_id(host)
-    pieces = {run.id: _piece(run.ledger, int((known.get(run.id) or {}).get(here) or 0)) for run in runs}
+    pieces: Dict[str, Dict[str, Any]] = {}
+    left = MOST_IN_ALL
+    for run in runs:
+        if left <= 0:
+            break
+        pieces[run.id] = piece = _piece(run.ledger, int((known.get(run.id) or {}).get(here) or 0))
+        left -= piece["to"] - piece["from"]
     return {run: {"host_id": here, **piece} for run, piece in pieces.items() if piece["to"] > piece["from"]}
 
 

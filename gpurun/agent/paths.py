@@ -156,6 +156,11 @@ class RunPaths:
         return self._in("out", words.LEDGER_FILE)
 
     @property
+    def ledger_cache(self) -> str:
+        """What was read of a long ledger."""
+        return self._in("ledger.cache")
+
+    @property
     def summary(self) -> str:
         return self._in("checkpoints.json")
 

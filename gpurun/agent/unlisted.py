@@ -31,7 +31,7 @@ def take_in(run: RunPaths) -> None:
     state = journal.fold(run)
     if state.started is None or not checkpoints.has_plugin(run, state.attempt):
         return
-    listed = {entry["path"]: entry for entry in ledger.read(run.ledger)}
+    listed = {entry["path"]: entry for entry in ledger.read(run.ledger, run.ledger_cache)}
     found = [path for path in _files(run.workspace) if _is_new(path, run, listed, state.started)]
     for path in sorted(found, key=_changed, reverse=True)[:MOST][::-1]:
         try:

@@ -45,7 +45,7 @@ def _choose(run: RunPaths, which: str, live: bool) -> Optional[ledger.Entry]:
     pick = _PICKS.get(which) or (lambda entries: next((one for one in entries if one.get("sha256") == which), None))
     until = time.monotonic() + PATIENCE
     while True:
-        meant, there = pick(ledger.read(run.ledger)), pick(checkpoints.ledger(run))
+        meant, there = pick(ledger.read(run.ledger, run.ledger_cache)), pick(checkpoints.ledger(run))
         if not live or meant is None or _is(there, meant) or time.monotonic() > until:
             return there
         time.sleep(TICK)

@@ -5,25 +5,32 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional, Tuple
 
 from .. import allocation, clocks, facts, leases, mirrored, records, tend, tickets
 from ..errors import AgentError
 from ..gpus import Gpu
-from ..paths import HostPaths
+from ..paths import HostPaths, RunPaths
 
 
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
-    """With `all`, ended runs too; with `ids`, those whatever their state."""
-    failures = tend.tend(host)
+    """With `all`, ended runs too; with `ids`, those whatever their state.
+
+    With `limit`, so many of the ended ones at most, the newest, beside all that are live; `more` then says where the next page
+    begins, which is asked for with `after`.
+    """
+    after = request.get("after")
+    failures = tend.tend(host) if after is None else {}
     wanted = request.get("ids")
     runs = [
         run
         for run in host.all_runs()
         if run.id in (wanted or []) or (wanted is None and (request.get("all") or not os.path.exists(run.exit)))
     ]
+    runs, more = _page(runs, request.get("limit"), after)
     return {
         "now": time.time(),
+        "more": more,
         "mark": clocks.mark(),
         "host_id": facts.host_id(host),
         "hostname": facts.hostname(),
@@ -36,6 +43,28 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
         "disk": _disk(host),
         **_gpus(request, host),
     }
+
+
+def _page(runs: List[RunPaths], limit: Optional[int], after: Any) -> Tuple[List[RunPaths], Optional[List[Any]]]:
+    """One page of the runs, and the place behind it. The first one holds all live runs."""
+    if limit is None:
+        return runs, None
+    live = [run for run in runs if not os.path.exists(run.exit)]
+    here = {run.id for run in live}
+    ended = sorted(((_made(run), run.id, run) for run in runs if run.id not in here), reverse=True)
+    if after is not None:
+        ended = [one for one in ended if list(one[:2]) < list(after)]
+    page = ended[:limit]
+    more = list(page[-1][:2]) if len(ended) > len(page) and page else None
+    return [*(live if after is None else []), *(run for _, _, run in page)], more
+
+
+def _made(run: RunPaths) -> int:
+    """When the run was made, in nanoseconds, by its file that never changes."""
+    try:
+        return os.stat(run.job).st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _queue() -> List[str]:

@@ -79,3 +79,16 @@ def test_a_link_in_its_place_is_not_followed(run: RunFolder, tmp_path: Path) -> 
     (tmp_path / "other").write_text('{"path": "x"}\n')
     os.symlink(tmp_path / "other", run.paths.ledger)
     assert ask(run) is None
+
+
+def test_ledgers_of_many_runs_are_bounded_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirrored, "MOST_IN_ALL", 100)
+    runs = [RunFolder(tmp_path, f"train-000{at}") for at in range(3)]
+    for one in runs:
+        note(one, "a.ckpt", step=10)
+    known: dict[str, Any] = {}
+    for _ in range(3):
+        told = mirrored.ledgers({"ledgers": known}, runs[0].host, [one.paths for one in runs])
+        assert len(told) == 1
+        known.update({run: {piece["host_id"]: piece["to"]} for run, piece in told.items()})
+    assert set(known) == {one.paths.id for one in runs}

@@ -1,0 +1,34 @@
+"""`ps` of a host that has more runs than one answer tells of; the real agent answers on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from gpurun import runs
+from gpurun.cli.app import main
+from tests.unit.agent.run_folder import RunFolder
+
+LOCAL_SSH = Path(__file__).parents[1] / "ssh" / "local_ssh.sh"
+
+
+def test_ps_tells_of_all_pages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "GPURUN_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HOME", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "GPURUN_LOCKS"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setenv("GPURUN_SSH", str(LOCAL_SSH))
+    monkeypatch.setattr(runs, "PAGE", 2)
+    for at in range(7):
+        run = RunFolder(tmp_path / ".gpurun", f"train-{at:04}", created=float(at), owner="ada")
+        os.utime(run.paths.job, (1000 + at, 1000 + at))
+        if at != 3:
+            run.end()
+    assert main(["ps", "-a", "--all-users", "-H", "box", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["runs"]
+    assert sorted(record["id"] for record in told) == [f"train-{at:04}" for at in range(7)]
