@@ -137,6 +137,9 @@ class _Stopping:
     def step(self) -> None:
         since, self.looked = self.looked, time.monotonic()
         self._read_journal()
+        if self._was_given_up():
+            self.killed = self.killed or self._signal("KILL")
+            return
         if self.state.stop is None and self.deadline is not None and self.looked > self.deadline:
             journal.record(self.run, "stop", reason="duration", grace=self.job["grace"], force=False)
             return
@@ -166,6 +169,10 @@ class _Stopping:
         self.kill_at = _from_now(stop, grace) + self.paused
         self.has_plugin = checkpoints.has_plugin(self.run, self.state.attempt)
         self.term_at = self.kill_at - min(REST, grace / 4) if self.has_plugin else 0.0
+
+    def _was_given_up(self) -> bool:
+        """The run ended, or went on, without this process: on another machine that shares the home (see origin.abandon)."""
+        return not self.state.live or self.state.attempt != self.job.get("attempt", 1)
 
     def _waits_for_a_checkpoint(self, passed: float) -> bool:
         """Put the deadlines off by the time that `passed` while one is being written; never for long, nor for --force."""

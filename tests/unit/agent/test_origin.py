@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import shutil
 from pathlib import Path
@@ -14,7 +15,7 @@ from gpurun.agent import facts
 from gpurun.agent import vocabulary as words
 from gpurun.agent.paths import RunPaths
 
-from .conftest import AgentHost
+from .conftest import AgentHost, eventually
 from .test_proof_of_life import WAITS, let_end, starts
 
 CARD = "52:54:00:12:34:56"
@@ -163,6 +164,20 @@ def test_abandon_of_a_run_that_is_not_gone_is_refused(agent: AgentHost, tmp_path
     error = node.refused("stop", runs=[run.id], abandon=True)
     assert (error["code"], "lives" in error["what"]) == ("not_abandoned", True)
     assert agent.status(run)["state"] == words.RUNNING
+
+
+def test_job_of_a_run_that_was_given_up_by_mistake_is_killed(agent: AgentHost, tmp_path: Path) -> None:
+    """Its file system shows no lock to other machines, and its user took the machine for gone."""
+    run = agent.submit(WAITS)
+    agent.until_running(run, b"here")
+    pid = json.loads(Path(run.keeper).read_text())["pid"]
+    os.unlink(run.life)
+    node = another(agent, tmp_path / "node", home=agent.home)
+    node.machine_id.write_text(secrets.token_hex(16))
+    assert node.ask("stop", runs=[run.id], abandon=True)["runs"][0]["reason"] == "abandoned"
+    eventually(lambda: not Path(f"/proc/{pid}").exists())
+    eventually(lambda: not agent.lock_holders(f"run-{run.id}"))
+    assert node.status(run)["reason"] == "abandoned"
 
 
 def test_ended_run_of_a_home_that_was_moved_goes_on(agent: AgentHost) -> None:
