@@ -43,6 +43,7 @@ PAUSE = 2.0  # seconds before what did not work is tried again
 ENGINE_SILENT = "the engine, which does not answer"
 IMAGE_TRIES = 5  # times that an image is made ready which is gone again when the GPUs are there
 TOUCH_EVERY = 3600.0  # seconds; cleaners of /tmp count in days
+LEAD_EVERY = 10.0  # seconds; a job without its way to its temporary files fails at the next one
 
 
 class Stopped(Exception):
@@ -171,9 +172,20 @@ def _take_lock(run: RunPaths) -> Optional[locks.Held]:
 
 
 def _keep_locks(run: RunPaths) -> None:
-    """Keep cleaners of /tmp away from the files of this run, its job and its GPUs for as long as this process lives."""
+    """Keep cleaners of /tmp away from the files of this run, its job and its GPUs for as long as this process lives.
+
+    The way to its temporary files is made anew when it was swept away.
+    """
+    touched = time.monotonic()
     while True:
-        time.sleep(TOUCH_EVERY)
+        time.sleep(LEAD_EVERY)
+        with suppress(AgentError, OSError, ValueError):
+            state = journal.fold(run)
+            if state.state == words.RUNNING and (attempts.job_of(run, state) or {})["host"]["runtime"] == "bare":
+                sockets.tmp(run)
+        if time.monotonic() < touched + TOUCH_EVERY:
+            continue
+        touched = time.monotonic()
         uuids = [gpu["uuid"] for gpu in journal.fold(run).gpus]
         gpus = [path for uuid in uuids for path in (leases.lock_path(uuid), leases.note_path(uuid, run.id))]
         for path in (locks.run_lock(run.id), locks.job_lock(run.id), *gpus, sockets.way_to_tmp(run)):

@@ -156,13 +156,7 @@ def job_processes(run: RunPaths, job: Optional[Job]) -> Set[int]:
 
     Neither hooks nor shells beside the job are of it; its keepers are, who have its end to write.
     """
-    attempt = None if job is None else ("GPURUN_ATTEMPT=%s" % job.get("attempt", 1)).encode()
-    beside = {(mark + "=1").encode() for mark in (keeper.HOOK_MARK, keeper.SHELL_MARK)}
-    found = {
-        pid
-        for pid, environment in keeper.environments(run.id)
-        if not beside.intersection(environment) and attempt in (None, *environment)
-    }
+    found = keeper.of_job(run.id, None if job is None else job.get("attempt", 1))
     found |= keeper.carriers(run.id, KEEPER_MARK) | locks.holders(locks.job_lock(run.id))
     return found | _main_process(read_json(run.keeper) or {})
 

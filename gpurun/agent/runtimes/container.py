@@ -14,7 +14,7 @@ from ..gpus import Gpu
 from ..identity import Identity
 from ..mounts import bind
 from ..paths import RunPaths
-from . import Job, wrapper
+from . import Job, keeper, wrapper
 
 PIDS = 32768
 STACK = 64 << 20
@@ -67,6 +67,8 @@ def fresh_shell(container: Container, command: Sequence[str], *, tty: bool) -> L
         *confinement(container),
         *gpu_options([], []),
         *mounts(container),
+        "--env",
+        keeper.SHELL_MARK + "=1",  # no process of the job
         "--entrypoint",
         "/bin/sh",
         container.image,

@@ -30,7 +30,7 @@ from ..gpus import Gpu
 from ..identity import identity, login
 from ..mounts import bind
 from ..paths import RunPaths
-from . import Job, Presence, Say, wrapper
+from . import Job, Presence, Say, keeper, wrapper
 from .container import (
     Container,
     create,
@@ -251,7 +251,9 @@ class Docker:
             # One of another attempt is absent for this one, and nothing is done to it.
             own = [one for one in there if one is not None and attempt_of(one) == job.get("attempt", 1)]
             if not own:  # one that was removed in between may be this: the next question will tell
-                return Presence("no_answer" if None in there else "absent")
+                # Or this engine is another than the one that runs it: DOCKER_HOST, a context, rootless beside the system's.
+                lives = None in there or keeper.of_job(run.id, job.get("attempt", 1))
+                return Presence("no_answer" if lives else "absent")
             self._ids[_key(job)] = str(own[0]["Id"])
             presence = parse_state(own[0]["State"])
             if presence.kind == "exited" and job["user"] == "root":

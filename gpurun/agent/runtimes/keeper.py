@@ -280,6 +280,17 @@ def environments(run_id: str, variable: str = RUN_MARK) -> "List[Tuple[int, List
     return found
 
 
+def of_job(run_id: str, attempt: Optional[int]) -> Set[int]:
+    """All processes that the job started as this attempt (None: any), by their environment. Neither hooks nor shells are of it."""
+    mark = None if attempt is None else ("GPURUN_ATTEMPT=%d" % attempt).encode()
+    beside = {(name + "=1").encode() for name in (HOOK_MARK, SHELL_MARK)}
+    return {
+        pid
+        for pid, environment in environments(run_id)
+        if not beside.intersection(environment) and mark in (None, *environment)
+    }
+
+
 def start_ticks(pid: int) -> Optional[int]:
     """When a process was started, in ticks since the boot; with the pid, it names one process of this boot. None: gone."""
     try:

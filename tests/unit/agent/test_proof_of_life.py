@@ -89,6 +89,17 @@ def test_supervisor_killed_after_lock_files_were_swept_is_replaced_and_job_goes_
     assert starts(run) == ["1"]
 
 
+def test_way_to_temporary_files_that_was_swept_is_made_anew(agent: AgentHost) -> None:
+    """The job's TMPDIR leads through the folder of locks where the path of its own is too long for sockets."""
+    run = agent.submit(WAITS.replace("print('here'", "open('tmpdir', 'w').write(os.environ['TMPDIR'])\nprint('here'"))
+    agent.until_running(run, b"here")
+    way = Path(run.workspace, "tmpdir").read_text()
+    assert way.startswith(str(agent.root / "locks"))
+    sweep(agent)
+    eventually(lambda: os.path.isdir(way), 60)
+    assert len(supervisors(agent, run)) == 1
+
+
 def test_stop_after_lock_files_were_swept_ends_the_job(agent: AgentHost) -> None:
     run = agent.submit(WAITS)
     agent.until_running(run, b"here")

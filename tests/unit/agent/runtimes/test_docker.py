@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,20 @@ def test_presence_of_a_renamed_container_is_that_of_the_job(run: RunPaths, fake:
 
 def test_presence_of_a_strangers_container_of_that_name_is_absent(run: RunPaths, fake: FakeEngine) -> None:
     fake.add(make_job(token="another"))
+    assert Docker(fake.argv).presence(run, make_job()).kind == "absent"
+
+
+@pytest.mark.parametrize(("attempt", "kind"), [("1", "no_answer"), ("2", "absent")])
+def test_presence_of_a_job_that_another_engine_runs_is_not_absent(
+    run: RunPaths, fake: FakeEngine, attempt: str, kind: str
+) -> None:
+    environment = {"GPURUN_RUN_ID": run.id, "GPURUN_ATTEMPT": attempt}
+    job = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env=environment)
+    try:
+        assert Docker(fake.argv).presence(run, make_job()).kind == kind
+    finally:
+        job.kill()
+        job.wait()
     assert Docker(fake.argv).presence(run, make_job()).kind == "absent"
 
 
