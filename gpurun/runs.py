@@ -239,6 +239,7 @@ def _wait_on(host: str, ids: Sequence[str], waiting: Waiting) -> list[dict[str, 
     """The ended runs of one host. One that cannot be reached says nothing about its runs: it is asked again."""
     wire, live, done, heard = wire_to(host), list(ids), list[dict[str, Any]](), False
     while live and (seconds := waiting.left()) >= 0:
+        began = waiting.clock()
         try:
             asked = {"runs": live, "seconds": seconds, **mirror.question(live)}
             answer = wire.ask("wait", asked, timeout=seconds + 15)
@@ -255,6 +256,10 @@ def _wait_on(host: str, ids: Sequence[str], waiting: Waiting) -> list[dict[str, 
                 waiting.ended(record)
                 done.append(record)
                 live.remove(record["id"])
+        if live and waiting.clock() < began + min(
+            seconds, PAUSE
+        ):  # it was to wait, and did not: it is not asked in a loop
+            waiting.sleep(PAUSE)
     return done
 
 

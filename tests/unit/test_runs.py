@@ -57,6 +57,26 @@ def test_no_hint_for_what_is_not_known() -> None:
     assert hint("ValueError: x") is None
 
 
+def test_host_that_answers_a_wait_at_once_is_not_asked_without_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+
+    class Hasty:
+        def ask(self, verb: str, request: dict[str, Any], **_: Any) -> dict[str, Any]:
+            over = len(slept) == 3
+            return {
+                "runs": [{"id": "a-1111", "state": "succeeded" if over else "running", "live": not over}],
+                "ledgers": {},
+            }
+
+    monkeypatch.setattr(runs, "wire_to", lambda host: Hasty())
+    monkeypatch.setattr("gpurun.mirror.take_in", lambda answer, host: None)
+    monkeypatch.setattr("gpurun.mirror.question", lambda ids: {})
+    entry = SimpleNamespace(id="a-1111", host="box")
+    done = runs.wait_for([entry], runs.Waiting(sleep=slept.append))  # type: ignore[list-item]
+    assert list(done) == ["a-1111"]
+    assert slept == [runs.PAUSE] * 3
+
+
 def test_waiting_asks_again_while_the_host_is_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     from gpurun.errors import ContactLost
 
