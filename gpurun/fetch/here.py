@@ -21,15 +21,16 @@ _CUT = ".cut"  # gpurun.fetch.destination.CUT
 
 def note(destination: Destination, items: Iterable[Item], stamp: str) -> None:
     """Write down where each of `items` lies now, which together are what the host's `stamp` stands for."""
-    files = [_placed(destination.state, item.to) for item in items if item.link is None]
-    text = json.dumps({"run": destination.run, "stamp": stamp, "files": [file for file in files if file is not None]})
+    files = [_placed(destination.state, item) for item in items if item.link is None]
+    text = json.dumps({"run": destination.run, "stamp": stamp, "files": files})
     write_atomically(str(destination.private / _NAME), text.encode())
 
 
-def _placed(state: Mapping[str, Mapping[str, Any]], to: str) -> list[Any] | None:
-    """[path below the destination, size, mtime in ns]."""
-    known = state.get(to) or state.get(to + _CUT)
-    return None if known is None else [known["at"], *known["here"][:2]]
+def _placed(state: Mapping[str, Mapping[str, Any]], item: Item) -> list[Any] | None:
+    """[path below the destination, size, mtime in ns]; None for what was not placed as the host has it."""
+    known = (state.get(item.to), state.get(item.to + _CUT))
+    found = next((one for one in known if one is not None and one["host"] == item.stamp), None)
+    return None if found is None else [found["at"], *found["here"][:2]]
 
 
 def missing(to: Path, stamp: str | None) -> int:
