@@ -282,6 +282,8 @@ def remove(entries: Sequence[RunEntry], seen: Iterable[Held]) -> Removed:
     for one in seen:
         stamps.setdefault(one.host, {})[one.run] = one.stamp
     done = Removed()
+    for entry in entries:
+        _settle_move(entry, done)
     for host, ids in by_host(entries).items():
         for begin in range(0, len(ids), REMOVED_AT_ONCE):
             some = ids[begin : begin + REMOVED_AT_ONCE]
@@ -293,6 +295,22 @@ def remove(entries: Sequence[RunEntry], seen: Iterable[Held]) -> Removed:
                 index.remove(run_id)
                 done.runs.append(run_id)
     return done
+
+
+def _settle_move(entry: RunEntry, done: Removed) -> None:
+    """Keep a move whose end is not known from beginning elsewhere what is removed here. Raises UsageError when it began."""
+    if entry.maybe_on is None or entry.move is None:
+        return
+    from gpurun import carry
+
+    try:
+        begun = carry.settle(entry, entry.maybe_on, entry.move, done.remains.append)
+    except HostUnreachable as error:
+        done.remains.append(f"{entry.id} may have gone on on {entry.maybe_on}, which does not answer: {error.what}")
+        return
+    if begun is not None:
+        what = f"{entry.id} went on on {entry.maybe_on}, as attempt {begun['attempt']}"
+        raise UsageError(what, f"gpurun rm {entry.id} once more, for both hosts")
 
 
 def _remove_on(host: str, ids: list[str], stamps: Mapping[str, str | None], done: Removed) -> None:

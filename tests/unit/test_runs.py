@@ -285,3 +285,28 @@ def test_prune_takes_no_run_for_another_one_that_has_its_id(undecided: index.Run
     index.change("train-7f3k", lambda entry: replace(entry, job={"token": "t"}))
     assert chosen("box") == ["box"]
     assert chosen("box", created=5.0) == []
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_run_that_may_have_begun_elsewhere_is_removed_only_once_it_never_will(
+    undecided: index.RunEntry, begun: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Settling(Hosts):
+        def ask(self, host: str, verb: str, request: dict[str, Any], **more: Any) -> dict[str, Any]:
+            if verb != "carry":
+                return super().ask(host, verb, request, **more)
+            self.asked.append((host, next(key for key in ("settle", "back", "to") if key in request)))
+            told = {**(undecided.record or {}), "attempt": 2, "host_id": "spare", "state": "succeeded"}
+            return {"begun": begun, "run": told if begun else None}
+
+    hosts = Settling(box="failed", spare="syncing")
+    monkeypatch.setattr(runs, "wire_to", hosts.wire_to)
+    if begun:
+        with pytest.raises(UsageError, match="train-7f3k went on on spare, as attempt 2"):
+            runs.remove([undecided], [])
+        assert ("box", "rm") not in hosts.asked
+        assert index.resolve("train-7f3k").host == "spare"
+    else:
+        runs.remove([undecided], [])
+        assert hosts.asked[-3:] == [("spare", "settle"), ("box", "back"), ("box", "rm")]
+        assert index.find("train-7f3k") is None
