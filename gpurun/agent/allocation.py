@@ -43,7 +43,7 @@ def wait_for_gpus(run: RunPaths, job: Job, check: Callable[[], None]) -> Taken:
     """
     if job["resources"]["gpus"] == 0:
         return [], []
-    ticket = tickets.Ticket(journal.fold(run).ticket or 0, os.getuid(), run.id)
+    ticket = tickets.of(run.id, journal.fold(run).ticket or 0)
     place, waiting = _Place(ticket), _Waiting(run)
     began = time.monotonic()
     few_since: Optional[float] = None

@@ -255,6 +255,16 @@ def test_ticket_that_is_far_ahead_does_not_move_the_numbers(tmp: Path) -> None:
     assert tickets.draw("train-0000").number < 10**17
 
 
+def test_ticket_that_a_wrong_clock_gave_has_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = time.time_ns
+    with monkeypatch.context() as wrong:
+        wrong.setattr(time, "time_ns", lambda: real() + 30 * 86_400 * 10**9)
+        early = tickets.draw("train-0000")
+    assert tickets.of(early.run, early.number) < tickets.draw("train-0001")
+    soon = tickets.draw("train-0002")
+    assert tickets.of(soon.run, soon.number) == soon
+
+
 ODD: dict[str, Callable[[Path], object]] = {
     "no digits for us": lambda queue: (queue / "²-1-train-0000").write_text(""),
     "closed": lambda queue: (queue / tickets.Ticket(1, another_account.UID, "theirs-0000").name).touch(0o000),
