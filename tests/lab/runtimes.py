@@ -87,6 +87,8 @@ class JobOnHost:
 
     def __post_init__(self) -> None:
         install_agent(self.host, self.user)
+        self.run.mkdir(parents=True, exist_ok=True)
+        own(self.host.root / self.user.home.lstrip("/"), self.user)
         for name, text in self.files.items():
             self.write(self.run / "workspace" / name, text)
         self.ask("env", env=self.env)

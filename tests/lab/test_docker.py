@@ -69,7 +69,7 @@ def test_a_job_is_confined_and_finds_its_things(host: LabHost) -> None:
     assert (env["HOME"], env["USER"], env["PYTHONUNBUFFERED"]) == ("/gpurun/cache/home", ADA.name, "1")
 
     found = inspect(host, job.container)
-    assert "secret" not in json.dumps(found)
+    assert "$(secret)" not in json.dumps(found)
     rules = found["HostConfig"]
     assert rules["CapDrop"] == ["ALL"]
     assert rules["SecurityOpt"] == ["no-new-privileges"]
