@@ -75,6 +75,8 @@ def end_by_presence(run: RunPaths, state: journal.Run, presence: Presence) -> No
         end(run, words.LOST, "reboot", exit_code=code, message="the host was shut down while the job ran")
     elif presence.restarted:
         end(run, words.LOST, "restarted", message=words.REASONS["restarted"])
+    elif presence.made_up:
+        end(run, words.LOST, "engine", message=words.REASONS["engine"])
     elif code == 0 and (presence.signalled or checkpoints.stopped(run, state.attempt) is not None):
         # The plugin tells of a stop that it carried out: we asked for none, so it was a TERM of somebody else's.
         end(run, words.FAILED, "signal", exit_code=code, message=STOPPED_FROM_OUTSIDE)

@@ -25,6 +25,7 @@ class Presence:
     # Of a job that has exited, when `ended` was asked:
     signalled: bool = False  # it got a signal before its end that gpurun did not send
     restarted: bool = False  # somebody started it again, and nobody remembers how the job had ended
+    made_up: bool = False  # the exit code is not the job's: the engine was killed as the job ended
 
 
 class Runtime(Protocol):
@@ -57,7 +58,7 @@ class Runtime(Protocol):
         """Never raises: what cannot be told is `no_answer`."""
 
     def ended(self, run: RunPaths, job: Job, presence: Presence, started: Optional[float]) -> Presence:
-        """Complete the presence of a job that has exited by what is remembered of its end: `signalled`, `restarted`.
+        """Complete the presence of a job that has exited by what is remembered of its end: `signalled` and below.
 
         `started`: when gpurun started the job, unix seconds. Never raises: the answer is `no_answer` when it must be asked
         again.

@@ -81,6 +81,8 @@ class Docker:
         self._facts: Optional[Dict[str, Any]] = None
         self._told_of_the_end = False  # to whoever waited for it
         self._left_behind_it = False  # and then the engine did not answer any more
+        self._broke_off: Optional[float] = None  # when the engine went away while the job was waited for, unix seconds
+        self._lived_then = True  # the job did, as /proc shows
         self._ids: Dict[Tuple[str, int], str] = {}  # (run, attempt) -> the id of its container, as far as it was met
 
     def prepare(self, run: RunPaths, job: Job, say: Say) -> Dict[str, Any]:
@@ -256,6 +258,8 @@ class Docker:
                 return Presence("no_answer" if lives else "absent")
             self._ids[_key(job)] = str(own[0]["Id"])
             presence = parse_state(own[0]["State"])
+            if presence.kind == "running":  # it was back before the job ended
+                self._broke_off = None
             if presence.kind == "exited" and job["user"] == "root":
                 self._hand_over(run, job, own[0]["Image"])
             return presence
@@ -284,6 +288,10 @@ class Docker:
             return replace(presence, exit_code=end.exit_code, oom=oom, finished_at=end.t, signalled=end.signalled)
         if again:
             return replace(presence, exit_code=None, restarted=True)
+        # One that is killed when it has seen the end and not yet written it down says 0, at the time when it is back. A job
+        # that it has not seen the end of yet was still there when the engine went, or ended before that.
+        if self._broke_off is not None and not self._lived_then and _is_later(presence.finished_at, self._broke_off):
+            return replace(presence, exit_code=None, made_up=True)
         # An engine that is shut down answers no more questions, ends its containers, tells whoever waits for them, and
         # forgets it. One that was killed tells nobody; what it ends when it is back, it remembers.
         return replace(presence, signalled=self._left_behind_it)
@@ -331,7 +339,13 @@ class Docker:
             programs.kill(client)
         self._told_of_the_end = code == 0
         if code != 0:  # the engine went away: whoever asks again at once would spin
+            self._note_that_it_broke_off(run, job)
             time.sleep(max(0.0, min(1.0, seconds - (time.monotonic() - started))))
+
+    def _note_that_it_broke_off(self, run: RunPaths, job: Job) -> None:
+        if self._broke_off is None and job.get("user") != "root":  # root's processes are not ours to look at
+            self._broke_off = time.time()
+            self._lived_then = bool(keeper.of_job(run.id, job.get("attempt", 1)))
 
     def _wait_by_asking(self, run: RunPaths, job: Job, seconds: float) -> None:
         deadline = time.monotonic() + seconds

@@ -60,6 +60,10 @@ def test_end_that_a_later_start_has_overwritten_is_lost(run: RunFolder) -> None:
     assert ended(run, None, restarted=True) == (words.LOST, "restarted", None)
 
 
+def test_end_whose_exit_code_the_engine_has_made_up_is_lost(run: RunFolder) -> None:
+    assert ended(run, None, made_up=True) == (words.LOST, "engine", None)
+
+
 @pytest.mark.parametrize("code", [0, 1, 143])
 @pytest.mark.parametrize("after", [-5.0, 3.0, None])  # the engine may get its TERM before the supervisor does
 def test_end_by_a_shutdown_is_lost_whatever_its_exit_code(run: RunFolder, code: int, after: float | None) -> None:
