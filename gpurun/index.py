@@ -145,9 +145,11 @@ def update(records: Iterable[Mapping[str, Any]], host: str, *, now: float | None
     for record in records:
         if not re.fullmatch(words.RUN_ID, record["id"]):
             continue  # an id is a file's name here: a broken host must not choose another
-        if record["state"] == words.UNKNOWN:
+        if record["state"] == words.UNKNOWN and record.get("here") is not False:
             continue  # its host cannot read it: what was known of it stays
         known = find(record["id"])
+        if is_only_listed(known, record, host):
+            continue
         if known and known.record == record and known.host == host and known.seen is not None and known.ended:
             continue  # nothing changes about an end; `ps -a` over many runs should not write them all again
         with locked.if_it_can(), locked.state():
@@ -256,6 +258,11 @@ def is_another_run(known: RunEntry | None, record: Mapping[str, Any]) -> bool:
         return False
     told, before = record.get("created"), known.record.get("created")
     return None not in (told, before) and told != before
+
+
+def is_only_listed(known: RunEntry | None, record: Mapping[str, Any], host: str) -> bool:
+    """Whether `host` lists a run that another host runs, whose home it shares, or whose disk it was cloned from."""
+    return record.get("here") is False and known is not None and known.record is not None and known.host != host
 
 
 def is_left_behind(known: RunEntry | None, record: Mapping[str, Any]) -> bool:

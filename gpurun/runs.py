@@ -142,6 +142,7 @@ def list_runs(which: Sequence[Host], request: dict[str, Any]) -> list[HostRuns]:
         mine = getpass.getuser()
         index.update([r for r in answer["runs"] if r["owner"] == mine or r["id"] in known_ids], host.name)
         mirror.update(answer, host.name)
+        answer["runs"] = [r for r in answer["runs"] if not index.is_only_listed(index.find(r["id"]), r, host.name)]
         # Of a run that went on on another host since, that one tells. But what is live is shown wherever it is.
         answer["runs"] = [r for r in answer["runs"] if r["live"] or not index.is_left_behind(index.find(r["id"]), r)]
         return HostRuns(host.name, answer, None, ours)

@@ -32,7 +32,8 @@ def _record_of(run: RunPaths, problem: Optional[str]) -> Dict[str, Any]:
     job = _job(run, state)
     host = job.get("host", {})
     newer = why_newer(job, state)
-    unknown = _unknown(run, job) if state.live and newer is None else {}
+    doubt = origin.doubt(run, job) if newer is None else None
+    unknown = _unknown(run, doubt) if state.live and doubt is not None else {}
     return {
         **_unread(run.id),
         "problem": (newer and "%s; %s" % (newer, words.UPDATE)) or state.damaged or problem,
@@ -83,6 +84,7 @@ def _record_of(run: RunPaths, problem: Optional[str]) -> Dict[str, Any]:
         "fetched": (read_json(run.fetched) or {}).get("t"),
         "notes": state.notes,
         "host_id": host.get("id"),
+        "here": doubt is None,
         "boot_id": host.get("boot_id"),
         **unknown,
     }
@@ -101,7 +103,7 @@ def _unread(run_id: str) -> Dict[str, Any]:
     texts = (
         "project", "owner", "script", "git", "reason", "message", "next", "exit_code", "resumed", "created", "since",
         "started", "ended", "ended_mark", "ran", "service", "gpus_asked", "waiting", "runtime", "image", "digest",
-        "environment", "disk", "log_bytes", "progress", "checkpoints", "kill_in", "stopped", "fetched", "host_id", "boot_id",
+        "environment", "disk", "log_bytes", "progress", "checkpoints", "kill_in", "stopped", "fetched", "host_id", "boot_id", "here",
         "problem", "moving",
     )  # fmt: skip
     flags = ("stop_requested", "saving", "newer")
@@ -136,10 +138,9 @@ def refuse_newer(run: RunPaths) -> None:
         raise AgentError("newer", "the run %s is left alone: %s" % (run.id, why), words.UPDATE, where=run.root)
 
 
-def _unknown(run: RunPaths, job: Dict[str, Any]) -> Dict[str, Any]:
+def _unknown(run: RunPaths, why: str) -> Dict[str, Any]:
     """What replaces the state of a run that is another machine's, or may be, and shows no life: nobody here knows it."""
-    why = origin.doubt(run, job)
-    if why is None or origin.lives(run):
+    if origin.lives(run):
         return {}
     return {"state": words.UNKNOWN, "message": why, "next": origin.ABANDON % run.id}
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
 
 from gpurun.agent import vocabulary as words
-from gpurun.cli import describe, options, output
+from gpurun.cli import complete, describe, options, output
 from gpurun.cli.logs import seconds
 from gpurun.errors import GpurunError, UsageError
 
@@ -28,6 +29,16 @@ def stop(
     abandon: Annotated[
         bool, typer.Option("--abandon", help="Give up a run whose machine is gone: record it as lost, touch nothing.")
     ] = False,
+    host: Annotated[
+        str | None,
+        typer.Option(
+            "--host",
+            "-H",
+            metavar="NAME",
+            help="With --abandon: a host that has the run's home now.",
+            autocompletion=complete.hosts,
+        ),
+    ] = None,
     as_json: options.Json = False,
 ) -> int:
     """End runs. A job is asked first, so that it can save a checkpoint, and killed when its grace time is over.
@@ -41,7 +52,11 @@ def stop(
 
     if abandon and (force or grace is not None or not run):
         raise UsageError("--abandon takes the names of runs, and neither --force nor --grace: nothing is ended")
+    if host is not None and not abandon:
+        raise UsageError("a run is stopped where it runs; --host is for --abandon alone")
     entries = runs.resolve_all(run) if run else [stopping.only_live_run()]
+    if host is not None:
+        entries = [replace(entry, host=host) for entry in entries]
     asked = stopping.Asked(None if grace is None else seconds(grace, "--grace"), force, abandon)
     before = {entry.id for entry in entries if entry.ended}
     with output.activity(f"asking {', '.join(runs.by_host(entries))}"):

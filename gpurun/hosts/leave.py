@@ -49,7 +49,8 @@ def look(wire: Wire, *, owner: str | None = None, also: Sequence[str] = ()) -> P
     """Ask the host for its runs. Those of others than `owner` (default: this user) and `also` stay. Raises HostUnreachable."""
     owner = owner or getpass.getuser()
     answer = wire.ask("ps", {"all": True, "ids": None})
-    here = [record for record in answer["runs"] if record["host_id"] == answer["host_id"]]
+    # One that was given up here is this machine's, though another prepared it.
+    here = [r for r in answer["runs"] if r["host_id"] == answer["host_id"] or r.get("here")]
     known = {record["id"] for record in here if index.find(record["id"]) is not None}
     # A run of an account that several people share belongs to whoever submitted it; what this laptop submitted is its own.
     ours = [record for record in here if record["owner"] in (owner, *also) or _is_from_here(record["id"])]

@@ -321,7 +321,7 @@ def test_run_of_a_machine_that_is_gone_is_unknown_until_it_is_given_up(
         assert refused.code != 0
         assert "formerbox" in refused.err
         assert f"gpurun stop --abandon {run}" in refused.err
-    laptop.ok("stop", "--abandon", run)
+    laptop.ok("stop", "--abandon", "-H", "demo", run)
     assert laptop.state(run) == "lost"
     laptop.ok("rm", "-y", run)
     assert laptop.gpurun("stop", "--abandon").code == 2

@@ -373,3 +373,18 @@ def test_index_record_of_a_run_that_its_host_cannot_read_changes_nothing() -> No
     assert entry is not None
     assert entry.state == "running"
     assert index.find("other-2222") is None
+
+
+def test_a_run_that_another_host_only_lists_stays_where_it_is() -> None:
+    """They share a home, or the disk of one was cloned."""
+    index.update([record("train-7f3k")], "box", now=5.0)
+    index.update([record("train-7f3k", "unknown", here=False)], "node", now=6.0)
+    entry = index.find("train-7f3k")
+    assert entry is not None
+    assert (entry.host, entry.state, entry.seen) == ("box", "running", 5.0)
+
+
+def test_a_run_whose_host_does_not_know_it_any_more_is_unknown() -> None:
+    index.update([record("train-7f3k")], "box")
+    index.update([record("train-7f3k", "unknown", here=False)], "box")
+    assert index.resolve("train-7f3k").state == "unknown"

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from gpurun.agent import journal
+from gpurun.agent import journal, origin
 from gpurun.agent.paths import HostPaths, RunPaths
 
 RUN = "train-7f3k"
@@ -26,10 +26,11 @@ class RunFolder:
             (self.root / name).mkdir(parents=True)
         project = {"name": "vision", "root": "/home/ada/vision"}
         facts = {"schema": 1, "id": run_id, "name": "train", "created": 1.0, "project": project, "mounts": [], **job}
-        # As of another machine: no verb takes a supervisor of ours for dead.
+        # As of another machine that shares the home: no verb takes a supervisor of ours for dead, and this one shows its life.
         facts["host"] = {"id": HOST_ID, "runtime": "bare", "machine_id": "another", **facts.get("host", {})}
         Path(self.paths.job).write_text(json.dumps(facts))
         journal.record(self.paths, "running", boot_id="boot")
+        self.life = os.fdopen(origin.show_life(self.paths), "rb")
 
     def write(self, name: str | bytes, content: bytes = b"x", *, to: str = "workspace", at: float = LONG_AGO) -> Path:
         """Write a file and date it; `to` is the folder of the run that it lands in."""
