@@ -104,8 +104,11 @@ class Board:
             return
         for run in self.host.all_runs():
             if run.id not in self._belongs:
-                job = read_json(run.job)
-                if job is None:  # it is being made, or removed
+                try:
+                    job = read_json(run.job)
+                except OSError:  # one that cannot be read takes no board along
+                    continue
+                if not isinstance(job, dict):  # it is being made, or removed
                     continue
                 kind = (job.get("service") or {}).get("kind")
                 same = (job.get("project") or {}).get("name") == self.project

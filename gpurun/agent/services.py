@@ -133,7 +133,10 @@ def earlier(host: HostPaths, run: RunPaths, job: Mapping[str, Any]) -> Optional[
     """The newest ended session of the same person, kind and project that still has its workspace."""
     found = []
     for other in host.all_runs():
-        told: Dict[str, Any] = read_json(other.job) or {}
+        try:
+            told: Dict[str, Any] = dict(read_json(other.job) or {})
+        except (OSError, TypeError, ValueError):  # one that cannot be read takes no session along
+            continue
         same = kind(told) == kind(job) and told.get("project", {}).get("name") == job["project"]["name"]
         same = same and told.get("owner") == job["owner"]  # several people may share an account of the host
         ours = told.get("host", {}).get("id") == job["host"]["id"]

@@ -77,12 +77,14 @@ def main() -> None:
             print("nobody came: the session ends", flush=True)
             return
         time.sleep(LOOK_EVERY / 5)
-    used = time.time()
+    used, typed = time.monotonic(), 0.0
     while held(path):
         time.sleep(LOOK_EVERY)
         there = holders(path)
-        used = time.time() if computes(there) else max(used, last_typed(there))
-        if time.time() > used + float(service["idle"]):
+        before, typed = typed, last_typed(there)
+        if computes(there) or typed != before:  # compared, and not how old it is: the host's clock may be set
+            used = time.monotonic()
+        if time.monotonic() > used + float(service["idle"]):
             print("idle for %g minutes: the session ends" % (float(service["idle"]) / 60), flush=True)
             return
 
