@@ -297,7 +297,9 @@ def _parse(line: bytes) -> Optional[Event]:
         event = json.loads(line)
     except ValueError:
         return None
-    return event if isinstance(event, dict) and "event" in event and "t" in event else None
+    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+        return None
+    return event if type(event.get("t")) in (int, float) else None
 
 
 @contextmanager

@@ -106,13 +106,12 @@ def _unread(run_id: str) -> Dict[str, Any]:
         "environment", "disk", "log_bytes", "progress", "checkpoints", "kill_in", "stopped", "fetched", "host_id", "boot_id", "here",
         "problem", "moving",
     )  # fmt: skip
-    flags = ("stop_requested", "saving", "newer")
+    flags = ("live", "stop_requested", "saving", "newer")
     return {
         "id": run_id,
         "name": run_id,
         "state": words.UNKNOWN,
         "attempt": 1,
-        "live": None,
         "retries": {"asked": 0, "used": 0},
         "metrics": {},
         **{name: [] for name in lists},

@@ -32,7 +32,8 @@ STATES = (CREATED, SYNCING, QUEUED, PREPARING, RUNNING, *ENDS)
 
 def is_over(record: Mapping[str, Any]) -> bool:
     """Return whether a RunRecord tells of an end; of one, too, that only a newer gpurun knows the name of."""
-    return record["state"] in ENDS or record.get("live") is False
+    name = record["state"]
+    return name in ENDS or (name not in (*STATES, UNKNOWN) and record.get("live") is False)
 
 
 # Why a run ended, in a word: (reason, what it means).

@@ -367,7 +367,7 @@ def test_index_state_that_is_not_known_has_ended_if_its_host_says_so(live: bool,
 def test_index_record_of_a_run_that_its_host_cannot_read_changes_nothing() -> None:
     index.add(job("train-7f3k"), "box")
     index.update([record("train-7f3k", "running")], "box")
-    unread = {**record("train-7f3k", words.UNKNOWN), "created": None, "live": None, "problem": "it cannot be read"}
+    unread = {**record("train-7f3k", words.UNKNOWN), "created": None, "live": False, "problem": "it cannot be read"}
     index.update([unread, {**unread, "id": "other-2222"}], "box")
     entry = index.find("train-7f3k")
     assert entry is not None

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from gpurun import answers
 from gpurun.agent import journal, locks
 from gpurun.agent import vocabulary as words
 from gpurun.agent.paths import RunPaths
@@ -87,8 +88,10 @@ def test_ps_run_that_cannot_be_read_takes_no_other_along(agent: AgentHost, what:
     broken = agent.prepare("pass")
     DAMAGE[what](broken)
     fine = ended(agent)
-    records = {record["id"]: record for record in agent.ask("ps", all=True)["runs"]}
+    answer = agent.ask("ps", all=True)
+    records = {record["id"]: record for record in answer["runs"]}
     assert records[broken.id]["problem"]
+    answers.check("ps", {"all": True}, answer)  # a laptop takes it
     assert records[fine.id]["state"] == words.SUCCEEDED
     assert ended(agent).id != fine.id  # a submit looks after all runs too
     agent.ask("rm", runs=[fine.id])

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from gpurun import answers
 from gpurun.agent import journal
 from gpurun.agent import vocabulary as words
 from gpurun.agent.paths import RunPaths
@@ -99,7 +100,7 @@ def content(run: RunPaths) -> dict[str, bytes]:
 def test_verbs_newer_run_is_shown_and_not_touched(agent: AgentHost, make: Callable[[AgentHost], RunPaths]) -> None:
     run = make(agent)
     before = content(run)
-    (record,) = agent.ask("ps", all=True)["runs"]
+    (record,) = answers.check("ps", {"all": True}, agent.ask("ps", all=True))["runs"]
     assert record["newer"]
     assert "newer gpurun" in record["problem"]
     assert words.UPDATE in record["problem"]
