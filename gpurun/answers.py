@@ -205,16 +205,17 @@ SERVICE = record({"run": maybe(run_id), "title": text, "idle": maybe(number)}, k
 PORT = record(local=port, remote=port)
 RUN = record(
     {
-        "name": text, "script": maybe(text), "args": texts, "command": texts, "git": maybe(GIT),
+        "script": maybe(text), "args": texts, "command": texts, "git": maybe(GIT),
         "service": maybe(SERVICE), "ports": each(PORT), "retries": record(asked=count, used=count), "digest": maybe(text),
         "environment": maybe(an_object), "disk": maybe(count), "log_bytes": maybe(count), "progress": maybe(an_object),
         "metrics": an_object, "saving": flag, "stopped": maybe(an_object), "fetched": maybe(moment), "boot_id": maybe(text),
         "image": maybe(text), "since": maybe(moment), "waiting": maybe(text), "notes": texts, "ready": flag,
-        "kill_in": maybe(number), "resumed": maybe(CHECKPOINT), "attempts": each(ATTEMPT),
+        "problem": maybe(text), "newer": flag,
         "moving": maybe(record(ask=matching(r"[0-9a-f]{1,64}", "an ask"), to=host_name)),
     },
-    id=run_id, state=state, reason=maybe(text), message=maybe(text), exit_code=maybe(whole(-255, 255)), next=maybe(text),
-    attempt=whole(1, 1 << 31), created=maybe(moment), started=maybe(moment), ended=maybe(moment), live=flag,
+    id=run_id, name=text, resumed=maybe(CHECKPOINT), kill_in=maybe(number), attempts=each(ATTEMPT),
+    state=state, reason=maybe(text), message=maybe(text), exit_code=maybe(whole(-255, 255)), next=maybe(text),
+    attempt=whole(1, 1 << 31), created=maybe(moment), started=maybe(moment), ended=maybe(moment), live=maybe(flag),
     stop_requested=flag, owner=maybe(text), project=maybe(text), host_id=maybe(text), runtime=maybe(text), gpus=each(GPU),
     gpus_asked=maybe(either(count, text)), checkpoints=maybe(record(count=count, best=maybe(CHECKPOINT), last=maybe(CHECKPOINT))),
 )  # fmt: skip
@@ -321,10 +322,32 @@ ANSWERS: dict[str, Check] = {
 
 def check(verb: str, request: Request, answer: Any) -> Document:
     """Return the answer to `verb`. Raises Malformed, also when it tells of other runs than the request asks for."""
+    if verb == "ps":
+        _set_aside(answer)
     ANSWERS.get(verb, an_object)(answer, "")
     _check_ids(verb, request, answer)
     found: Document = answer
     return found
+
+
+def _set_aside(answer: Any) -> None:
+    """Replace a run of a list that is told wrongly by one that tells its id alone: it takes no other run along."""
+    runs = answer.get("runs") if isinstance(answer, dict) else None
+    for index, one in enumerate(runs if isinstance(runs, list) else ()):
+        try:
+            RUN(one, "")
+        except Malformed as wrong:
+            run_id(one.get("id") if isinstance(one, dict) else None, f"runs[{index}].id")
+            answer["runs"][index] = _unread(one["id"], f"what the host tells of it cannot be read: {wrong}")
+
+
+def _unread(run: str, problem: str) -> Document:
+    nothing = (
+        "reason", "message", "exit_code", "next", "created", "started", "ended", "live", "owner", "project", "host_id", "runtime",
+        "gpus_asked", "checkpoints", "resumed", "kill_in",
+    )  # fmt: skip
+    known = {"id": run, "name": run, "state": words.UNKNOWN, "attempt": 1, "stop_requested": False, "problem": problem}
+    return {**dict.fromkeys(nothing), **known, "gpus": [], "attempts": [], "metrics": {}}
 
 
 def error(document: Any) -> Document:

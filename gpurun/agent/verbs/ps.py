@@ -7,7 +7,7 @@ import shutil
 import time
 from typing import Any, Dict, List, Optional, Tuple
 
-from .. import allocation, clocks, facts, leases, mirrored, records, tend, tickets
+from .. import allocation, clocks, facts, leases, ledger, mirrored, records, tend, tickets
 from ..errors import AgentError
 from ..gpus import Gpu
 from ..paths import HostPaths, RunPaths
@@ -36,7 +36,8 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
         "hostname": facts.hostname(),
         "boot_id": facts.boot_id(),
         "runs": sorted(
-            (records.record_of(run, failures.get(run.id)) for run in runs), key=lambda record: record["created"] or 0.0
+            (records.record_of(run, failures.get(run.id)) for run in runs),
+            key=lambda record: ledger.number(record["created"]),
         ),
         "ledgers": mirrored.ledgers(request, host, runs),
         "queue": _queue(),

@@ -24,8 +24,8 @@ class RunFolder:
         self.root = Path(self.paths.root)
         for name in ("snapshot", "workspace", "out", "ro"):
             (self.root / name).mkdir(parents=True)
-        project = {"name": "vision", "root": "/home/ada/vision"}
-        facts = {"schema": 1, "id": run_id, "name": "train", "created": 1.0, "project": project, "mounts": [], **job}
+        project = {"name": "vision", "root": "/home/ada/vision", **job.pop("project", {})}
+        facts = {"schema": 1, "id": run_id, "name": "train", "created": 1.0, "mounts": [], **job, "project": project}
         # As of another machine that shares the home: no verb takes a supervisor of ours for dead, and this one shows its life.
         facts["host"] = {"id": HOST_ID, "runtime": "bare", "machine_id": "another", **facts.get("host", {})}
         Path(self.paths.job).write_text(json.dumps(facts))
