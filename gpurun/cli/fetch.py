@@ -264,6 +264,8 @@ def _tell(entry: RunEntry, fetched: Fetched) -> None:
         )
     _list("not fetched", [f"{printable(left.path)}: {left.why}" for left in fetched.left])
     _list("for the next fetch", [f"{printable(left.path)}: {left.why}" for left in fetched.writing])
+    if fetched.unnoted:
+        output.note(f"this machine knows that it was fetched, and {entry.host} could not note it: {fetched.unnoted}")
     if fetched.hook:
         output.note(f"a hook of {entry.id} still runs; `gpurun fetch --watch {entry.id}` waits for its end")
     elif fetched.live:

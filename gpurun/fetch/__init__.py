@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpurun import disk, index
-from gpurun.errors import OF_THE_DISK, ContactLost, GpurunError
+from gpurun.errors import OF_THE_DISK, ContactLost, GpurunError, HostError, HostUnreachable
 from gpurun.fetch.destination import opened
 from gpurun.fetch.report import Fetched, Report, Wanted, no_room
 
@@ -77,11 +77,19 @@ def fetch_run(
 
 
 def _mark(wire: Wire, fetched: Fetched, some: bool) -> None:
-    """Tell host and index, for `rm` and `prune`, that nothing is lost with the run."""
+    """Tell host and index, for `rm` and `prune`, that nothing is lost with the run.
+
+    The index is what counts: a host whose disk is full, or which is gone in this moment, takes away nothing of what came.
+    """
     whole = fetched.whole and not some
     what = "all" if whole else "some"
     request = {"run": fetched.run, "what": what, "attempt": fetched.attempt, "stamp": fetched.stamp}
-    if wire.ask("fetched", request, timeout=90)["counts"]:
+    try:
+        counts = bool(wire.ask("fetched", request, timeout=90)["counts"])
+    except (HostError, HostUnreachable) as error:
+        fetched.unnoted = error.what
+        counts = whole and fetched.stamp is not None
+    if counts:
         index.mark_fetched(fetched.run, str(fetched.to), host=wire.host, stamp=fetched.stamp)
 
 

@@ -48,6 +48,7 @@ class Fetched:
     live: bool = False  # the run went on when it was looked at
     attempt: int = 1  # as which it was looked at
     hook: bool = False  # it had ended, and a hook of it still ran
+    unnoted: str = ""  # why the host could not write down that it was fetched
     stamp: str | None = None  # the host's, for all that it had written
     placed: list[Placed] = field(default_factory=list)
     unchanged: int = 0  # files that were here already

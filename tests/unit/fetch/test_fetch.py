@@ -13,6 +13,7 @@ import pytest
 
 from gpurun import fetch, held, index
 from gpurun.agent import journal
+from gpurun.errors import HostError
 from gpurun.fetch import destination
 from tests.unit.agent.run_folder import HOST_ID
 from tests.unit.fetch.conftest import FetchedRun
@@ -53,6 +54,24 @@ def test_what_was_fetched_is_known_to_host_and_index(run: FetchedRun) -> None:
     entry = index.find(run.id)
     assert entry is not None
     assert entry.fetched_to == str(run.to)
+
+
+def test_a_host_that_cannot_note_it_takes_nothing_away(run: FetchedRun) -> None:
+    """Its disk is full, or it went away once everything had come."""
+    index.add({"id": run.id, "name": "train", "created": 1.0, "project": {"name": "p", "root": "/p"}}, "demo")
+    run.job.write("x")
+    run.job.end()
+
+    def fails(told: dict[str, Any]) -> dict[str, Any]:
+        raise HostError("the host's disk is full", code="disk_full")
+
+    failing = Meddler(run.wire, {"fetched": fails})
+    some = fetch.fetch_run(failing, run.id, run.to, only=["x"])  # type: ignore[arg-type]
+    entry = index.find(run.id)
+    assert entry is not None
+    assert (some.unnoted, entry.fetched) == ("the host's disk is full", None)
+    assert fetch.fetch_run(failing, run.id, run.to).unnoted  # type: ignore[arg-type]
+    assert index.is_here(run.id)
 
 
 def test_only_globs_pick_and_reach_into_caches(run: FetchedRun) -> None:
