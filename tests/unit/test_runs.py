@@ -310,3 +310,12 @@ def test_run_that_may_have_begun_elsewhere_is_removed_only_once_it_never_will(
         runs.remove([undecided], [])
         assert hosts.asked[-3:] == [("spare", "settle"), ("box", "back"), ("box", "rm")]
         assert index.find("train-7f3k") is None
+
+
+@pytest.mark.parametrize(
+    ("state", "live", "over"),
+    [("running", True, False), ("unknown", False, False), ("succeeded", False, True), ("evaporated", False, True)],
+)
+def test_is_over_of_a_run_that_nobody_here_knows_is_false(state: str, live: bool, over: bool) -> None:
+    """It may run on another machine: `wait` and `fetch` must not take it for ended."""
+    assert words.is_over({"state": state, "live": live}) is over
