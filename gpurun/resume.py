@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpurun import index, runs
-from gpurun.errors import UsageError
+from gpurun.errors import GpurunError, UsageError
 from gpurun.secret import Secret
 from gpurun.submit import Started
 
@@ -34,10 +34,14 @@ class Asked:
 
 
 def job_of(entry: RunEntry) -> dict[str, Any]:
-    """The run's job.json; asked of its host when this laptop did not submit it."""
+    """The run's job.json; asked of its host when this laptop did not submit it. Raises GpurunError when that has none."""
     if entry.job is not None:
         return entry.job
-    return dict(runs.status(entry)["job"])
+    told = runs.status(entry)["job"]
+    if told is None:
+        what = f"the host no longer has the job.json of {entry.id}, and this laptop did not submit it"
+        raise GpurunError(what, "submit the job again", where=entry.host)
+    return dict(told)
 
 
 def resume(wire: Wire, job: Mapping[str, Any], asked: Asked, *, follow: bool) -> Started:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -190,26 +189,8 @@ def assert_one_error(where: str, name: str, code: int, said: str) -> None:
         assert code != 0, (where, said)
 
 
-def mutants(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Where in a document something else is put, and what; `...`: it is missing."""
-    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, one in inside:
-        at = (*path, key)
-        yield from (
-            (at, other)
-            for other in (..., None, 1e300, -1, "\0x", [None], {"x": None}, True)
-            if type(other) is not type(one)
-        )
-        yield from mutants(one, at)
-
-
-def mutated(document: Any, path: tuple[Any, ...], other: Any) -> Any:
-    made = copy.deepcopy(document)
-    at = made
-    for key in path[:-1]:
-        at = at[key]
-    if other is ...:
-        del at[path[-1]]
-    else:
-        at[path[-1]] = other
-    return made
+def test_run_whose_job_the_host_no_longer_has_is_not_resumed(box: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
+    box.says({"status": ok({**box.sound["status"], "job": None})})
+    box.learn()
+    code = box.run(["resume", RUN])
+    assert_one_error("no job", "resume", code, capfd.readouterr().err)
