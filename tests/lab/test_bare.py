@@ -181,7 +181,9 @@ def test_the_end_of_a_job_that_filled_the_disk_is_written(bare_host: LabHost) ->
 
 def kill_keepers(host: LabHost) -> None:
     """Both: one alone goes on for the other."""
-    found = [pid for pid in host.box.processes(ADA.uid) if b"keeper.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    found = [
+        pid for pid in host.box.processes(ADA.uid) if b"GPURUN_KEEPER=" in Path(f"/proc/{pid}/environ").read_bytes()
+    ]
     assert len(found) == 2
     for pid in found:
         os.kill(pid, signal.SIGKILL)

