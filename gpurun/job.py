@@ -203,7 +203,8 @@ def _data(names: Sequence[str], host: Host, source: str) -> list[dict[str, Any]]
         lines = "\n".join(f'  {name} = "/where/it/lies"' for name in missing)
         raise UsageError(
             f"{source}: the host {host.name} has no data called {', '.join(missing)}",
-            f"say where it lies there, in hosts.toml:\n  [hosts.{host.name}.data]\n{lines}",
+            f"send it: gpurun push DIR {host.name}:{missing[0]}\n"
+            f"or say where it lies there, in hosts.toml:\n  [hosts.{host.name}.data]\n{lines}",
         )
     return [{"name": name, "source": host.data[name], "target": f"/data/{name}", "readonly": True} for name in names]
 

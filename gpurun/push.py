@@ -35,10 +35,11 @@ class Tree:
 
 @dataclass(frozen=True)
 class Pushed:
-    """Where the data is now. `added`: the host's profile names it from now on."""
+    """Where the data is now. `added`: the host's profile names it from now on. `anything_new`: bytes were sent."""
 
     path: str
     added: bool
+    anything_new: bool
 
 
 def parse_target(target: str) -> tuple[str, str]:
@@ -98,11 +99,15 @@ def push(wire: Wire, host: str, folder: Path, name: str, tree: Tree, *, progress
             code="disk_full",
         )
 
+    sent = False
+
     def report(seen: Progress) -> None:
+        nonlocal sent
+        sent = sent or seen.bytes > 0
         progress(min(seen.bytes, tree.bytes), tree.bytes)
 
     keep_on(wire.connection, argv(wire.connection, folder, there["path"]), b"", report)
-    return Pushed(there["path"], _remember(host, name, there["path"]))
+    return Pushed(there["path"], _remember(host, name, there["path"]), sent)
 
 
 def argv(connection: Connection, folder: Path, path: str) -> list[str]:

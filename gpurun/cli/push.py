@@ -44,6 +44,7 @@ def push(
     if as_json:
         output.json({"host": host, "name": name, "path": pushed.path, "files": tree.files, "bytes": tree.bytes})
         return
-    output.say(f"{output.plural(tree.files, 'file')}, {output.size(tree.bytes)}, on {host} as {name}")
+    news = "" if pushed.anything_new else "nothing new: "
+    output.say(f"{news}{output.plural(tree.files, 'file')}, {output.size(tree.bytes)}, on {host} as {name}")
     output.say(f'a job file asks for it with: data = ["{name}"], and the script finds it in /data/{name}')
     output.out(f"{host}:{pushed.path}")

@@ -76,6 +76,14 @@ def test_nothing_is_deleted_and_what_changed_within_a_second_is_sent(laptop: Wir
     }
 
 
+def test_push_of_what_is_there_already_says_that_nothing_is_new(laptop: Wire, tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "a").write_bytes(b"1")
+    assert push(laptop, "demo", folder, "again", survey(folder), progress=quiet).anything_new
+    assert not push(laptop, "demo", folder, "again", survey(folder), progress=quiet).anything_new
+
+
 def test_links_inside_travel_and_those_that_lead_out_are_named(laptop: Wire, data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "set"
     (folder / "deep").mkdir(parents=True)
