@@ -164,7 +164,10 @@ class Faults:
         return self._disturbed(f"supervisor killed ({self.runtime})", tries, self._kill_supervisor)
 
     def keeper_killed(self, tries: int) -> Tally:
-        """SIGKILL what waits for a job without an engine. No attempt may follow one that ended."""
+        """SIGKILL one or both of the processes that wait for a job without an engine.
+
+        No attempt may follow one that ended. With both killed nobody knows how the job ended, and gpurun must say so.
+        """
         return self._disturbed("keeper killed (bare)", tries, self._kill_keepers, "--retries", "1")
 
     def engine_killed(self, tries: int) -> Tally:
@@ -228,7 +231,8 @@ class Faults:
             if not counted and not stopped and state != words.STOPPED:
                 tally.lost += 1
                 tally.details.append(f"{run}: {state} ({record['reason']}: {record['message']}), and it never began")
-            if not _is_true(state, bool(ended), stopped=stopped):
+            unknown = (state, record["reason"]) == (words.LOST, "keeper")
+            if not (unknown or _is_true(state, bool(ended), stopped=stopped)):
                 tally.wrong += 1
                 tally.details.append(f"{run}: {state} ({record['reason']}: {record['message']}), the truth is {truth}")
 
@@ -273,7 +277,8 @@ class Faults:
             _kill(self.jobs.supervisors(run))
 
     def _kill_keepers(self) -> None:
-        _kill([pid for pid in self.host.box.processes(ADA.uid) if b"keeper.py" in _command_line(pid)])
+        keepers = [pid for pid in self.host.box.processes(ADA.uid) if b"keeper.py" in _command_line(pid)]
+        _kill(self.random.sample(keepers, self.random.randint(1, len(keepers))) if keepers else [])
 
     def _kill_engine(self) -> None:
         assert self.host.engine is not None
