@@ -232,14 +232,15 @@ LEDGERS = by_name(
     run_id,
 )
 ERROR = record(code=text, what=text, where=text, next=text, exit=whole(1, 255))
-DISK = record({"inodes": count, "inodes_free": count}, free=count, total=count)
+DISK = record(free=count, total=count)
+DISK_OF_FACTS = record(free=count, total=count, inodes=count, inodes_free=count)
 ENGINE = record(
     {"version": maybe(text), "root": maybe(text), "toolkit": anything},
     argv=texts, rootless=flag, userns=flag, selinux=flag,
 )  # fmt: skip
 FACTS = record(
     {"hostname": maybe(text), "host_id": maybe(text), "machine_id": maybe(text), "boot_id": maybe(text), "home": text},
-    python=record(path=text, version=text), user=text, root=place, container=flag, clock=moment, disk=DISK, driver=maybe(text),
+    python=record(path=text, version=text), user=text, root=place, container=flag, clock=moment, disk=DISK_OF_FACTS, driver=maybe(text),
     gpus=each(record({"memory": maybe(number), "uuid": text, "index": count}, name=text)),
     gpus_error=maybe(ERROR), engine=maybe(ENGINE), engine_error=maybe(ERROR),
 )  # fmt: skip
@@ -309,7 +310,7 @@ ANSWERS: dict[str, Check] = {
         facts=FACTS, rsync=maybe(text), toolkit=maybe(text), engine_free=maybe(count), ends_at_logout=flag,
         pythons=each(record(path=text, version=text, torch=maybe(text))),
         disks=each(record({"type": text, "total": count}, path=text, free=count)),
-        home=record(type=maybe(text), machines=count), echo=maybe(record(port=port, socket=place)),
+        home=record(type=text, machines=count), echo=record(port=port, socket=place),
     ),
     "leave": record(revoked=count, removed=each(run_id), freed=count, left=texts, data=texts, shared=flag),
     "warm": record(name=text, started=flag, engine=flag),

@@ -189,6 +189,18 @@ def assert_one_error(where: str, name: str, code: int, said: str) -> None:
         assert code != 0, (where, said)
 
 
+@pytest.mark.parametrize(("part", "name"), [("home", "type"), ("facts", "disk"), ("facts", "clock")])
+def test_check_of_a_host_that_tells_a_part_as_null_names_the_part(
+    part: str, name: str, box: FakeHost, capfd: pytest.CaptureFixture[str]
+) -> None:
+    answer = box.sound["check"]
+    box.says({"check": ok({**answer, part: {**answer[part], name: None}})})
+    code = box.run(["host", "check", "box"])
+    said = capfd.readouterr()
+    assert_one_error(part, "host check", code, said.out + said.err)
+    assert f"{part}.{name}" in said.out + said.err
+
+
 def test_run_whose_job_the_host_no_longer_has_is_not_resumed(box: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
     box.says({"status": ok({**box.sound["status"], "job": None})})
     box.learn()
