@@ -21,6 +21,7 @@ import time
 from typing import Any, Dict, List, Optional, Union
 
 from .. import locks, loopback, origin, programs, records, runtimes, services, sockets, tend
+from .. import vocabulary as words
 from ..files import read_json, remove
 from ..paths import HostPaths, RunPaths
 
@@ -149,7 +150,8 @@ class _Watched:
 
     @property
     def live(self) -> bool:
-        return bool(self.record["live"])
+        """Return whether the run may still go on: one that cannot be read has not ended for that."""
+        return bool(self.record["live"]) or self.record["state"] == words.UNKNOWN
 
     def look(self, out: Any) -> None:
         if time.monotonic() > self.tended + 10 * TICK:

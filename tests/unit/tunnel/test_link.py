@@ -247,21 +247,35 @@ def test_an_agent_that_fails_in_the_middle_is_asked_again_after_a_pause(
     box: Box, hold: Hold, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = box.service()
-    events, aside = Path(run.paths.events), Path(run.paths.events + ".aside")
+    job, aside = Path(run.paths.job), Path(run.paths.job + ".aside")
     lost = Heard.lost
 
     def mended(heard: Heard, what: str) -> None:
-        events.rmdir()
-        aside.rename(events)
+        job.rmdir()
+        aside.rename(job)
         lost(heard, what)
 
     monkeypatch.setattr(Heard, "lost", mended)
     monkeypatch.setattr(module, "HOST_FAILED", 0.1)
     held = hold(Target("TensorBoard", run.paths.id))
     held.heard.until("running")
+    job.rename(aside)
+    job.mkdir()
+    assert held.heard.until("back")[-2:] == ["lost", "back"]
+    assert held.failure is None
+
+
+def test_link_of_a_run_that_cannot_be_read_for_a_while_stays_open(box: Box, hold: Hold) -> None:
+    run = box.service()
+    events, aside = Path(run.paths.events), Path(run.paths.events + ".aside")
+    held = hold(Target("TensorBoard", run.paths.id))
+    held.heard.until("running")
     events.rename(aside)
     events.mkdir()
-    assert held.heard.until("back") == ["lost", "back"]
+    assert held.heard.until("unknown") == ["unknown"]
+    events.rmdir()
+    aside.rename(events)
+    assert held.heard.until("running") == ["running"]
     assert held.failure is None
 
 
