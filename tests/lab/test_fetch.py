@@ -14,6 +14,7 @@ from tests.faultproxy import FaultProxy
 from tests.lab.host.labhost import LabHost
 from tests.lab.host.laptop import Laptop
 from tests.lab.host.steps import until
+from tests.lab.jobs import Jobs
 
 WRITES = """
 import os, pathlib, sys
@@ -136,6 +137,7 @@ for epoch in range(8):
 """
     project = laptop.project({"train.py": script, "gpurun.toml": ""})
     run = laptop.gpurun("submit", "train.py", "-H", "bare", cwd=project).stdout.strip()
+    Jobs(laptop, bare_host, "bare").until_running(run)
     folder = project / "fetched" / run
     told = laptop.gpurun("fetch", "--json", cwd=project).json["runs"][0]
     assert told["live"]
