@@ -277,7 +277,7 @@ class Faults:
             _kill(self.jobs.supervisors(run))
 
     def _kill_keepers(self) -> None:
-        keepers = [pid for pid in self.host.box.processes(ADA.uid) if b"keeper.py" in _command_line(pid)]
+        keepers = [pid for pid in self.host.box.processes(ADA.uid) if b"GPURUN_KEEPER=" in _read(pid, "environ")]
         _kill(self.random.sample(keepers, self.random.randint(1, len(keepers))) if keepers else [])
 
     def _kill_engine(self) -> None:
@@ -286,7 +286,7 @@ class Faults:
         self.host.engine.start()
 
     def _kill_sshd(self) -> None:
-        _kill([pid for pid in self.host.box.processes() if b"sshd" in _command_line(pid).split(b"\0")[0]])
+        _kill([pid for pid in self.host.box.processes() if b"sshd" in _read(pid, "cmdline").split(b"\0")[0]])
         self.host.sshd.start()
 
 
@@ -303,9 +303,10 @@ def _kill(pids: Sequence[int]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def _command_line(pid: int) -> bytes:
+def _read(pid: int, name: str) -> bytes:
+    """Return the content of /proc/PID/NAME; empty when the process is gone."""
     with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
+        return Path(f"/proc/{pid}/{name}").read_bytes()
     return b""
 
 
