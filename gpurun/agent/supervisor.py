@@ -35,7 +35,7 @@ from .engine import EngineError
 from .errors import AgentError, ImageGone, RunFailed
 from .gpus import Gpu
 from .paths import RunPaths
-from .runtimes import Job, Presence, Runtime
+from .runtimes import Job, Presence, Runtime, wrapper
 
 STANDS = "stands"
 PATIENCE = 30.0  # seconds for a supervisor to take its run's lock
@@ -303,11 +303,11 @@ def _presence(run: RunPaths, job: Job, runtime: Runtime) -> Presence:
 def _clear_away(run: RunPaths, job: Job, runtime: Runtime) -> None:
     """Before the end is recorded: a start that failed in doubt may have started the job, and nobody tends an ended run.
 
-    The container may be that of an earlier attempt. Where what it alone holds cannot be copied, it is kept for the fetch.
+    The container may be that of an earlier attempt, or of this one. Where what it alone holds cannot be copied, it is kept for the fetch.
     """
     while True:
         try:
-            if job.get("attempt", 1) > 1:
+            if job.get("attempt", 1) > 1 or wrapper.was_started(run, job):
                 attempts.gather_earlier(run, job)
             runtime.remove(run, job)
             return
