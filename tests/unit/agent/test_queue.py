@@ -281,7 +281,7 @@ ODD: dict[str, Callable[[Path], object]] = {
 def test_odd_file_in_the_queue_is_left_aside_and_told_once(box: AgentHost, tmp: Path, kind: str) -> None:
     made_by_another(tmp, lambda folder: ODD[kind](folder / "queue"))
     run = with_gpus(box, 1)
-    assert box.ask("ps")["queue"] == []
+    assert set(box.ask("ps")["queue"]) <= {run.id}  # it may stand in line still
     record = box.until_running(run)
     told = [note for note in record["notes"] if note.startswith("left aside in the queue: ")]
     if kind != "closed" or os.getuid() != 0:  # root can read it, and sees that nobody holds it
