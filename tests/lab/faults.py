@@ -231,7 +231,7 @@ class Faults:
             if not counted and not stopped and state != words.STOPPED:
                 tally.lost += 1
                 tally.details.append(f"{run}: {state} ({record['reason']}: {record['message']}), and it never began")
-            unknown = (state, record["reason"]) == (words.LOST, "keeper")
+            unknown = state == words.LOST and record["reason"] in ("keeper", "engine")
             if not (unknown or _is_true(state, bool(ended), stopped=stopped)):
                 tally.wrong += 1
                 tally.details.append(f"{run}: {state} ({record['reason']}: {record['message']}), the truth is {truth}")

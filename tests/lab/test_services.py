@@ -241,7 +241,7 @@ def ran(page: Browser, source: str) -> str:
 
 def check_secrets(host: LabHost, run: str, token: str) -> None:
     folder = host.home(ADA) / ".gpurun/runs" / run
-    kept = folder / "ro/serve/token"
+    kept = host.home(ADA) / ".gpurun/secrets" / run / "token"
     assert len(token) * 4 >= 128
     assert kept.read_text() == token
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600

@@ -44,6 +44,7 @@ from .container import (
 
 PATIENCE = 20.0  # seconds that an engine may be away within a step: behind them the supervisor waits, and says so
 SHORT_PATIENCE = 10.0
+LOST_TRACK = 255  # the exit code that an engine makes up for a container that went while it was away itself
 ABOUT_IN = 180.0  # seconds for an image to tell what it has, on a disk that is busy
 
 
@@ -141,6 +142,7 @@ class Docker:
                 self._bring_up(self._container(run, job, prepared["image_id"], gpus))
         except EngineError as error:
             if error.is_away:
+                self._broke_off = self._broke_off or time.time()
                 raise
             raise failed(error, "start") from error
 
@@ -271,7 +273,7 @@ class Docker:
 
     def ended(self, run: RunPaths, job: Job, presence: Presence, started: Optional[float]) -> Presence:
         again = presence.exit_code == wrapper.STARTED_BEFORE and _is_later(presence.started_at, started)
-        if presence.exit_code != 0 and not again:  # no success, whoever sent a signal
+        if presence.exit_code not in (0, LOST_TRACK) and not again:  # no success, whoever sent a signal
             return presence
         try:
             container = self._id(job)
@@ -289,12 +291,14 @@ class Docker:
         if again:
             return replace(presence, exit_code=None, restarted=True)
         # One that is killed when it has seen the end and not yet written it down says 0, at the time when it is back. A job
-        # that it has not seen the end of yet was still there when the engine went, or ended before that.
-        if self._broke_off is not None and not self._lived_then and _is_later(presence.finished_at, self._broke_off):
+        # that it has not seen the end of yet was still there when the engine went, or ended before that. And of one that is
+        # not there any more when the engine is back, and whose end nobody told, it says 255.
+        dated_behind = self._broke_off is not None and _is_later(presence.finished_at, self._broke_off)
+        if dated_behind and (presence.exit_code == LOST_TRACK or not self._lived_then):
             return replace(presence, exit_code=None, made_up=True)
         # An engine that is shut down answers no more questions, ends its containers, tells whoever waits for them, and
         # forgets it. One that was killed tells nobody; what it ends when it is back, it remembers.
-        return replace(presence, signalled=self._left_behind_it)
+        return replace(presence, signalled=presence.exit_code == 0 and self._left_behind_it)
 
     def _hand_over(self, run: RunPaths, job: Job, image_id: str) -> None:
         """Give what a job wrote as root to the user, who could neither fetch nor remove it else."""

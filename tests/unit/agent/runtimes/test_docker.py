@@ -296,17 +296,26 @@ def test_prepare_whose_image_is_pruned_between_two_of_its_steps_begins_anew_once
 
 
 @pytest.mark.parametrize(
-    ("lived", "finished", "made_up"),
+    ("code", "lived", "finished", "made_up"),
     [
-        (False, "2100-01-01T00:00:00Z", True),  # 0, at the time when the engine was back
-        (True, "2100-01-01T00:00:00Z", False),  # it ended while no engine was there, and containerd tells how
-        (False, "2020-01-01T00:00:00Z", False),  # containerd knew of the end before the engine went
+        (0, False, "2100-01-01T00:00:00Z", True),  # 0, at the time when the engine was back
+        (0, True, "2100-01-01T00:00:00Z", False),  # it ended while no engine was there, and containerd tells how
+        (0, False, "2020-01-01T00:00:00Z", False),  # containerd knew of the end before the engine went
+        (255, True, "2100-01-01T00:00:00Z", True),  # it ended while no engine was there, and nobody tells how
+        (255, True, "2020-01-01T00:00:00Z", False),  # the job's own code
+        (3, True, "2100-01-01T00:00:00Z", False),
     ],
 )
 def test_exit_code_of_an_engine_that_was_killed_as_the_job_ended_is_none(
-    run: RunPaths, fake: FakeEngine, monkeypatch: pytest.MonkeyPatch, lived: bool, finished: str, made_up: bool
+    run: RunPaths,
+    fake: FakeEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    code: int,
+    lived: bool,
+    finished: str,
+    made_up: bool,
 ) -> None:
-    """Seen with dockerd 20.10: a job that had exited with 3 was told as exited with 0."""
+    """Seen with dockerd 20.10: a job that had exited with 3 was told as exited with 0, and as exited with 255."""
     monkeypatch.setattr("gpurun.agent.runtimes.keeper.of_job", lambda *_: [1] if lived else [])
     fake.add(make_job())
     docker = Docker(fake.argv)
@@ -314,7 +323,7 @@ def test_exit_code_of_an_engine_that_was_killed_as_the_job_ended_is_none(
     fake.change(away=["unexpected EOF"])
     docker.wait(run, make_job(), 0.1)
     state = fake.state
-    state["containers"][0]["State"] = {"Status": "exited", "ExitCode": 0, "FinishedAt": finished}
+    state["containers"][0]["State"] = {"Status": "exited", "ExitCode": code, "FinishedAt": finished}
     fake.save(state)
     presence = docker.ended(run, make_job(), docker.presence(run, make_job()), 1.0)
-    assert (presence.made_up, presence.exit_code) == (made_up, None if made_up else 0)
+    assert (presence.made_up, presence.exit_code) == (made_up, None if made_up else code)
