@@ -12,7 +12,7 @@ import shutil
 import sys
 import time
 from contextlib import suppress
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 from .. import facts, hooks, journal, locks, records, sockets, tend
 from ..errors import AgentError
@@ -21,6 +21,7 @@ from ..paths import HostPaths, RunPaths
 from . import rm
 
 LAST_WORDS = 10.0  # seconds
+AT_ONCE = 50  # runs that one call of `rm` removes
 
 
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
@@ -49,8 +50,7 @@ def _wipe(host: HostPaths, request: Dict[str, Any], engine: Optional[List[str]])
         what = "data folders that came meanwhile: " + ", ".join(data)
         raise AgentError("more_data", what, "gpurun host leave again")
     _wait_for_supervisors(ours)
-    removed = rm.answer({"runs": [run.id for run in ours], "stamps": request.get("stamps") or {}}, host)
-    left = [one["path"] for one in removed.pop("left")]
+    removed, left = _remove_a_few_at_a_time([run.id for run in ours], request.get("stamps") or {}, host)
     stays = {run for run in stays if os.path.isdir(host.run(run).root)}
     if stays:  # somebody else goes on here
         return {**removed, "left": left, "shared": True}
@@ -66,6 +66,23 @@ def _wipe(host: HostPaths, request: Dict[str, Any], engine: Optional[List[str]])
     if not shared:
         _remove_images(engine)
     return {**removed, "left": left, "shared": shared}
+
+
+def _remove_a_few_at_a_time(
+    ids: List[str], stamps: Dict[str, Any], host: HostPaths
+) -> Tuple[Dict[str, Any], List[str]]:
+    """Remove these runs; return what `rm` answers of all of them, and the paths of what stays.
+
+    A few at a time: `rm` holds the locks of all that it is asked to remove, four open files each.
+    """
+    removed: Dict[str, Any] = {"removed": [], "freed": 0}
+    left: List[str] = []
+    for at in range(0, max(len(ids), 1), AT_ONCE):  # once for none: it tries again what earlier ones had to leave
+        answer = rm.answer({"runs": ids[at : at + AT_ONCE], "stamps": stamps}, host)
+        removed["removed"] += answer["removed"]
+        removed["freed"] += answer["freed"]
+        left = [one["path"] for one in answer["left"]]  # each answer names all that stays
+    return removed, left
 
 
 def _refuse_more(runs: List[RunPaths]) -> None:

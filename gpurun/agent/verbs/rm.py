@@ -32,11 +32,12 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     stamps: Mapping[str, Optional[str]] = request.get("stamps") or {}
     left: List[Dict[str, Any]] = []
     freed = 0
+    for run in runs:  # before the first lock is ours: a supervisor that is started here would inherit it
+        records.refuse_newer(run)
+        tend.tend_run(host, run)
+        _refuse_live(run)
     with ExitStack() as stack:
         for run in runs:
-            records.refuse_newer(run)
-            tend.tend_run(host, run)
-            _refuse_live(run)
             stack.callback(_lock(run).release)
             stack.callback(outside.hold(run).release)
             _refuse_live(run)  # again: an attempt may have begun before the lock was ours

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import shutil
 import socket
 import subprocess
 from pathlib import Path
@@ -112,6 +114,24 @@ def test_leaving_spares_the_runs_of_others_and_what_they_need(agent: AgentHost) 
     assert (left["removed"], left["left"], left["shared"]) == ([mine.id], [], True)
     assert agent.status(theirs)["state"] == "succeeded"
     assert Path(agent.paths.cache).is_dir()
+
+
+def test_leaving_a_host_with_more_runs_than_open_files_removes_them_all(agent: AgentHost) -> None:
+    run = agent.submit("print('mine')")
+    agent.wait(run)
+    ids = [run.id, *(f"many-{number:04d}" for number in range(2 * leave.AT_ONCE))]
+    for run_id in ids[1:]:
+        copy = agent.paths.run(run_id)
+        shutil.copytree(run.root, copy.root)
+        job = json.loads(Path(copy.job).read_text())
+        Path(copy.job).write_text(json.dumps({**job, "id": run_id}))
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (5 * leave.AT_ONCE, limit[1]))  # which the agent inherits
+    try:
+        left = agent.ask("leave", wipe=True, runs=ids, keep_data=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+    assert (sorted(left["removed"]), left["left"]) == (sorted(ids), [])
 
 
 def test_leaving_refuses_a_run_that_was_written_to_since(agent: AgentHost) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from gpurun.agent import endings, holdings, journal, locks
 from gpurun.agent.errors import AgentError
 from gpurun.agent.paths import RunPaths
 from gpurun.agent.verbs import rm
-from tests.unit.agent.conftest import AgentHost
+from tests.unit.agent.conftest import AgentHost, eventually
 from tests.unit.agent.run_folder import RUN, RunFolder
 from tests.unit.agent.test_attempts import until
 
@@ -171,3 +172,15 @@ def test_run_that_wrote_nothing_holds_nothing(run: RunFolder) -> None:
     assert (held.files, held.bytes, held.container) == (0, 0, False)
     run.write("log", b"trained", to="out")
     assert holdings.look(run.paths, {}).files == 1
+
+
+def test_rm_that_starts_a_supervisor_gives_it_no_lock_of_another_run(agent: AgentHost) -> None:
+    ended, live = agent.submit("print('done')"), agent.submit("import time; print('up', flush=True); time.sleep(60)")
+    agent.wait(ended)
+    agent.until_running(live, b"up")
+    for pid in agent.lock_holders("run-" + live.id):
+        os.kill(pid, signal.SIGKILL)
+    eventually(lambda: not agent.lock_holders("run-" + live.id))
+    assert agent.refused("rm", runs=[ended.id, live.id], stamps={})["code"] == "live"
+    assert agent.lock_holders("run-" + live.id), "a supervisor was started"
+    assert agent.ask("rm", runs=[ended.id], stamps={})["removed"] == [ended.id]
