@@ -102,7 +102,7 @@ def _shut_down(run: RunPaths, state: journal.Run, presence: Presence) -> bool:
         return False
     if presence.finished_at is not None and presence.finished_at > state.shutdown + SHUTDOWN_LASTS:
         return False
-    if state.boot_id not in (None, facts.boot_id()):
+    if not facts.is_this_boot(state.boot_id):
         return True
     # Still the same boot: the host is on its way down, or somebody has ended the supervisor alone. A plugin was asked to
     # save and end; another job was asked nothing by us.

@@ -110,7 +110,10 @@ def _record_end(run: RunPaths, state: str, reason: str, again: bool, owes: bool,
             _owe_nothing(run, file)
             return False
         told = {**clocks.mark(), "v": words.JOURNAL_SCHEMA, "state": state, "reason": reason, **facts}
-        told.update({"ran": _ran(run, known, told)} if known.running else {}, **({"again": True} if again else {}))
+        # A job that an earlier gpurun started has no mark of the boot: the fold has the clock for it.
+        told.update(
+            {"ran": _ran(run, known, told)} if "up" in known.running else {}, **({"again": True} if again else {})
+        )
         place = run.of_attempt(known.attempt) if again else run
         os.makedirs(os.path.dirname(place.exit), exist_ok=True)
         if owes:

@@ -137,6 +137,8 @@ def hold(run: RunPaths) -> locks.Held:
 
 
 def _gather_alone(run: RunPaths, job: Dict[str, Any], ran: Optional[int], *, ended: bool) -> List[Skipped]:
+    if ended and ran is not None and ran <= _gathered(run):  # somebody else has done it while we waited for the lock
+        return remarks(run)
     skipped = gather(run, job, ended=ended)
     if ran is not None and not any(one["lost"] for one in skipped):
         if os.path.isdir(run.outside):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -124,3 +125,11 @@ for step, at in ((1, 2e9), (2, 1e9), (3, 1.5e9)):
 """
     run = agent.submit(script, on_checkpoint=': >"told-$GPURUN_STEP"')
     assert agent.wait(run)["state"] == words.SUCCEEDED
+
+
+def test_record_end_of_a_job_that_an_earlier_gpurun_started_counts_its_time_by_the_clock(tmp_path: Path) -> None:
+    run, at = RunPaths(str(tmp_path / "runs/train-0000")), time.time()
+    os.makedirs(run.root)
+    Path(run.events).write_text(json.dumps({"t": at - 36_000, "event": "running", "boot_id": "b"}) + "\n")
+    assert journal.record_end(run, words.FAILED, "exit", again=True, exit_code=1)
+    assert journal.fold(run).ran == pytest.approx(36_000, abs=60)

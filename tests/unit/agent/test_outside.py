@@ -16,6 +16,7 @@ from gpurun.agent import attempts, endings, facts, files, journal, locks, outsid
 from gpurun.agent import vocabulary as words
 from gpurun.agent.errors import AgentError
 from gpurun.agent.outside import collect, forget
+from gpurun.agent.paths import RunPaths
 from gpurun.agent.runtimes.wrapper import token_label
 from gpurun.agent.verbs import fetched, holds, outputs, rm
 from tests.unit.agent.run_folder import LONG_AGO, RUN, RunFolder
@@ -258,6 +259,23 @@ def test_container_of_an_ended_run_is_gathered_at_the_end_and_flushed_before_it_
     assert answer["container"] is False, "the first fetch has no need to ask the engine"
     assert "outside/results/best.ckpt" in [file["as"] for file in answer["files"]]
     assert answer["stamp"] == holds.answer({"runs": [RUN]}, run.host)["held"][RUN]["stamp"] is not None
+
+
+def test_fetch_that_waits_for_the_gathering_at_the_end_says_nothing_of_a_lost_container(
+    run: RunFolder, container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    container.wrote(b"/results/best.ckpt", b"weights")
+    run.end()
+    hold = outside.hold
+
+    def hold_behind_the_supervisor(of: RunPaths) -> locks.Held:
+        at_end(run)
+        return hold(of)
+
+    monkeypatch.setattr(outside, "hold", hold_behind_the_supervisor)
+    answer = listed(run, outside=True)
+    assert answer["skipped"] == []
+    assert [file["as"] for file in answer["files"]] == ["outside/results/best.ckpt"]
 
 
 def test_container_that_could_not_be_copied_at_the_end_is_kept_and_fetched_later(
