@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from gpurun import healing, index, mirror
+from gpurun import healing, index, mirror, runs
 from gpurun.agent import vocabulary as words
 from gpurun.errors import ContactLost, HostUnreachable
 
@@ -78,11 +78,15 @@ def show_log(
     """Ask `logs` with `request` and hand over what comes; returns the last RunRecord.
 
     `stream`: one that is open already (of `start`). `until`: stop early, at the first such record. Once there was
-    contact, a connection that breaks off is made again as `healing` has it.
+    contact, a connection that breaks off is made again as `healing` has it. Raises GpurunError for a run that is to be followed
+    and is unknown to its host.
     """
     place, began = _Place(), time.monotonic()
+    follows = bool(request.get("follow"))
     if stream is None:
         stream = wire.stream("logs", request)
+        if follows:
+            runs.refuse_unknown(stream.answer["run"], wire.host)
         listener.state(stream.answer["run"])
     within = healing.connect_within(time.monotonic() - began)
 
@@ -94,6 +98,8 @@ def show_log(
             with stream, healing.Vigil(stream):
                 for frame in stream:
                     record = _hand_over(frame, place, listener, times=bool(request.get("times")))
+                    if record is not None and follows:
+                        runs.refuse_unknown(record, wire.host)
                     if record is not None and (frame.end is not None or until(record)):
                         index.update([record], wire.host)
                         return record
@@ -111,7 +117,7 @@ def watch(
 ) -> dict[str, Any]:
     """Ask `status` again and again until the run has ended, over connections that break; returns the last answer.
 
-    `show` gets each answer. Raises as `show_log` does.
+    `show` gets each answer. Raises as `show_log` does, also for a run that is unknown to its host.
     """
     began = time.monotonic()
     answer = wire.ask("status", {"run": run, **mirror.question([run])})
@@ -125,6 +131,7 @@ def watch(
         show(answer)
         if words.is_over(answer["run"]):
             return answer
+        runs.refuse_unknown(answer["run"], wire.host)
         sleep(LOOK_EVERY)
         try:
             answer = ask(wire.quiet(), healing.SILENT)

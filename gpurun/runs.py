@@ -106,6 +106,15 @@ def exit_code(record: dict[str, Any]) -> int | None:
     return record["exit_code"] or words.EXIT_FAILED
 
 
+def refuse_unknown(record: Mapping[str, Any], host: str) -> None:
+    """Raise GpurunError for a run that its host answers for and knows nothing of: whoever waits for it may wait for ever."""
+    if record["state"] != words.UNKNOWN:
+        return
+    run = record["id"]
+    what = record.get("message") or record.get("problem") or f"{run} cannot be read"
+    raise GpurunError(what, record.get("next") or f"gpurun status {run}", where=host)
+
+
 def hosts_of_interest(*, all_runs: bool) -> list[Host]:
     """The hosts that were added, and those where runs of ours are live (or were, with `all_runs`)."""
     known = hosts.read()
@@ -257,6 +266,8 @@ def _wait_on(host: str, ids: Sequence[str], waiting: Waiting) -> list[dict[str, 
                 waiting.ended(record)
                 done.append(record)
                 live.remove(record["id"])
+        for record in answer["runs"]:  # when those that ended are told
+            refuse_unknown(record, host)
         if live and waiting.clock() < began + min(
             seconds, PAUSE
         ):  # it was to wait, and did not: it is not asked in a loop

@@ -65,10 +65,16 @@ def watch(
     *,
     clock: Callable[[], float] = time.monotonic,
 ) -> list[dict[str, Any]]:
-    """Wait until all have ended; `countdown` gets the live ones, each with the seconds until it is killed."""
+    """Wait until all have ended; `countdown` gets the live ones, each with the seconds until it is killed.
+
+    Raises GpurunError when one does not end, or is unknown to its host.
+    """
     now = {record["id"]: record for record in records}
     latest = clock() + max([_left(record) or 0.0 for record in records], default=0.0)
+    hosts = {entry.id: entry.host for entry in entries}
     while live := [record for record in now.values() if not words.is_over(record)]:
+        for record in live:
+            runs.refuse_unknown(record, hosts[record["id"]])
         countdown([(record, _left(record)) for record in live])
         if any(record.get("saving") for record in live):  # its grace time pauses
             latest = clock() + max(_left(record) or 0.0 for record in live)

@@ -268,6 +268,9 @@ def _tell(entry: RunEntry, fetched: Fetched) -> None:
         output.note(f"this machine knows that it was fetched, and {entry.host} could not note it: {fetched.unnoted}")
     if fetched.hook:
         output.note(f"a hook of {entry.id} still runs; `gpurun fetch --watch {entry.id}` waits for its end")
+    elif fetched.unknown is not None:
+        why = fetched.unknown.get("message") or fetched.unknown.get("problem") or "it cannot be read"
+        output.note(f"nobody knows whether {entry.id} goes on: {why}")
     elif fetched.live:
         output.note(f"{entry.id} goes on; `gpurun fetch --watch {entry.id}` follows it to its end")
 

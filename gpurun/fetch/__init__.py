@@ -110,7 +110,12 @@ def explained(error: OSError, to: Path) -> GpurunError:
 def watch(
     wire: Wire, run: str, to: Path, *, only: Sequence[str] = (), report: Report, every: float = 30.0
 ) -> Iterator[Fetched]:
-    """Fetch again and again until the run has ended; each pass's result. Lost contact ends nothing."""
+    """Fetch again and again until the run has ended; each pass's result. Lost contact ends nothing.
+
+    Raises as `fetch_run` does, and GpurunError for a run that is unknown to its host, once what is there has come.
+    """
+    from gpurun import runs
+
     while True:
         try:
             fetched = fetch_run(wire, run, to, only=only, report=report)
@@ -121,6 +126,8 @@ def watch(
                 report.say(f"waiting for a hook of {run} to end")
                 report.sleep(HOOK_PAUSE)
                 continue
+            if fetched.unknown is not None:
+                runs.refuse_unknown(fetched.unknown, wire.host)
             report.say(f"{run} goes on; the next look comes in {every:.0f} s, or when it ends")
             wire.ask("wait", {"runs": [run], "seconds": every}, timeout=every + 15)
         except ContactLost as error:

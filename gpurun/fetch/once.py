@@ -55,7 +55,9 @@ class Pass:
     def run_through(self) -> Fetched:
         self.report.say(f"asking {self.wire.host} what {self.destination.run} wrote")
         listing = self._list()
-        fetched = Fetched(self.destination.run, self.destination.root, listing.live, listing.attempt, listing.hook)
+        fetched = Fetched(
+            self.destination.run, self.destination.root, listing.live, listing.attempt, listing.hook, listing.unknown
+        )
         stamps, items = [listing.stamp], list(listing.items)
         outside = Background(lambda: self._list(outside=True)) if listing.container else None
         self._bring(listing, fetched)

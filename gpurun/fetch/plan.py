@@ -77,6 +77,7 @@ class Listing:
     attempt: int
     stamp: str | None = None  # the host's, for what this lists
     hook: bool = False  # the run has ended, and counts as live because a hook of it still runs
+    unknown: Mapping[str, Any] | None = None  # the run's record, when the host does not know how it is
 
 
 def read_listing(answer: Mapping[str, Any]) -> Listing:
@@ -120,6 +121,7 @@ def read_listing(answer: Mapping[str, Any]) -> Listing:
         int(record.get("attempt", 1)),
         stamp if isinstance(stamp, str) else None,
         bool(answer["live"]) and record.get("state") in words.ENDS,
+        record if answer["live"] and record.get("state") == words.UNKNOWN else None,
     )
 
 

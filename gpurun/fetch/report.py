@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from gpurun.errors import GpurunError
 from gpurun.fetch.destination import Placed
@@ -48,6 +49,7 @@ class Fetched:
     live: bool = False  # the run went on when it was looked at
     attempt: int = 1  # as which it was looked at
     hook: bool = False  # it had ended, and a hook of it still ran
+    unknown: Mapping[str, Any] | None = None  # its record, when its host does not know whether it goes on
     unnoted: str = ""  # why the host could not write down that it was fetched
     stamp: str | None = None  # the host's, for all that it had written
     placed: list[Placed] = field(default_factory=list)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gpurun import follow
-from gpurun.errors import ContactLost, HostError, HostUnreachable
+from gpurun.errors import ContactLost, GpurunError, HostError, HostUnreachable
 from gpurun.wire import Frame
 
 RUNNING: dict[str, Any] = {"id": "a-1111", "name": "a", "project": "p", "created": 1.0, "state": "running"}
@@ -193,3 +193,29 @@ def test_a_status_that_is_watched_goes_on_over_a_loss() -> None:
 def test_the_first_connection_that_fails_is_an_error_at_once() -> None:
     with pytest.raises(HostUnreachable):
         run(Wire(HostUnreachable("wrong key")))
+
+
+UNKNOWN = {
+    **RUNNING,
+    "state": "unknown",
+    "message": "it may be another machine's",
+    "next": "gpurun stop --abandon a-1111",
+}
+
+
+def test_log_of_a_run_that_its_host_does_not_know_is_not_followed() -> None:
+    with pytest.raises(GpurunError, match="it may be another machine's") as error:
+        run(Wire([log(0, b"one\n"), Frame(state=UNKNOWN), log(4, b"two\n")]))
+    assert (error.value.next_step, error.value.where) == ("gpurun stop --abandon a-1111", "box")
+
+
+def test_log_of_a_run_that_its_host_does_not_know_is_shown_as_far_as_it_is() -> None:
+    heard, record = run(Wire([log(0, b"one\n"), Frame(end=UNKNOWN)]), follow=False)
+    assert (heard.text, record) == (b"one\n", UNKNOWN)
+
+
+def test_watch_of_a_run_that_its_host_does_not_know_ends() -> None:
+    heard, shown = Heard(), list[Any]()
+    with pytest.raises(GpurunError, match="it may be another machine's"):
+        follow.watch(Wire(UNKNOWN), "a-1111", heard, shown.append, sleep=lambda _: None)  # type: ignore[arg-type]
+    assert shown == [{"run": UNKNOWN}]

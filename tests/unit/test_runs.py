@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from gpurun import held, index, mirror, prune, runs
+from gpurun import held, index, mirror, prune, runs, stop
 from gpurun.agent import vocabulary as words
-from gpurun.errors import HostError, HostUnreachable, UsageError
+from gpurun.errors import GpurunError, HostError, HostUnreachable, UsageError
 from gpurun.hints import hint
 
 
@@ -100,6 +100,47 @@ def test_waiting_asks_again_while_the_host_is_out_of_reach(monkeypatch: pytest.M
     done = runs._wait_on("box", ["a"], waiting)
     assert [record["state"] for record in done] == ["failed"]
     assert lost == ["box"]
+
+
+UNKNOWN: dict[str, Any] = {
+    "id": "a-1111", "state": "unknown", "live": True, "message": "it may be another machine's", "problem": None,
+    "next": "gpurun stop --abandon a-1111", "kill_in": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("told", "what", "next_step"),
+    [
+        ({}, "it may be another machine's", "gpurun stop --abandon a-1111"),
+        (
+            {"message": None, "next": None, "problem": "its job is damaged"},
+            "its job is damaged",
+            "gpurun status a-1111",
+        ),
+        ({"message": None, "next": None}, "a-1111 cannot be read", "gpurun status a-1111"),
+    ],
+)
+def test_wait_for_a_run_that_its_host_does_not_know_says_so(
+    monkeypatch: pytest.MonkeyPatch, told: dict[str, Any], what: str, next_step: str
+) -> None:
+    answers = [{"runs": [{"id": "b-2222", "state": "failed"}, {**UNKNOWN, **told}], "ledgers": {}}]
+    monkeypatch.setattr(runs, "wire_to", lambda host: SimpleNamespace(ask=lambda *_, **__: answers.pop()))
+    monkeypatch.setattr("gpurun.mirror.take_in", lambda answer, host: None)
+    monkeypatch.setattr("gpurun.mirror.question", lambda ids: {})
+    ended: list[str] = []
+    entries = [SimpleNamespace(id=run, host="box") for run in ("a-1111", "b-2222")]
+    waiting = runs.Waiting(ended=lambda record: ended.append(record["id"]), sleep=lambda _: None)
+    with pytest.raises(GpurunError) as error:
+        runs.wait_for(entries, waiting)  # type: ignore[arg-type]
+    assert (error.value.what, error.value.next_step, error.value.where) == (what, next_step, "box")
+    assert ended == ["b-2222"]
+
+
+def test_stop_does_not_wait_for_a_run_that_its_host_does_not_know() -> None:
+    entry = SimpleNamespace(id="a-1111", host="box")
+    with pytest.raises(GpurunError, match="it may be another machine's") as error:
+        stop.watch([entry], [UNKNOWN], lambda live: pytest.fail("it is told as live"))  # type: ignore[list-item]
+    assert error.value.where == "box"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import zipfile
 import pytest
 
 from gpurun import fetch
+from gpurun.errors import GpurunError
 from gpurun.fetch import once
 from gpurun.fetch.arrivals import Arrivals
 from gpurun.fetch.destination import opened
@@ -128,3 +129,15 @@ def test_watch_follows_a_run_to_its_end(run: FetchedRun) -> None:
             run.job.end()
     assert passes == [True, True, False]
     assert run.files() == {"a": b"1", "b": b"2"}
+
+
+def test_watch_of_a_run_that_its_host_does_not_know_brings_what_is_there_and_ends(run: FetchedRun) -> None:
+    run.job.write("a.csv", b"1")
+    run.job.life.close()
+    passes = fetch.watch(run.wire, run.id, run.to, report=fetch.Report(), every=0.1)
+    fetched = next(passes)
+    assert fetched.unknown is not None
+    assert run.files() == {"a.csv": b"1"}
+    with pytest.raises(GpurunError) as error:
+        next(passes)
+    assert error.value.next_step.startswith("gpurun stop --abandon")
