@@ -203,6 +203,7 @@ GPU = record({"name": maybe(text), "memory": maybe(number)}, index=count, uuid=t
 GIT = record({"commit": maybe(text), "branch": maybe(text), "dirty": maybe(flag)})
 SERVICE = record({"run": maybe(run_id), "title": text, "idle": maybe(number)}, kind=text)
 PORT = record(local=port, remote=port)
+MARK = record({"up": maybe(number), "boot": maybe(text)})
 RUN = record(
     {
         "script": maybe(text), "args": texts, "command": texts, "git": maybe(GIT),
@@ -210,7 +211,7 @@ RUN = record(
         "environment": maybe(an_object), "disk": maybe(count), "log_bytes": maybe(count), "progress": maybe(an_object),
         "metrics": an_object, "saving": flag, "stopped": maybe(an_object), "fetched": maybe(moment), "boot_id": maybe(text),
         "image": maybe(text), "since": maybe(moment), "waiting": maybe(text), "notes": texts, "ready": flag,
-        "problem": maybe(text), "newer": flag,
+        "problem": maybe(text), "newer": flag, "ran": maybe(number), "ended_mark": maybe(MARK), "here": maybe(flag),
         "moving": maybe(record(ask=matching(r"[0-9a-f]{1,64}", "an ask"), to=host_name)),
     },
     id=run_id, name=text, resumed=maybe(CHECKPOINT), kill_in=maybe(number), attempts=each(ATTEMPT),
@@ -265,7 +266,7 @@ ANSWERS: dict[str, Check] = {
     "resume": record(run=RUN),
     "logs": record(run=RUN),
     "ps": record(
-        {"boot_id": maybe(text), "hostname": maybe(text), "gpu_error": text, "more": maybe(row(count, run_id))},
+        {"boot_id": maybe(text), "hostname": maybe(text), "gpu_error": text, "more": maybe(row(count, run_id)), "mark": maybe(MARK)},
         now=moment, host_id=maybe(text), runs=each(RUN), ledgers=LEDGERS, queue=texts, disk=DISK,
         gpus=each(record({"memory": maybe(number)}, index=count, uuid=text, name=text, used_by=maybe(text))),
         others=each(record({"owner": maybe(text)}, run=text, gpus=each(count))),

@@ -75,8 +75,9 @@ def age(record: Mapping[str, Any], answer: Mapping[str, Any], here: float | None
     ages = [now - ended] if ended else []
     ages += [(time.time() if here is None else here) - created, now - created] if created else []
     then, mark = record.get("ended_mark") or {}, answer.get("mark") or {}
-    if then.get("boot") and then["boot"] == mark.get("boot"):
-        ages.append(float(mark["up"]) - float(then["up"]))
+    begun, up = then.get("up"), mark.get("up")
+    if then.get("boot") and then["boot"] == mark.get("boot") and begun is not None and up is not None:
+        ages.append(float(up) - float(begun))
     return min(ages, default=0.0)
 
 

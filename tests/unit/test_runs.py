@@ -150,12 +150,20 @@ def test_stop_does_not_wait_for_a_run_that_its_host_does_not_know() -> None:
         ({"created": 99_000.0, "ended": 2000.0}, 1000.0),  # the host's clock was wrong until NTP came
         ({"created": 1000.0, "ended": 2000.0, "ended_mark": {"up": 40.0, "boot": "b"}}, 60.0),
         ({"created": 1000.0, "ended": 2000.0, "ended_mark": {"up": 40.0, "boot": "another"}}, 98_000.0),
+        ({"created": 1000.0, "ended": 2000.0, "ended_mark": {"boot": "b"}}, 98_000.0),
+        ({"created": 1000.0, "ended": 2000.0, "ended_mark": {"up": None, "boot": "b"}}, 98_000.0),
         ({"created": None, "ended": None}, 0.0),
     ],
 )
 def test_prune_age_is_the_youngest_that_any_clock_tells(record: dict[str, Any], seconds: float) -> None:
     answer = {"now": 100_000.0, "mark": {"t": 100_000.0, "up": 100.0, "boot": "b"}}
     assert prune.age(record, answer, here=100_000.0) == seconds
+
+
+@pytest.mark.parametrize("mark", [None, {"boot": "b"}, {"up": None, "boot": "b"}])
+def test_prune_age_of_a_host_without_a_time_since_its_boot_is_by_the_clocks(mark: dict[str, Any] | None) -> None:
+    record = {"created": 1000.0, "ended": 2000.0, "ended_mark": {"up": 40.0, "boot": "b"}}
+    assert prune.age(record, {"now": 100_000.0, "mark": mark}, here=100_000.0) == 98_000.0
 
 
 def known(run: str, *, removed: bool = False) -> None:
