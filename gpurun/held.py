@@ -138,6 +138,11 @@ def _is_complete(proof: Mapping[str, Any]) -> bool:
     return here.missing(Path(str(proof.get("to"))), proof.get("stamp")) == 0
 
 
+def _may_be_lost(entry: RunEntry, host: str) -> bool:
+    """Tell whether something of the run may be only on a former host, which has not answered."""
+    return entry.left_on[host] is not None and not index.is_here(entry.id, host)
+
+
 def at_stake(entries: Sequence[RunEntry], held: Iterable[Held]) -> dict[str, list[str]]:
     """Return which runs would be lost, in part or whole, by the reason; the order of `entries` is kept."""
     by_run: dict[str, list[Held]] = {}
@@ -148,7 +153,7 @@ def at_stake(entries: Sequence[RunEntry], held: Iterable[Held]) -> dict[str, lis
         asked = by_run.get(entry.id, [])
         whys = [why for one in asked if (why := why_not_here(one)) is not None]
         answered = {one.host for one in asked}
-        silent = any(done is False and host not in answered for host, done in entry.left_on.items())
+        silent = any(host not in answered and _may_be_lost(entry, host) for host in entry.left_on)
         if whys or silent:
             found.setdefault(whys[0] if whys else NEVER, []).append(entry.id)
     return found
@@ -159,8 +164,8 @@ def left_at_stake(held: Iterable[Held], entries: Iterable[RunEntry]) -> list[str
     answered = {(one.run, one.host): one for one in held}
     found = set()
     for entry in entries:
-        for host, done in entry.left_on.items():
+        for host in entry.left_on:
             one = answered.get((entry.id, host))
-            if (one is None and done is False) or (one is not None and why_not_here(one) is not None):
+            if _may_be_lost(entry, host) if one is None else why_not_here(one) is not None:
                 found.add(host)
     return sorted(found)

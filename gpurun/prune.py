@@ -6,7 +6,7 @@ Whether all is here is known only when the hosts have said what they hold (`with
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,17 +24,15 @@ class Removal:
 
     host: str
     record: dict[str, Any]
-    held: Held | None = None  # None: the host was not asked, or has it no more
+    held: tuple[Held, ...] = ()  # what its host has of it now, and those that it was on before
 
     @property
     def why_not_here(self) -> str | None:
-        """Why something would be lost with it; None when nothing would. Once its host was asked."""
-        left = index.find(self.record["id"])
-        if left is not None and not all(
-            index.is_here(left.id, host) for host, done in left.left_on.items() if done is not None
-        ):
+        """Why something would be lost with it; None when nothing would. Once its hosts were asked."""
+        entry = index.find(self.record["id"])
+        if entry is None or all(one.host != self.host for one in self.held):
             return held.NEVER
-        return held.NEVER if self.held is None else held.why_not_here(self.held)
+        return next(iter(held.at_stake([entry], self.held)), None)
 
     @property
     def bytes(self) -> int:
@@ -81,10 +79,9 @@ def age(record: Mapping[str, Any], answer: Mapping[str, Any], here: float | None
     return min(ages, default=0.0)
 
 
-def with_held(chosen: Sequence[Removal], ask: Callable[[str, list[str]], Sequence[Held]]) -> list[Removal]:
-    """Return the removals with what their hosts hold of them now, as `ask` answers for a host and run ids."""
-    ids: dict[str, list[str]] = {}
-    for removal in chosen:
-        ids.setdefault(removal.host, []).append(removal.record["id"])
-    found = {(one.run, host): one for host, runs in ids.items() for one in ask(host, runs)}
-    return [replace(removal, held=found.get((removal.record["id"], removal.host))) for removal in chosen]
+def with_held(chosen: Sequence[Removal], seen: Iterable[Held]) -> list[Removal]:
+    """Return the removals, each with what was `seen` of it on all of its hosts."""
+    of: dict[str, list[Held]] = {}
+    for one in seen:
+        of.setdefault(one.run, []).append(one)
+    return [replace(removal, held=tuple(of.get(removal.record["id"], ()))) for removal in chosen]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from gpurun import index, mirror
 from gpurun.agent import vocabulary as words
 from gpurun.config import hosts
-from gpurun.errors import ContactLost, GpurunError, HostUnreachable, UsageError
+from gpurun.errors import ContactLost, GpurunError, HostError, HostUnreachable, UsageError
 
 if TYPE_CHECKING:
     from gpurun.config.hosts import Host
@@ -287,7 +287,7 @@ class Removed:
 def remove(entries: Sequence[RunEntry], seen: Iterable[Held]) -> Removed:
     """Remove ended runs from their hosts and from the index. A host refuses what is not as it was `seen`, or is live.
 
-    What they left on a host that they went on from goes too, if that one answers, and if it ever could be fetched.
+    What they left on a host that they went on from goes too, if that was `seen`, and if it ever could be fetched.
     """
     refuse_twins(entries)
     stamps: dict[str, dict[str, str | None]] = {}
@@ -334,17 +334,35 @@ def _remove_on(host: str, ids: list[str], stamps: Mapping[str, str | None], done
 
 
 def _remove_left(entry: RunEntry, stamps: Mapping[str, Mapping[str, str | None]], done: Removed) -> None:
-    """What does not go is told in `done`. Raises UsageError when an attempt of the run is live there after all."""
+    """Remove what could be looked at; the rest stays, and is told in `done`.
+
+    Raises UsageError when an attempt of the run is live there after all.
+    """
     for host, fetched in entry.left_on.items():
         if fetched is None:
             continue
+        stays = f"what {entry.id} left on {host} stays there"
         try:
-            _remove_on(host, [entry.id], stamps.get(host, {}), done)
+            if entry.id in stamps.get(host, {}):
+                _remove_on(host, [entry.id], stamps[host], done)
+            elif _has_ended_on(host, entry.id):  # without a stamp the host would remove whatever it has
+                done.remains.append(f"{stays}: nobody could look at it")
+        except HostUnreachable as error:
+            done.remains.append(f"{stays}: nobody could look at it ({error.what})")
         except GpurunError as error:
             if error.code == "live":
                 what = f"an earlier attempt of {entry.id} is still live on {host}"
                 raise UsageError(what, f"gpurun stop {entry.id}") from error
-            done.remains.append(f"what {entry.id} left on {host} stays there: {error.what}")
+            done.remains.append(f"{stays}: {error.what}")
+
+
+def _has_ended_on(host: str, run: str) -> bool:
+    """Tell whether that host has the run; False when it has it no more. Raises HostError when the run is live there."""
+    answer = wire_to(host, interactive=False).ask("ps", {"ids": [run]}, within=PATIENCE)
+    told = [record for record in answer["runs"] if record["id"] == run]
+    if any(not words.is_over(record) for record in told):
+        raise HostError(f"{run} is live there", where=host, code="live")
+    return bool(told)
 
 
 def answers(host: str) -> bool:

@@ -41,8 +41,9 @@ def prune(
     found = runs.list_runs(which, {"all": True})
     chosen = pruning.choose(found, owner=getpass.getuser(), fetched=fetched, older_than=span)
     with output.activity("asking what the runs wrote"):
-        chosen = pruning.with_held(chosen, lambda name, ids: held.ask(runs.wire_to(name), ids))
-    chosen = [removal for removal in chosen if removal.held is None or not removal.held.live]  # a hook of it works
+        entries = [entry for removal in chosen if (entry := index.find(removal.record["id"])) is not None]
+        chosen = pruning.with_held(chosen, held.ask_all(entries))
+    chosen = [removal for removal in chosen if not any(one.live for one in removal.held)]  # a hook of it works
     if fetched:
         chosen = _really_fetched(chosen)
     for one in found:
@@ -60,8 +61,7 @@ def prune(
             otherwise="add -y to remove them",
         )
     entries = [entry for removal in chosen if (entry := index.find(removal.record["id"])) is not None]
-    seen = [removal.held for removal in chosen if removal.held is not None]
-    done = runs.remove(entries, seen)
+    done = runs.remove(entries, [one for removal in chosen for one in removal.held])
     if as_json:
         output.json({"removed": done.runs, "freed": done.freed, "remains": done.remains})
         return

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
+import json
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +15,7 @@ import pytest
 
 from gpurun import held, index, mirror, prune, runs, stop
 from gpurun.agent import vocabulary as words
+from gpurun.cli.app import main
 from gpurun.errors import GpurunError, HostError, HostUnreachable, UsageError
 from gpurun.hints import hint
 
@@ -261,6 +265,84 @@ def test_attempt_that_was_left_behind_live_is_refused_its_removal_by_the_host_al
     with pytest.raises(UsageError, match="still live on box"):
         runs.remove([index.resolve("train-7f3k")], [])
     assert index.find("train-7f3k") is not None
+
+
+@pytest.fixture
+def moved(home: Path, tmp_path: Path) -> index.RunEntry:
+    """A run that went on from `box` to `spare`, and whose files are all here from both; the hosts' names are the stamps."""
+    told = {"id": "train-7f3k", "name": "train", "project": "vision", "created": 1.0}
+    index.update([{**told, "state": "failed", "attempt": 1, "host_id": "box"}], "box")
+    index.note_begun({**told, "state": "stopped", "attempt": 2, "host_id": "spare"}, "spare", fetched=False)
+    for host in ("box", "spare"):
+        came = tmp_path / host
+        (came / ".gpurun").mkdir(parents=True)
+        (came / ".gpurun/whole.json").write_text(json.dumps({"run": "train-7f3k", "stamp": host, "files": []}))
+        index.mark_fetched("train-7f3k", str(came), host=host, stamp=host)
+    return index.resolve("train-7f3k")
+
+
+def test_what_is_left_on_a_former_host_goes_once_it_was_looked_at(
+    moved: index.RunEntry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosts = Hosts(box="failed", spare="stopped")
+    monkeypatch.setattr(runs, "wire_to", hosts.wire_to)
+    seen = held.ask_all([moved])
+    assert held.at_stake([moved], seen) == {}
+    assert runs.remove([moved], seen).remains == []
+    assert ("box", "rm") in hosts.asked
+
+
+@pytest.mark.parametrize("came", ["here", "deleted"])
+def test_what_is_left_on_a_former_host_stays_when_nobody_could_look_at_it(
+    moved: index.RunEntry, came: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that asks for a password, as it does only when the laptop may ask a person."""
+    if came == "deleted":
+        shutil.rmtree(tmp_path / "box")
+    hosts = Hosts(box="failed", spare="stopped")
+
+    def wire_to(host: str, *, interactive: bool = True) -> Any:
+        return Hosts(box=None).wire_to(host) if host == "box" and not interactive else hosts.wire_to(host)
+
+    monkeypatch.setattr(runs, "wire_to", wire_to)
+    seen = held.ask_all([moved])
+    lost = came == "deleted"
+    assert held.at_stake([moved], seen) == ({held.NEVER: ["train-7f3k"]} if lost else {})
+    assert held.left_at_stake(seen, [moved]) == (["box"] if lost else [])
+    (remark,) = runs.remove([moved], seen).remains
+    assert "what train-7f3k left on box stays there: nobody could look at it" in remark
+    assert ("box", "rm") not in hosts.asked
+
+
+def test_former_host_that_has_the_run_no_more_is_nothing_to_tell(
+    moved: index.RunEntry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Emptied(Hosts):
+        def ask(self, host: str, *asked: Any, **more: Any) -> dict[str, Any]:
+            answer = super().ask(host, *asked, **more)
+            return {**answer, "held": {}, "runs": []} if host == "box" else answer
+
+    monkeypatch.setattr(runs, "wire_to", Emptied(box="failed", spare="stopped").wire_to)
+    assert runs.remove([moved], held.ask_all([moved])).remains == []
+
+
+def test_prune_leaves_a_run_whose_former_host_was_written_to_since_the_fetch(
+    moved: index.RunEntry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Written(Hosts):
+        def ask(self, host: str, *asked: Any, **more: Any) -> dict[str, Any]:
+            answer = super().ask(host, *asked, **more)
+            answer["held"]["train-7f3k"]["stamp"] = "another" if host == "box" else host
+            return answer
+
+    hosts = Written(box="failed", spare="stopped", attempts={"spare": 2})
+    record = {**(moved.record or {}), "owner": getpass.getuser()}
+    listed = runs.HostRuns("spare", {"now": 9.0, "runs": [record]}, None, ())
+    monkeypatch.setattr(runs, "wire_to", hosts.wire_to)
+    monkeypatch.setattr(runs, "list_runs", lambda which, request: [listed])
+    assert main(["prune", "--fetched", "-y"]) == 0
+    assert "train-7f3k stays: it was written to since the last fetch" in capsys.readouterr().err
+    assert not [one for one in hosts.asked if one[1] == "rm"]
 
 
 @pytest.fixture
