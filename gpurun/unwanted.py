@@ -25,17 +25,28 @@ FOLDERS = {
 ENVIRONMENT_MARKS = (b"pyvenv.cfg", b"conda-meta/history")
 FETCH_NOTE = b".gpurun/fetch.json"  # what a fetch keeps in its destination (gpurun/fetch/destination.py)
 
-_SECRETS = re.compile(
-    rb"\.env|\.envrc|\.env\.(?!example$|sample$|template$|dist$).*|id_(rsa|dsa|ed25519|ecdsa).*|.*\.(pem|ppk|p12|pfx)"
-    rb"|[._]netrc|\.pypirc|\.pgpass|\.git-credentials|kaggle\.json",
-    re.S,
+# Names that keys and passwords have; a submit leaves these files out, and a fetch makes them their owner's alone (fetch/plan.py).
+SECRET_NAMES = (
+    r"\.env|\.envrc|\.env\.(?!example$|sample$|template$|dist$).*|id_(?:rsa|dsa|ed25519|ecdsa).*|.*\.(?:pem|ppk|p12|pfx)"
+    r"|[._]netrc|\.pypirc|\.pgpass|\.git-credentials|kaggle\.json|service[_-]?account.*\.json"
 )
+_SECRETS = re.compile(SECRET_NAMES.encode(), re.S | re.I)
 # Folders in which programs keep keys and tokens. They never travel, whatever git or an ignore file says.
 _KEY_FOLDERS = re.compile(
     rb"(?:.*/)?(?:\.ssh|\.gnupg|\.aws|\.azure|\.kube|\.kaggle|\.huggingface|\.config/(?:gcloud|gh|rclone))/", re.S
 )
-_PRIVATE_KEY = re.compile(rb"^-----BEGIN [A-Z ]*PRIVATE KEY-----", re.M)
-_KEY_BYTES = 16 << 10  # no private key is larger
+# A line of its own, indented or not, or a text in quotes, as JSON and YAML have it; and key behind it, so that code which looks for
+# these words is none.
+_PRIVATE_KEY = re.compile(
+    rb"""(?:^[ \t]*|["'])-----BEGIN [A-Z ]*PRIVATE KEY(?: BLOCK)?-----(?:\\[rn]|\s)+[A-Za-z0-9+/]""", re.M
+)
+_KEY_BYTES = 16 << 10  # of a file are searched; no private key is larger
+# Not searched: there are many of them, and no program keeps a key in one.
+_DATA = re.compile(
+    rb".*\.(?:png|jpe?g|gif|webp|bmp|tiff?|wav|flac|mp[34]|npy|npz|pt|pth|ckpt|safetensors|onnx|h5|hdf5|parquet|arrow|feather"
+    rb"|tfrecords?|zip|gz|xz|bz2|zst)",
+    re.S | re.I,
+)
 _CACHES = re.compile(rb".*\.py[co]|\.DS_Store", re.S)
 
 # Files that a fetch placed, relative to its destination: their size and mtime_ns.
@@ -74,13 +85,17 @@ def key_folder(path: bytes) -> bytes | None:
 
 
 def holds_private_key(full: bytes) -> bool:
-    """Return whether the file `full` is small and a line of it begins a private key. False when it cannot be read."""
+    """Return whether a private key begins in the first 16 KB of the file `full`. False when it cannot be read.
+
+    Images, arrays and archives are not looked into.
+    """
+    if _DATA.fullmatch(full):
+        return False
     try:
-        info = os.lstat(full)
-        if not stat.S_ISREG(info.st_mode) or info.st_size > _KEY_BYTES:
+        if not stat.S_ISREG(os.lstat(full).st_mode):
             return False
-        with open(full, "rb") as file:
-            return _PRIVATE_KEY.search(file.read()) is not None
+        with open(full, "rb", buffering=0) as file:
+            return _PRIVATE_KEY.search(file.read(_KEY_BYTES)) is not None
     except OSError:
         return False
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gpurun import unwanted
 from gpurun.agent import vocabulary as words
 from gpurun.errors import GpurunError
 
@@ -27,8 +28,8 @@ _FOLDERS = frozenset(["workspace", "out", "outside", "attempts"])
 
 # A fetched file that looks like one is its owner's alone. Wider than what a submit leaves out: nothing is lost by it.
 _SECRETS = re.compile(
-    r"\.env|\.env\..*|\.envrc|.*\.(pem|key|p12|pfx|ppk|jks|keystore|kdbx|ovpn)|id_(rsa|dsa|ed25519|ecdsa).*"
-    r"|\.(netrc|pgpass|git-credentials|pypirc|npmrc|htpasswd|boto|s3cfg)|kubeconfig.*|service[_-]?account.*\.json"
+    rf"{unwanted.SECRET_NAMES}|\.env\..*|.*\.(key|jks|keystore|kdbx|ovpn)"
+    r"|\.(npmrc|htpasswd|boto|s3cfg)|kubeconfig.*"
     r"|(.*[._-])?(credentials?|secrets?|tokens?|passwords?|passwd|api[_-]?keys?)([._-].*)?",
     re.IGNORECASE | re.DOTALL,
 )

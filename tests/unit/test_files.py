@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -135,7 +136,7 @@ def test_likely_secrets_stay_out(either: Path, name: str) -> None:
     assert reasons(files) == {name: "may be a secret"}
 
 
-@pytest.mark.parametrize("name", [".netrc", ".pypirc", "cloud/kaggle.json", "box.ppk"])
+@pytest.mark.parametrize("name", [".netrc", ".pypirc", "cloud/kaggle.json", "box.ppk", "service-account.json"])
 def test_list_files_with_credentials_of_programs_leaves_them_out(either: Path, name: str) -> None:
     write(either, name)
     assert reasons(listing(either)) == {name: "may be a secret"}
@@ -148,6 +149,47 @@ def test_list_files_with_a_private_key_of_any_name_leaves_it_out(either: Path, k
     files = listing(either)
     assert reasons(files) == {"rental_key": "may be a secret"}
     assert "notes.md" in names(files)
+
+
+KEY = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADAN\n-----END PRIVATE KEY-----\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps({"type": "service_account", "private_key": KEY}, indent=2),
+        json.dumps({"private_key": KEY.replace("\n", "\r\n")}),
+        "tls:\n  key: |\n" + "".join(f"    {line}\n" for line in KEY.splitlines()),
+        KEY + "x" * 20_000,
+        KEY.replace("\n", "\r\n"),
+        KEY.replace("PRIVATE KEY", "PGP PRIVATE KEY BLOCK").replace("\n", "\n\n"),
+    ],
+)
+def test_list_files_with_a_private_key_inside_a_file_leaves_it_out(either: Path, text: str) -> None:
+    write(either, "conf", text)
+    assert reasons(listing(either)) == {"conf": "may be a secret"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "load.py",
+            'if "-----BEGIN PRIVATE KEY-----\\n" in text or text == "-----BEGIN PRIVATE KEY-----":\n    pass\n',
+        ),
+        ("README.md", "Paste it here:\n\n    -----BEGIN PRIVATE KEY-----\n    ...\n"),
+        ("late.txt", "x\n" * 10_000 + KEY),
+    ],
+)
+def test_list_files_with_the_words_of_a_private_key_alone_sends_them(either: Path, name: str, text: str) -> None:
+    write(either, name, text)
+    assert reasons(listing(either)) == {}
+
+
+@pytest.mark.parametrize("name", ["a.png", "b.JPEG", "c.npz", "last.ckpt"])
+def test_list_files_does_not_open_images_and_arrays_to_look_for_keys(either: Path, name: str) -> None:
+    write(either, name, KEY)
+    assert reasons(listing(either)) == {}
 
 
 @pytest.mark.parametrize("folder", [".ssh/", "deep/.aws/", ".config/gcloud/"])

@@ -73,7 +73,8 @@ def test_a_time_before_1970_is_a_time() -> None:
 @pytest.mark.parametrize(
     "name",
     [".env", "a/.env.local", "server.pem", "tls.KEY", "id_ed25519", ".netrc", ".aws/config", "hf_token", "token", "secrets.toml",
-     "my-credentials.json", "service_account_1.json", "wandb.api_key", "kubeconfig-prod", "x/.ssh/config", "passwords.txt"],
+     "my-credentials.json", "service_account_1.json", "wandb.api_key", "kubeconfig-prod", "x/.ssh/config", "passwords.txt",
+     "kaggle.json", "service-account.json"],
 )  # fmt: skip
 def test_names_of_secrets(name: str) -> None:
     assert plan.looks_secret(name)
