@@ -13,7 +13,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,7 @@ class Claim:
     taken_over: bool  # an earlier process began it
     _file: Path
     _lock: int
+    _released: list[bool] = field(default_factory=list, compare=False)  # holds something once it is
 
     def settle(self) -> None:
         """The host has the run, or will never have it: nothing is left to take over."""
@@ -44,7 +45,10 @@ class Claim:
         self.release()
 
     def release(self) -> None:
-        """Leave it to whoever repeats the submit."""
+        """Leave it to whoever repeats the submit. Once: the descriptor's number may be another file's afterwards."""
+        if self._released:
+            return
+        self._released.append(True)
         with contextlib.suppress(OSError):
             os.close(self._lock)
 

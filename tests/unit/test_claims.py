@@ -95,3 +95,12 @@ def test_id_that_another_submit_has_is_drawn_anew() -> None:
     held = claims.take(job("a-1111", name="a"), FILES, "box", now=1000)
     other = claims.take(job("a-1111", name="a", args=["x"]), FILES, "box", now=1000)
     assert {held.job["id"], other.job["id"]} > {"a-1111"}
+
+
+def test_claim_that_is_released_twice_closes_no_file_of_another(tmp_path: Path) -> None:
+    claim = claims.take(job("a-1111"), FILES, "box", now=1000)
+    claim.settle()
+    with (tmp_path / "another").open("w") as file:  # it has the number of the claim's lock now
+        claim.release()
+        claim.settle()
+        os.fstat(file.fileno())
