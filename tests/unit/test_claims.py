@@ -100,7 +100,8 @@ def test_id_that_another_submit_has_is_drawn_anew() -> None:
 def test_claim_that_is_released_twice_closes_no_file_of_another(tmp_path: Path) -> None:
     claim = claims.take(job("a-1111"), FILES, "box", now=1000)
     claim.settle()
-    with (tmp_path / "another").open("w") as file:  # it has the number of the claim's lock now
-        claim.release()
-        claim.settle()
-        os.fstat(file.fileno())
+    with (tmp_path / "another").open("w") as file:
+        os.dup2(file.fileno(), claim._lock)  # as a file has it that is opened now
+    claim.release()
+    claim.settle()
+    os.close(claim._lock)  # raises when it is closed already
