@@ -101,11 +101,14 @@ class _Pages(Screen):
         return
 
 
-def seconds(text: str, option: str) -> float:
-    """Return the seconds in `5m` or `1h30m`. Raise UsageError, which names `option`, for everything else."""
+def seconds(text: str, option: str, *units: str, next_step: str = "") -> float:
+    """Return the seconds in `5m` or `1h30m`. Raise UsageError, which names `option`, for everything else.
+
+    `units`: those to offer for a number that has none.
+    """
     from gpurun.config.units import span
 
     try:
-        return span(text)
+        return span(text, *units)
     except ValueError as error:
-        raise UsageError(f"{option}: {error}", f"{option} 5m") from error
+        raise UsageError(f"{option}: {error}", next_step or f"{option} 5m") from error

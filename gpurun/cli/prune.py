@@ -36,7 +36,8 @@ def prune(
 
     if not fetched and older_than is None:
         raise UsageError("say which runs can go", "gpurun prune --fetched, or --older-than 14d, or both")
-    span = None if older_than is None else seconds(older_than, "--older-than")
+    example = "gpurun prune --older-than 14d"
+    span = None if older_than is None else seconds(older_than, "--older-than", "d", "h", "m", next_step=example)
     which = [hosts.choose(host)] if host else runs.hosts_of_interest(all_runs=True)
     found = runs.list_runs(which, {"all": True})
     chosen = pruning.choose(found, owner=getpass.getuser(), fetched=fetched, older_than=span)

@@ -220,3 +220,10 @@ def test_completion_offers_verbs_and_asks_no_host() -> None:
         [sys.executable, "-m", "gpurun"], env=environment, capture_output=True, text=True, check=False
     )
     assert done.stdout.split() == ["status", "stop"], done.stderr
+
+
+def test_prune_with_a_number_without_a_unit_offers_days(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prune", "--older-than", "14"]) == 2
+    said = capsys.readouterr().err
+    assert '--older-than: 14 what? Write "14d", "14h" or "14m"' in said
+    assert "gpurun prune --older-than 14d" in said

@@ -205,6 +205,11 @@ def test_spans(text: str | int, seconds: float) -> None:
         ('grace = "1.5"', 'grace: 1.5 what? Write "1.5h", "1.5m" or "1.5s"'),
         ("memory = 32", 'memory: 32 what? Write "32GB" or "32MB"'),
         ('shm_size = "8"', 'shm_size: 8 what? Write "8GB" or "8MB"'),
+        ("memory = 0", 'memory: wants a size such as "32GB" or "512MiB"'),
+        ('memory = "0"', 'memory: wants a size such as "32GB" or "512MiB"'),
+        ('memory = "inf"', 'memory: wants a size such as "32GB" or "512MiB"'),
+        ('max_duration = "inf"', 'max_duration: wants a time span such as "12h", "90m" or "1h30m"'),
+        ("max_duration = -5", 'max_duration: wants a time span such as "12h", "90m" or "1h30m"'),
     ],
 )
 def test_quantity_without_a_unit_is_refused(project: Path, text: str, message: str) -> None:
