@@ -69,7 +69,8 @@ def _refuse_hooks(entries: Sequence[RunEntry], seen: Sequence[Held]) -> None:
     hosts = {entry.id: entry.host for entry in entries}
     for one in seen:
         if one.live and one.host == hosts.get(one.run):
-            raise UsageError(f"a hook of {one.run} still runs on {one.host}", "remove it when that is done")
+            next_step = f"gpurun fetch --watch {one.run}, which waits for it; then remove it"
+            raise UsageError(f"a hook of {one.run} still runs on {one.host}", next_step)
 
 
 def _question(entries: Sequence[RunEntry], seen: Sequence[Held], lost: Mapping[str, Sequence[str]]) -> str:

@@ -60,7 +60,8 @@ def _refuse_live(run: RunPaths) -> None:
         raise AgentError("live", why or "the run %s is still live" % run.id, next_step, exit_code=words.EXIT_USAGE)
     if hooks.running(run):
         what = "a hook of the run %s still runs" % run.id
-        raise AgentError("live", what, "try again when it is done", exit_code=words.EXIT_USAGE)
+        next_step = "gpurun fetch --watch %s, which waits for it; then remove it" % run.id
+        raise AgentError("live", what, next_step, exit_code=words.EXIT_USAGE)
 
 
 def _changed(run: RunPaths) -> AgentError:

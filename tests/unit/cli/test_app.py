@@ -7,11 +7,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from gpurun import index
-from gpurun.cli import output
+from gpurun.cli import output, rm
 from gpurun.cli.app import VERBS, main
 from gpurun.errors import NO_NAME, GpurunError, HostUnreachable, UsageError
 
@@ -227,3 +228,10 @@ def test_prune_with_a_number_without_a_unit_offers_days(capsys: pytest.CaptureFi
     said = capsys.readouterr().err
     assert '--older-than: 14 what? Write "14d", "14h" or "14m"' in said
     assert "gpurun prune --older-than 14d" in said
+
+
+def test_rm_while_a_hook_runs_names_what_waits_for_it() -> None:
+    entries, seen = [SimpleNamespace(id="a-1111", host="box")], [SimpleNamespace(run="a-1111", host="box", live=True)]
+    with pytest.raises(UsageError) as error:
+        rm._refuse_hooks(entries, seen)  # type: ignore[arg-type]
+    assert "gpurun fetch --watch a-1111" in error.value.next_step

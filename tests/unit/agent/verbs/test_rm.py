@@ -107,7 +107,8 @@ def test_rm_with_the_stamp_of_before_a_change_is_refused(agent: AgentHost) -> No
 
 def test_rm_while_a_hook_runs_is_refused_and_the_run_counts_as_live(agent: AgentHost) -> None:
     run = ended(agent, on_end="until test -e done; do sleep 0.05; done; echo report >report.html")
-    assert agent.refused("rm", runs=[run.id])["code"] == "live"
+    refused = agent.refused("rm", runs=[run.id])
+    assert (refused["code"], f"gpurun fetch --watch {run.id}" in refused["next"]) == ("live", True)
     listed = agent.ask("outputs", run=run.id)
     assert (listed["live"], listed["stamp"]) == (True, None)
     assert agent.ask("holds", runs=[run.id])["held"][run.id]["live"] is True
