@@ -172,3 +172,13 @@ def test_best_one_is_taken_from_the_copy_that_the_run_went_on_from(
 def test_what_does_not_go_with_best(wrong: tuple[str, ...], project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert gpurun("fetch", "--best", *wrong) == 2
     assert "error: --best" in capsys.readouterr().err
+
+
+def test_run_that_its_host_does_not_know_is_not_told_to_go_on(
+    run: FetchedRun, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.job.life.close()
+    assert gpurun("fetch", run.id) == 0
+    said = capsys.readouterr().err
+    assert f"nobody knows whether {run.id} goes on" in said
+    assert "follows it to its end" not in said
