@@ -169,7 +169,10 @@ def _ask_the_old_host(
     report.say(f"asking {entry.host} for the checkpoint")
     request = {"run": entry.id, "from": asked.checkpoint, "ask": move, "target": target}
     try:
-        return wire.ask("carry", request, timeout=HASHING)
+        told = wire.ask("carry", request, timeout=HASHING)
+        # As it was last seen here it may be running, and would pass for a live twin once the run has gone on.
+        index.update([told["run"]], entry.host)
+        return told
     except HostUnreachable as error:
         report.warn(f"{entry.host} does not answer ({error.what}); going on from what is here")
     except HostError as error:

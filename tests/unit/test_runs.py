@@ -13,11 +13,14 @@ from typing import Any
 
 import pytest
 
-from gpurun import held, index, mirror, prune, runs, stop
+from gpurun import carry, held, index, mirror, prune, resume, runs, stop
 from gpurun.agent import vocabulary as words
 from gpurun.cli.app import main
 from gpurun.errors import GpurunError, HostError, HostUnreachable, UsageError
+from gpurun.files import FileList
 from gpurun.hints import hint
+from gpurun.submit import Started
+from tests.unit.agent_answers import record
 
 
 @pytest.mark.parametrize(
@@ -343,6 +346,30 @@ def test_prune_leaves_a_run_whose_former_host_was_written_to_since_the_fetch(
     assert main(["prune", "--fetched", "-y"]) == 0
     assert "train-7f3k stays: it was written to since the last fetch" in capsys.readouterr().err
     assert not [one for one in hosts.asked if one[1] == "rm"]
+
+
+def test_attempt_that_ended_unseen_before_the_run_went_on_elsewhere_is_no_twin(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = record(name="train", project="vision", host_id="box")
+    ended = {**told, "state": "failed", "live": False}
+    index.update([told], "box")
+
+    class Moving(Hosts):
+        def ask(self, host: str, verb: str, request: dict[str, Any], **more: Any) -> dict[str, Any]:
+            if verb == "ps":
+                return {"host_id": host, "runs": [], "ledgers": {}}
+            return {"run": ended, "job": {}, "root": "/r", "snapshot": [], "checkpoint": None}
+
+    begun = Started({**told, "state": "queued", "attempt": 2, "host_id": "spare"}, None, earlier=False, fetch=False)
+    cargo = carry.Cargo({}, ended, FileList(home, ()), None, None)
+    monkeypatch.setattr(runs, "wire_to", Moving().wire_to)
+    monkeypatch.setattr(carry, "_from_host", lambda *_: cargo)
+    monkeypatch.setattr(carry, "_unload", lambda *_, **__: begun)
+    quiet = carry.Report(*[lambda *_: None] * 4)
+    carry.carry(index.resolve("train-7f3k"), "spare", resume.Asked(), quiet, follow=False)
+    entry = index.resolve("train-7f3k")
+    assert (entry.host, entry.twins, entry.left_on) == ("spare", {}, {"box": False})
 
 
 @pytest.fixture
