@@ -48,10 +48,10 @@ def status(
     except HostUnreachable as error:
         if entry.record is None or as_json:
             raise
-        _show_last_known(entry)
+        _show_last_known(_with_twins(entry, runs.twins(entry)))
         raise error from None
     twins = runs.twins(entry)
-    entry = replace(entry, twins={twin.host: twin.record for twin in twins if twin.record is not None})
+    entry = _with_twins(entry, twins)
     record = answer["run"]
     answer.pop("ledgers", None)
     if as_json:
@@ -64,6 +64,10 @@ def status(
         return 0
     code = runs.exit_code(record)
     return words.EXIT_FAILED if code is None else code
+
+
+def _with_twins(entry: Any, twins: Any) -> Any:
+    return replace(entry, twins={twin.host: twin.record for twin in twins if twin.record is not None})
 
 
 def _asked(entry: Any) -> dict[str, Any]:
@@ -280,6 +284,6 @@ def _show_last_known(entry: Any) -> None:
         output.out(f"{record['id']} is unknown: {entry.host} does not answer, which changes nothing about the run")
         output.out(f"  last seen {output.ago(entry.seen)} ago: {describe.state(record)}")
     known = (("progress", training.progress_line(record)), ("metrics", training.metrics(record)))
-    for name, text in (*known, ("saved", _checkpoints(record, entry.host))):
+    for name, text in (*known, ("saved", _checkpoints(record, entry.host)), ("twin", _twins(entry))):
         if text:
             output.out(output.labelled(name, text, 12, lead="  "))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gpurun.agent import vocabulary as words
 from gpurun.cli import complete, describe, options, output
 from gpurun.cli.logs import seconds
-from gpurun.errors import GpurunError, UsageError
+from gpurun.errors import GpurunError, HostUnreachable, UsageError
+
+if TYPE_CHECKING:
+    from gpurun.index import RunEntry
+    from gpurun.stop import Asked
 
 EXAMPLES = """\
 gpurun stop
@@ -60,11 +64,12 @@ def stop(
     asked = stopping.Asked(None if grace is None else seconds(grace, "--grace"), force, abandon)
     before = {entry.id for entry in entries if entry.ended}
     with output.activity(f"asking {', '.join(runs.by_host(entries))}"):
-        records = stopping.ask(entries, asked)
+        records, away = _ask(entries, asked)
         twins = [twin for entry in entries for twin in runs.twins(entry)]
         silent = [twin for twin in twins if twin.seen is None]
         twins = [twin for twin in twins if twin.seen is not None]
         of_twins = [stopping.ask([twin], asked) for twin in twins]
+    entries = entries if away is None else []
     for twin in silent:
         output.warn(f"an attempt of {twin.id} may still be {twin.state} on {twin.host}, which does not answer")
     with output.activity() as say:
@@ -78,15 +83,35 @@ def stop(
             return words.EXIT_INTERRUPTED
         say("looking whether everything is free")
         held = stopping.still_held([*(entry for entry in entries if entry.id not in before), *twins])
-    if as_json:
+    if as_json and (away is None or records):
         on = [entry.host for entry in (*entries, *twins)]
         output.json([{**record, "host": host} for record, host in zip(records, on, strict=True)])
     for number, record in enumerate(records if not as_json else []):
         twin_on = twins[number - len(entries)].host if number >= len(entries) else None
         _tell(record, already=twin_on is None and record["id"] in before, twin_on=twin_on)
+    _raise(held, away)
+    return 0
+
+
+def _ask(entries: list[RunEntry], asked: Asked) -> tuple[list[dict[str, Any]], HostUnreachable | None]:
+    """Ask the hosts that have these runs now. One that is away is returned: live twins elsewhere need not wait for it."""
+    from gpurun import stop as stopping
+
+    try:
+        return stopping.ask(entries, asked), None
+    except HostUnreachable as error:
+        if asked.abandon:  # that is meant for the run where it is, not for a twin on a machine that answers
+            raise
+        return [], error
+
+
+def _raise(held: list[str], away: HostUnreachable | None) -> None:
+    if away is not None:
+        for line in held:
+            output.warn(line)
+        raise away
     if held:
         raise GpurunError("\n".join(held), "gpurun ps --all-users shows who uses what")
-    return 0
 
 
 def _countdown(live: list[tuple[dict[str, Any], float | None]]) -> str:

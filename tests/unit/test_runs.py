@@ -372,6 +372,35 @@ def test_attempt_that_ended_unseen_before_the_run_went_on_elsewhere_is_no_twin(
     assert (entry.host, entry.twins, entry.left_on) == ("spare", {}, {"box": False})
 
 
+@pytest.mark.parametrize("words_given", [["stop"], ["status"], ["stop", "--json"]])
+def test_twin_is_reached_while_the_host_that_has_the_run_now_is_away(
+    home: Path, words_given: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = record(name="train", project="vision", host_id="box")
+    index.update([told], "box")
+    index.note_begun({**told, "attempt": 2, "host_id": "spare"}, "spare", fetched=None)
+    asked = []
+
+    class Away(Hosts):
+        def ask(self, host: str, verb: str, request: dict[str, Any], **more: Any) -> dict[str, Any]:
+            super().ask(host, verb, request, **more)
+            asked.append((host, verb))
+            stopped = {**told, "state": "stopped", "live": False}
+            return {"runs": [stopped if verb == "stop" else told], "ledgers": {}, "gpus": []}
+
+    monkeypatch.setattr(runs, "wire_to", Away(box="running", spare=None).wire_to)
+    assert main([*words_given, "train-7f3k"]) == HostUnreachable("gone").exit_code
+    said = capsys.readouterr()
+    assert (("box", "stop") in asked) is (words_given[0] == "stop")
+    if words_given == ["stop"]:
+        assert "attempt 1 of train-7f3k on box was stopped" in said.err
+    elif words_given == ["status"]:
+        assert "attempt 1 is running on box" in said.out
+    else:
+        assert [(one["host"], one["state"]) for one in json.loads(said.out)] == [("box", "stopped")]
+    assert "gone" in said.err
+
+
 @pytest.fixture
 def undecided(home: Path) -> index.RunEntry:
     """A run that ended on `box`, and may have gone on on `spare`, whose answer never came."""
