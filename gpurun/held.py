@@ -24,6 +24,7 @@ AT_ONCE = 20  # runs in one question
 NEVER = "never fetched whole"
 CHANGED = "written to since the last fetch"
 MISSING = "fetched, but what came is not complete in its folder any more"
+UNPROVEN = "fetched by an earlier gpurun, which kept no proof of it"
 ELSEWHERE = "fetched to another laptop, not to this one"
 
 
@@ -122,8 +123,8 @@ def why_not_here(held: Held) -> str | None:
         return None
     if same:
         return MISSING
-    if entry is not None and held.host in entry.verified and _is_marked(entry, held.host):
-        return CHANGED
+    if entry is not None and _is_marked(entry, held.host):
+        return CHANGED if held.host in entry.verified else UNPROVEN
     return ELSEWHERE if held.elsewhere is not None else NEVER
 
 

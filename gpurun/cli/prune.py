@@ -73,14 +73,18 @@ def prune(
 
 def _really_fetched(chosen: Sequence[Removal]) -> list[Removal]:
     """Those of which nothing would be lost; tells the others, which were fetched once."""
+    from gpurun import held
+
     for removal in chosen:
         if removal.why_not_here is not None:
             output.note(f"{removal.record['id']} stays: it was {removal.why_not_here}")
+    if any(removal.why_not_here == held.UNPROVEN for removal in chosen):
+        output.note("gpurun fetch --all, once for each project, proves it or brings what is missing")
     return [removal for removal in chosen if removal.why_not_here is None]
 
 
 def _fetched(removal: Removal) -> str:
     from gpurun import held
 
-    words = {None: "yes", held.NEVER: "never", held.ELSEWHERE: "elsewhere"}
+    words = {None: "yes", held.NEVER: "never", held.ELSEWHERE: "elsewhere", held.UNPROVEN: "no proof"}
     return words.get(removal.why_not_here, "not all")

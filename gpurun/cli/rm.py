@@ -52,7 +52,8 @@ def rm(
     lost = held.at_stake(entries, seen)
     if lost:
         first = next(entry.id for entry in entries if any(entry.id in ids for ids in lost.values()))
-        output.confirm(_question(entries, seen, lost), yes=yes, otherwise=f"gpurun fetch {first}, or add -y")
+        fetch = "gpurun fetch --all" if held.UNPROVEN in lost else f"gpurun fetch {first}"
+        output.confirm(_question(entries, seen, lost), yes=yes, otherwise=f"{fetch}, or add -y")
     done = runs.remove(entries, seen)
     if as_json:
         output.json({"removed": done.runs, "freed": done.freed, "remains": done.remains})

@@ -401,6 +401,17 @@ def test_twin_is_reached_while_the_host_that_has_the_run_now_is_away(
     assert "gone" in said.err
 
 
+def test_what_an_earlier_gpurun_fetched_is_told_as_that_with_the_fetch_that_proves_it(
+    moved: index.RunEntry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index.change(moved.id, lambda entry: replace(entry, verified={}))
+    monkeypatch.setattr(runs, "wire_to", Hosts(box="failed", spare="stopped", attempts={"spare": 2}).wire_to)
+    assert main(["rm", "train-7f3k"]) == UsageError("").exit_code
+    said = " ".join(capsys.readouterr().err.split())
+    assert "train-7f3k was fetched by an earlier gpurun, which kept no proof of it" in said
+    assert "next: gpurun fetch --all, or add -y" in said
+
+
 @pytest.fixture
 def undecided(home: Path) -> index.RunEntry:
     """A run that ended on `box`, and may have gone on on `spare`, whose answer never came."""

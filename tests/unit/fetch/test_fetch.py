@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -324,6 +325,17 @@ def test_what_another_laptop_fetched_is_not_here(run: FetchedRun) -> None:
     assert why_not_here(run) == held.ELSEWHERE
     run.job.write("more.ckpt")
     assert why_not_here(run) == held.NEVER
+
+
+def test_what_an_earlier_gpurun_fetched_is_proven_by_another_fetch(run: FetchedRun) -> None:
+    known(run)
+    run.job.write("weights.ckpt")
+    run.job.end()
+    run.fetch()
+    index.change(run.id, lambda entry: replace(entry, verified={}))  # as one wrote it that knew no stamps
+    assert why_not_here(run) == held.UNPROVEN
+    run.fetch()
+    assert why_not_here(run) is None
 
 
 def test_run_that_wrote_nothing_is_removed_without_a_question(run: FetchedRun) -> None:
