@@ -22,6 +22,9 @@ from .paths import RunPaths
 NOT_COPIED = "not_copied"  # the code of an error: a container holds what is nowhere else
 UPLOADING = (words.CREATED, words.SYNCING)  # it comes from another host: nothing of it was here
 
+# What each attempt has for itself, by its name in RunPaths. The exit comes last: it says that the others are in their place.
+_OF_AN_ATTEMPT = ("log", "log_times", "prepare_log", "stopped", "keeper", "keeper_control", "fetched", "exit")
+
 Job = Dict[str, Any]
 Entry = Dict[str, Any]
 
@@ -89,7 +92,7 @@ def put_aside(run: RunPaths) -> None:
     journal.heal_end(run)
     earlier = run.of_attempt(journal.fold(run).attempt)
     os.makedirs(earlier.aside, exist_ok=True)
-    for name in ("log", "log_times", "prepare_log", "stopped", "keeper", "keeper_control", "fetched", "exit"):
+    for name in _OF_AN_ATTEMPT:
         source = getattr(run, name)
         if os.path.lexists(source):
             os.rename(source, getattr(earlier, name))
@@ -100,6 +103,24 @@ def put_aside(run: RunPaths) -> None:
     if not os.path.exists(run.reserve):  # given up for the end of this one
         with suppress(OSError):
             journal.keep_reserve(run)
+
+
+def put_back(run: RunPaths) -> None:
+    """Undo `put_aside` where no attempt has begun behind it: that was refused, or failed. Safe to repeat after a crash.
+
+    Without its exit.json an ended run would count as one that may still write, which is never fetched whole. The caller
+    holds the run's lock.
+    """
+    state = journal.fold(run)
+    earlier = run.of_attempt(state.attempt)
+    if state.live or os.path.exists(run.exit) or not os.path.exists(earlier.exit):
+        return
+    for name in _OF_AN_ATTEMPT:
+        source, target = getattr(earlier, name), getattr(run, name)
+        if os.path.lexists(source) and not os.path.lexists(target):
+            os.rename(source, target)
+    for folder in (run.root, run.out, earlier.aside):
+        sync_folder(folder)
 
 
 def choose(run: RunPaths, wanted: Optional[str] = None) -> Optional[Entry]:

@@ -141,6 +141,7 @@ def _act(run: RunPaths) -> str:
     if job is None or state.newer or state.damaged:
         return NOTHING
     if not state.live:
+        attempts.put_back(run)
         endings.finish(run, job)  # for one that was killed between the end and this
         return NOTHING
     runtime = runtimes.load(job["host"]["runtime"], job["host"]["engine"])

@@ -418,3 +418,14 @@ def test_end_of_an_attempt_that_was_not_journalled_counts(tmp_path: Path) -> Non
     journal.heal_end(run)
     assert [event["event"] for event in journal.read(run)] == [words.RUNNING, "ended"]
     assert journal.fold(run) == state
+
+
+def test_resume_that_fails_behind_the_putting_aside_leaves_an_ended_run_as_it_was(agent: AgentHost) -> None:
+    run = agent.submit("open('weights.ckpt', 'w').write('w')\nprint('done')\n")
+    agent.wait(run)
+    reply, _ = agent.exchange("resume", run=run.id, ask="ab", gpus=None, env={"no name": "x"}, **{"from": None})
+    assert not reply["ok"]
+    agent.ask("ps")
+    held = agent.ask("holds", runs=[run.id])["held"][run.id]
+    assert (held["live"], held["stamp"] is None) == (False, False)
+    assert Path(run.log).read_text() == "done\n"
