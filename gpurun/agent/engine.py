@@ -99,9 +99,7 @@ class EngineError(AgentError):
 def classify(said: str) -> str:
     """What kind of refusal this text of an engine is; `unknown` for one that nobody has met."""
     text = said.lower()
-    if (
-        text.strip() == "unexpected eof"
-    ):  # all that a client has to say whose engine goes away in the middle of an answer
+    if text.strip() == "unexpected eof":  # all that a client says whose engine goes away in the middle of an answer
         return "down"
     return next((kind for kind, signs in _MEANINGS if any(sign in text for sign in signs)), "unknown")
 

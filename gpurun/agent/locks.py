@@ -113,6 +113,16 @@ def acquire(path: str, *, wait: bool = False, mode: int = 0o600, share: bool = F
         held.release()
 
 
+def acquire_within(path: str, seconds: float) -> Optional[Held]:
+    """Take the lock in `path` as soon as it is free; None when somebody still holds it after `seconds`."""
+    until = time.monotonic() + seconds
+    while True:
+        held = acquire(path)
+        if held is not None or time.monotonic() > until:
+            return held
+        time.sleep(0.05)
+
+
 _BEACON_TRIES = 5  # 10 ms each: our own process binds first and listens then
 
 

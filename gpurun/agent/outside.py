@@ -125,15 +125,11 @@ def gather_whole(run: RunPaths, job: Dict[str, Any], *, ended: bool = False) -> 
 
 def hold(run: RunPaths) -> locks.Held:
     """Keep everybody else from copying out of the run's container. Raises AgentError `BUSY`."""
-    until = time.monotonic() + _PATIENCE
-    while True:
-        held = locks.acquire(locks.gather_lock(run.id))
-        if held is not None:
-            return held
-        if time.monotonic() > until:
-            what = "what the job of %s wrote outside its workspace is still being copied" % run.id
-            raise AgentError(BUSY, what, "try again in a minute")
-        time.sleep(0.1)
+    held = locks.acquire_within(locks.gather_lock(run.id), _PATIENCE)
+    if held is None:
+        what = "what the job of %s wrote outside its workspace is still being copied" % run.id
+        raise AgentError(BUSY, what, "try again in a minute")
+    return held
 
 
 def _gather_alone(run: RunPaths, job: Dict[str, Any], ran: Optional[int], *, ended: bool) -> List[Skipped]:

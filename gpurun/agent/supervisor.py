@@ -38,6 +38,7 @@ from .paths import RunPaths
 from .runtimes import Job, Presence, Runtime, wrapper
 
 STANDS = "stands"
+VERBS_LOOK = 2.0  # seconds: a verb that tends holds a run's lock for moments; who holds it for longer is a supervisor
 PATIENCE = 30.0  # seconds for a supervisor to take its run's lock
 PAUSE = 2.0  # seconds before what did not work is tried again
 ENGINE_SILENT = "the engine, which does not answer"
@@ -140,7 +141,7 @@ def _redirect(run: RunPaths) -> None:
 
 
 def _live(run: RunPaths, first: _FirstWord) -> None:
-    lock = _take_lock(run)
+    lock = locks.acquire_within(locks.run_lock(run.id), VERBS_LOOK)
     first.say(STANDS)  # this one, or another: the lock is held
     if lock is None:
         return
@@ -159,16 +160,6 @@ def _live(run: RunPaths, first: _FirstWord) -> None:
                 return
             # The job may be running: it is not left without a deadline and without a stop because a disk is full.
             time.sleep(PAUSE)
-
-
-def _take_lock(run: RunPaths) -> Optional[locks.Held]:
-    """The run's lock, or None when a supervisor holds it. A verb that tends holds it for moments only."""
-    until = time.monotonic() + 2.0
-    while True:
-        lock = locks.acquire(locks.run_lock(run.id))
-        if lock is not None or time.monotonic() > until:
-            return lock
-        time.sleep(0.05)
 
 
 def _keep_locks(run: RunPaths) -> None:

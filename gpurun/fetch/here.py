@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpurun.agent.files import write_atomically
+from gpurun.fetch.destination import CUT
 from gpurun.fetch.plan import PRIVATE
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from gpurun.fetch.plan import Item
 
 _NAME = "whole.json"
-_CUT = ".cut"  # gpurun.fetch.destination.CUT
 
 
 def note(destination: Destination, items: Iterable[Item], stamp: str) -> None:
@@ -28,7 +28,7 @@ def note(destination: Destination, items: Iterable[Item], stamp: str) -> None:
 
 def _placed(state: Mapping[str, Mapping[str, Any]], item: Item) -> list[Any] | None:
     """[path below the destination, size, mtime in ns]; None for what was not placed as the host has it."""
-    known = (state.get(item.to), state.get(item.to + _CUT))
+    known = (state.get(item.to), state.get(item.to + CUT))
     found = next((one for one in known if one is not None and one["host"] == item.stamp), None)
     return None if found is None else [found["at"], *found["here"][:2]]
 

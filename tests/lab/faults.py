@@ -96,10 +96,7 @@ class Faults:
             printed = killed.communicate()[0].decode().split()
             # A submit that printed its id was complete: repeating it asks for another run.
             asked = {*printed, self._ask(*submit, cwd=self._project).strip()}
-            for extra in self._runs() - before - asked:
-                tally.duplicates += 1
-                tally.details.append(f"{extra}: nobody asked for it")
-            self._settle(tally, asked)
+            self._settle(tally, asked, before=before)
         return tally
 
     def submit_submit(self, tries: int) -> Tally:
@@ -185,10 +182,7 @@ class Faults:
             self._kill_sshd()
             printed = first.communicate(timeout=PATIENCE * 2)[0].decode().split()
             asked = set(printed) if first.returncode == 0 else {self._ask(*submit, cwd=self._project).strip(), *printed}
-            for extra in self._runs() - before - asked:
-                tally.duplicates += 1
-                tally.details.append(f"{extra}: nobody asked for it")
-            self._settle(tally, asked)
+            self._settle(tally, asked, before=before)
         return tally
 
     # What they are made of.
@@ -216,9 +210,15 @@ class Faults:
             self._settle(tally, {run})
         return tally
 
-    def _settle(self, tally: Tally, runs: set[str], *, stopped: bool = False) -> None:
-        """Wait until these runs have ended, and hold what gpurun says of them against the truth."""
+    def _settle(self, tally: Tally, runs: set[str], *, stopped: bool = False, before: set[str] | None = None) -> None:
+        """Wait until these runs have ended, and hold what gpurun says of them against the truth.
+
+        `before`: the runs that were there when these were asked for; the host may have no others.
+        """
         tally.tries += 1
+        for extra in set() if before is None else self._runs() - before - runs:
+            tally.duplicates += 1
+            tally.details.append(f"{extra}: nobody asked for it")
         for run in sorted(runs):
             record = self.jobs.until(run, lambda record: not record["live"])
             state, truth = record["state"], [(what, attempt) for what, name, attempt in self._truth() if name == run]

@@ -10,8 +10,7 @@ besides: `manifest`, null where its code was here already, and `carried: {checkp
 
 from __future__ import annotations
 
-import time
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List
 
 from .. import (
     attempts,
@@ -150,15 +149,8 @@ def _live(run: RunPaths, state: journal.Run) -> AgentError:
 
 def take_lock(run: RunPaths) -> locks.Held:
     """The run's lock. The supervisor of a run that has just ended may hold it for a moment, or while its hook runs."""
-    until = time.monotonic() + PATIENCE
-    while True:
-        held: Optional[locks.Held] = locks.acquire(locks.run_lock(run.id))
-        if held is not None:
-            return held
-        if time.monotonic() > until:
-            raise AgentError(
-                "busy",
-                "run %s has not quite ended: what is done at its end still runs" % run.id,
-                "try again in a minute",
-            )
-        time.sleep(0.1)
+    held = locks.acquire_within(locks.run_lock(run.id), PATIENCE)
+    if held is None:
+        what = "run %s has not quite ended: what is done at its end still runs" % run.id
+        raise AgentError("busy", what, "try again in a minute")
+    return held

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import time
 from contextlib import ExitStack
 from typing import Any, Dict, List, Mapping, Optional
 
@@ -71,14 +70,10 @@ def _changed(run: RunPaths) -> AgentError:
 
 def _lock(run: RunPaths) -> locks.Held:
     """Take the run's lock. The supervisor of a run that has just ended may hold it for a moment."""
-    until = time.monotonic() + PATIENCE
-    while True:
-        held = locks.acquire(locks.run_lock(run.id))
-        if held is not None:
-            return held
-        if time.monotonic() > until:
-            raise AgentError("busy", "run %s has not quite ended" % run.id, "try again in a minute")
-        time.sleep(0.1)
+    held = locks.acquire_within(locks.run_lock(run.id), PATIENCE)
+    if held is None:
+        raise AgentError("busy", "run %s has not quite ended" % run.id, "try again in a minute")
+    return held
 
 
 def _remove(host: HostPaths, run: RunPaths, left: List[Dict[str, Any]]) -> int:
