@@ -145,11 +145,13 @@ def _live(run: RunPaths, first: _FirstWord) -> None:
     first.say(STANDS)  # this one, or another: the lock is held
     if lock is None:
         return
-    origin.show_life(run)
-    threading.Thread(target=_keep_locks, args=(run,), daemon=True).start()
+    life = _Life(run)
+    life.show()
+    threading.Thread(target=_keep_locks, args=(run, life), daemon=True).start()
     while True:
         try:
             supervise(run)
+            life.hide()  # like the run's lock: a next attempt may begin while this process copies
             from . import outside  # it knows of runs that are reconciled, and so of this module
 
             outside.gather_at_end(run, lock)
@@ -162,14 +164,39 @@ def _live(run: RunPaths, first: _FirstWord) -> None:
             time.sleep(PAUSE)
 
 
-def _keep_locks(run: RunPaths) -> None:
+class _Life:
+    """What shows those who share this home that the supervisor lives (see `origin.show_life`)."""
+
+    def __init__(self, run: RunPaths):
+        self.run = run
+        self.fd = -1
+        self.is_over = False
+        self._lock = threading.Lock()
+
+    def show(self) -> None:
+        """Show it, if it is not shown yet: somebody who only looks holds the file for a moment too."""
+        with self._lock:
+            if self.fd < 0 and not self.is_over:
+                self.fd = origin.show_life(self.run)
+
+    def hide(self) -> None:
+        """Show it no more."""
+        with self._lock:
+            self.is_over = True
+            if self.fd >= 0:
+                os.close(self.fd)
+                self.fd = -1
+
+
+def _keep_locks(run: RunPaths, life: _Life) -> None:
     """Keep cleaners of /tmp away from the files of this run, its job and its GPUs for as long as this process lives.
 
-    The way to its temporary files is made anew when it was swept away.
+    The way to its temporary files is made anew when it was swept away, and what could not be shown of its life is.
     """
     touched = time.monotonic()
     while True:
         time.sleep(LEAD_EVERY)
+        life.show()
         with suppress(AgentError, OSError, ValueError):
             state = journal.fold(run)
             if state.state == words.RUNNING and (attempts.job_of(run, state) or {})["host"]["runtime"] == "bare":
@@ -177,11 +204,16 @@ def _keep_locks(run: RunPaths) -> None:
         if time.monotonic() < touched + TOUCH_EVERY:
             continue
         touched = time.monotonic()
-        uuids = [gpu["uuid"] for gpu in journal.fold(run).gpus]
-        gpus = [path for uuid in uuids for path in (leases.lock_path(uuid), leases.note_path(uuid, run.id))]
-        for path in (locks.run_lock(run.id), locks.job_lock(run.id), *gpus, sockets.way_to_tmp(run)):
-            with suppress(OSError):
-                os.utime(path, follow_symlinks=False)
+        with suppress(AgentError, OSError, ValueError):
+            _touch(run)
+
+
+def _touch(run: RunPaths) -> None:
+    uuids = [gpu["uuid"] for gpu in journal.fold(run).gpus]
+    gpus = [path for uuid in uuids for path in (leases.lock_path(uuid), leases.note_path(uuid, run.id))]
+    for path in (locks.run_lock(run.id), locks.job_lock(run.id), *gpus, sockets.way_to_tmp(run)):
+        with suppress(OSError):
+            os.utime(path, follow_symlinks=False)
 
 
 def _gave_up(run: RunPaths, error: Exception) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gpurun.agent import facts
+from gpurun.agent import facts, origin, outside, supervisor
 from gpurun.agent import vocabulary as words
 from gpurun.agent.paths import RunPaths
 
@@ -234,3 +234,39 @@ def test_boot_id_in_a_container_changes_with_the_container(monkeypatch: pytest.M
         assert facts.is_this_boot(of_the_machine)  # as an earlier gpurun noted it
     assert len(boots - {of_the_machine}) == 2
     assert not facts.is_this_boot(next(iter(boots - {facts.boot_id()})))
+
+
+def a_run(folder: Path) -> RunPaths:
+    run = RunPaths(str(folder / "runs/train-0000"))
+    Path(run.root).mkdir(parents=True)
+    return run
+
+
+def test_life_that_another_process_holds_for_a_while_is_shown_later(tmp_path: Path) -> None:
+    """An earlier supervisor that still copies, or somebody on another machine who only looks."""
+    run = a_run(tmp_path)
+    other = origin.show_life(run)
+    life = supervisor._Life(run)
+    life.show()
+    os.close(other)
+    assert not origin.lives(run)
+    life.show()
+    assert origin.lives(run)
+    life.hide()
+    life.show()  # by the thread that keeps the locks, a moment too late
+    assert not origin.lives(run)
+
+
+def test_supervisor_that_copies_behind_the_end_keeps_no_next_one_from_showing_its_life(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = a_run(tmp_path)
+    (tmp_path / "locks").mkdir()
+    monkeypatch.setenv("GPURUN_LOCKS", str(tmp_path / "locks"))
+    seen: list[bool] = []
+    monkeypatch.setattr(supervisor, "supervise", lambda run: seen.append(origin.lives(run)))
+    monkeypatch.setattr(outside, "gather_at_end", lambda run, _: seen.append(origin.lives(run)))
+    told, tell = os.pipe()
+    supervisor._live(run, supervisor._FirstWord(tell))
+    os.close(told)
+    assert seen == [True, False]
