@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Hashable, List, Mapping, Optional, Sequence, Set, Tuple
 
-from . import facts, gpus, journal, leases, locks, tickets
+from . import gpus, journal, leases, locks, origin, tickets
 from . import vocabulary as words
 from .errors import AgentError
 from .files import read_json
@@ -222,13 +222,8 @@ def _who_returns(run: RunPaths, ticket: tickets.Ticket) -> Optional[str]:
                 and state.ticket < ticket.number
                 and state.state in (words.QUEUED, words.PREPARING)
                 and state.prepared
-                and not (state.between or state.gpus or state.stop)
-                and _is_of_this_machine(other)
+                and not (state.between or state.gpus or state.stop or state.newer or state.damaged)
+                and origin.doubt(other) is None  # else nothing here brings it back
             ):
                 found.append((state.ticket, other.id))
     return min(found)[1] if found else None
-
-
-def _is_of_this_machine(run: RunPaths) -> bool:
-    host = (read_json(run.job) or {}).get("host", {})
-    return bool(host.get("machine_id") == facts.machine_id())

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from gpurun.agent import allocation, journal, leases, runtimes, shared_folder, supervisor, tickets
+from gpurun.agent import allocation, journal, leases, origin, runtimes, shared_folder, supervisor, tickets
 from gpurun.agent import vocabulary as words
 from gpurun.agent.errors import AgentError, RunFailed
 from gpurun.agent.gpus import Gpu
@@ -388,7 +388,10 @@ def test_order_survives_a_reboot(box: AgentHost, tmp: Path) -> None:
     box.until_running(second)
 
 
-def test_run_that_does_not_come_back_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("doubt", [None, "train-0000 is a copy"])
+def test_run_that_does_not_come_back_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, doubt: str | None
+) -> None:
     run, other = (RunFolder(tmp_path, run_id) for run_id in ("train-0001", "train-0000"))
     for folder, number in ((other, 1), (run, 2)):
         Path(folder.paths.events).unlink()
@@ -396,14 +399,15 @@ def test_run_that_does_not_come_back_is_not_waited_for(monkeypatch: pytest.Monke
         journal.record(folder.paths, "prepared", record={"image": None})
     job = json.loads(Path(run.paths.job).read_text())
     job = {**job, "owner": "ada", "resources": {"gpus": 1}, "host": {"engine": None}}
-    monkeypatch.setattr(allocation, "_is_of_this_machine", lambda _: True)
+    monkeypatch.setattr(origin, "doubt", lambda _: doubt)
     monkeypatch.setattr(allocation, "look", lambda _: ([Gpu(0, "GPU-0", "H100", 80 << 30, 0)], {}))
     ticket = tickets.Ticket(2, os.getuid(), run.paths.id)
     waiting = allocation._Waiting(run.paths)
-    taken, why = allocation._try_to_take(run.paths, job, ticket, waiting, returning=True)
-    assert taken is None
-    assert "after run train-0000, which comes back" in why.text
-    taken, _ = allocation._try_to_take(run.paths, job, ticket, waiting, returning=False)
+    if doubt is None:
+        taken, why = allocation._try_to_take(run.paths, job, ticket, waiting, returning=True)
+        assert taken is None
+        assert "after run train-0000, which comes back" in why.text
+    taken, _ = allocation._try_to_take(run.paths, job, ticket, waiting, returning=doubt is not None)
     assert taken is not None
     leases.release(taken[1])
 
