@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import getpass
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TextIO
 
 from gpurun.cli import output
 from gpurun.cli.terminal import harmless
@@ -18,13 +19,32 @@ MARKS = {"ok": ("ok  ", output.GREEN), "warn": ("warn", output.YELLOW), "fail": 
 
 
 def show(finding: Finding) -> None:
-    """A line of the doctor's, and how to mend it below."""
+    """Say a finding while something else goes on: a line, and how to mend it below."""
+    output.say_as_it_is(_lines(finding, sys.stderr))
+
+
+def report(finding: Finding) -> None:
+    """Print a finding as a part of the result."""
+    output.out(_lines(finding, sys.stdout))
+
+
+def report_sum(findings: Sequence[Finding]) -> None:
+    """Print the last line of a report: how many findings are ok, and how many are not."""
+    of = {status: sum(finding.status == status for finding in findings) for status in MARKS}
+    parts = [f"{of['ok']} ok"]
+    parts += [output.plural(of["warn"], "warning")] if of["warn"] else []
+    parts += [f"{of['fail']} to fix"] if of["fail"] else []
+    output.out(", ".join(parts))
+
+
+def _lines(finding: Finding, stream: TextIO) -> str:
     text, colour = MARKS[finding.status]
-    found = output.folded(finding.found, INDENT, sys.stderr)
-    output.say_as_it_is(f"{output.styled(text, colour)}  {finding.topic:<17} {found}")
-    if finding.mend:
-        mend = output.folded(finding.mend, INDENT, sys.stderr)
-        output.say_as_it_is(" " * INDENT + output.styled(mend, output.CYAN))
+    found = output.folded(finding.found, INDENT, stream)
+    line = f"{output.styled(text, colour, stream=stream)}  {finding.topic:<17} {found}"
+    if not finding.mend:
+        return line
+    mend = output.folded(finding.mend, INDENT, stream)
+    return f"{line}\n{' ' * INDENT}{output.styled(mend, output.CYAN, stream=stream)}"
 
 
 class Terminal:

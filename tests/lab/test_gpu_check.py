@@ -36,8 +36,8 @@ def test_a_container_without_the_driver_is_told(host: LabHost, laptop: Laptop) -
 def test_an_environment_without_the_driver_is_told(bare_host: LabHost, laptop: Laptop) -> None:
     told = laptop.gpurun("host", "check", "bare", "--gpu", "-g", "1", check=False, timeout=300)
     assert told.returncode == 125
-    assert "FAIL  CUDA" in told.stderr
-    assert "install the NVIDIA driver" in told.stderr
+    assert "FAIL  CUDA" in told.stdout
+    assert "install the NVIDIA driver" in told.stdout
     assert "gpurun logs gpucheck-" in told.stderr
 
 

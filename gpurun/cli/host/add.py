@@ -63,7 +63,7 @@ def add(
     if added.warming:
         output.note("the image is being made ready there in the background")
     if not added.report.ok:
-        output.say(f"mend what is marked FAIL, then look again: gpurun host check {name}")
+        output.say(f"fix what is marked FAIL, then check again: gpurun host check {name}")
         return words.EXIT_FAILED
     gpus = (added.report.answer or {}).get("facts", {}).get("gpus") or []
     flags = "" if gpus else " --gpus 0"

@@ -8,13 +8,14 @@ import typer
 
 from gpurun.agent import vocabulary as words
 from gpurun.cli import options, output
-from gpurun.cli.asking import show
+from gpurun.cli.asking import report, report_sum
 from gpurun.cli.host.names import MaybeName
 from gpurun.errors import UsageError
 
 if TYPE_CHECKING:
     from gpurun.config.hosts import Host
     from gpurun.hosts.check import Report
+    from gpurun.hosts.findings import Finding
     from gpurun.wire import Wire
 
 EXAMPLES = """\
@@ -37,10 +38,10 @@ def check(
     ] = None,
     as_json: options.Json = False,
 ) -> int | None:
-    """Examine a host like a doctor: each line says what was found, and how to mend it.
+    """Check what a host needs for jobs. Each line says what was found and, below it, how to fix it.
 
-    Ends with 0 when jobs can run, 125 when something must be mended, 255 when the host is out of reach; with --gpu
-    also with 3 when the host has no GPU.
+    Exit code 0: jobs can run. 125: something must be fixed. 255: the host cannot be reached. 3: with --gpu, the host
+    has no GPU.
     """
     from gpurun.config import hosts
     from gpurun.hosts import check as doctor
@@ -52,14 +53,22 @@ def check(
         return _check_gpus(wire, host, gpus, image, as_json=as_json)
     if gpus is not None or image is not None:
         raise UsageError("--gpus and --image are for --gpu", f"gpurun host check {host.name} --gpu")
+    with output.activity() as say:
+
+        def tell(finding: Finding) -> None:
+            if not as_json:
+                report(finding)
+            say(f"checking {host.name}")
+
+        say(f"checking {host.name}")
+        result = doctor.check(wire, tell)
     if as_json:
-        report = doctor.check(wire)
-        output.json(as_document(report))
+        output.json(as_document(result))
     else:
-        report = doctor.check(wire, show)
-    if report.failure is not None:
+        report_sum(result.findings)
+    if result.failure is not None:
         return words.EXIT_UNREACHABLE
-    return None if report.ok else words.EXIT_FAILED
+    return None if result.ok else words.EXIT_FAILED
 
 
 def _check_gpus(wire: Wire, host: Host, gpus: str | None, image: str | None, *, as_json: bool) -> int | None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from gpurun.agent import vocabulary as words
 from gpurun.cli import output
-from gpurun.cli.asking import show
+from gpurun.cli.asking import report as report_finding
+from gpurun.cli.asking import report_sum
 from gpurun.cli.screen import Screen
 from gpurun.cli.terminal import harmless_output
 from gpurun.cli.tunnel_shown import report
@@ -38,7 +39,7 @@ def run(wire: Wire, host: Host, wish: Wish, *, as_json: bool) -> int | None:
 
     def tell(finding: Finding) -> None:
         if not as_json:
-            show(finding)
+            report_finding(finding)
 
     findings = verify.Findings(tell, lambda data: output.say_bytes(harmless_output(data)))
     with output.activity(f"asking {host.name}") as say, output.transfer(f"sending to {host.name}") as bar:
@@ -55,8 +56,10 @@ def run(wire: Wire, host: Host, wish: Wish, *, as_json: bool) -> int | None:
             verify.clear(wire, verdict.record["id"])
     if as_json:
         output.json(_as_document(host.name, verdict))
-    elif not verdict.ok:
-        output.say(f"mend what is marked FAIL; all that was said: gpurun logs {verdict.record['id']}")
+        return None if verdict.ok else words.EXIT_FAILED
+    report_sum(verdict.findings)
+    if not verdict.ok:
+        output.next_step(f"gpurun logs {verdict.record['id']}", "all that the check printed")
     return None if verdict.ok else words.EXIT_FAILED
 
 
