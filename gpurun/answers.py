@@ -306,6 +306,15 @@ ANSWERS: dict[str, Check] = {
         }
     ),
     "data": record(path=place, empty=flag, free=count),
+    "data_folders": record(
+        folders=each(
+            record(
+                name=text, path=place, bytes=count, files=count, counted=flag, began=maybe(moment), pushed=maybe(moment),
+                used_by=each(run_id),
+            )
+        ),
+        freed=count, left=texts,
+    ),
     "facts": FACTS,
     "check": record(
         facts=FACTS, rsync=maybe(text), toolkit=maybe(text), engine_free=maybe(count), ends_at_logout=flag,

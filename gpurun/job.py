@@ -87,6 +87,7 @@ def make_job(
         **_image(spec, loaded.host, files),
         "env": sorted(loaded.env),
         "mounts": _mounts(spec, loaded.host, loaded.sources.get("data", "")),
+        "data": spec.data[0] if spec.data else None,
         "max_duration": spec.max_duration,
         "grace": spec.grace,
         "retries": 0 if service else spec.retries,
@@ -203,8 +204,8 @@ def _data(names: Sequence[str], host: Host, source: str) -> list[dict[str, Any]]
         lines = "\n".join(f'  {name} = "/where/it/lies"' for name in missing)
         raise UsageError(
             f"{source}: the host {host.name} has no data called {', '.join(missing)}",
-            f"send it: gpurun push DIR {host.name}:{missing[0]}\n"
-            f"or say where it lies there, in hosts.toml:\n  [hosts.{host.name}.data]\n{lines}",
+            f"gpurun push DIR {host.name}:{missing[0]}\n"
+            f"gpurun data ls -H {host.name} lists what is there. For data that gpurun did not bring, name its path in hosts.toml:\n  [hosts.{host.name}.data]\n{lines}",
         )
     return [{"name": name, "source": host.data[name], "target": f"/data/{name}", "readonly": True} for name in names]
 

@@ -107,6 +107,7 @@ def push(wire: Wire, host: str, folder: Path, name: str, tree: Tree, *, progress
         progress(min(seen.bytes, tree.bytes), tree.bytes)
 
     keep_on(wire.connection, argv(wire.connection, folder, there["path"]), b"", report)
+    wire.ask("data", {"name": name, "pushed": True})
     return Pushed(there["path"], _remember(host, name, there["path"]), sent)
 
 

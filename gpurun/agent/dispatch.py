@@ -17,7 +17,7 @@ from .paths import HostPaths
 
 VERBS = (
     "prepare", "start", "ps", "status", "logs", "wait", "stop", "rm", "shell",
-    "outputs", "hash", "fetched", "data", "facts", "check", "leave", "warm", "attend", "resume", "carry", "checkpoint", "holds",
+    "outputs", "hash", "fetched", "data", "data_folders", "facts", "check", "leave", "warm", "attend", "resume", "carry", "checkpoint", "holds",
 )  # fmt: skip
 
 

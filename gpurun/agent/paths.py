@@ -325,6 +325,10 @@ class HostPaths:
     def data(self, project: str) -> str:
         return os.path.join(self.root, "data", project)
 
+    def push_note(self, name: str) -> str:
+        """When the last push into a data folder began, and when the last complete push ended."""
+        return os.path.join(self.root, "cache", "pushed", name + ".json")
+
     def run(self, run_id: str) -> RunPaths:
         return RunPaths(os.path.join(self.runs, run_id))
 

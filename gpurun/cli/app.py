@@ -58,6 +58,7 @@ VERBS = {
         Verb("Runs", "prune", "Remove many: what was fetched, what is old"),
         Verb("Files", "fetch", "Bring back what runs wrote: log, metrics, checkpoints first"),
         Verb("Files", "push", "Put data into a host's lasting data folder"),
+        Verb("Files", "data", "List and remove the data that push has sent"),
         Verb("Files", "which", "Which run, commit and step a checkpoint came from"),
         Verb("Files", "path", "Where a run's files are, as host:/path for scp and the like"),
         Verb("Hosts", "host", "add, use, ls, rm, check, prepare, leave: the machines with the GPUs"),

@@ -22,6 +22,16 @@ def hosts(incomplete: str) -> list[tuple[str, str]]:
     return [(name, why) for name, why in [*added, *aliases] if name.startswith(incomplete)]
 
 
+def data(incomplete: str) -> list[tuple[str, str]]:
+    """Names of data that hosts.toml knows, by `gpurun push` or by hand."""
+    from gpurun.config import hosts as known
+
+    found: dict[str, str] = {}
+    for host in known.read().hosts.values():
+        found.update(dict.fromkeys(set(host.data) - set(found), f"on {host.name}"))
+    return [(name, why) for name, why in sorted(found.items()) if name.startswith(incomplete)]
+
+
 def scripts(incomplete: str) -> list[str]:
     """Scripts, job files and the folders on the way to them."""
     folder, _, beginning = incomplete.rpartition("/")

@@ -21,8 +21,8 @@ def push(
 ) -> None:
     """Put data into a host's lasting data folder, where all runs may read it.
 
-    Goes on after a drop, deletes nothing there, and sends only what is new or changed. A job asks for it by name:
-    data = ["NAME"] in its job file, and finds it read-only in /data/NAME.
+    Resumes after a lost connection, deletes nothing there, and sends only what is new or changed. A job mounts it with
+    `gpurun submit --data NAME`, or data = ["NAME"] in its job file, and reads it in $GPURUN_DATA.
     """
     from gpurun import runs
     from gpurun.cli.fetch import printable
@@ -46,5 +46,5 @@ def push(
         return
     news = "" if pushed.anything_new else "nothing new: "
     output.say(f"{news}{output.plural(tree.files, 'file')}, {output.size(tree.bytes)}, on {host} as {name}")
-    output.say(f'a job file asks for it with: data = ["{name}"], and the script finds it in /data/{name}')
+    output.next_step(f"gpurun submit SCRIPT -H {host} --data {name}", "the script reads it in $GPURUN_DATA")
     output.out(f"{host}:{pushed.path}")

@@ -98,6 +98,16 @@ def submit(
             "--mount", metavar="SRC:DST[:ro]", help="A path of the host for the job.", rich_help_panel=SETTING
         ),
     ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--data",
+            metavar="NAME",
+            help="Data from `gpurun push`, at /data/NAME; the first is $GPURUN_DATA.",
+            autocompletion=complete.data,
+            rich_help_panel=SETTING,
+        ),
+    ] = None,
     max_duration: Annotated[
         str | None,
         typer.Option(
@@ -132,7 +142,7 @@ def submit(
         raise UsageError("name a script, a job file or -m MODULE", "gpurun submit train.py, or gpurun submit --help")
     said = {
         "module": module, "gpus": gpus, "name": name, "image": image, "runtime": runtime, "memory": memory,
-        "cpus": cpus, "shm_size": shm_size, "env": env or None, "env_file": env_file, "mounts": mount or None,
+        "cpus": cpus, "shm_size": shm_size, "env": env or None, "env_file": env_file, "mounts": mount or None, "data": data or None,
         "max_duration": max_duration, "retries": retries, "host": host, "args": ctx.meta.get(KEY), "fetch": fetch or None,
     }  # fmt: skip
     if fetch and not follow and not dry_run:

@@ -115,6 +115,15 @@ def sound(run: str = RUN, **changes: Any) -> dict[str, Any]:
         },
         "carry": {"run": told, "job": job, "root": "/x", "snapshot": [["a.py", "f", 1, 1, ""]], "checkpoint": place},
         "data": {"path": "/x/data/sets", "empty": True, "free": 10**12},
+        "data_folders": {
+            "folders": [
+                {
+                    "name": "sets", "path": "/x/data/sets", "bytes": 1200, "files": 3, "counted": True, "began": 1.0, "pushed": 2.0,
+                    "used_by": [],
+                }
+            ],
+            "freed": 0, "left": [],
+        },
         "facts": facts,
         "check": {
             "facts": facts, "rsync": "3.2.7", "toolkit": "1.17.8", "engine_free": 10**12, "ends_at_logout": False,

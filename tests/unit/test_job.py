@@ -69,6 +69,7 @@ def test_the_whole_job(project: Path) -> None:
             {"name": None, "source": "~/scans", "target": "/scans", "readonly": True},
             {"name": "imagenet", "source": "/mnt/imagenet", "target": "/data/imagenet", "readonly": True},
         ],
+        "data": "imagenet",
         "max_duration": 43200.0,
         "grace": 60.0,
         "retries": 0,

@@ -13,6 +13,7 @@ import pytest
 
 from gpurun import wire
 from gpurun.config import hosts
+from gpurun.data import find, ls, rm
 from gpurun.errors import GpurunError, UsageError
 from gpurun.push import parse_target, push, survey
 from gpurun.wire import Wire
@@ -82,6 +83,24 @@ def test_push_of_what_is_there_already_says_that_nothing_is_new(laptop: Wire, tm
     (folder / "a").write_bytes(b"1")
     assert push(laptop, "demo", folder, "again", survey(folder), progress=quiet).anything_new
     assert not push(laptop, "demo", folder, "again", survey(folder), progress=quiet).anything_new
+
+
+def test_push_is_noted_as_complete_only_when_it_is(laptop: Wire, data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "a").write_bytes(b"12345")
+    push(laptop, "demo", folder, "whole", survey(folder), progress=quiet)
+    laptop.ask("data", {"name": "broken"})  # a push that was killed after its first question
+    host = hosts.read().get("demo")
+    known = {each.name: each for each in ls(laptop, host)}
+    assert not known["whole"].incomplete
+    assert (known["whole"].bytes, known["whole"].files, known["whole"].path) == (5, 1, str(data / "whole"))
+    assert known["broken"].incomplete
+    removed = rm(laptop, host, find(list(known.values()), "whole", "demo"))
+    assert (removed.freed, removed.left) == (5, ())
+    assert not (data / "whole").exists()
+    assert hosts.read().get("demo").data == {}
+    assert "whole" not in {each.name for each in ls(laptop, hosts.read().get("demo"))}
 
 
 def test_links_inside_travel_and_those_that_lead_out_are_named(laptop: Wire, data: Path, tmp_path: Path) -> None:

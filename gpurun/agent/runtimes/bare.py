@@ -225,6 +225,8 @@ def link_mounts(run: RunPaths, job: Job) -> None:
         source = os.path.expanduser(mount["source"])
         if not os.path.exists(source):
             raise RunFailed("start", "the host has no %s to mount" % source, "look at --mount, or push the data first")
+        if mount is wrapper.first_data(job):  # $GPURUN_DATA is its path
+            continue
         target = mount["target"]
         if os.path.realpath(source) == os.path.realpath(target):
             continue
@@ -233,7 +235,9 @@ def link_mounts(run: RunPaths, job: Job) -> None:
             raise RunFailed(
                 "start",
                 "without an engine %s cannot be mounted at %s" % (source, target),
-                "mount it at %s itself, or below %s" % (source, wrapper.IN_CONTAINER.workspace),
+                "name it first, which makes it $GPURUN_DATA"
+                if mount.get("name")
+                else "mount it at %s itself, or below %s" % (source, wrapper.IN_CONTAINER.workspace),
             )
         link = os.path.join(run.workspace, inside)
         os.makedirs(os.path.dirname(link), exist_ok=True)

@@ -13,7 +13,7 @@ import re
 import shlex
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, List, Mapping, Sequence
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from .. import secret_files, sockets
 from .. import vocabulary as words
@@ -99,10 +99,24 @@ def last_settings(places: Places, job: Mapping[str, Any]) -> Dict[str, str]:
         "GPURUN_RUN_NAME": job["name"],
         "GPURUN_ATTEMPT": str(job.get("attempt", 1)),
         **({"GPURUN_RESUME": job["resume"]} if job.get("resume") else {}),
-        "GPURUN_DATA": places.data,
+        "GPURUN_DATA": _data(places, job),
+        "GPURUN_PROJECT_DATA": places.data,
         "GPURUN_OUT": places.out,
         "GPURUN_WORKSPACE": places.workspace,
     }
+
+
+def first_data(job: Mapping[str, Any]) -> Optional[Mapping[str, Any]]:
+    """The mount of the data that stands in place of the project's own folder; None where the job names none."""
+    name = job.get("data")
+    return next((mount for mount in job.get("mounts") or () if name and mount.get("name") == name), None)
+
+
+def _data(places: Places, job: Mapping[str, Any]) -> str:
+    chosen = first_data(job)
+    if chosen is None:
+        return places.data
+    return str(chosen["target"]) if places is IN_CONTAINER else os.path.expanduser(chosen["source"])
 
 
 def exports(values: Mapping[str, str]) -> bytes:

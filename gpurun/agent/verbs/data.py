@@ -1,12 +1,18 @@
-"""Where a lasting data folder of this host is, which is made: `{name}` -> `{path, empty, free}`; `free` in bytes."""
+"""Make a lasting data folder of this host and return where it is: `{name, pushed: bool}` -> `{path, empty, free}`; `free` in bytes.
+
+Without `pushed` a push begins; with it, a push is complete.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+import time
+from contextlib import suppress
 from typing import Any, Dict
 
 from ..errors import AgentError
+from ..files import read_json, write_json
 from ..paths import HostPaths
 
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}"
@@ -23,7 +29,14 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
         )
     path = host.data(name)
     os.makedirs(path, exist_ok=True)
+    with suppress(OSError):  # a note is not worth a push
+        _note(host.push_note(name), "pushed" if request.get("pushed") else "began")
     disk = os.statvfs(path)
     with os.scandir(path) as entries:
         empty = next(entries, None) is None
     return {"path": path, "empty": empty, "free": disk.f_bavail * disk.f_frsize}
+
+
+def _note(path: str, event: str) -> None:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    write_json(path, {**(read_json(path) or {}), event: time.time()})

@@ -25,6 +25,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     if not os.path.isdir(run.root):
         check_gpus(job, known)
         _check_disk(request["total_bytes"], known)
+        check_data(job)
     runtime, notes = _choose_runtime(job, known)
     if runtime == "docker" and not os.path.isdir(run.root):
         fits.check(job, known, gpus=job["resources"]["gpus"] != 0)
@@ -101,6 +102,15 @@ def check_gpus(job: Dict[str, Any], known: Dict[str, Any]) -> None:
             "--gpus %d, or --gpus all" % len(has),
             exit_code=words.EXIT_USAGE,
         )
+
+
+def check_data(job: Dict[str, Any]) -> None:
+    """Raise AgentError when data that the job names is not where the laptop remembers it."""
+    for mount in job["mounts"]:
+        name = mount.get("name")
+        if name and not os.path.exists(os.path.expanduser(mount["source"])):
+            what = "the host has no data called %s: %s does not exist there" % (name, mount["source"])
+            raise AgentError("no_data", what, "gpurun push DIR HOST:%s" % name, exit_code=words.EXIT_USAGE)
 
 
 def _check_disk(total: int, known: Dict[str, Any]) -> None:

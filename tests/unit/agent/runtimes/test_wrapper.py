@@ -83,6 +83,18 @@ def test_what_a_job_finds_set(run: RunPaths) -> None:
     assert not {"gpurun_ro", "gpurun_log", "gpurun_code", "gpurun_secrets"} & set(told)
 
 
+def test_named_data_is_gpurun_data_and_the_projects_own_folder_stays_known(run: RunPaths) -> None:
+    mount = {"name": "imagenet", "source": "~/sets/imagenet", "target": "/data/imagenet", "readonly": True}
+    job = {**JOB, "data": "imagenet", "mounts": [mount]}
+    own = run.host.data("vision")
+    on_host = wrapper.last_settings(wrapper.on_host(run, "vision"), job)
+    assert (on_host["GPURUN_DATA"], on_host["GPURUN_PROJECT_DATA"]) == (os.path.expanduser("~/sets/imagenet"), own)
+    inside = wrapper.last_settings(wrapper.IN_CONTAINER, job)
+    assert (inside["GPURUN_DATA"], inside["GPURUN_PROJECT_DATA"]) == ("/data/imagenet", "/gpurun/data")
+    of_an_older_gpurun = {**JOB, "mounts": [mount]}
+    assert wrapper.last_settings(wrapper.IN_CONTAINER, of_an_older_gpurun)["GPURUN_DATA"] == "/gpurun/data"
+
+
 def test_a_user_may_set_anything_but_what_gpurun_tells(run: RunPaths) -> None:
     wrapper.write_env(run, {"HF_HOME": "/mine", "GPURUN_RUN_ID": "other-1111", "PYTHONPATH": "/mine"})
     told = environment(run)
