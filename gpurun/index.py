@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from gpurun.project import Project
 
 UNKNOWN = "unknown_run"  # the code of an error: no run here has this id or name
 _SHOWN = 8  # how many candidates an error lists
+_REMOVED = ".removed"  # the suffix of the entry of a run that was removed from its host
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class RunEntry:
     move: str | None = None  # the ask under which it may have begun there (agent/moving.py)
     # Hosts besides `host` on which an attempt of it was live when they were last asked: the record of each.
     twins: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    removed: float | None = None  # when it was removed from `host`; 0 when nobody knows
     newer: bool = False  # a newer gpurun wrote the entry: it is read as far as it can be, and never written
     more: Mapping[str, Any] = field(default_factory=dict)  # what only another version of gpurun knows of it
 
@@ -117,7 +119,7 @@ def add(job: Mapping[str, Any], host: str, manifest: Mapping[str, Any] | None = 
 
 def is_taken(run_id: str) -> bool:
     """Whether a run of this id is known here, or was: what it saved is still known by its id (gpurun/mirror.py)."""
-    return any((folder() / f"{run_id}{suffix}").exists() for suffix in (".json", ".ledger"))
+    return any((folder() / f"{run_id}{suffix}").exists() for suffix in (".json", _REMOVED, ".ledger"))
 
 
 def change(run_id: str, to: Callable[[RunEntry], RunEntry]) -> RunEntry | None:
@@ -157,15 +159,32 @@ def update(records: Iterable[Mapping[str, Any]], host: str, *, now: float | None
 
 
 def _update(record: Mapping[str, Any], host: str, now: float) -> None:
-    known = find(record["id"]) or RunEntry(
-        record["id"], record["name"], record["project"], None, host, None, float(record["created"])
-    )
+    known = find(record["id"]) or _known_again(record, host)
     if is_another_run(known, record):
         return
     if is_left_behind(known, record):
         _note_twin(known, record, host)
     else:
         _write(_with_record(known, record, host, now))
+
+
+def _known_again(record: Mapping[str, Any], host: str) -> RunEntry:
+    """An entry for a run that this laptop does not list; if it was removed from here, with what is known of it from before."""
+    before = find_removed(record["id"])
+    if before is None or before.newer or is_another_run(before, record):
+        return RunEntry(record["id"], record["name"], record["project"], None, host, None, float(record["created"]))
+    return replace(
+        before,
+        host=host,
+        host_id=None,
+        record=None,
+        seen=None,
+        left_on={},
+        maybe_on=None,
+        move=None,
+        twins={},
+        removed=None,
+    )
 
 
 def _with_record(known: RunEntry, record: Mapping[str, Any], host: str, now: float) -> RunEntry:
@@ -309,6 +328,11 @@ def resolve(word: str | None, project: Project | None = None) -> RunEntry:
         return exact
     by_id = [name.removesuffix(".json") for name in _names() if name.startswith(word)]
     entries = [entry for entry in map(find, by_id) if entry] if len(by_id) == 1 else all_runs()
+    return match(word, entries)
+
+
+def match(word: str, entries: Sequence[RunEntry]) -> RunEntry:
+    """The one of `entries` that `word` means by its name or its beginning. Raises UsageError for none or several."""
     named = [entry for entry in entries if entry.name == word]
     begun = [entry for entry in entries if entry.id.startswith(word) or entry.name.startswith(word)]
     found = named if len(named) == 1 else begun
@@ -320,18 +344,43 @@ def resolve(word: str | None, project: Project | None = None) -> RunEntry:
 
 
 def remove(run_id: str) -> None:
-    """Forget a run; nothing when it is not known. What it saved stays known (gpurun/mirror.py)."""
+    """Forget a run that never began; nothing when it is not known."""
     with locked.state():
         for suffix in (".json", ".patch"):
             (folder() / f"{run_id}{suffix}").unlink(missing_ok=True)
 
 
+def note_removed(run_id: str, *, now: float | None = None) -> None:
+    """Note that a run was removed from its host: it is listed no more, and what is known of it stays (`find_removed`)."""
+    with locked.state():
+        entry = find(run_id)
+        if entry is None:
+            return
+        _write(replace(entry, removed=time.time() if now is None else now))
+        (folder() / f"{run_id}.json").replace(folder() / f"{run_id}{_REMOVED}")
+
+
+def find_removed(run_id: str) -> RunEntry | None:
+    """The entry of exactly that id, of a run that was removed from its host."""
+    if not re.fullmatch(words.RUN_ID, run_id):
+        return None
+    entry = _read(folder() / f"{run_id}{_REMOVED}")
+    return None if entry is None else replace(entry, removed=entry.removed or 0.0)
+
+
+def removed_runs() -> list[RunEntry]:
+    """Every run that was removed from its host, and is not listed again, the newest first."""
+    entries = map(find_removed, (name.removesuffix(_REMOVED) for name in _names(_REMOVED)))
+    found = [entry for entry in entries if entry is not None and find(entry.id) is None]
+    return sorted(found, key=lambda entry: (entry.created, entry.id), reverse=True)
+
+
 def forget_on(run_id: str, host: str) -> None:
-    """The host has been given back: forget what it had of a run, and the run if it was there."""
+    """The host has been given back: note that what it had of a run is gone, and the run if it was there."""
     with locked.state():
         entry = find(run_id)
         if entry is not None and entry.host == host:
-            remove(run_id)
+            note_removed(run_id)
         elif entry is not None and host in entry.left_on:
             _write(replace(entry, left_on=_without(entry.left_on, host)))
 
@@ -408,6 +457,7 @@ def _newest_of(project: Project | None) -> RunEntry:
             f"no run of the project {project.name} is known here",
             "name a run (`gpurun ps -a` lists them), or start one: gpurun submit SCRIPT",
             where=str(project.root),
+            code=UNKNOWN,
         )
     return entry
 
@@ -418,7 +468,7 @@ def _ambiguous(word: str, found: list[RunEntry]) -> UsageError:
     return UsageError("\n".join([f"{word!r} may mean any of", *lines, *more]), "type more of the id")
 
 
-def _unknown(word: str, entries: list[RunEntry]) -> UsageError:
+def _unknown(word: str, entries: Sequence[RunEntry]) -> UsageError:
     import difflib
 
     known = [entry.id for entry in entries] + [entry.name for entry in entries]
@@ -428,9 +478,9 @@ def _unknown(word: str, entries: list[RunEntry]) -> UsageError:
     return UsageError(what, next_step, code=UNKNOWN)
 
 
-def _names() -> list[str]:
+def _names(suffix: str = ".json") -> list[str]:
     try:
-        return [path.name for path in folder().iterdir() if path.suffix == ".json" and path.name[0] != "."]
+        return [path.name for path in folder().iterdir() if path.suffix == suffix and path.name[0] != "."]
     except FileNotFoundError:
         return []
     except OSError as error:

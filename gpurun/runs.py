@@ -47,34 +47,42 @@ def wire_to(host: str, **options: Any) -> Wire:
     return connect(hosts.read().get(host), **options)
 
 
-def resolve(word: str | None) -> RunEntry:
-    """The run that `word` means; the newest of this project for None."""
+def resolve(word: str | None, *, removed: bool = False) -> RunEntry:
+    """The run that `word` means; the newest of this project for None.
+
+    With `removed`, also one that was removed from its host (its `removed` is set). Raises UsageError.
+    """
+    from gpurun import removed as removed_runs
     from gpurun.project import find_project
 
-    try:
-        return index.resolve(word, find_project())
-    except UsageError as error:
-        removed = mirror.removed(word or "") if error.code == index.UNKNOWN else None
-        if removed is None:
-            raise
-        raise UsageError(
-            f"{removed} was removed from its host, and is not listed any more",
-            "what was fetched of it stays where it is; gpurun which FILE knows its checkpoints",
-        ) from None
+    project = find_project()
+    gone = index.find_removed(word) if word is not None and index.find(word) is None else None
+    if gone is None:
+        try:
+            return index.resolve(word, project)
+        except UsageError as error:
+            wanted = error.code == index.UNKNOWN and (removed or word is not None)
+            gone = removed_runs.find(word, project) if wanted else None
+            if gone is None:
+                raise
+    if not removed:
+        raise removed_runs.refusal(gone)
+    return gone
 
 
-def resolve_all(names: Sequence[str] | None) -> list[RunEntry]:
+def resolve_all(names: Sequence[str] | None, *, removed: bool = False) -> list[RunEntry]:
     """Each run once, in the order in which they were named; the newest of this project without names."""
-    entries = [resolve(word) for word in names] if names else [resolve(None)]
+    entries = [resolve(word, removed=removed) for word in names] if names else [resolve(None, removed=removed)]
     return list({entry.id: entry for entry in entries}.values())
 
 
 def newest(count: int) -> list[RunEntry]:
-    """The newest jobs of this project, the newest first. Raises UsageError when it has fewer."""
+    """The newest jobs of this project, removed ones too, the newest first. Raises UsageError when it has fewer."""
     from gpurun.project import find_project
 
     project = find_project()
-    found = [entry for entry in index.all_runs() if entry.project_root == str(project.root) and not entry.service]
+    known = sorted([*index.all_runs(), *index.removed_runs()], key=lambda entry: entry.created, reverse=True)
+    found = [entry for entry in known if entry.project_root == str(project.root) and not entry.service]
     if len(found) < count:
         raise UsageError(
             f"fewer than {count} runs of the project {project.name} are known here",
@@ -304,7 +312,7 @@ def remove(entries: Sequence[RunEntry], seen: Iterable[Held]) -> Removed:
                     _remove_left(entry, stamps, done)
             _remove_on(host, some, stamps.get(host, {}), done)
             for run_id in some:
-                index.remove(run_id)
+                index.note_removed(run_id)
                 done.runs.append(run_id)
     return done
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import stat
 import time
 from typing import Any, BinaryIO, Dict, Iterator, List, Optional, Tuple
@@ -14,6 +13,7 @@ from . import vocabulary as words
 from .errors import AgentError
 from .files import open_regular
 from .paths import HostPaths, RunPaths
+from .tracebacks import traceback_in
 
 CHUNK = 1 << 18
 TICK = 0.1  # seconds between two looks at a log that is followed
@@ -254,22 +254,6 @@ def _lines(data: bytes) -> List[bytes]:
 def last_traceback(run: RunPaths, within: int = 1 << 18) -> str:
     """The last Python traceback in the end of the log, or an empty text."""
     return traceback_in(tail_text(run.log, within))
-
-
-def traceback_in(text: str) -> str:
-    """The last one that stands in `text`. Of several processes torch puts `[rank1]: ` before each line of theirs."""
-    at = text.rfind("Traceback (most recent call last):")
-    if at < 0:
-        return ""
-    rank = re.search(r"(?:^|\n)(\[rank\d+\]:) $", text[:at])
-    lines = text[at:].split("\n")
-    if rank:
-        lines[1:] = [line[len(rank.group(1)) + 1 :] for line in lines[1:] if line.startswith(rank.group(1))]
-    end = next(
-        (n for n, line in enumerate(lines[1:], 1) if line and not line.startswith((" ", "\t"))),
-        len(lines) - 1,
-    )
-    return "\n".join(lines[: end + 1])
 
 
 def tail_text(path: str, size: int) -> str:

@@ -44,14 +44,15 @@ def compare(
 ) -> None:
     """Lay runs side by side: arguments, code, environment, results and metrics.
 
-    Asks no host: it is what was known at the last contact. What differs is marked with *.
+    Asks no host: it is what was known at the last contact, of runs that were removed since, too. What differs is marked
+    with *.
     """
     from gpurun import runs
     from gpurun.compare import compare
 
     if as_json and as_csv:
         raise UsageError("--json and --csv are two formats", "leave one of them out")
-    entries = runs.resolve_all(run) if run else runs.newest(2)[::-1]
+    entries = runs.resolve_all(run, removed=True) if run else runs.newest(2)[::-1]
     if len(entries) < 2:
         raise UsageError("compare needs two runs", f"gpurun compare {entries[0].id} RUN; gpurun ps -a lists them")
     rows = [row for row in compare(entries) if row.differs or not diff]
@@ -138,8 +139,12 @@ def _as_csv(entries: Sequence[RunEntry], rows: Sequence[Row]) -> str:
 
 
 def _tell_age(entries: Sequence[RunEntry]) -> None:
-    """Of what may have changed since."""
+    """Of what may have changed since, and of what is there no more."""
+    from gpurun import removed
+
     for entry in entries:
-        if not entry.ended:
+        if entry.removed is not None:
+            output.note(removed.sentence(entry))
+        elif not entry.ended:
             seen = f"when it was last seen, {output.ago(entry.seen)} ago" if entry.seen else "and never seen since"
             output.note(f"{entry.id} was {entry.state} {seen}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpurun.agent import vocabulary as words
-from gpurun.cli import options, output
+from gpurun.cli import options, output, past
 from gpurun.cli.screen import Screen, say_detached, say_end
 from gpurun.errors import HostError, HostUnreachable, UsageError
 
@@ -38,7 +38,8 @@ def logs(
     """Print what a run wrote, byte for byte, on stdout.
 
     What image and dependencies say while the run is prepared goes to stderr with -f. Without -f it is part of the
-    output when there is nothing else, as in a run that failed before it started.
+    output when there is nothing else, as in a run that failed before it started. Of a run that was removed from its
+    host: the log that was fetched.
     """
     from gpurun import runs
     from gpurun.follow import show_log
@@ -50,7 +51,10 @@ def logs(
         "follow": follow,
         "attempt": attempt,
     }
-    entry = runs.resolve(run)
+    entry = runs.resolve(run, removed=True)
+    if entry.removed is not None:
+        past.show_log(entry, attempt, tail, timed=timestamps or since is not None)
+        return 0
     wire = runs.wire_to(entry.host)
     with output.activity() as say:
         screen = Screen(entry.host, say) if follow else _Pages(entry.host, say)
@@ -59,7 +63,10 @@ def logs(
                 record = show_log(wire, {"run": entry.id, **request}, screen)
             except HostError as error:
                 if error.code != words.ATTEMPT_ELSEWHERE:
-                    raise
+                    gone = past.instead(entry, error)
+                    say("")
+                    past.show_log(gone, attempt, tail, timed=timestamps or since is not None)
+                    return 0
                 record = _of_a_former_host(entry, {"run": entry.id, **request}, screen, error)
         except KeyboardInterrupt:
             output.after_interrupt()

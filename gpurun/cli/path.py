@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from gpurun.cli import options, output
+from gpurun.cli import options, output, past
 
 EXAMPLES = """\
 gpurun path train-7f3k
@@ -15,10 +15,16 @@ def path(
     run: options.Run = None,
     as_json: options.Json = False,
 ) -> None:
-    """Print where a run's working directory is, as host:/path, for scp, rsync and the like."""
+    """Print where a run's working directory is, as host:/path, for scp, rsync and the like.
+
+    Of a run that was removed from its host: the folder here that it was fetched into.
+    """
     from gpurun import runs
 
-    entry = runs.resolve(run)
+    entry = runs.resolve(run, removed=True)
+    if entry.removed is not None:
+        past.show_folder(entry, in_json=as_json)
+        return
     wire = runs.wire_to(entry.host)
     with output.activity(f"asking {entry.host}"):
         folder = wire.ask("status", {"run": entry.id})["path"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpurun.agent import vocabulary as words
-from gpurun.cli import describe, options, output, training
+from gpurun.cli import describe, options, output, past, training
 
 if TYPE_CHECKING:
     from gpurun.runs import HostRuns
@@ -29,6 +29,9 @@ def ps(
     all_runs: Annotated[bool, typer.Option("--all", "-a", help="Runs that have ended, too.")] = False,
     host: options.Host = None,
     all_users: Annotated[bool, typer.Option("--all-users", help="Everybody's runs, and who uses which GPU.")] = False,
+    removed: Annotated[
+        bool, typer.Option("--removed", help="Runs that were removed from their hosts, as known here; asks no host.")
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """List your live runs on all hosts.
@@ -38,6 +41,9 @@ def ps(
     from gpurun import runs
     from gpurun.config import hosts
 
+    if removed:
+        past.show_list(in_json=as_json)
+        return
     which = [hosts.choose(host)] if host else runs.hosts_of_interest(all_runs=all_runs)
     with output.activity() as say:
         say(f"asking {', '.join(host.name for host in which)}")
@@ -50,6 +56,8 @@ def ps(
         )
     else:
         _show(found, shown, all_runs=all_runs, all_users=all_users)
+        if all_runs:
+            past.note_more()
     if found and all(one.failure is not None for one in found):
         assert found[0].failure is not None
         raise found[0].failure

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from gpurun.agent import vocabulary as words
-from gpurun.cli import describe, options, output, training
-from gpurun.errors import HostUnreachable
+from gpurun.cli import describe, options, output, past, training
+from gpurun.errors import HostError, HostUnreachable
 
 EXAMPLES = """\
 gpurun status
@@ -34,12 +34,18 @@ def status(
     ] = False,
     as_json: options.Json = False,
 ) -> int:
-    """Show one run in full: what it waits for, what it runs on, or why it failed and what may help."""
+    """Show one run in full: what it waits for, what it runs on, or why it failed and what may help.
+
+    Of a run that was removed from its host: what this laptop knows of it, and what was fetched.
+    """
     from gpurun import mirror, runs
 
-    entry = runs.resolve(run)
+    entry = runs.resolve(run, removed=True)
     try:
-        answer = _watched(entry) if watch else _asked(entry)
+        answer = _watched(entry) if watch and entry.removed is None else _asked(entry)
+    except HostError as error:
+        entry = past.instead(entry, error)
+        answer = past.answer(entry)
     except KeyboardInterrupt:
         output.after_interrupt()
         if not entry.ended:
@@ -50,14 +56,15 @@ def status(
             raise
         _show_last_known(_with_twins(entry, runs.twins(entry)))
         raise error from None
-    twins = runs.twins(entry)
+    twins = [] if entry.removed is not None else runs.twins(entry)
     entry = _with_twins(entry, twins)
     record = answer["run"]
     answer.pop("ledgers", None)
     if as_json:
         also = [{**(twin.record or {}), "host": twin.host, "seen": twin.seen} for twin in twins]
         more = {"host": entry.host, "exit": runs.exit_code(record), "hint": _hint(answer), "twins": also}
-        output.json({**answer, **more, "checkpoints": mirror.there(entry.id)})
+        gone = {} if entry.removed is None else {"removed": past.as_json(entry)}
+        output.json({**answer, **more, **gone, "checkpoints": mirror.there(entry.id)})
     else:
         _show(answer, entry)
     if not exit_code:
@@ -73,6 +80,8 @@ def _with_twins(entry: Any, twins: Any) -> Any:
 def _asked(entry: Any) -> dict[str, Any]:
     from gpurun import runs
 
+    if entry.removed is not None:
+        return past.answer(entry)
     with output.activity(f"asking {entry.host}"):
         return runs.status(entry)
 
@@ -89,7 +98,8 @@ def _show(answer: dict[str, Any], entry: Any) -> None:
     for line in _head(answer, entry):
         output.out(line)
     _show_failure(answer)
-    _show_next(answer["run"])
+    if "removed" not in answer:
+        _show_next(answer["run"])
 
 
 def _head(answer: dict[str, Any], entry: Any) -> list[str]:
@@ -123,7 +133,8 @@ def _lines(answer: dict[str, Any], entry: Any) -> list[tuple[str, str]]:
         ("software", _environment(record)),
         *_times(record),
         ("files", _files(answer, entry)),
-        ("fetched", _fetched(entry, record)),
+        ("fetched", _fetched(entry, record) if entry.removed is None else ""),
+        ("removed", answer.get("removed", "")),
     ]
     lines += [("note", text) for text in record.get("notes") or []]
     return [(name, text) for name, text in lines if text]
@@ -244,10 +255,9 @@ def _hint(answer: dict[str, Any]) -> str | None:
     said = answer.get("traceback") or answer.get("log_tail") or answer.get("prepare_tail") or ""
     found = hints.hint(said)
     if found is None and _raised(answer):
-        return (
-            "the script raised this: mend it here and submit it again; "
-            f"`gpurun resume {record['id']}` goes on with the code as it was sent"
-        )
+        again = "the script raised this: mend it here and submit it again"
+        resumed = f"; `gpurun resume {record['id']}` goes on with the code as it was sent"
+        return again + ("" if "removed" in answer else resumed)
     return found
 
 

@@ -88,6 +88,7 @@ def _lines(file: Path, sha256: str, matches: list[Match]) -> list[str]:
         ("command", shlex.join(kept.origin.get("command") or [])),
         ("also", ", ".join(also)),
         ("sha256", sha256),
+        ("removed", _removed(run)),
     ]
     return lines + [output.labelled(name, text, 10, output.DIM, lead="  ") for name, text in rows if text]
 
@@ -95,10 +96,17 @@ def _lines(file: Path, sha256: str, matches: list[Match]) -> list[str]:
 def _run(run: str, kept: Kept, entry: Entry) -> str:
     from gpurun import index
 
-    known = index.find(run)
+    known = index.find(run) or index.find_removed(run)
     state = "removed since" if known is None else describe.state({"state": known.state, **(known.record or {})})
     attempt = f", attempt {entry['attempt']}" if entry["attempt"] > 1 else ""
     return f"{run}{attempt} on {entry['host']}, {state}"
+
+
+def _removed(run: str) -> str:
+    from gpurun import index, removed
+
+    gone = index.find_removed(run) if index.find(run) is None else None
+    return "" if gone is None else removed.sentence(gone)
 
 
 def _saved(entry: Entry) -> str:

@@ -188,7 +188,8 @@ def test_rm_refuses_a_live_run_and_asks_about_one_never_fetched(laptop: Laptop) 
     assert done.code == 2
     assert "never fetched" in done.err
     laptop.ok("rm", run, "-y")
-    assert laptop.gpurun("status", run).code == 2
+    assert laptop.gpurun("logs", run).code == 2
+    assert "none of its files were fetched" in " ".join(laptop.ok("status", run).split())
 
 
 def test_rm_of_several_asks_for_all_of_them(laptop: Laptop) -> None:

@@ -256,8 +256,10 @@ def test_leaving_brings_everything_home_and_leaves_no_trace(bare_host: LabHost, 
     assert not (bare_host.root / f"tmp/gpurun-{ADA.uid}").exists()
     assert bare_host.processes() == []
     assert "[hosts.bare]" not in laptop.hosts_file.read_text()
-    gone = laptop.gpurun("status", run, cwd=project, check=False)
-    assert (gone.returncode, f"no run '{run}' is known here" in gone.stderr) == (2, True)
+    told = laptop.gpurun("status", run, cwd=project).stdout
+    assert f"{run} succeeded" in told
+    assert f"{run} was removed from bare on" in " ".join(told.split())
+    assert laptop.gpurun("logs", run, cwd=project).stdout == (project / "fetched" / run / "_gpurun/log").read_text()
 
 
 def test_leaving_refuses_while_a_run_is_live(bare_host: LabHost, laptop: Laptop) -> None:

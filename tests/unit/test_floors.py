@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "gpurun"
 AGENT = PACKAGE / "agent"
-SHARED = {f"gpurun.agent{module}" for module in ("", ".vocabulary", ".manifest", ".ledger", ".files")}
+SHARED = {f"gpurun.agent{module}" for module in ("", ".vocabulary", ".manifest", ".ledger", ".files", ".tracebacks")}
 SERVED = {"told", "tensorboard", "werkzeug", "jupyterlab", "jupyter_server", "torch"}
 TRAINED = {"lightning", "pytorch_lightning", "torch", "numpy"}
 AGENT_MODULES = sorted(AGENT.rglob("*.py"))

@@ -388,3 +388,34 @@ def test_a_run_whose_host_does_not_know_it_any_more_is_unknown() -> None:
     index.update([record("train-7f3k")], "box")
     index.update([record("train-7f3k", "unknown", here=False)], "box")
     assert index.resolve("train-7f3k").state == "unknown"
+
+
+def test_removed_run_is_listed_no_more_and_stays_known() -> None:
+    index.add(job("train-7f3k"), "box")
+    index.update([record("train-7f3k", "succeeded", exit_code=0)], "box")
+    index.note_removed("train-7f3k", now=9.0)
+    assert (index.find("train-7f3k"), index.all_runs()) == (None, [])
+    (gone,) = index.removed_runs()
+    assert (gone.id, gone.removed, gone.state, gone.host) == ("train-7f3k", 9.0, "succeeded", "box")
+    assert index.find_removed("train-7f3k") == gone
+    assert index.patch("train-7f3k") is not None
+    assert index.is_taken("train-7f3k")
+
+
+def test_removed_run_that_its_host_tells_of_again_is_listed_again() -> None:
+    """It was removed from another host, or the host came back from a backup."""
+    index.add(job("train-7f3k"), "box")
+    index.update([record("train-7f3k", "succeeded", attempt=2)], "box")
+    index.note_removed("train-7f3k")
+    index.update([record("train-7f3k", "failed", attempt=1, host_id="h2")], "spare")
+    entry = index.find("train-7f3k")
+    assert entry is not None
+    assert (entry.host, entry.state, entry.removed) == ("spare", "failed", None)
+    assert entry.job is not None
+    assert index.removed_runs() == []
+
+
+def test_host_that_was_left_keeps_its_runs_known() -> None:
+    index.update([record("train-7f3k", "succeeded")], "box")
+    index.forget_on("train-7f3k", "box")
+    assert [entry.id for entry in index.removed_runs()] == ["train-7f3k"]

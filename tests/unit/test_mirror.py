@@ -126,12 +126,13 @@ def test_it_outlives_the_run() -> None:
     assert kept.origin["command"] == ["python", "train.py"]
 
 
-def test_a_run_that_was_removed_is_told_from_one_that_never_was() -> None:
+def test_a_run_that_an_earlier_gpurun_removed_is_told_from_one_that_never_was() -> None:
+    """Nothing was kept of it besides its checkpoints."""
     told_by(answer(line("a.ckpt")))
     assert mirror.removed("train") is None
     index.remove(RUN)
     assert (mirror.removed("train"), mirror.removed(RUN), mirror.removed("tra")) == (RUN, RUN, None)
-    with pytest.raises(UsageError, match=f"{RUN} was removed from its host") as raised:
+    with pytest.raises(UsageError, match=f"{RUN} is not on box any more; none of its files were fetched") as raised:
         runs.resolve("train")
     assert "gpurun which FILE" in raised.value.next_step
     with pytest.raises(UsageError, match="no run 'other' is known here"):

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gpurun import carry, held, index, mirror, prune, resume, runs, stop
+from gpurun import carry, held, index, prune, resume, runs, stop
 from gpurun.agent import vocabulary as words
 from gpurun.cli.app import main
 from gpurun.errors import GpurunError, HostError, HostUnreachable, UsageError
@@ -177,8 +177,7 @@ def known(run: str, *, removed: bool = False) -> None:
     told = {"id": run, "name": "train", "project": "vision", "created": 1.0, "state": "running", "host_id": "h1"}
     index.update([told], "box")
     if removed:
-        mirror.update({"ledgers": {run: {"host_id": "h1", "from": 0, "to": 9, "lines": []}}}, "box")
-        index.remove(run)
+        index.note_removed(run)
 
 
 @pytest.mark.usefixtures("home")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gpurun.agent.logs import traceback_in
+from gpurun.agent.tracebacks import traceback_in
 
 from .conftest import AgentHost
 from .test_attempts import until

@@ -83,7 +83,7 @@ def test_wrong_use_ends_with_2_and_one_error(line: list[str], capsys: pytest.Cap
 def test_each_failure_has_its_exit_code(
     raised: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise raised
 
     monkeypatch.setattr("gpurun.runs.resolve", fail)
@@ -95,7 +95,7 @@ def test_each_failure_has_its_exit_code(
 def test_an_address_where_a_name_is_wanted_is_told_how_to_become_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise HostUnreachable("no machine is known", "check it", where="root@10.0.0.7:2298", code=NO_NAME)
 
     monkeypatch.setattr("gpurun.runs.resolve", fail)
@@ -128,7 +128,7 @@ def test_a_bug_leaves_a_log_that_keeps_secrets(
 def test_a_bug_when_no_disk_has_room_is_told_in_full(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("x")
 
     monkeypatch.setattr("gpurun.runs.resolve", fail)
@@ -157,7 +157,7 @@ def test_a_disk_of_this_machine_is_no_bug(
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     at = at.replace("STORE", str(tmp_path / "gpurun"))
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number), at)
 
     monkeypatch.setattr("gpurun.runs.resolve", fail)
@@ -176,7 +176,7 @@ def test_a_store_that_cannot_be_written_is_one_warning(
     (tmp_path / "gpurun").write_text("no folder")
     record = {"id": "train-aaaa", "name": "train", "project": "p", "state": "running", "created": 1.0}
 
-    def update_twice(*_: object) -> None:
+    def update_twice(*_: object, **__: object) -> None:
         for _again in range(2):
             index.update([record], "box")
         raise GpurunError("that was all")
@@ -193,7 +193,7 @@ def test_a_store_that_cannot_be_written_is_one_warning(
 def test_debug_may_stand_anywhere_and_shows_the_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise UsageError("no such thing", "try another")
 
     monkeypatch.setattr("gpurun.runs.resolve", fail)

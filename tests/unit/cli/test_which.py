@@ -54,10 +54,11 @@ def test_of_two_names_the_files_own_is_told(folder: Path, capsys: pytest.Capture
 
 def test_a_run_that_was_removed_is_still_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "x").write_text("weights")
-    index.remove(RUN)
+    index.note_removed(RUN, now=1_700_000_000.0)
     assert which("x") == 0
     shown = capsys.readouterr().out
-    assert f"{RUN}, attempt 2 on box, removed since" in shown
+    assert f"{RUN} was removed from box on 2023-11-1" in shown
+    assert "none of its files were fetched" in shown.replace("\n", " ")
     assert "vision at c0ffee (main)" in shown
 
 

@@ -1,0 +1,109 @@
+"""What `status`, `logs`, `path` and `ps --removed` show of runs that were removed from their hosts."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from gpurun.agent import vocabulary as words
+from gpurun.cli import describe, output
+from gpurun.errors import HostError, UsageError
+
+if TYPE_CHECKING:
+    from gpurun.index import RunEntry
+
+NO_RUN = "no_run"  # the code of an error: the host has no such run
+
+
+def instead(entry: RunEntry, error: HostError) -> RunEntry:
+    """The entry of a run that has ended, and that its host does not have any more. Raises `error` for any other."""
+    if error.code != NO_RUN or not entry.ended:
+        raise error
+    return replace(entry, removed=0.0)
+
+
+def answer(entry: RunEntry) -> dict[str, Any]:
+    """A host's answer to `status`, as far as it is known here; `removed` says that it is none of a host."""
+    from gpurun import removed
+
+    return {**removed.answer(entry), "removed": removed.sentence(entry)}
+
+
+def show_log(entry: RunEntry, attempt: int | None, tail: int | None, *, timed: bool) -> None:
+    """Print the log that was fetched; where it is empty, what preparing printed. Raises UsageError when neither is here."""
+    from gpurun import removed
+
+    gone = removed.sentence(entry)
+    if timed:
+        raise UsageError(f"{gone}; when each line was printed was not fetched", f"gpurun logs {entry.id}")
+    found = [file for file in removed.log(entry, attempt) if file is not None]
+    if not found:
+        of = "its log" if attempt is None else f"the log of attempt {attempt}"
+        raise UsageError(f"{gone}; {of} was not fetched", f"gpurun status {entry.id}")
+    output.note(gone)
+    shown = next((file for file in found if file.stat().st_size), None)
+    if shown is None:
+        output.note(f"{entry.id} printed nothing")
+        return
+    for data in removed.chunks(shown, tail):
+        output.out_bytes(data)
+
+
+def show_folder(entry: RunEntry, *, in_json: bool) -> None:
+    """Print the folder that the run was fetched into. Raises UsageError when there is none."""
+    from gpurun import removed
+
+    found = removed.folders(entry)
+    if not found:
+        raise removed.refusal(entry)
+    output.note(removed.sentence(entry))
+    if in_json:
+        output.json({"run": entry.id, "host": None, "path": str(found[0].path)})
+        return
+    output.out(str(found[0].path))
+
+
+def show_list(*, in_json: bool) -> None:
+    """List the runs that were removed from their hosts."""
+    from gpurun import index
+
+    known = index.removed_runs()
+    if in_json:
+        output.json({"runs": [{**_record(entry), "removed": as_json(entry)} for entry in known]})
+    elif known:
+        output.table(["RUN", "STATE", "REMOVED", "HOST", "FILES"], [_row(entry) for entry in known], shrink=(4, 3))
+    else:
+        output.note("no run was removed from its host")
+
+
+def _record(entry: RunEntry) -> dict[str, Any]:
+    unknown = {"id": entry.id, "name": entry.name, "project": entry.project, "state": words.UNKNOWN}
+    return {**(entry.record or unknown), "host": entry.host}
+
+
+def _row(entry: RunEntry) -> list[str]:
+    state = describe.styled_state(entry.record, sys.stdout) if entry.record else "-"
+    ago = f"{output.ago(entry.removed)} ago" if entry.removed else "-"
+    return [entry.id, state, ago, entry.host, _folder(entry) or "none"]
+
+
+def _folder(entry: RunEntry) -> str:
+    from gpurun import removed
+
+    found = removed.folders(entry)
+    return str(found[0].path) if found else ""
+
+
+def as_json(entry: RunEntry) -> dict[str, Any]:
+    """When the run was removed (null: nobody knows), from where, and the folder that has its files."""
+    return {"at": entry.removed or None, "host": entry.host, "folder": _folder(entry) or None}
+
+
+def note_more() -> None:
+    """After a list of all runs: those that were removed are listed elsewhere."""
+    from gpurun import index
+
+    count = len(index.removed_runs())
+    if count:
+        output.note(f"{output.plural(count, 'run')} removed from a host: gpurun ps --removed")
