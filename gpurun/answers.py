@@ -199,6 +199,7 @@ ATTEMPT = record(
     },
     attempt=whole(1, 1 << 31),
 )  # fmt: skip
+STEP = record({"since": maybe(moment), "seconds": maybe(number)}, doing=text)
 GPU = record({"name": maybe(text), "memory": maybe(number)}, index=count, uuid=text)
 GIT = record({"commit": maybe(text), "branch": maybe(text), "dirty": maybe(flag)})
 SERVICE = record({"run": maybe(run_id), "title": text, "idle": maybe(number)}, kind=text)
@@ -210,7 +211,7 @@ RUN = record(
         "service": maybe(SERVICE), "ports": each(PORT), "retries": record(asked=count, used=count), "digest": maybe(text),
         "environment": maybe(an_object), "disk": maybe(count), "log_bytes": maybe(count), "progress": maybe(an_object),
         "metrics": an_object, "saving": flag, "stopped": maybe(an_object), "fetched": maybe(moment), "boot_id": maybe(text),
-        "image": maybe(text), "since": maybe(moment), "waiting": maybe(text), "notes": texts, "ready": flag,
+        "image": maybe(text), "since": maybe(moment), "waiting": maybe(text), "step": maybe(STEP), "notes": texts, "ready": flag,
         "problem": maybe(text), "newer": flag, "ran": maybe(number), "ended_mark": maybe(MARK), "here": maybe(flag),
         "moving": maybe(record(ask=matching(r"[0-9a-f]{1,64}", "an ask"), to=host_name)),
     },

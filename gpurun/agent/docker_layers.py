@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
-from . import layer_install, layers, locks
+from . import journal, layer_install, layers, locks
 from . import vocabulary as words
 from .engine import Engine, EngineError, essence
 from .files import read_json, write_json
@@ -53,13 +53,20 @@ def ensure(
         return None
     key = layers.key(base.id, layers.fingerprint(run.workspace, asked))
     tag = "%s:%s" % (REPOSITORY, key)
-    with locks.host_lock("layer-" + key, lambda: say(b"")):
+
+    def wait() -> None:
+        journal.record_step(run, "waiting for another run, which installs the same dependencies")
+        say(b"")
+
+    with locks.host_lock("layer-" + key, wait):
         found = look(engine, tag)
         if found is not None:
             return Layer(tag, found.id)
         if (read_json(run.host.layer(key)) or {}).get("satisfied"):
             return None
-        say(("installing what %s asks for\n" % asked["file"]).encode())
+        doing = "installing what %s asks for" % asked["file"]
+        journal.record_step(run, doing)
+        say((doing + "\n").encode())
         if not _install(engine, facts, run, job, base, "gpurun.layer.%s.%d" % (key, os.getuid()), tag, say):
             os.makedirs(os.path.dirname(run.host.layer(key)), exist_ok=True)
             write_json(run.host.layer(key), {"satisfied": True, "base": base.id})

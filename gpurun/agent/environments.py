@@ -13,7 +13,7 @@ import shutil
 from dataclasses import dataclass
 from typing import Any, Dict, Iterator, List, Optional
 
-from . import layers, locks, programs
+from . import journal, layers, locks, programs
 from .errors import RunFailed
 from .files import read_json, sync_disk, write_json
 from .paths import RunPaths
@@ -137,9 +137,15 @@ def ensure(run: RunPaths, job: Dict[str, Any], say: Say) -> Environment:
     environment = Environment(made, python, [os.path.join(made, "bin"), os.path.join(base["prefix"], "bin")])
     if read_json(os.path.join(made, MARKER)) is not None and os.path.exists(python):
         return environment
-    with locks.host_lock("environment-" + key, lambda: say(b"")):
+
+    def wait() -> None:
+        journal.record_step(run, "waiting for another run, which makes the same environment")
+        say(b"")
+
+    with locks.host_lock("environment-" + key, wait):
         if read_json(os.path.join(made, MARKER)) is None or not os.path.exists(python):
             shutil.rmtree(made, ignore_errors=True)
+            journal.record_step(run, "making a Python environment")
             _make(made, base, say)
             _install(run, job, python, say)
             sync_disk(made)  # the marker outlives a power cut, and what it speaks of does too
@@ -170,6 +176,7 @@ def _see_parent(made: str, base: Dict[str, Any]) -> None:
 def _install(run: RunPaths, job: Dict[str, Any], python: str, say: Say) -> None:
     if layers.asked(job) is None:
         return
+    journal.record_step(run, "installing what %s asks for" % (layers.asked(job) or {})["file"])
     where = "the host's Python"
     next_step = 'change it there, or name a Python that has it: python = "…" in the host\'s profile'
     spec = layers.order(job, project=run.workspace, where=where)

@@ -16,7 +16,7 @@ from typing import Any, Callable, List, Mapping, Optional, Sequence
 from . import locks, manifest
 from .engine import Engine, EngineError, classify, essence
 from .errors import RunFailed
-from .programs import Answer, Say
+from .programs import Answer, Say, Step, tell_nobody
 
 REPOSITORY = "gpurun/pytorch"
 PROJECTS = "gpurun/project"
@@ -43,26 +43,38 @@ def folder() -> str:
     return inside if os.path.isdir(inside) else os.path.join(os.path.dirname(os.path.dirname(here)), "docker")
 
 
-def ensure(engine: Engine, wanted: Mapping[str, Any], project: str, say: Say, sleep: Sleep = time.sleep) -> Image:
+def ensure(
+    engine: Engine,
+    wanted: Mapping[str, Any],
+    project: str,
+    say: Say,
+    sleep: Sleep = time.sleep,
+    *,
+    step: Step = tell_nobody,
+) -> Image:
     """The image that the job wants, present on the host. `project`: its snapshot. Raises RunFailed, EngineError."""
     if wanted.get("dockerfile"):
-        return ensure_project(engine, wanted, project, say, sleep)
+        return ensure_project(engine, wanted, project, say, sleep, step=step)
     if wanted["image"] is None:
-        return ensure_own(engine, wanted, say, sleep)
-    return ensure_present(engine, mirrored(wanted["image"], wanted["profile"].get("registry_mirror")), say, sleep)
+        return ensure_own(engine, wanted, say, sleep, step=step)
+    reference = mirrored(wanted["image"], wanted["profile"].get("registry_mirror"))
+    return ensure_present(engine, reference, say, sleep, step=step)
 
 
-def ensure_own(engine: Engine, wanted: Mapping[str, Any], say: Say, sleep: Sleep = time.sleep) -> Image:
+def ensure_own(
+    engine: Engine, wanted: Mapping[str, Any], say: Say, sleep: Sleep = time.sleep, *, step: Step = tell_nobody
+) -> Image:
     """gpurun's image, built once for each content of Dockerfile, lock and base."""
     base, profile = wanted["base"], wanted["profile"]
 
     def make() -> List[str]:
         source = mirrored(base["reference"], profile.get("registry_mirror"))
-        ensure_present(engine, source, say, sleep)
+        ensure_present(engine, source, say, sleep, step=step)
+        step("building the image on " + source)
         arguments = {"BASE": source, "TORCH": base["torch"], "PIP_INDEX_URL": profile.get("pip_index")}
         return build(folder(), own_tag(base), arguments)
 
-    return _ensure_built(engine, own_tag(base), base["reference"], make, say, sleep)
+    return _ensure_built(engine, own_tag(base), base["reference"], make, say, sleep, step)
 
 
 def own_tag(base: Mapping[str, Any]) -> str:
@@ -71,7 +83,13 @@ def own_tag(base: Mapping[str, Any]) -> str:
 
 
 def ensure_project(
-    engine: Engine, wanted: Mapping[str, Any], project: str, say: Say, sleep: Sleep = time.sleep
+    engine: Engine,
+    wanted: Mapping[str, Any],
+    project: str,
+    say: Say,
+    sleep: Sleep = time.sleep,
+    *,
+    step: Step = tell_nobody,
 ) -> Image:
     """The image of the project's own Dockerfile, built once for each content of what was sent.
 
@@ -82,18 +100,24 @@ def ensure_project(
 
     def make() -> List[str]:
         arguments = {"PIP_INDEX_URL": wanted["profile"].get("pip_index")}
+        step("building the image of " + file)
         return build(project, tag, arguments, os.path.join(project, file))
 
-    return _ensure_built(engine, tag, file, make, say, sleep)
+    return _ensure_built(engine, tag, file, make, say, sleep, step)
 
 
 def _ensure_built(
-    engine: Engine, tag: str, base: str, make: Callable[[], Sequence[str]], say: Say, sleep: Sleep
+    engine: Engine, tag: str, base: str, make: Callable[[], Sequence[str]], say: Say, sleep: Sleep, step: Step
 ) -> Image:
     """The image of this tag; when there is none, `make` gets what it stands on, and says how it is built."""
     found = look(engine, tag)
     if found is None:
-        with locks.host_lock("image-" + tag.replace("/", "-").replace(":", "-"), lambda: say(b"")):
+
+        def wait() -> None:
+            step("waiting for another run, which builds the same image")
+            say(b"")
+
+        with locks.host_lock("image-" + tag.replace("/", "-").replace(":", "-"), wait):
             found = look(engine, tag)  # another run may have built it while we waited
             if found is None:
                 say(("building %s on %s\n" % (tag, base)).encode())
@@ -151,11 +175,14 @@ def tree_hash(folder: str, dockerfile: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def ensure_present(engine: Engine, reference: str, say: Say, sleep: Sleep = time.sleep) -> Image:
+def ensure_present(
+    engine: Engine, reference: str, say: Say, sleep: Sleep = time.sleep, *, step: Step = tell_nobody
+) -> Image:
     """Pull it unless it is there. A pull that breaks off is tried again: the engine keeps the layers that are whole."""
     found = look(engine, reference)
     if found is not None:
         return found
+    step("pulling " + reference)
     pull = (*engine.with_login(), "pull", reference)
     answer = _again(engine, lambda: engine.watch(*pull, say=say), say, sleep, attempts=len(PAUSES) + 1)
     if not answer.ok:

@@ -3,7 +3,7 @@
 An event is `{"t": unix seconds, "up": …, "boot": …, "v": schema, "event": name, ...}`; the first three are a mark (see
 clocks.py), and those of gpurun 0.1.0 have `t` alone. Names that change the state are the states themselves, `ended`, and
 `attempt`, which begins the next attempt of a run behind an end (`moved`: it began on another host; `moving`: it may begin there,
-until `given_back`; see moving.py); the others (`stop`, `shutdown`, `waiting`, `leased`, `prepared`, `note`) carry facts. An `ended` with `again` ends the attempt and not the run: the next one begins by itself.
+until `given_back`; see moving.py); the others (`stop`, `shutdown`, `waiting`, `step`, `leased`, `prepared`, `note`) carry facts. An `ended` with `again` ends the attempt and not the run: the next one begins by itself.
 `queued` carries the `manifest` of the snapshot, and `ended` for how many seconds the job `ran`.
 
 A journal that a newer gpurun has written to is read as far as it can be (`Run.newer`), one with an event that lacks what it
@@ -42,6 +42,7 @@ class Run:
     next_step: Optional[str] = None
     exit_code: Optional[int] = None
     waiting: Optional[str] = None
+    step: Event = field(default_factory=dict)  # what is being done before the job starts (`doing`), and since when
     ticket: Optional[int] = None
     boot_id: Optional[str] = None
     gpus: List[Dict[str, Any]] = field(default_factory=list)
@@ -85,6 +86,12 @@ def keep_reserve(run: RunPaths) -> None:
 def record(run: RunPaths, event: str, **facts: Any) -> Event:
     """Append one event and make it last. After the run's end nothing but notes is written."""
     return _with_reserve(run, lambda: _record(run, event, facts))
+
+
+def record_step(run: RunPaths, doing: str) -> None:
+    """Note what is being done before the job starts, unless the journal says so already: a step may be repeated."""
+    if fold(run).step.get("doing") != doing:
+        record(run, "step", doing=doing)
 
 
 def record_end(
@@ -254,7 +261,7 @@ def summary(run: Run) -> Dict[str, Any]:
 def _apply(run: Run, event: Event) -> None:
     name = event["event"]
     if name in words.STATES:
-        run.state, run.since, run.waiting = name, event["t"], event.get("waiting")
+        run.state, run.since, run.waiting, run.step = name, event["t"], event.get("waiting"), {}
         run.ticket = event.get("ticket", run.ticket)
         run.arrived = run.arrived or name == words.QUEUED
         if event.get("manifest"):
@@ -274,12 +281,12 @@ def _apply(run: Run, event: Event) -> None:
         run.stop = event
     elif name == "shutdown":
         run.shutdown = event["t"]
-    elif name == "waiting":
-        run.waiting = event["waiting"]
+    elif name in ("waiting", "step"):
+        run.waiting, run.step = event.get("waiting"), event if name == "step" else run.step
     elif name == "leased":
         run.gpus, run.waiting = event["gpus"], None
     elif name == "prepared":
-        run.prepared = event["record"]
+        run.prepared, run.step = event["record"], {}
     elif name in ("moved", "moving", "given_back"):
         run.moved = event["to"] if name == "moved" else run.moved
         run.moving = event if name == "moving" else None

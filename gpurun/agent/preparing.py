@@ -46,6 +46,7 @@ def make_workspace(run: RunPaths, job: Job, check: Callable[[], None]) -> None:
         with locks.host_lock("sessions", check):  # two that begin at once would both take the same one
             _take_over(run, job)
     if not os.path.isdir(run.workspace):
+        journal.record_step(run, "copying the project")
         check_snapshot(run)
         half = run.workspace + ".new"
         shutil.rmtree(half, ignore_errors=True)

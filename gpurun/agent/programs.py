@@ -10,11 +10,16 @@ from dataclasses import dataclass
 from typing import Callable, List, Mapping, Optional, Sequence
 
 Say = Callable[[bytes], None]
+Step = Callable[[str], None]  # gets what is being done, in words
 
 # A killed program that is stuck in the kernel (a driver that hangs) never goes: it is left behind after this.
 PATIENCE_WITH_THE_DEAD = 1.0  # seconds
 TICK = 0.5  # seconds between two calls of `say` while a program is silent
 TAIL = 1 << 16  # bytes that are kept of what a watched program said
+
+
+def tell_nobody(doing: str) -> None:
+    """A Step of whoever has no run to tell it of."""
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,7 @@ def _record_of(run: RunPaths, problem: Optional[str]) -> Dict[str, Any]:
         "gpus": state.gpus,
         "gpus_asked": job.get("resources", {}).get("gpus"),
         "waiting": state.waiting,
+        "step": _step(state),
         "runtime": host.get("runtime"),
         "image": state.prepared.get("image") or job.get("image") or job.get("dockerfile"),
         "digest": state.prepared.get("digest"),
@@ -90,6 +91,13 @@ def _record_of(run: RunPaths, problem: Optional[str]) -> Dict[str, Any]:
     }
 
 
+def _step(state: journal.Run) -> Optional[Dict[str, Any]]:
+    """What is being done before the job starts, since when, and for how many seconds by now; None when that is not told."""
+    if not state.live or not state.step:
+        return None
+    return {"doing": str(state.step.get("doing")), "since": state.step["t"], "seconds": clocks.since(state.step)}
+
+
 def _job(run: RunPaths, state: journal.Run) -> Dict[str, Any]:
     job = attempts.job_of(run, state)
     if not isinstance(job, dict) and os.path.exists(run.job):
@@ -102,7 +110,7 @@ def _unread(run_id: str) -> Dict[str, Any]:
     lists = ("args", "command", "attempts", "ports", "gpus", "notes")
     texts = (
         "project", "owner", "script", "git", "reason", "message", "next", "exit_code", "resumed", "created", "since",
-        "started", "ended", "ended_mark", "ran", "service", "gpus_asked", "waiting", "runtime", "image", "digest",
+        "started", "ended", "ended_mark", "ran", "service", "gpus_asked", "waiting", "step", "runtime", "image", "digest",
         "environment", "disk", "log_bytes", "progress", "checkpoints", "kill_in", "stopped", "fetched", "host_id", "boot_id", "here",
         "problem", "moving",
     )  # fmt: skip

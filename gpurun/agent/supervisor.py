@@ -412,6 +412,7 @@ def _start(
     run: RunPaths, job: Job, runtime: Runtime, prepared: Dict[str, Any], gpus: List[Gpu], held: List[locks.Held]
 ) -> None:
     while True:
+        journal.record_step(run, "starting the job")
         try:
             runtime.create_and_start(run, job, prepared, gpus, [lease.fd for lease in held])
             return

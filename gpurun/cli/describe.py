@@ -172,6 +172,19 @@ def image(text: str) -> str:
     return re.sub(r"(sha256:[0-9a-f]{12})[0-9a-f]+", r"\1…", text) if sys.stdout.isatty() else text
 
 
+def doing(record: Record) -> str:
+    """What is being done before the job starts; empty once it runs, and while the run waits for something."""
+    told = record.get("step")
+    return "" if not told or words.is_over(record) or waiting(record) else str(told["doing"])
+
+
+def step(record: Record) -> str:
+    """`pulling python:3.11, 1m 20s`: the same, and for how long by now."""
+    told = doing(record)
+    seconds = (record.get("step") or {}).get("seconds")
+    return f"{told}, {output.duration(seconds)}" if told and is_number(seconds) else told
+
+
 def waiting(record: Record) -> str:
     """What a run that does not run yet waits for."""
     return str(record.get("waiting") or "")

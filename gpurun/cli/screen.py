@@ -56,7 +56,8 @@ class Screen:
             self._waited = True
             self._tell(f"{run} waits {describe.waiting(record)}")
         elif name == words.PREPARING:
-            self._tell(f"preparing {run}")
+            doing = describe.doing(record)
+            self._tell(f"preparing {run}" + (f": {doing}" if doing else ""))
         elif name == words.RUNNING:
             self._say("")
             if self._waited:

@@ -106,7 +106,9 @@ def _head(answer: dict[str, Any], entry: Any) -> list[str]:
     """The run and all that is known of it, a line each; longer ones go on in the next."""
     record = answer["run"]
     colour = describe.COLOURS.get(record["state"], output.DIM)
-    clause = describe.outcome(record) if words.is_over(record) else f"is {describe.state(record)}"
+    step = describe.step(record)
+    now = f"is {describe.state(record)}" + (f": {step}" if step else "")
+    clause = describe.outcome(record) if words.is_over(record) else now
     title = f"{output.styled(record['id'], output.BOLD, stream=sys.stdout)} "
     lines = [title + output.styled(clause, colour, stream=sys.stdout)]
     for name, text in _lines(answer, entry):

@@ -40,7 +40,8 @@ class Board:
             self._draw()
             return
         record = answer["run"]
-        told = describe.waiting(record) or describe.state(record)
+        doing = describe.doing(record)
+        told = describe.waiting(record) or describe.state(record) + (f": {doing}" if doing else "")
         if told != self._told and not words.is_over(record):
             self._told = told
             output.note(f"{record['id']}: {told}")

@@ -16,6 +16,7 @@ from .. import (
     engine_events,
     facts,
     image,
+    journal,
     notebooks,
     plugin_files,
     programs,
@@ -120,7 +121,8 @@ class Docker:
             known = (earlier.get("base"), earlier.get("content"))
             return image.Image(earlier["image"], earlier["digest"], found.id, *known)
         reference = job["image"] and image.pinned(job["image"], earlier)
-        return image.ensure(self.engine, {**job, "image": reference}, run.snapshot, say)
+        wanted = {**job, "image": reference}
+        return image.ensure(self.engine, wanted, run.snapshot, say, step=lambda doing: journal.record_step(run, doing))
 
     def create_and_start(
         self, run: RunPaths, job: Job, prepared: Dict[str, Any], gpus: List[Gpu], leases: List[int]

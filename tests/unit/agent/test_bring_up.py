@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gpurun.agent import allocation, attempts, journal, locks, supervisor
+from gpurun.agent import allocation, attempts, journal, locks, records, supervisor
 from gpurun.agent import vocabulary as words
 from gpurun.agent.engine import EngineError
 from gpurun.agent.errors import ImageGone, RunFailed
@@ -137,3 +137,32 @@ def test_stop_while_the_engine_is_away_ends_a_run_that_has_no_container(
     supervisor._attempt(run)
     assert journal.fold(run).state == words.STOPPED
     assert "remove" not in runtime.done
+
+
+def test_what_is_being_done_before_the_start_is_journalled_and_in_the_record(run: RunPaths) -> None:
+    seen = []
+
+    class Looking(Runtime):
+        def prepare(self, *_: Any) -> dict[str, Any]:
+            seen.append(records.record_of(run)["step"]["doing"])
+            journal.record_step(run, "pulling small:1")
+            journal.record_step(run, "pulling small:1")
+            seen.append(records.record_of(run)["step"]["doing"])
+            return super().prepare()
+
+        def create_and_start(self, *_: Any) -> None:
+            told = records.record_of(run)["step"]
+            seen.append(told["doing"])
+            assert (told["since"] > 1e9, told["seconds"] >= 0) == (True, True)
+
+    bring_up(run, Looking())
+    assert seen == ["copying the project", "pulling small:1", "starting the job"]
+    assert [event["doing"] for event in journal.read(run) if event["event"] == "step"] == seen
+    journal.record(run, words.RUNNING)
+    assert records.record_of(run)["step"] is None
+
+
+def test_step_that_follows_a_wait_ends_it_and_a_wait_is_told_before_a_step(run: RunPaths) -> None:
+    bring_up(run, Runtime(prepare=[AWAY]))
+    state = journal.fold(run)
+    assert (state.waiting, state.step["doing"]) == (None, "starting the job")

@@ -138,6 +138,17 @@ def test_an_image_that_is_there_is_not_pulled(tmp_path: Path) -> None:
     assert engine.asked == [f"image inspect --format {{{{json .}}}} {NAME}"]
 
 
+def test_what_is_done_for_an_image_that_is_not_there_is_told(tmp_path: Path) -> None:
+    absent, there = ("image", 1, "", ABSENT), ("image", 0, THERE, "")
+    answers = [absent, absent, absent, ("pull", 0, "", ""), there, ("build", 0, "", ""), there, there]
+    engine = ScriptedEngine(tmp_path, answers).engine
+    wanted = {"image": None, "base": {"name": "v2.8", "reference": NAME, "torch": "2.8.0"}, "profile": {}}
+    told: list[str] = []
+    for _ in range(2):  # the second time it is there: nothing takes long
+        image.ensure(engine, wanted, "", lambda _: None, step=told.append)
+    assert told == [f"pulling {NAME}", f"building the image on {NAME}"]
+
+
 WELL = ("version", 0, "20.10.24\n", "")
 DOWN = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?"
 

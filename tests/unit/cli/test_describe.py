@@ -38,3 +38,17 @@ def test_why_a_host_is_silent(said: str, shown: str) -> None:
 def test_how_a_run_runs() -> None:
     shown = [describe.runtime({"runtime": name}) for name in ("bare", "docker", None)]
     assert shown == ["without a container (bare)", "in a container (docker)", ""]
+
+
+@pytest.mark.parametrize(
+    ("changes", "shown"),
+    [
+        ({"step": {"doing": "pulling small:1", "since": 9.0, "seconds": 80.4}}, "pulling small:1, 1m 20s"),
+        ({"step": {"doing": "pulling small:1"}}, "pulling small:1"),
+        ({"step": {"doing": "pulling small:1", "seconds": 80.4}, "waiting": "the engine"}, ""),
+        ({"step": {"doing": "pulling small:1", "seconds": 80.4}, "state": "failed"}, ""),
+        ({}, ""),
+    ],
+)
+def test_what_is_done_before_the_start_is_told_with_how_long_it_takes(changes: dict[str, Any], shown: str) -> None:
+    assert describe.step({"state": "preparing", **changes}) == shown
