@@ -11,7 +11,7 @@ import os
 import threading
 import traceback
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from . import facts, gpus, journal
 from .errors import AgentError
@@ -19,8 +19,8 @@ from .files import read_json, write_json
 from .paths import HostPaths, RunPaths
 from .programs import Answer, last_lines
 
-if TYPE_CHECKING:
-    from .runtimes import Job, Runtime
+Job = Dict[str, Any]
+Ask = Callable[[Dict[str, Any]], Optional[Dict[str, Any]]]  # Runtime.about of one job: what was prepared -> its answer
 
 PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "about_python.py")
 AT_THE_END = 30.0  # seconds that a supervisor stays for an answer when its run is over
@@ -31,8 +31,8 @@ SHOWN = (*TOLD, "driver")  # what a RunRecord has of it
 class Asking:
     """Asks and writes down, beside what the supervisor of a running job does."""
 
-    def __init__(self, run: RunPaths, job: Job, runtime: Runtime):
-        self.thread = threading.Thread(target=_note, args=(run, job, runtime), daemon=True)
+    def __init__(self, run: RunPaths, job: Job, ask: Ask):
+        self.thread = threading.Thread(target=_note, args=(run, job, ask), daemon=True)
         self.thread.start()
 
     def finish(self) -> None:
@@ -40,23 +40,23 @@ class Asking:
         self.thread.join(AT_THE_END)
 
 
-def _note(run: RunPaths, job: Job, runtime: Runtime) -> None:
+def _note(run: RunPaths, job: Job, ask: Ask) -> None:
     try:
         prepared = journal.fold(run).prepared
-        found = _known(run, job, runtime, prepared) or {}
+        found = _known(run, ask, prepared) or {}
         write_json(run.environment, record(run, job, prepared, found))
     except Exception:  # noqa: BLE001 (a run without this record is better than none)
         traceback.print_exc()
 
 
-def _known(run: RunPaths, job: Job, runtime: Runtime, prepared: Dict[str, Any]) -> Optional[Dict[str, Any]]:
+def _known(run: RunPaths, ask: Ask, prepared: Dict[str, Any]) -> Optional[Dict[str, Any]]:
     """What image or environment have: as it was told before, or as it is told now. None where nobody tells."""
     name = key(prepared["image_id"] or prepared["environment"])
     found: Optional[Dict[str, Any]] = read_json(run.host.about(name))
     if found is not None:
         return found
     try:
-        found = runtime.about(run, job, prepared)
+        found = ask(prepared)
     except (AgentError, OSError, ValueError):
         traceback.print_exc()
         return None

@@ -11,12 +11,13 @@ import os
 import posixpath
 import shutil
 from contextlib import suppress
-from typing import Any, Callable, Dict, Mapping, Optional
+from typing import Any, Callable, Mapping, Optional
 
-from . import checkpoints, journal, ledger, moving, tickets, unlisted
+from . import checkpoints, journal, ledger, moving, outside, tickets, unlisted
 from . import vocabulary as words
 from .errors import AgentError
 from .files import copy_below, open_regular, read_json, sync_folder
+from .jobs import Entry, file_of, job_of, needs_staging, staged
 from .paths import RunPaths
 
 NOT_COPIED = "not_copied"  # the code of an error: a container holds what is nowhere else
@@ -24,22 +25,6 @@ UPLOADING = (words.CREATED, words.SYNCING)  # it comes from another host: nothin
 
 # What each attempt has for itself, by its name in RunPaths. The exit comes last: it says that the others are in their place.
 _OF_AN_ATTEMPT = ("log", "log_times", "prepare_log", "stopped", "keeper", "keeper_control", "fetched", "exit")
-
-Job = Dict[str, Any]
-Entry = Dict[str, Any]
-
-
-def job_of(run: RunPaths, state: Optional[journal.Run] = None) -> Optional[Job]:
-    """job.json as the present attempt runs it: with its number, the checkpoint it goes on from, and its GPUs."""
-    job: Optional[Job] = read_json(run.job)
-    state = state or journal.fold(run)
-    if job is None or not state.begun:
-        return job
-    job["attempt"] = state.attempt
-    job["resume"] = _as_the_job_sees(run, job, state.begun.get("checkpoint"))
-    if state.begun.get("gpus") is not None:
-        job["resources"] = {**job["resources"], "gpus": state.begun["gpus"]}
-    return job
 
 
 def begin(
@@ -199,40 +184,13 @@ def _told(run: RunPaths, entry: Entry) -> Entry:
     return {**(checkpoints.brief(entry) or {}), "file": file}
 
 
-def file_of(run: RunPaths, checkpoint: Entry) -> str:
-    """Where a checkpoint lies that the journal tells of."""
-    return os.path.join(run.root, str(checkpoint["file"]))
-
-
-def _as_the_job_sees(run: RunPaths, job: Job, checkpoint: Optional[Entry]) -> Optional[str]:
-    """The absolute path of the checkpoint that the job is told."""
-    if checkpoint is None:
-        return None
-    top = run.workspace if job["host"]["runtime"] == "bare" else words.WORKSPACE_MOUNT
-    folder, _, inside = str(checkpoint["file"]).partition("/")
-    if folder == "workspace":
-        return top + "/" + inside
-    if _needs_staging(checkpoint):
-        return "%s/%s/%s" % (top, words.RESUME_IN_WORKSPACE, posixpath.basename(inside))
-    return str(checkpoint["path"])
-
-
-def _needs_staging(checkpoint: Entry) -> bool:
-    """It lies where no job sees it: it was written in a container alone, or came from another host."""
-    return str(checkpoint["file"]).startswith(("outside/", "carried/"))
-
-
-def staged(run: RunPaths, checkpoint: Entry) -> str:
-    return os.path.join(run.staged, os.path.basename(str(checkpoint["file"])))
-
-
 def stage(run: RunPaths) -> None:
     """Put the checkpoint of the present attempt where the job sees it. Safe to repeat.
 
     It comes into the ledger too, so that an attempt that fails before it has saved leaves the next one something.
     """
     checkpoint = journal.fold(run).begun.get("checkpoint")
-    if checkpoint is None or not _needs_staging(checkpoint):
+    if checkpoint is None or not needs_staging(checkpoint):
         return
     target = staged(run, checkpoint)
     if not checkpoints.is_whole({**checkpoint, "file": target}):
@@ -249,8 +207,6 @@ def gather_earlier(run: RunPaths, job: Mapping[str, Any]) -> None:
 
     Raises AgentError: `not_copied`, and when the engine is away. The container stays then.
     """
-    from . import outside  # it knows of runs that are tended, and so of supervisors
-
     skipped = [one for one in outside.gather_whole(run, dict(job)) if one["lost"]]
     if skipped:
         what = "what an earlier attempt wrote in its container could not be copied: %(path)s: %(why)s" % skipped[0]

@@ -18,8 +18,8 @@ from contextlib import contextmanager, suppress
 from typing import Any, Dict, Iterator, Mapping, Optional, Set
 
 from . import vocabulary as words
+from .file_names import CACHES, matches
 from .files import read_json
-from .outputs import CACHES, matches
 from .paths import RunPaths
 
 LOOK_EVERY = 2.0  # seconds between two looks, or ten times what the last one took

@@ -6,7 +6,7 @@ import re
 from typing import Iterable, List, Sequence, Set, Tuple
 
 from . import vocabulary as words
-from .outputs import CACHE_FILES, CACHES, from_wire, matches
+from .file_names import CACHE_FILES, CACHES, from_wire, matches
 
 Change = Tuple[str, bytes]  # "A" | "C" | "D", absolute path
 

@@ -6,8 +6,9 @@ import os
 from contextlib import suppress
 from typing import Any, Dict
 
-from . import checkpoints, clocks, facts, hooks, journal, secret_files, services, sockets
+from . import checkpoints, clocks, facts, hooks, journal, locks, origin, secret_files, services, sockets
 from . import vocabulary as words
+from .errors import AgentError
 from .files import read_json, write_json
 from .paths import RunPaths
 from .runtimes import Presence, wrapper
@@ -28,6 +29,32 @@ def end(run: RunPaths, state: str, reason: str, **facts_of_end: Any) -> None:
     with suppress(OSError):
         checkpoints.note_summary(run)
     note_disk_use(run)
+
+
+def abandon(run: RunPaths) -> None:
+    """Give up a run whose machine is gone: it is lost if it was live, and this machine's from now on. Safe to repeat.
+
+    Raises AgentError: `not_abandoned` for a run of this machine, or one whose supervisor lives; `busy`.
+    """
+    why = origin.doubt(run)
+    if why is None:
+        if journal.fold(run).live:
+            what = "%s is of this host, which can end it" % run.id
+            raise AgentError("not_abandoned", what, "gpurun stop --force " + run.id, exit_code=words.EXIT_USAGE)
+        return
+    held = locks.acquire(locks.run_lock(run.id))
+    if held is None:
+        raise AgentError("busy", "somebody else looks after %s just now" % run.id, "try again")
+    try:
+        if origin.lives(run):
+            raise AgentError(
+                "not_abandoned", "%s lives: its machine looks after it" % run.id, "ask that host to stop it"
+            )
+        if journal.fold(run).live:
+            end(run, words.LOST, "abandoned", message="given up: " + why)
+        origin.adopt(run)
+    finally:
+        held.release()
 
 
 def retries_left(run: RunPaths, state: str, reason: str) -> int:

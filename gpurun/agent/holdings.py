@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 from typing import Any, Dict, Iterable, Mapping, Optional
 
-from . import hooks, locks, outputs
+from . import hooks, listing, locks, outputs
 from .files import read_json
 from .outside import may_hold_more
 from .paths import RunPaths
@@ -40,8 +40,6 @@ def look(run: RunPaths, job: Mapping[str, Any], *, locked: bool = False) -> Hold
     container = may_hold_more(run, dict(job))
     if not is_final(run, job, locked=locked):
         return Holdings(True, container)
-    from .verbs import outputs as listing
-
     found, inside = listing.workspace_files(run)
     beside = listing.outside_files(run)
     written = [file for file in (*inside, *beside) if _counts(file)]

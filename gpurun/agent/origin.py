@@ -10,7 +10,7 @@ import fcntl
 import os
 from typing import Any, Dict, Mapping, Optional
 
-from . import endings, facts, journal, locks
+from . import facts, journal
 from . import vocabulary as words
 from .errors import AgentError
 from .files import read_json, write_json
@@ -47,6 +47,14 @@ def doubt(run: RunPaths, job: Optional[Mapping[str, Any]] = None) -> Optional[st
     ):
         return "%s may run on another machine: %s, since this disk was cloned or its machine changed" % (run.id, why)
     return None
+
+
+def is_of_this_host(run: RunPaths) -> bool:
+    """False for a run that is another machine's, or may be, of a newer gpurun, and for what is no run at all."""
+    job = read_json(run.job)
+    if not isinstance(job, dict) or journal.schema_of(job) > words.JOB_SCHEMA:
+        return False
+    return (job.get("host") or {}).get("runtime") in words.RUNTIMES and doubt(run, job) is None
 
 
 def refuse(run: RunPaths, job: Optional[Mapping[str, Any]] = None) -> None:
@@ -88,32 +96,6 @@ def lives(run: RunPaths) -> bool:
         return False
     finally:
         os.close(fd)
-
-
-def abandon(run: RunPaths) -> None:
-    """Give up a run whose machine is gone: it is lost if it was live, and this machine's from now on. Safe to repeat.
-
-    Raises AgentError: `not_abandoned` for a run of this machine, or one whose supervisor lives; `busy`.
-    """
-    why = doubt(run)
-    if why is None:
-        if journal.fold(run).live:
-            what = "%s is of this host, which can end it" % run.id
-            raise AgentError("not_abandoned", what, "gpurun stop --force " + run.id, exit_code=words.EXIT_USAGE)
-        return
-    held = locks.acquire(locks.run_lock(run.id))
-    if held is None:
-        raise AgentError("busy", "somebody else looks after %s just now" % run.id, "try again")
-    try:
-        if lives(run):
-            raise AgentError(
-                "not_abandoned", "%s lives: its machine looks after it" % run.id, "ask that host to stop it"
-            )
-        if journal.fold(run).live:
-            endings.end(run, words.LOST, "abandoned", message="given up: " + why)
-        adopt(run)
-    finally:
-        held.release()
 
 
 def adopt(run: RunPaths) -> None:

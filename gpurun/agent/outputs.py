@@ -1,7 +1,5 @@
 """What a job wrote: what in its workspace is new, or differs from the snapshot of the code as it was
 submitted.
-
-Names are bytes here and `str` with surrogate escapes on the wire, whatever the locale of the host is.
 """
 
 from __future__ import annotations
@@ -11,20 +9,12 @@ import os
 import re
 import stat
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Set, Tuple
 
 from . import vocabulary as words
+from .file_names import CACHE_FILES, CACHES, matches, to_wire
 from .files import open_regular
 
-# Rebuilt by whoever needs them, and often larger than what was computed.
-CACHES = frozenset(
-    [
-        b"__pycache__", b".cache", b".ipynb_checkpoints", b".pytest_cache", b".mypy_cache", b".ruff_cache",
-        b".triton", b".nv", b".numba_cache", b".venv", b"venv", b"node_modules", b"torchinductor_cache",
-    ]
-)  # fmt: skip
-CACHE_FILES = ("*.pyc", "*.pyo", ".nfs????????????????*", ".DS_Store")
 _CACHE_TAG = b"Signature: 8a477f597d28d172789f06886806bc55"
 _BLOCK = 1 << 20
 
@@ -49,14 +39,6 @@ class Found:
     def skip(self, path: bytes, why: str, *, lost: bool = True) -> None:
         """`lost`: the fetch is not whole without it."""
         self.skipped.append({"path": to_wire(path), "why": why, "lost": lost})
-
-
-def to_wire(name: bytes) -> str:
-    return name.decode("utf-8", "surrogateescape")
-
-
-def from_wire(name: str) -> bytes:
-    return name.encode("utf-8", "surrogateescape")
 
 
 def find_outputs(workspace: str, snapshot: str, *, with_caches: bool = False) -> Found:
@@ -180,10 +162,6 @@ def _equal_bytes(one: bytes, other: bytes) -> bool:
                 return False
             if not a:
                 return True
-
-
-def matches(name: bytes, patterns: Tuple[str, ...]) -> bool:
-    return any(fnmatchcase(to_wire(name), pattern) for pattern in patterns)
 
 
 def grows(path: bytes) -> bool:

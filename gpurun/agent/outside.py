@@ -21,15 +21,14 @@ import traceback
 from dataclasses import dataclass
 from typing import IO, Any, Dict, List, Optional
 
-from . import attempts, changes, journal, locks, programs, wholeness
+from . import changes, jobs, journal, locks, origin, programs, wholeness
 from . import vocabulary as words
 from .engine import Engine
 from .errors import AgentError
+from .file_names import from_wire, to_wire
 from .files import read_json, sync_disk, write_json
-from .outputs import from_wire, to_wire
 from .paths import RunPaths
 from .runtimes.docker import Docker, attempt_of
-from .tend import is_of_this_host
 
 Skipped = Dict[str, Any]
 
@@ -72,7 +71,7 @@ def collect(run: RunPaths, job: Dict[str, Any], live: bool) -> List[Skipped]:
     engine = _engine(job)
     if engine is None or not may_hold_more(run, job):
         return []
-    if not is_of_this_host(run):
+    if not origin.is_of_this_host(run):
         if journal.schema_of(job) > words.JOB_SCHEMA:
             return [_skip(b"", "the run is a newer gpurun's; " + words.UPDATE)]
         return [_skip(b"", "the container is on another machine, %s" % job["host"].get("hostname"))]
@@ -90,8 +89,8 @@ def gather_at_end(run: RunPaths, run_lock: locks.Held) -> None:
     container's name.
     """
     try:
-        job = attempts.job_of(run) or {}
-        if not (os.path.exists(run.exit) and may_hold_more(run, job) and is_of_this_host(run)):
+        job = jobs.job_of(run) or {}
+        if not (os.path.exists(run.exit) and may_hold_more(run, job) and origin.is_of_this_host(run)):
             return
         ran = _last_that_ran(run)
         held = locks.acquire(locks.gather_lock(run.id))  # before the run's lock goes: `rm` must not slip in between

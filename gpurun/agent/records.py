@@ -8,7 +8,7 @@ import os
 import re
 from typing import Any, Dict, List, Optional
 
-from . import about, attempts, checkpoints, clocks, journal, moving, origin, tend
+from . import about, checkpoints, clocks, jobs, journal, moving, origin, tend
 from . import vocabulary as words
 from .errors import AgentError
 from .files import read_json
@@ -99,7 +99,7 @@ def _step(state: journal.Run) -> Optional[Dict[str, Any]]:
 
 
 def _job(run: RunPaths, state: journal.Run) -> Dict[str, Any]:
-    job = attempts.job_of(run, state)
+    job = jobs.job_of(run, state)
     if not isinstance(job, dict) and os.path.exists(run.job):
         raise ValueError("%s is damaged" % run.job)
     return job or {}

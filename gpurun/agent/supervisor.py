@@ -13,6 +13,7 @@ import threading
 import time
 import traceback
 from contextlib import suppress
+from functools import partial
 from typing import Any, Dict, List, Optional
 
 from . import (
@@ -21,6 +22,7 @@ from . import (
     attempts,
     endings,
     facts,
+    jobs,
     journal,
     leases,
     locks,
@@ -199,7 +201,7 @@ def _keep_locks(run: RunPaths, life: _Life) -> None:
         life.show()
         with suppress(AgentError, OSError, ValueError):
             state = journal.fold(run)
-            if state.state == words.RUNNING and (attempts.job_of(run, state) or {})["host"]["runtime"] == "bare":
+            if state.state == words.RUNNING and (jobs.job_of(run, state) or {})["host"]["runtime"] == "bare":
                 sockets.tmp(run)
         if time.monotonic() < touched + TOUCH_EVERY:
             continue
@@ -230,7 +232,7 @@ def _gave_up(run: RunPaths, error: Exception) -> bool:
 def _job_is_there(run: RunPaths) -> bool:
     """The job was started, though that could not be written down: nobody would look after it once the run has ended."""
     try:
-        job = attempts.job_of(run)
+        job = jobs.job_of(run)
         if job is None:
             return False
         runtime = runtimes.load(job["host"]["runtime"], job["host"]["engine"])
@@ -271,7 +273,7 @@ def _next_attempt(run: RunPaths) -> None:
 
 def _attempt(run: RunPaths) -> None:
     """The steps, each of which may find its work done."""
-    job = attempts.job_of(run)
+    job = jobs.job_of(run)
     assert job is not None
     runtime = runtimes.load(job["host"]["runtime"], job["host"]["engine"])
     held: List[locks.Held] = []
@@ -291,7 +293,9 @@ def _attempt(run: RunPaths) -> None:
         else:
             _bring_up(run, job, runtime, held)
         _note_running(run)
-        asking = about.Asking(run, job, runtime)  # not before: the job's start is what a person waits for
+        asking = about.Asking(
+            run, job, partial(runtime.about, run, job)
+        )  # not before: the job's start is what a person waits for
         uuids = [gpu["uuid"] for gpu in journal.fold(run).gpus]
         with leases.kept(uuids, run.id, job["owner"], held):
             watching.watch(run, job, runtime)

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Callable, Dict, List, Optional, Tuple
 
-from . import attempts, clocks, endings, facts, journal, locks, origin, runtimes, supervisor
+from . import attempts, clocks, endings, facts, jobs, journal, locks, origin, runtimes, supervisor
 from . import vocabulary as words
 from .errors import AgentError
 from .files import read_json, write_json
@@ -107,7 +107,7 @@ def tend_run(host: HostPaths, run: RunPaths) -> Optional[str]:
 def _tend_run(run: RunPaths) -> None:
     if os.path.exists(run.exit) and endings.is_finished(run):
         return
-    if not is_of_this_host(run):
+    if not origin.is_of_this_host(run):
         return
     # Behind an end too: the secrets that are there may be those of an attempt that begins.
     held = locks.acquire(locks.run_lock(run.id))
@@ -126,18 +126,10 @@ def _has_container(run: RunPaths) -> bool:
     return bool((read_json(run.job) or {}).get("host", {}).get("runtime") == "docker")
 
 
-def is_of_this_host(run: RunPaths) -> bool:
-    """False for a run that is another machine's, or may be, of a newer gpurun, and for what is no run at all."""
-    job = read_json(run.job)
-    if not isinstance(job, dict) or journal.schema_of(job) > words.JOB_SCHEMA:
-        return False
-    return (job.get("host") or {}).get("runtime") in runtimes.RUNTIMES and origin.doubt(run, job) is None
-
-
 def _act(run: RunPaths) -> str:
     """Under the run's lock: weigh the evidence and record what is proven."""
     state = journal.fold(run)
-    job = attempts.job_of(run, state)
+    job = jobs.job_of(run, state)
     if job is None or state.newer or state.damaged:
         return NOTHING
     if not state.live:

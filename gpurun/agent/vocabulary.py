@@ -77,6 +77,8 @@ EXIT_INTERRUPTED = 130
 # A run's id: it is a directory, a container's name (behind `gpurun-`) and typed by people.
 RUN_ID = r"[a-z0-9](?:[a-z0-9-]{0,46}[a-z0-9])?-[0-9a-z]{4}"
 
+RUNTIMES = ("docker", "bare")
+
 CONTAINER_PREFIX = "gpurun-"
 LABEL_RUN = "gpurun.run"
 LABEL_GPUS = "gpurun.gpus"

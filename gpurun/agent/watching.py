@@ -171,7 +171,7 @@ class _Stopping:
         self.term_at = self.kill_at - min(REST, grace / 4) if self.has_plugin else 0.0
 
     def _was_given_up(self) -> bool:
-        """The run ended, or went on, without this process: on another machine that shares the home (see origin.abandon)."""
+        """The run ended, or went on, without this process: on another machine that shares the home (see endings.abandon)."""
         return not self.state.live or self.state.attempt != self.job.get("attempt", 1)
 
     def _waits_for_a_checkpoint(self, passed: float) -> bool:

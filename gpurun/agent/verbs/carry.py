@@ -14,11 +14,11 @@ import os
 import re
 from typing import Any, Dict
 
-from .. import attempts, checkpoints, image, journal, manifest, moving, records, tend
+from .. import attempts, checkpoints, image, jobs, journal, manifest, moving, records, tend
 from .. import vocabulary as words
 from ..errors import AgentError
+from ..file_names import to_wire
 from ..files import read_json
-from ..outputs import to_wire
 from ..paths import HostPaths, RunPaths
 from . import resume
 
@@ -36,14 +36,14 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
         moving.take_back(run, request["back"])
         return {}
     tend.tend_run(host, run)
-    job = attempts.job_of(run) or {}
+    job = jobs.job_of(run) or {}
     attempt = journal.fold(run).attempt
     _refuse(run, job, request["ask"])
     if checkpoints.in_container(run):
         attempts.gather_earlier(run, job)
     checkpoint = attempts.choose(run, request.get("from"))
     if checkpoint is not None:
-        folder, name = os.path.split(attempts.file_of(run, checkpoint))
+        folder, name = os.path.split(jobs.file_of(run, checkpoint))
         checkpoint.update(folder=folder, name=name)
     sent = read_json(run.job) or {}
     if sent.get("image"):

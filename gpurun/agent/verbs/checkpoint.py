@@ -12,7 +12,7 @@ import posixpath
 import time
 from typing import Any, Callable, Dict, List, Optional
 
-from .. import attempts, checkpoints, ledger, mirrored, outputs, records, tend, unlisted
+from .. import checkpoints, jobs, ledger, mirrored, outputs, records, tend, unlisted
 from .. import vocabulary as words
 from ..outside import collect
 from ..paths import HostPaths, RunPaths
@@ -28,7 +28,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     tend.tend_run(host, run)
     live = not os.path.exists(run.exit)
     if checkpoints.in_container(run):
-        collect(run, attempts.job_of(run) or {}, live)
+        collect(run, jobs.job_of(run) or {}, live)
     if not live:  # a supervisor that was killed too has not done it
         unlisted.take_in(run)
     entry = _choose(run, request["which"], live)

@@ -12,7 +12,7 @@ import time
 from contextlib import suppress
 from typing import Any, Dict
 
-from .. import attempts, journal, locks, records
+from .. import jobs, journal, locks, records
 from ..files import read_json, write_json
 from ..outside import forget, may_hold_more
 from ..paths import HostPaths
@@ -31,7 +31,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
         stamp = request.get("stamp") if whole else None
         with suppress(OSError):  # a full disk here does not undo what is on the laptop
             write_json(run.fetched, {"t": now if whole else None, "at": now, "what": request["what"], "stamp": stamp})
-    job = attempts.job_of(run) or {}
+    job = jobs.job_of(run) or {}
     held = locks.acquire(locks.run_lock(run.id)) if whole else None
     if held is not None:  # else its next attempt begins, whose container has the same name
         try:

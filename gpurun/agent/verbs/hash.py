@@ -15,7 +15,7 @@ import time
 from typing import Any, BinaryIO, Dict, List, Optional, Tuple
 
 from .. import records, wholeness
-from ..outputs import from_wire
+from ..file_names import from_wire
 from ..paths import HostPaths
 
 _BLOCK = 1 << 20

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import Any, Dict
 
-from .. import attempts, holdings, mirrored, records, tend
+from .. import holdings, jobs, mirrored, records, tend
 from ..paths import HostPaths
 
 
@@ -19,6 +19,6 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
         tend.tend_run(host, run)
     return {
         "runs": [records.record_of(run) for run in runs],
-        "held": {run.id: holdings.look(run, attempts.job_of(run) or {}).as_json() for run in runs},
+        "held": {run.id: holdings.look(run, jobs.job_of(run) or {}).as_json() for run in runs},
         "ledgers": mirrored.ledgers(request, host, runs),
     }

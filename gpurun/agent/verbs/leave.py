@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 from typing import Any, Dict, List, Optional, Tuple
 
-from .. import facts, hooks, journal, locks, records, sockets, tend
+from .. import facts, hooks, journal, locks, origin, records, sockets, tend
 from ..errors import AgentError
 from ..files import write_atomically
 from ..paths import HostPaths, RunPaths
@@ -40,7 +40,7 @@ def _wipe(host: HostPaths, request: Dict[str, Any], engine: Optional[List[str]])
     going = [run for run in host.all_runs() if run.id not in stays]
     for run in going:
         records.refuse_newer(run)
-    ours = [run for run in going if tend.is_of_this_host(run)]
+    ours = [run for run in going if origin.is_of_this_host(run)]
     live = [run.id for run in ours if journal.fold(run).live]
     if live:
         raise AgentError("live", "still live here: " + ", ".join(live), "gpurun stop " + " ".join(live), exit_code=2)
@@ -55,7 +55,7 @@ def _wipe(host: HostPaths, request: Dict[str, Any], engine: Optional[List[str]])
     if stays:  # somebody else goes on here
         return {**removed, "left": left, "shared": True}
     rest = [run for run in host.all_runs() if os.path.exists(run.job)]
-    _refuse_more([run for run in rest if tend.is_of_this_host(run)])
+    _refuse_more([run for run in rest if origin.is_of_this_host(run)])
     # A run that stays is another machine's, or may be: nobody has looked at what it wrote.
     shared = facts.machines_here(host) > 1 or bool(rest)
     if shared:  # what is left is in use by another machine

@@ -17,6 +17,7 @@ from .. import (
     checkpoints,
     endings,
     facts,
+    jobs,
     journal,
     locks,
     moving,
@@ -54,7 +55,7 @@ stream = start.stream
 
 
 def _begin(run: RunPaths, host: HostPaths, request: Dict[str, Any]) -> None:
-    job = attempts.job_of(run) or {}
+    job = jobs.job_of(run) or {}
     carried = request.get("carried")
     if not (carried and journal.fold(run).state in attempts.UPLOADING):
         refuse(run, job, carried=carried is not None)
@@ -103,7 +104,7 @@ def _check_arrival(run: RunPaths, host: HostPaths, job: Dict[str, Any], request:
     if request.get("manifest"):
         start.check_snapshot(run, request["manifest"])
     checkpoint = request["carried"]["checkpoint"]
-    if checkpoint and not checkpoints.is_whole({**checkpoint, "file": attempts.file_of(run, checkpoint)}):
+    if checkpoint and not checkpoints.is_whole({**checkpoint, "file": jobs.file_of(run, checkpoint)}):
         raise AgentError("not_whole", "the checkpoint %s did not come whole" % checkpoint["path"], "resume again")
     sync_disk(run.root)  # the other host gives the run up for this
     if request.get("manifest"):

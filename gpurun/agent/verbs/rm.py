@@ -12,7 +12,7 @@ import sys
 from contextlib import ExitStack
 from typing import Any, Dict, List, Mapping, Optional
 
-from .. import attempts, endings, holdings, hooks, journal, locks, origin, outside, records, runtimes, tend
+from .. import endings, holdings, hooks, jobs, journal, locks, origin, outside, records, runtimes, tend
 from .. import vocabulary as words
 from ..errors import AgentError
 from ..paths import HostPaths, RunPaths
@@ -42,7 +42,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
             _refuse_live(run)  # again: an attempt may have begun before the lock was ours
             # Null: a container held more than was known then, and was agreed to go with it.
             seen = stamps.get(run.id)
-            if seen is not None and holdings.stamp_of(run, attempts.job_of(run) or {}, locked=True) != seen:
+            if seen is not None and holdings.stamp_of(run, jobs.job_of(run) or {}, locked=True) != seen:
                 raise _changed(run)
         for run in runs:
             freed += _remove(host, run, left)
@@ -79,8 +79,8 @@ def _lock(run: RunPaths) -> locks.Held:
 def _remove(host: HostPaths, run: RunPaths, left: List[Dict[str, Any]]) -> int:
     """Remove one run; return the bytes that are free again, and add to `left` what stays."""
     before = endings.disk_use(run)
-    job = attempts.job_of(run)
-    if job is not None and tend.is_of_this_host(run):
+    job = jobs.job_of(run)
+    if job is not None and origin.is_of_this_host(run):
         runtimes.load(job["host"]["runtime"], job["host"]["engine"]).remove(run, job)
     gone = os.path.join(host.runs, GONE + run.id)
     while os.path.lexists(gone):  # an earlier run of that id, of which something could not be removed

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import Any, Dict
 
-from .. import attempts, origin, records, runtimes
+from .. import jobs, origin, records, runtimes
 from ..paths import HostPaths
 
 
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     run = records.find(host, request["run"])
     records.refuse_newer(run)
-    job = attempts.job_of(run) or {}
+    job = jobs.job_of(run) or {}
     origin.refuse(run, job)
     command = [str(word) for word in request.get("command") or []]
     runtime = runtimes.load(job["host"]["runtime"], job["host"]["engine"])

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from typing import Any, Dict, List
 
-from .. import attempts, endings, journal, origin, records, runtimes, tend
+from .. import endings, jobs, journal, origin, records, runtimes, tend
 from .. import vocabulary as words
 from ..files import read_json
 from ..paths import HostPaths, RunPaths
 
 
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
-    """Raises AgentError: `elsewhere`, after the others were asked to end; see origin.abandon."""
+    """Raises AgentError: `elsewhere`, after the others were asked to end; see endings.abandon."""
     runs = records.find_all(host, request["runs"])
     not_ours: List[RunPaths] = []
     for run in runs:
         if request.get("abandon"):
-            origin.abandon(run)
+            endings.abandon(run)
         elif journal.fold(run).live and origin.doubt(run) is not None and not origin.lives(run):
             not_ours.append(run)
         else:
@@ -52,8 +52,8 @@ def _stop(run: RunPaths, request: Dict[str, Any]) -> None:
 
 def _kill_what_is_left(run: RunPaths) -> None:
     """A job that runs on though its run has ended is in nobody's care: it is killed, and what it wrote stays."""
-    job = attempts.job_of(run)
-    if job is None or not tend.is_of_this_host(run):
+    job = jobs.job_of(run)
+    if job is None or not origin.is_of_this_host(run):
         return
     runtime = runtimes.load(job["host"]["runtime"], job["host"]["engine"])
     if runtime.presence(run, job).kind == "running":

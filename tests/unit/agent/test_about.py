@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def test_an_image_that_tells_nothing_is_recorded_all_the_same(tmp_path: Path, co
     run = RunFolder(tmp_path / "root", host=job["host"])
     prepared = {"image": "busybox", "digest": "sha256:1", "image_id": "sha256:2", "environment": None}
     journal.record(run.paths, "prepared", record=prepared)
-    about.Asking(run.paths, job, Docker(scripted.engine.argv)).finish()
+    about.Asking(run.paths, job, partial(Docker(scripted.engine.argv).about, run.paths, job)).finish()
     found = json.loads(Path(run.paths.environment).read_text())
     assert (found["image"], found["digest"], found["image_id"]) == ("busybox", "sha256:1", "sha256:2")
     assert (found["torch"], found["packages"]) == (None, {})

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gpurun.agent import allocation, attempts, journal, locks, records, supervisor
+from gpurun.agent import allocation, jobs, journal, locks, records, supervisor
 from gpurun.agent import vocabulary as words
 from gpurun.agent.engine import EngineError
 from gpurun.agent.errors import ImageGone, RunFailed
@@ -60,7 +60,7 @@ def run(agent: AgentHost, monkeypatch: pytest.MonkeyPatch) -> RunPaths:
 
 
 def bring_up(run: RunPaths, runtime: Any) -> list[locks.Held]:
-    job = attempts.job_of(run)
+    job = jobs.job_of(run)
     assert job is not None
     held: list[locks.Held] = []
     supervisor._bring_up(run, job, runtime, held)
@@ -87,7 +87,7 @@ def test_engine_that_does_not_tell_what_there_is_of_a_job_is_waited_for_and_name
     journal.record(run, words.PREPARING)
     runtime: Any = Runtime()
     runtime.answers = iter([False, False, True])
-    job = attempts.job_of(run)
+    job = jobs.job_of(run)
     assert job is not None
     assert supervisor._presence(run, job, runtime).kind == "absent"
     assert waited_for(run) == [supervisor.ENGINE_SILENT]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gpurun.agent import outputs
+from gpurun.agent import file_names, outputs
 from tests.unit.agent.run_folder import LONG_AGO, RunFolder
 
 HOSTILE = [b"a b", b"q'\"$(touch x)`y`", b"line\nbreak", b"-rf", b"\xff\xfe", b"*", b"caf\xc3\xa9", b"back\\slash"]
@@ -51,7 +51,7 @@ def test_any_name_travels_and_comes_back(run: RunFolder, name: bytes) -> None:
     run.write(name)
     run.write(b"folder " + name + b"/" + name)
     assert names(run) == sorted([name, b"folder " + name + b"/" + name])
-    assert outputs.from_wire(outputs.to_wire(name)) == name
+    assert file_names.from_wire(file_names.to_wire(name)) == name
 
 
 def test_caches_stay_unless_asked_for(run: RunFolder) -> None:

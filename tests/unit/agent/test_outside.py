@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gpurun.agent import attempts, endings, facts, files, journal, locks, outside, runtimes, supervisor
+from gpurun.agent import attempts, endings, facts, files, jobs, journal, locks, outside, runtimes, supervisor
 from gpurun.agent import vocabulary as words
 from gpurun.agent.errors import AgentError
 from gpurun.agent.outside import collect, forget
@@ -306,7 +306,7 @@ def test_container_of_an_earlier_attempt_is_kept_until_it_is_copied_though_the_l
     run.end()
     journal.record(run.paths, "attempt", number=2, why="resume", checkpoint=None, ticket=None, gpus=None)
     os.unlink(run.paths.exit)
-    job = attempts.job_of(run.paths) or {}
+    job = jobs.job_of(run.paths) or {}
     with monkeypatch.context() as patch:
         patch.setattr(outside, "_LITTLE", 1 << 60)
         supervisor._clear_away(run.paths, {**job, "user": None}, runtimes.load("docker", container.argv))
