@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from gpurun import fetch, index, mirror, resume, rsync, runs
+from gpurun import fetch, index, mirror, resume, rsync, runs, upload
 from gpurun.agent import ledger, manifest
 from gpurun.agent import vocabulary as words
 from gpurun.agent.manifest import Entry
@@ -361,7 +361,7 @@ def _unload(wire: Wire, cargo: Cargo, move: str, asked: resume.Asked, report: Re
 
 
 def _push(wire: Wire, files: FileList, to: str, report: Report, link_dest: Sequence[str] = ()) -> None:
-    rsync.push(wire.connection, files, to, link_dest, progress=lambda at: report.progress(at, files.bytes))
+    upload.push(wire.connection, files, to, link_dest, progress=lambda at: report.progress(at, files.bytes))
 
 
 def _alone(file: Path) -> FileList:

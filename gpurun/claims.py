@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpurun import locked
+from gpurun import locked, run_ids
 
 if TYPE_CHECKING:
     from gpurun.secret import Secret
@@ -84,9 +84,7 @@ def take(
 
 def _begin(folder: Path, job: dict[str, Any], same: str, is_taken: Callable[[str], bool]) -> Claim:
     while is_taken(job["id"]) or (folder / f"{job['id']}.json").exists():
-        from gpurun.job import under_new_id
-
-        job = under_new_id(job)
+        job = run_ids.under_new_id(job)
     file = folder / f"{job['id']}.json"
     lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)

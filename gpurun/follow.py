@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from gpurun import healing, index, mirror, runs
+from gpurun import healing, index, mirror, records
 from gpurun.agent import vocabulary as words
 from gpurun.errors import ContactLost, HostUnreachable
 
@@ -86,7 +86,7 @@ def show_log(
     if stream is None:
         stream = wire.stream("logs", request)
         if follows:
-            runs.refuse_unknown(stream.answer["run"], wire.host)
+            records.refuse_unknown(stream.answer["run"], wire.host)
         listener.state(stream.answer["run"])
     within = healing.connect_within(time.monotonic() - began)
 
@@ -99,7 +99,7 @@ def show_log(
                 for frame in stream:
                     record = _hand_over(frame, place, listener, times=bool(request.get("times")))
                     if record is not None and follows:
-                        runs.refuse_unknown(record, wire.host)
+                        records.refuse_unknown(record, wire.host)
                     if record is not None and (frame.end is not None or until(record)):
                         index.update([record], wire.host)
                         return record
@@ -131,7 +131,7 @@ def watch(
         show(answer)
         if words.is_over(answer["run"]):
             return answer
-        runs.refuse_unknown(answer["run"], wire.host)
+        records.refuse_unknown(answer["run"], wire.host)
         sleep(LOOK_EVERY)
         try:
             answer = ask(wire.quiet(), healing.SILENT)

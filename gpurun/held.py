@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpurun import index, mirror
+from gpurun import fetched_files, index, mirror
 from gpurun.errors import GpurunError
 
 if TYPE_CHECKING:
@@ -134,9 +134,7 @@ def _is_marked(entry: RunEntry, host: str) -> bool:
 
 
 def _is_complete(proof: Mapping[str, Any]) -> bool:
-    from gpurun.fetch import here
-
-    return here.missing(Path(str(proof.get("to"))), proof.get("stamp")) == 0
+    return fetched_files.missing(Path(str(proof.get("to"))), proof.get("stamp")) == 0
 
 
 def _may_be_lost(entry: RunEntry, host: str) -> bool:

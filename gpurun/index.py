@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gpurun import locked
+from gpurun import fetched_files, locked
 from gpurun.agent import vocabulary as words
 from gpurun.agent.files import write_atomically
 from gpurun.errors import UsageError
@@ -412,9 +412,7 @@ def _is_complete(entry: RunEntry, host: str) -> bool:
     proof = entry.verified.get(host)
     if proof is None:
         return True
-    from gpurun.fetch import here
-
-    return here.missing(Path(proof["to"]), proof["stamp"]) == 0
+    return fetched_files.missing(Path(proof["to"]), proof["stamp"]) == 0
 
 
 def mark_fetched(

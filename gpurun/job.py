@@ -10,10 +10,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from gpurun import catalogue
+from gpurun import catalogue, run_ids
 from gpurun.agent import vocabulary as words
 from gpurun.errors import UsageError
-from gpurun.project import slug
 
 if TYPE_CHECKING:
     from gpurun.config.hosts import Host
@@ -21,27 +20,8 @@ if TYPE_CHECKING:
     from gpurun.config.schema import JobConfig
     from gpurun.files import FileList
 
-# Without those that are taken for one another when an id is read aloud or typed from a screen: 0 and o, 1, i and l.
-ID_ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
 # Packages that need no word when one of their modules is named: `-m torch.distributed.run`.
 _EVERYWHERE = sys.stdlib_module_names | {"torch", "lightning"}
-
-
-def new_id(name: str, choose: Any = secrets.choice) -> str:
-    """A new run id for a run called `name`: "train-7f3k"."""
-    stem = slug(name, 40) or "run"
-    return f"{stem}-{''.join(choose(ID_ALPHABET) for _ in range(4))}"
-
-
-def under_new_id(job: dict[str, Any]) -> dict[str, Any]:
-    """The job under another id, for one whose id a run has already."""
-    run = new_id(job["name"])
-    return {**job, "id": run, "fetch_hint": fetch_hint(run)}
-
-
-def fetch_hint(run: str) -> str:
-    """What a job that ends reminds its user of."""
-    return f"gpurun fetch {run}"
 
 
 def make_job(
@@ -66,7 +46,7 @@ def make_job(
     if spec.module:
         _check_module(spec.module, files)
     name = service["kind"] if service else spec.name or _name_of(spec)
-    run = run_id or new_id(name)
+    run = run_id or run_ids.new_id(name)
     return {
         "schema": words.JOB_SCHEMA,
         "id": run,
@@ -98,7 +78,7 @@ def make_job(
         "keep_caps": list(spec.keep_caps),
         "user": spec.user,
         "profile": _profile(loaded.host),
-        "fetch_hint": fetch_hint(run),
+        "fetch_hint": run_ids.fetch_hint(run),
     }
 
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpurun import index, mirror
+from gpurun import fetched_files, index, mirror
 from gpurun.agent.tracebacks import traceback_in
 from gpurun.errors import UsageError
-from gpurun.fetch import default_folder, here
-from gpurun.fetch.plan import PRIVATE
+from gpurun.fetch import default_folder
+from gpurun.fetched_files import PRIVATE
 from gpurun.index import RunEntry
 from gpurun.project import Project, find_project
 
@@ -82,7 +82,7 @@ def _files(entry: RunEntry) -> str:
 def _is_complete(entry: RunEntry) -> bool:
     """Whether all of it was fetched, from each host that it was on, and is still there."""
     proofs = [entry.verified.get(host) for host in (entry.host, *entry.left_on)]
-    there = all(proof is not None and here.missing(Path(proof["to"]), proof["stamp"]) == 0 for proof in proofs)
+    there = all(proof is not None and fetched_files.missing(Path(proof["to"]), proof["stamp"]) == 0 for proof in proofs)
     return entry.all_fetched and there
 
 

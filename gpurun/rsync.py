@@ -19,7 +19,7 @@ from gpurun.files import FileList
 from gpurun.rsync_errors import DISK_FULL, PARTIAL, Connection, RsyncError, check_local
 from gpurun.ssh import process
 
-__all__ = ["DISK_FULL", "PARTIAL", "Progress", "RsyncError", "check_local", "push"]
+__all__ = ["DISK_FULL", "PARTIAL", "Progress", "RsyncError", "check_local"]
 
 SECONDS_TO_END = 10.0  # after TERM; rsync then keeps what it has of the file at hand
 
@@ -116,39 +116,6 @@ def _common(connection: Connection) -> list[str]:
         "-e",
         connection.rsh(),
     ]
-
-
-def push(
-    connection: Connection,
-    files: FileList,
-    snapshot: str,
-    link_dest: Sequence[str] = (),
-    *,
-    progress: Callable[[Progress], None] | None = None,
-) -> None:
-    """Make the host's folder `snapshot` hold what `files` lists. Whether it does is for the host to check (manifest).
-
-    Raises RsyncError, ContactLost.
-    """
-    check_local()
-    argv = push_argv(connection, files.root, snapshot, link_dest, compress=shrinks(files))
-    names = listed(entry.path for entry in files.entries)
-    from gpurun.transfer import keep_on
-
-    def report(seen: Progress) -> None:
-        if progress is not None:
-            progress(seen)
-
-    # 24: files vanished under rsync's hands. The host's check tells, and the list is made again.
-    accept = (0, 24)
-    try:
-        keep_on(connection, argv, names, report, accept=accept)
-    except RsyncError as error:
-        if error.meaning != PARTIAL:
-            raise
-        # rsync 3.2.7 may not get over what an interrupted run has left of a file: it is sent from its beginning.
-        anew = [f"{word}.anew" if word.startswith("--partial-dir=") else word for word in argv]
-        keep_on(connection, anew, names, report, accept=accept)
 
 
 def listed(names: Iterable[bytes]) -> bytes:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from gpurun import index, mirror
+from gpurun import index, mirror, records
 from gpurun.agent import vocabulary as words
 from gpurun.config import hosts
 from gpurun.errors import ContactLost, GpurunError, HostError, HostUnreachable, UsageError
@@ -27,7 +27,6 @@ WAIT_ROUND = 25  # seconds that one question of `wait` may last
 PAUSE = 2.0  # seconds before a host that could not be reached is asked again
 REMOVED_AT_ONCE = 50  # runs in one question: the host holds a lock of each
 REMOVED_IN = 900.0  # seconds; a workspace of a million files takes its time
-EXIT_STOPPED = 143  # what a shell says of a program that TERM ended
 
 
 @dataclass(frozen=True)
@@ -98,29 +97,6 @@ def by_host(entries: Iterable[RunEntry]) -> dict[str, list[str]]:
     for entry in entries:
         found.setdefault(entry.host, []).append(entry.id)
     return found
-
-
-def exit_code(record: dict[str, Any]) -> int | None:
-    """What `wait` and `submit -f` end with: the job's own code. None while the run is live.
-
-    A run that did not succeed never gives 0: 143 when it was stopped or out of time, 125 when the job never ran.
-    """
-    if not words.is_over(record):
-        return None
-    if record["state"] == words.SUCCEEDED:
-        return 0
-    if record["state"] in (words.STOPPED, words.TIMED_OUT):
-        return record["exit_code"] or EXIT_STOPPED
-    return record["exit_code"] or words.EXIT_FAILED
-
-
-def refuse_unknown(record: Mapping[str, Any], host: str) -> None:
-    """Raise GpurunError for a run that its host answers for and knows nothing of: whoever waits for it may wait for ever."""
-    if record["state"] != words.UNKNOWN:
-        return
-    run = record["id"]
-    what = record.get("message") or record.get("problem") or f"{run} cannot be read"
-    raise GpurunError(what, record.get("next") or f"gpurun status {run}", where=host)
 
 
 def hosts_of_interest(*, all_runs: bool) -> list[Host]:
@@ -275,7 +251,7 @@ def _wait_on(host: str, ids: Sequence[str], waiting: Waiting) -> list[dict[str, 
                 done.append(record)
                 live.remove(record["id"])
         for record in answer["runs"]:  # when those that ended are told
-            refuse_unknown(record, host)
+            records.refuse_unknown(record, host)
         if live and waiting.clock() < began + min(
             seconds, PAUSE
         ):  # it was to wait, and did not: it is not asked in a loop

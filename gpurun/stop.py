@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from gpurun import index, mirror, runs
 from gpurun.agent import vocabulary as words
 from gpurun.errors import ContactLost, GpurunError, UsageError
+from gpurun.records import refuse_unknown
 
 if TYPE_CHECKING:
     from gpurun.index import RunEntry
@@ -74,7 +75,7 @@ def watch(
     hosts = {entry.id: entry.host for entry in entries}
     while live := [record for record in now.values() if not words.is_over(record)]:
         for record in live:
-            runs.refuse_unknown(record, hosts[record["id"]])
+            refuse_unknown(record, hosts[record["id"]])
         countdown([(record, _left(record)) for record in live])
         if any(record.get("saving") for record in live):  # its grace time pauses
             latest = clock() + max(_left(record) or 0.0 for record in live)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from gpurun import claims, index, locked
+from gpurun import claims, index, locked, upload
 from gpurun.agent import vocabulary as words
 from gpurun.errors import ContactLost, HostError, HostUnreachable
 
@@ -170,7 +170,6 @@ def _send_and_start(
     wire: Wire, plan: Plan, prepared: dict[str, Any], report: Report, job: dict[str, Any], *, follow: bool
 ) -> Started:
     """Sync, then start; once more when files changed on the way."""
-    from gpurun import rsync
 
     files, link_dest = plan.files, list(prepared["link_dest"])
     if plan.needs_agent:
@@ -178,7 +177,7 @@ def _send_and_start(
     for attempt in range(1, SYNC_AGAIN + 1):
         report.say(f"sending to {wire.host}")
         for part in _parts(plan.loaded, files):
-            rsync.push(
+            upload.push(
                 wire.connection,
                 part,
                 prepared["snapshot"],

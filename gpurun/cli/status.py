@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from gpurun import records
 from gpurun.agent import vocabulary as words
 from gpurun.cli import describe, options, output, past, training
 from gpurun.errors import HostError, HostUnreachable
@@ -62,14 +63,14 @@ def status(
     answer.pop("ledgers", None)
     if as_json:
         also = [{**(twin.record or {}), "host": twin.host, "seen": twin.seen} for twin in twins]
-        more = {"host": entry.host, "exit": runs.exit_code(record), "hint": _hint(answer), "twins": also}
+        more = {"host": entry.host, "exit": records.exit_code(record), "hint": _hint(answer), "twins": also}
         gone = {} if entry.removed is None else {"removed": past.as_json(entry)}
         output.json({**answer, **more, **gone, "checkpoints": mirror.there(entry.id)})
     else:
         _show(answer, entry)
     if not exit_code:
         return 0
-    code = runs.exit_code(record)
+    code = records.exit_code(record)
     return words.EXIT_FAILED if code is None else code
 
 

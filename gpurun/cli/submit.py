@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gpurun import records
 from gpurun.agent import vocabulary as words
 from gpurun.cli import complete, describe, options, output, plan_shown
 from gpurun.cli.own_arguments import KEY, CommandWithArguments
@@ -20,7 +21,7 @@ from gpurun.errors import UsageError
 
 if TYPE_CHECKING:
     from gpurun.config.load import Loaded
-    from gpurun.notebook.session import Session
+    from gpurun.config.session import Session
     from gpurun.submit import Plan, Started
     from gpurun.wire import Wire
 
@@ -316,7 +317,6 @@ def _hold_until_running(wire: Wire, started: Started, say: Callable[[str], None]
 
 
 def _follow(wire: Wire, started: Started, say: Callable[[str], None], *, as_json: bool) -> int:
-    from gpurun import runs
     from gpurun.follow import show_log
 
     run = started.record["id"]
@@ -333,7 +333,7 @@ def _follow(wire: Wire, started: Started, say: Callable[[str], None], *, as_json
         output.json({**record, "host": wire.host})
     if started.fetch:
         _fetch(run)
-    code = runs.exit_code(record)
+    code = records.exit_code(record)
     return words.EXIT_FAILED if code is None else code
 
 

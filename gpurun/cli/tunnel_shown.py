@@ -13,6 +13,7 @@ from gpurun.cli import describe, output, plan_shown
 from gpurun.cli.screen import Screen
 
 if TYPE_CHECKING:
+    from gpurun.errors import GpurunError
     from gpurun.submit import Report
     from gpurun.tunnel.plan import Found
     from gpurun.tunnel.registry import OpenDoor, Tunnel
@@ -86,6 +87,9 @@ class Shown:
 
     def up(self) -> None:
         return
+
+    def failed(self, error: GpurunError) -> None:
+        output.print_error(error.what, error.place, error.next_step)
 
     def lost(self, what: str) -> None:
         if not self._lost:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from gpurun import records
 from gpurun.cli import describe, options, output
 from gpurun.cli.logs import seconds
 
@@ -45,7 +46,7 @@ def wait(
         open_ones = ", ".join(entry.id for entry in entries if entry.id not in ended)
         output.warn(f"the time is over, and {open_ones} goes on")
         return EXIT_TIMEOUT
-    codes = [runs.exit_code(ended[entry.id]) or 0 for entry in entries]
+    codes = [records.exit_code(ended[entry.id]) or 0 for entry in entries]
     return next((code for code in codes if code), 0)
 
 
@@ -54,7 +55,6 @@ def _tell_end(record: dict[str, Any]) -> None:
 
 
 def _outcome(entry: Any, record: dict[str, Any] | None) -> dict[str, Any]:
-    from gpurun import runs
 
     known = record or entry.record or {"id": entry.id, "state": entry.state}
-    return {**known, "host": entry.host, "exit": runs.exit_code(record) if record else None}
+    return {**known, "host": entry.host, "exit": records.exit_code(record) if record else None}

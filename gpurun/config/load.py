@@ -21,7 +21,7 @@ from gpurun.project import Project, find_project, project_at
 from gpurun.secret import Secret
 
 if TYPE_CHECKING:
-    from gpurun.notebook.session import Session
+    from gpurun.config.session import Session
 
 # How a key is typed, where that is not `--key`.
 _OPTIONS = {"script": "SCRIPT", "module": "-m", "args": "ARGS", "env": "-e/--env", "mounts": "--mount"}

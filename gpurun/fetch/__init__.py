@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpurun import disk, index
+from gpurun import disk, index, records
 from gpurun.errors import OF_THE_DISK, ContactLost, GpurunError, HostError, HostUnreachable
 from gpurun.fetch.destination import opened
 from gpurun.fetch.report import Fetched, Report, Wanted, no_room
@@ -114,8 +114,6 @@ def watch(
 
     Raises as `fetch_run` does, and GpurunError for a run that is unknown to its host, once what is there has come.
     """
-    from gpurun import runs
-
     while True:
         try:
             fetched = fetch_run(wire, run, to, only=only, report=report)
@@ -127,7 +125,7 @@ def watch(
                 report.sleep(HOOK_PAUSE)
                 continue
             if fetched.unknown is not None:
-                runs.refuse_unknown(fetched.unknown, wire.host)
+                records.refuse_unknown(fetched.unknown, wire.host)
             report.say(f"{run} goes on; the next look comes in {every:.0f} s, or when it ends")
             wire.ask("wait", {"runs": [run], "seconds": every}, timeout=every + 15)
         except ContactLost as error:

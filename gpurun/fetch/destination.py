@@ -24,7 +24,8 @@ from typing import IO, Any
 
 from gpurun.agent.files import write_atomically
 from gpurun.errors import GpurunError
-from gpurun.fetch.plan import PRIVATE, Item, looks_secret
+from gpurun.fetch.plan import Item, looks_secret
+from gpurun.fetched_files import PRIVATE
 
 BUSY = "busy"  # the code of an error: another gpurun fetches into the folder
 CUT = ".cut"  # behind the name of a file whose end was never written

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from gpurun import mirror, rsync
+from gpurun import fetched_files, mirror, rsync
 from gpurun.agent.files import sync_folder
 from gpurun.errors import OF_THE_DISK
-from gpurun.fetch import arrivals, here, verify
+from gpurun.fetch import arrivals, verify
 from gpurun.fetch.background import Background
 from gpurun.fetch.destination import CUT, Destination, InTheWay, Placed, reason
 from gpurun.fetch.plan import Item, Left, Listing, groups, read_listing, select, without_clashes
@@ -70,7 +70,7 @@ class Pass:
             self.destination.clear()
             if not self.only and None not in stamps:
                 fetched.stamp = ".".join(filter(None, stamps))
-                here.note(self.destination, items, fetched.stamp)
+                _note(self.destination, items, fetched.stamp)
         return fetched
 
     def _bring(self, listing: Listing, fetched: Fetched, *, outside: bool = False) -> None:
@@ -248,3 +248,16 @@ def _settle(root: Path, placed: Sequence[Placed]) -> None:
         return
     for folder in folders:
         sync_folder(str(folder))
+
+
+def _note(destination: Destination, items: Iterable[Item], stamp: str) -> None:
+    """Write down where each of `items` lies now, by which gpurun later sees that nothing of them is missing."""
+    files = [_placed(destination.state, item) for item in items if item.link is None]
+    fetched_files.note(destination.root, destination.run, stamp, files)
+
+
+def _placed(state: Mapping[str, Mapping[str, Any]], item: Item) -> list[Any] | None:
+    """[path below the destination, size, mtime in ns]; None for what was not placed as the host has it."""
+    known = (state.get(item.to), state.get(item.to + CUT))
+    found = next((one for one in known if one is not None and one["host"] == item.stamp), None)
+    return None if found is None else [found["at"], *found["here"][:2]]

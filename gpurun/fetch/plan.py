@@ -16,8 +16,8 @@ from typing import Any
 from gpurun import unwanted
 from gpurun.agent import vocabulary as words
 from gpurun.errors import GpurunError
+from gpurun.fetched_files import PRIVATE
 
-PRIVATE = ".gpurun"  # our own folder in the destination: state, and what is on its way
 GROUP_BYTES = 500_000_000  # what is placed at once; also bounds one question for hashes
 SMALL_GROUP_BYTES = 16_000_000  # not worth a transfer of its own
 GROUP_FILES = 20_000

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import posixpath
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from gpurun import runs
 from gpurun.agent import manifest
 from gpurun.agent import vocabulary as words
 from gpurun.agent.manifest import Entry
+from gpurun.config.session import Session
 from gpurun.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,24 +29,6 @@ SUFFIX = ".ipynb"
 CODE = (".py", ".sh", ".toml", ".yaml", ".yml", ".cfg", ".ini")
 LARGEST = 1_000_000  # bytes of one such file
 _WORKSPACE = "workspace/"
-
-
-@dataclass(frozen=True)
-class Session:
-    """What was brought from a session: `files` (relative to the project's root) lie below `root` on the laptop."""
-
-    run: str
-    host: str
-    project_root: Path
-    notebook: str
-    root: Path
-    files: tuple[str, ...]
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        others = [path for path in self.files if path != self.notebook]
-        also = f", and changed there: {', '.join(others)}" if others else ""
-        return (f"{self.notebook} as it is in {self.run}{also}",)
 
 
 def is_meant(target: str, here: Path) -> bool:

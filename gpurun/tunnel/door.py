@@ -14,31 +14,18 @@ import socket
 import threading
 import time
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from gpurun.errors import UsageError
 from gpurun.tunnel import pages
 from gpurun.tunnel.guard import Answered, Refused
 from gpurun.tunnel.once import Once
-from gpurun.tunnel.passage import RETRY, Passage, hang_up
+from gpurun.tunnel.passage import RETRY, Door, Passage, hang_up
 
 TRIES = 50  # ports after the wanted one
 PRIVILEGED = 8000  # is added to a port that only root may take: 80 becomes 8080
 BACKLOG = 128
 SPARE = 64  # descriptors
-
-
-@dataclass(frozen=True)
-class Door:
-    """One port and what is behind it; `what` and `host` are for people."""
-
-    name: str
-    port: int  # the wanted one
-    upstream: Path
-    host: str
-    what: str
 
 
 class Doors:

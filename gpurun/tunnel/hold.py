@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from gpurun.agent import vocabulary as words
 from gpurun.errors import GpurunError
 from gpurun.tunnel import registry
-from gpurun.tunnel.door import Door, Doors
+from gpurun.tunnel.door import Doors
 from gpurun.tunnel.link import Link, Listener
+from gpurun.tunnel.passage import Door
 from gpurun.tunnel.registry import Entry, OpenDoor, Tunnel
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
 
 class Shown(Listener, Protocol):
     """Who tells the user."""
+
+    def failed(self, error: GpurunError) -> None:
+        """The process that was to keep the tunnel open could not open it."""
 
     def opened(self, tunnel: Tunnel, for_browser: Callable[[OpenDoor], str]) -> None:
         """Every door is open and every service answers. A browser's argv may hold `for_browser(door)`, never a door's url."""
@@ -85,9 +89,7 @@ def _stay(found: Found, shown: Shown, tell: int) -> int:
     except GpurunError as error:
         if tunnel is not None and tunnel.left:
             return error.exit_code  # nobody looks any more; the registry told while it could
-        from gpurun.cli import output
-
-        output.print_error(error.what, error.place, error.next_step)
+        shown.failed(error)
         return error.exit_code
     finally:
         if tunnel is not None:

@@ -9,13 +9,13 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 from gpurun.tunnel import pages
 from gpurun.tunnel.guard import Guard, Request
-
-if TYPE_CHECKING:
-    from gpurun.tunnel.door import Door, Doors
+from gpurun.tunnel.once import Once
 
 PIECE = 1 << 18  # bytes
 DOWNLOAD = 1 << 22  # bytes that came over one connection; what follows has a thread of its own
@@ -23,6 +23,30 @@ DAY = 86400.0  # seconds
 RETRY = 0.2  # seconds between two looks whether the service is there
 PAGE_AFTER = 5.0  # seconds until somebody who looks is told that we wait
 HELD_FOR = 60.0  # seconds that a program is held
+
+
+@dataclass(frozen=True)
+class Door:
+    """One port and what is behind it; `what` and `host` are for people."""
+
+    name: str
+    port: int  # the wanted one
+    upstream: Path
+    host: str
+    what: str
+
+
+class Doors(Protocol):
+    """What a passage needs of all doors of its tunnel."""
+
+    once: Once
+
+    @property
+    def ports(self) -> set[int]:
+        """The ports that our own pages come from."""
+
+    def heard(self) -> None:
+        """Bytes came from the host."""
 
 
 class Passage:

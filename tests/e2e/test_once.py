@@ -210,12 +210,12 @@ class Finder:
     def find_spec(self, name, path=None, target=None):
         if name == "gpurun.submit":
             sys.meta_path.remove(self)
-            import gpurun.job as job, secrets
-            real, drawn = job.new_id, []
+            import gpurun.run_ids as run_ids, secrets
+            real, drawn = run_ids.new_id, []
             def new_id(name, choose=secrets.choice):
                 drawn.append(1)
                 return real(name, choose=lambda alphabet: alphabet[5]) if len(drawn) == 1 else real(name, choose)
-            job.new_id = new_id
+            run_ids.new_id = new_id
 sys.meta_path.insert(0, Finder())
 """
     two.with_trap(twice)

@@ -15,7 +15,8 @@ from gpurun.config import hosts
 from gpurun.config.load import load
 from gpurun.errors import UsageError
 from gpurun.files import list_files
-from gpurun.job import for_host, make_job, new_id
+from gpurun.job import for_host, make_job
+from gpurun.run_ids import new_id
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gpurun import rsync, rsync_errors
+from gpurun import rsync, rsync_errors, upload
 from gpurun.agent import manifest
 from gpurun.errors import ContactLost, GpurunError
 from gpurun.files import FileList, list_files
@@ -94,7 +94,7 @@ def test_any_name_arrives_and_the_host_agrees(host: LocalShell, project: Path, t
     for link, target in {"up": "train.py", "broken": "nowhere", "out": "/etc/hostname"}.items():
         (project / link).symlink_to(target)
     files, to = listing(project), snapshot(tmp_path, "first run")
-    rsync.push(host, files, str(to))
+    upload.push(host, files, str(to))
     assert manifest.difference(str(to), files.manifest()) is None
     assert [path.name for path in to.parent.iterdir()] == ["snapshot"]
 
@@ -104,11 +104,11 @@ def test_what_is_unchanged_is_linked_and_an_edit_within_the_same_second_is_seen(
 ) -> None:
     first, second = snapshot(tmp_path, "a"), snapshot(tmp_path, "b")
     os.utime(project / "train.py", ns=(0, 1_700_000_000 * SECOND + 1))
-    rsync.push(host, listing(project), str(first))
+    upload.push(host, listing(project), str(first))
     (project / "train.py").write_text("print(2)")  # as long as before
     os.utime(project / "train.py", ns=(0, 1_700_000_000 * SECOND + 2))
     files = listing(project)
-    rsync.push(host, files, str(second), [str(first)])
+    upload.push(host, files, str(second), [str(first)])
     assert (second / "train.py").read_text() == "print(2)"
     assert (first / "train.py").read_text() == "print(1)"
     assert (second / "deep/er.py").samefile(first / "deep/er.py")
@@ -118,13 +118,13 @@ def test_what_is_unchanged_is_linked_and_an_edit_within_the_same_second_is_seen(
 def test_a_partial_snapshot_is_linked_too(host: LocalShell, project: Path, tmp_path: Path) -> None:
     """After an upload that broke off, only what never arrived is sent."""
     whole, partial, new = (snapshot(tmp_path, run) for run in ("whole", "partial", "new"))
-    rsync.push(host, listing(project), str(whole))
+    upload.push(host, listing(project), str(whole))
     (project / "big.bin").write_bytes(os.urandom(1 << 20))
     broken = FileList(project, tuple(entry for entry in listing(project).entries if entry.path == b"big.bin"))
-    rsync.push(host, broken, str(partial))
+    upload.push(host, broken, str(partial))
     seen: list[Progress] = []
     (project / "late.py").write_text("late")
-    rsync.push(host, listing(project), str(new), [str(whole), str(partial)], progress=seen.append)
+    upload.push(host, listing(project), str(new), [str(whole), str(partial)], progress=seen.append)
     assert (new / "big.bin").samefile(partial / "big.bin")
     assert (new / "train.py").samefile(whole / "train.py")
     assert seen[-1].bytes == len("late")
@@ -149,7 +149,7 @@ def test_an_interrupted_push_keeps_what_came_and_leaves_the_snapshot_clean(
     wait_for(kept.exists)
     assert kept.stat().st_size > 1 << 19
     assert not (to / "big.bin").exists()
-    rsync.push(host, files, str(to))
+    upload.push(host, files, str(to))
     assert manifest.difference(str(to), files.manifest()) is None
 
 
@@ -167,7 +167,7 @@ def test_a_second_list_goes_beside_the_first_and_links_to_it(
     host: LocalShell, project: Path, tmp_path: Path, change: str
 ) -> None:
     before, to = listing(project), snapshot(tmp_path, "a")
-    rsync.push(host, before, str(to))
+    upload.push(host, before, str(to))
     if change == "vanished":
         (project / "train.py").unlink()
     elif change == "folder became file":
@@ -180,7 +180,7 @@ def test_a_second_list_goes_beside_the_first_and_links_to_it(
     now = listing(project)
     first = to.rename(to.with_name("snapshot.before"))  # as the host does when the lists differ
     to.mkdir()
-    rsync.push(host, now, str(to), [str(first)])
+    upload.push(host, now, str(to), [str(first)])
     assert manifest.difference(str(to), now.manifest()) is None
 
 
@@ -189,7 +189,7 @@ def test_what_vanished_after_it_was_listed_is_for_the_host_to_tell(
 ) -> None:
     files, to = listing(project), snapshot(tmp_path, "a")
     (project / "train.py").unlink()
-    rsync.push(host, files, str(to))
+    upload.push(host, files, str(to))
     assert manifest.difference(str(to), files.manifest())
 
 
@@ -199,7 +199,7 @@ def test_read_only_files_and_folders_can_be_copied_and_removed_there(
     (project / "deep/er.py").chmod(0o444)
     (project / "deep").chmod(0o555)
     to = snapshot(tmp_path, "a")
-    rsync.push(host, listing(project), str(to))
+    upload.push(host, listing(project), str(to))
     assert (to / "deep").stat().st_mode & 0o700 == 0o700
     assert (to / "deep/er.py").stat().st_mode & 0o600 == 0o600
     (project / "deep").chmod(0o755)
@@ -208,7 +208,7 @@ def test_read_only_files_and_folders_can_be_copied_and_removed_there(
 def test_programs_stay_executable(host: LocalShell, project: Path, tmp_path: Path) -> None:
     (project / "run").touch(0o755)
     to = snapshot(tmp_path, "a")
-    rsync.push(host, listing(project), str(to))
+    upload.push(host, listing(project), str(to))
     assert (to / "run").stat().st_mode & 0o111
     assert not (to / "train.py").stat().st_mode & 0o111
 
@@ -251,7 +251,7 @@ def test_connection_losses_are_tried_again(
     count = f'case "$*" in *--server*) echo x >> {tries};; esac'
     host.says(f'{count}; [ $(wc -l < {tries}) -ge 3 ] || exit 255; exec sh -c "$*"')
     files, to = listing(project), snapshot(tmp_path, "a")
-    rsync.push(host, files, str(to))
+    upload.push(host, files, str(to))
     assert tries.read_text().count("x") == 3
     assert manifest.difference(str(to), files.manifest()) is None
 
@@ -262,14 +262,14 @@ def test_a_host_that_stays_away_is_contact_lost(
     monkeypatch.setattr("gpurun.transfer.time.sleep", lambda seconds: None)
     host.says("exit 255")
     with pytest.raises(ContactLost) as lost:
-        rsync.push(host, listing(project), str(snapshot(tmp_path, "a")))
+        upload.push(host, listing(project), str(snapshot(tmp_path, "a")))
     assert lost.value.exit_code == 255
 
 
 def test_no_rsync_on_the_host(host: LocalShell, project: Path, tmp_path: Path) -> None:
     host.says('PATH=/nowhere exec /bin/sh -c "$*"')
     with pytest.raises(RsyncError) as error:
-        rsync.push(host, listing(project), str(snapshot(tmp_path, "a")))
+        upload.push(host, listing(project), str(snapshot(tmp_path, "a")))
     assert error.value.meaning == "missing"
     assert "apt install rsync" in error.value.next_step
 
@@ -277,7 +277,7 @@ def test_no_rsync_on_the_host(host: LocalShell, project: Path, tmp_path: Path) -
 def test_a_noisy_shell_names_the_files_to_mend(host: LocalShell, project: Path, tmp_path: Path) -> None:
     host.says('echo "Welcome to the machine"; exec sh -c "$*"')
     with pytest.raises(RsyncError) as error:
-        rsync.push(host, listing(project), str(snapshot(tmp_path, "a")))
+        upload.push(host, listing(project), str(snapshot(tmp_path, "a")))
     assert error.value.meaning == "noisy_shell"
     assert "~/.bashrc" in error.value.next_step
 
@@ -286,7 +286,7 @@ def test_a_file_that_cannot_be_sent_is_named(host: LocalShell, project: Path, tm
     to = snapshot(tmp_path, "a")
     files = FileList(project, listing(project).entries[:1])
     with pytest.raises(RsyncError) as error:
-        rsync.push(host, files, str(to / "not/there/at/all"))
+        upload.push(host, files, str(to / "not/there/at/all"))
     assert "not/there" in error.value.what
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gpurun import carry, held, index, prune, resume, runs, stop
+from gpurun import carry, held, index, prune, records, resume, runs, stop
 from gpurun.agent import vocabulary as words
 from gpurun.cli.app import main
 from gpurun.errors import GpurunError, HostError, HostUnreachable, UsageError
@@ -41,7 +41,7 @@ from tests.unit.agent_answers import record
     ],
 )
 def test_only_success_ends_with_0(state: str, code: int | None, expected: int | None) -> None:
-    assert runs.exit_code({"state": state, "exit_code": code}) == expected
+    assert records.exit_code({"state": state, "exit_code": code}) == expected
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import shutil
 import time
 from typing import Any, Dict, List, Tuple
 
-from .. import attempts, journal
+from .. import jobs, journal
 from .. import vocabulary as words
 from ..errors import AgentError
 from ..files import read_json, remove
@@ -82,7 +82,7 @@ def uses(run: RunPaths, name: str) -> bool:
     try:
         if not journal.fold(run).live:
             return False
-        job = attempts.job_of(run) or {}
+        job = jobs.job_of(run) or {}
         places = [os.path.expanduser(str(mount["source"])) for mount in job["mounts"]]
         places.append(run.host.data(job["project"]["name"]))
     except Exception:  # noqa: BLE001 (an unreadable run protects what it may use)

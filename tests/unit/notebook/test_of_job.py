@@ -9,10 +9,10 @@ import pytest
 
 from gpurun.config import hosts
 from gpurun.config.load import Loaded, load
+from gpurun.config.session import Session
 from gpurun.errors import UsageError
 from gpurun.files import list_files
 from gpurun.notebook import of_job, session
-from gpurun.notebook.session import Session
 from gpurun.submit import make_plan
 from tests.notebook_text import of
 

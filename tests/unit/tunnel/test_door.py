@@ -19,7 +19,8 @@ import pytest
 from gpurun.errors import UsageError
 from gpurun.tunnel import door as module
 from gpurun.tunnel import passage
-from gpurun.tunnel.door import Door, Doors
+from gpurun.tunnel.door import Doors
+from gpurun.tunnel.passage import Door
 from tests.unit.agent.descriptors import no_descriptors_left
 
 Answer = Callable[[socket.socket], None]
