@@ -234,6 +234,7 @@ LEDGERS = by_name(
     run_id,
 )
 ERROR = record(code=text, what=text, where=text, next=text, exit=whole(1, 255))
+STAYS = record(path=text, why=text)
 DISK = record(free=count, total=count)
 DISK_OF_FACTS = record(free=count, total=count, inodes=count, inodes_free=count)
 ENGINE = record(
@@ -323,7 +324,10 @@ ANSWERS: dict[str, Check] = {
         disks=each(record({"type": text, "total": count}, path=text, free=count)),
         home=record(type=text, machines=count), echo=record(port=port, socket=place),
     ),
-    "leave": record(revoked=count, removed=each(run_id), freed=count, left=texts, data=texts, shared=flag),
+    "leave": record(
+        revoked=count, removed=each(run_id), freed=count, left=each(STAYS), kept=each(STAYS), foreign=texts, shared=flag,
+        data=by_name(record(files=count, bytes=count, stamp=text)),
+    ),
     "warm": record(name=text, started=flag, engine=flag),
     "attend": record(
         probe=maybe(either(port, place)), runs=each(RUN),

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import platformdirs
 
+from gpurun.agent import vocabulary as words
 from gpurun.ssh.openssh import quote
 
 NO_AGENT = 90  # our own exit code for a host that has no agent of this version
@@ -129,14 +130,22 @@ def _files(folder: Path, prefix: str) -> Iterator[tuple[str, Path, os.stat_resul
 
 def question_command(python: str | None, root: str | None, digest: str, verb: str) -> str:
     """The line for the host's shell that asks the agent. Any login shell hands it to `sh` as it stands."""
-    place = quote(f"{root or '~/.gpurun'}/agent/{digest}")
+    place = quote(_place(root, digest))
     script = f"[ -f {place}/__main__.py ] || exit {NO_AGENT}; exec {quote(python or 'python3')} -I -S {place} {verb}"
     return "exec sh -c " + shlex.quote(script)
 
 
 def bootstrap_command(python: str | None, root: str | None, digest: str, verb: str, size: int) -> str:
     """The line that unpacks an archive of `size` bytes from stdin and then asks the agent."""
-    place = quote(f"{root or '~/.gpurun'}/agent/{digest}")
+    place = quote(_place(root, digest))
     read_loader = shlex.quote("import sys; exec(eval(sys.stdin.buffer.raw.readline()))")
     script = f"exec {quote(python or 'python3')} -I -S -c {read_loader} {place} {verb} {size}"
     return "exec sh -c " + shlex.quote(script)
+
+
+def _place(root: str | None, digest: str) -> str:
+    """Return the agent's folder on a host whose profile names `root`. What is in `root` itself is the user's."""
+    folder = (root or f"~/{words.HOME}").rstrip("/")
+    if folder.rpartition("/")[2] != words.HOME:
+        folder += f"/{words.HOME}"
+    return f"{folder}/agent/{digest}"

@@ -6,6 +6,7 @@ import os
 from typing import Any, Dict, Iterator, List, Tuple
 
 from . import facts
+from . import vocabulary as words
 
 # File systems that are on a disk of this machine and outlive a reboot.
 LASTING = ("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "jfs", "bcachefs")
@@ -65,8 +66,8 @@ def _own_folder(place: str, user: str) -> Any:
     for owned in (user, os.path.join("home", user), os.path.join("users", user)):
         folder = os.path.join(place, owned)
         if os.path.isdir(folder) and os.access(folder, os.W_OK):
-            return os.path.join(folder, "gpurun")
+            return os.path.join(folder, words.HOME)
     if os.access(place, os.W_OK):
         # A folder for everybody: another user may want one too.
-        return os.path.join(place, "gpurun" if os.stat(place).st_uid == os.getuid() else "gpurun-" + user)
+        return os.path.join(place, words.HOME if os.stat(place).st_uid == os.getuid() else "gpurun-" + user)
     return None

@@ -2,10 +2,13 @@
 
 argv: the agent's folder (named by its content), the verb, the archive's size. stdin: exactly the archive, then the
 question, which is left for the agent to read. It unpacks beside the place and renames, so that no half-unpacked
-agent is ever run, and puts right what somebody has damaged. Any Python 3 must be able to read this file.
+agent is ever run, and puts right what somebody has damaged. When it cannot, it answers the question with the reason, in the
+agent's stead. Any Python 3 must be able to read this file.
 """
 
+import errno
 import io
+import json
 import os
 import shutil
 import sys
@@ -65,8 +68,30 @@ def unpack(archive: tarfile.TarFile, place: str) -> None:
     sync(above)
 
 
+def refuse(failure: OSError, folder: str) -> None:
+    """Tell the laptop why gpurun's folder cannot be used."""
+    if failure.errno in (errno.ENOSPC, errno.EDQUOT):
+        code, what, next_step = "disk_full", "the host's disk is full", "free space there, or name a roomier disk"
+    else:
+        code, what = "root", "gpurun cannot keep its files in %s: %s" % (folder, os.strerror(failure.errno or 0))
+        next_step = "name a folder of your own"
+    error = {
+        "code": code,
+        "what": what,
+        "where": str(failure.filename or folder),
+        "next": next_step + ": gpurun host add NAME --root FOLDER",
+        "exit": 125,
+    }
+    nonce = json.loads(sys.stdin.readline())["nonce"]
+    sys.stdout.write("\n" + nonce + "\n" + json.dumps({"ok": False, "error": error}) + "\n")
+
+
 place, verb, size = sys.argv[1:4]
 with tarfile.open(fileobj=io.BytesIO(read_exactly(int(size)))) as packed:
-    if not is_whole(packed, place):
-        unpack(packed, place)
+    try:
+        if not is_whole(packed, place):
+            unpack(packed, place)
+    except OSError as failed:
+        refuse(failed, os.path.dirname(os.path.dirname(place)))
+        sys.exit(0)
 os.execv(sys.executable, [sys.executable, "-I", "-S", place, verb])

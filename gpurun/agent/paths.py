@@ -254,13 +254,35 @@ class RunPaths:
 
 @dataclass(frozen=True)
 class HostPaths:
-    """`~/.gpurun`, or the roomy disk that the host's profile names."""
+    """`~/.gpurun`, or `ROOT/.gpurun` on the disk that the host's profile names."""
 
     root: str  # absolute
 
     @classmethod
     def of(cls, root: Optional[str]) -> "HostPaths":
-        return cls(os.path.abspath(os.path.expanduser(root or "~/.gpurun")))
+        """Return where gpurun's files are for the `root` of a profile.
+
+        A folder that the user names may hold the user's own files, so gpurun keeps to `.gpurun` in it. The files of
+        gpurun 0.1.0, which used such a folder as it was, stay where they are.
+        """
+        named = cls(os.path.abspath(os.path.expanduser(root or "~/" + words.HOME)))
+        if named.is_own:
+            return named
+        own = cls(os.path.join(named.root, words.HOME))
+        default = os.path.expanduser("~/" + words.HOME)
+        return named if named._has_id() and (own.root == default or not own._has_id()) else own
+
+    @property
+    def is_own(self) -> bool:
+        """Tell whether all of this folder is gpurun's: its name says so, also when a link leads to it."""
+        return os.path.basename(os.path.realpath(self.root)) == words.HOME
+
+    def _has_id(self) -> bool:
+        try:
+            names = os.listdir(self.root)
+        except OSError:
+            return False
+        return any(re.fullmatch(words.HOST_ID_FILE, name) for name in names)
 
     @property
     def runs(self) -> str:

@@ -258,7 +258,7 @@ class HostProfile(_Table):
     address: AddressConfig | None = None
     """Where the host is, when NAME is no alias of your SSH configuration: `host`, `user`, `port`, `identity_file`, `jump`."""
     root: str | None = None
-    """The directory for gpurun's files, on a roomy disk; `~/.gpurun` unless told."""
+    """A folder on a roomy disk: gpurun's files go to `.gpurun` in it. Without it, to `~/.gpurun`."""
     python: str | None = None
     """The host's Python, 3.8 or later; `python3` unless told. Without an engine: the one that has torch."""
     engine: Annotated[tuple[str, ...] | None, BeforeValidator(lambda v: None if v is None else _engine(v))] = None

@@ -13,6 +13,8 @@ from gpurun.hosts.add import mark
 from gpurun.wire import Wire, connect
 
 WIPE_IN = 900.0  # seconds; a large data folder takes its time
+NOT_MADE = "gpurun did not make it"
+LOOK_IN = 600.0  # seconds; the host walks its data folders
 STOP_ROUND = 25.0  # seconds that one question for an end may last
 
 
@@ -27,6 +29,7 @@ class Plan:
     stamps: Mapping[str, str | None] = field(
         default_factory=dict
     )  # of the runs that have ended, as they were looked at
+    there: frozenset[str] = frozenset()  # every run that the host has, whoever's
 
     @property
     def owners(self) -> str:
@@ -34,13 +37,39 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Data:
+    """A data folder. `stamp` is another one when something in it has changed."""
+
+    files: int
+    bytes: int
+    stamp: str
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What lies beside the runs: data folders by name, and the paths that gpurun did not make, which stay."""
+
+    data: Mapping[str, Data]
+    foreign: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Stays:
+    """A path that is still there, and why."""
+
+    path: str
+    why: str
+
+
+@dataclass(frozen=True)
 class Left:
-    """What was done, and what could not be: `data` are folders that were kept, `remains` paths that resisted."""
+    """What was done, and what was not: `data` are folders that were kept, `remains` what could not be removed, `kept` what is not gpurun's."""
 
     removed: tuple[str, ...]
     freed: int
     data: tuple[str, ...]
-    remains: tuple[str, ...]
+    remains: tuple[Stays, ...]
+    kept: tuple[Stays, ...]
     revoked: bool
     shared: bool  # another machine, or another person, has runs in that home, so that not everything went
 
@@ -64,6 +93,7 @@ def look(wire: Wire, *, owner: str | None = None, also: Sequence[str] = ()) -> P
         all=tuple(record["id"] for record in ours),
         stays=tuple((str(record["owner"]), record["id"]) for record in here if record["id"] not in mine),
         stamps={one.run: one.stamp for one in seen},
+        there=frozenset(record["id"] for record in answer["runs"]),
     )
 
 
@@ -103,36 +133,39 @@ def refuse_unfetched(wire: Wire, runs: Sequence[str]) -> None:
         )
 
 
-def wipe(wire: Wire, plan: Plan, *, keep_data: bool, data: Sequence[str] = ()) -> Left:
+def wipe(wire: Wire, plan: Plan, *, data: Mapping[str, str] | None) -> Left:
     """Take the runs of `plan`, caches, agent and our key off the host, and forget it. Raises HostError `live`.
 
-    While runs of other people stay, so do agent, caches and data. A run that the host has besides these has come since we looked:
-    HostError `more_runs`; one that was written to since: `changed_since`; a data folder besides `data`: `more_data`; then nothing is
-    removed.
+    `data`: the stamps of the data folders that go, by name; None keeps them all. While runs of other people stay, so do agent,
+    caches and data. A run that the host has besides these has come since we looked: HostError `more_runs`; a run or a data folder
+    that was written to since: `changed_since`; a data folder besides `data`: `more_data`; then nothing is removed.
     """
     stays = [run for _, run in plan.stays]
-    request = {
-        "wipe": True,
-        "runs": list(plan.all),
-        "stays": stays,
-        "stamps": dict(plan.stamps),
-        "keep_data": keep_data,
-    }
-    request["data"] = list(data)
-    request["revoke"] = mark(wire.host)
+    request = {"wipe": True, "runs": list(plan.all), "stays": stays, "stamps": dict(plan.stamps)}
+    request |= {"data": dict(data or {}), "keep_data": data is None, "revoke": mark(wire.host)}
     answer = wire.ask("leave", request, timeout=WIPE_IN)
     hosts.remove(wire.host)
     wire.connection.close()
-    for run in answer["removed"]:
-        index.forget_on(run, wire.host)
+    _forget(wire.host, plan)
+    kept = [(path, NOT_MADE) for path in answer["foreign"]] + [(one["path"], one["why"]) for one in answer["kept"]]
     return Left(
         removed=tuple(answer["removed"]),
         freed=answer["freed"],
         data=tuple(answer["data"]),
-        remains=tuple(answer["left"]),
+        remains=tuple(Stays(one["path"], one["why"]) for one in answer["left"]),
+        kept=tuple(Stays(path, why) for path, why in kept),
         revoked=answer["revoked"] > 0,
         shared=answer["shared"],
     )
+
+
+def _forget(host: str, plan: Plan) -> None:
+    """Forget what was there, also what an earlier try removed whose answer was lost."""
+    for run in plan.all:
+        index.forget_on(run, host)
+    for entry in index.all_runs():
+        if host in (entry.host, *entry.left_on) and entry.id not in plan.there:
+            index.forget_on(entry.id, host)
 
 
 def revoke(name: str) -> bool:
@@ -143,6 +176,8 @@ def revoke(name: str) -> bool:
     return revoked > 0
 
 
-def data_folders(wire: Wire) -> list[str]:
-    """The data folders that would be lost with the host."""
-    return list(wire.ask("leave", {"wipe": False, "revoke": None})["data"])
+def look_beside(wire: Wire) -> Beside:
+    """Ask for the data folders that would be lost with the host, and for what is not gpurun's."""
+    answer = wire.ask("leave", {"wipe": False, "revoke": None}, timeout=LOOK_IN)
+    data = {name: Data(one["files"], one["bytes"], one["stamp"]) for name, one in answer["data"].items()}
+    return Beside(data, tuple(answer["foreign"]))

@@ -208,7 +208,7 @@ def test_other_login_shells(host: LabHost, here: Laptop, login_shell: object, sh
     login_shell(shell)  # type: ignore[operator]
     assert ask("ada") == f"{ADA.home}/.gpurun/data/sets"
     odd = Wire(wire_to("ada").connection, root="~/it's a $HOME; disk")
-    assert odd.ask("data", {"name": "sets"})["path"] == f"{ADA.home}/it's a $HOME; disk/data/sets"
+    assert odd.ask("data", {"name": "sets"})["path"] == f"{ADA.home}/it's a $HOME; disk/.gpurun/data/sets"
 
 
 def test_a_noisy_start_up_file(host: LabHost, here: Laptop) -> None:

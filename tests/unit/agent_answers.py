@@ -131,7 +131,10 @@ def sound(run: str = RUN, **changes: Any) -> dict[str, Any]:
             "disks": [{"path": "/x", "type": "ext4", "free": 10**12, "total": 10**12}],
             "home": {"type": "ext4", "machines": 1}, "echo": {"port": 9, "socket": "/x/s"},
         },
-        "leave": {"revoked": 0, "removed": [run], "freed": 0, "left": [], "data": [], "shared": False},
+        "leave": {
+            "revoked": 0, "removed": [run], "freed": 0, "left": [], "kept": [], "foreign": [], "shared": False,
+            "data": {"imagenet": {"files": 1, "bytes": 1, "stamp": "1.1.1"}},
+        },
         "warm": {"name": "gpurun", "started": True, "engine": True},
         "attend": {"probe": 9, "runs": [told], "doors": [{"name": "port 8080", "socket": None, "port": 9, "token": None}]},
     }  # fmt: skip

@@ -74,8 +74,19 @@ def test_a_host_without_the_agent_gets_it_with_the_second_question(home: Path) -
 @pytest.mark.parametrize("root", ["~/big disk", "ABSOLUTE/it's"])
 def test_everything_lies_under_the_root_that_the_profile_names(home: Path, root: str) -> None:
     root = root.replace("ABSOLUTE", str(home))
-    assert ask(root=root)["path"] == root.replace("~", str(home)) + "/data/sets"
+    assert ask(root=root)["path"] == root.replace("~", str(home)) + "/.gpurun/data/sets"
     assert not (home / ".gpurun").exists()
+
+
+def test_a_root_that_cannot_be_used_is_one_clear_error(home: Path) -> None:
+    (home / "data").write_text("a file")
+    with pytest.raises(HostError) as error:
+        ask(root="~/data")
+    assert (error.value.code, error.value.what) == (
+        "root",
+        f"gpurun cannot keep its files in {home}/data/.gpurun: Not a directory",
+    )
+    assert "gpurun host add NAME --root FOLDER" in error.value.next_step
 
 
 def test_an_agent_that_lost_a_file_is_put_right(home: Path) -> None:

@@ -1,20 +1,22 @@
 """`leave`: take gpurun off this host. `revoke`: take one key of ours out of authorized_keys.
 
-Request: `{revoke: mark or null, wipe: bool, keep_data: bool}`; with `wipe` also `runs`, which go, their `stamps` (see rm.py), the `data` folders that are agreed to go, and
-`stays`, runs of other people, because of which agent, caches and data stay, too. Answer: `{revoked: lines taken away, removed: [run ids], freed: bytes,
-data: [names that are there], left: [paths that could not be removed], shared: bool}`.
+Request: `{revoke: mark or null, wipe: bool}`; with `wipe` also `runs`, which go, their `stamps` (see rm.py), `data`, the stamps by name of the
+data folders that are agreed to go, `keep_data: bool`, and `stays`, runs of other people, because of which agent, caches and data stay, too.
+Answer: `{revoked: lines taken away, removed: [run ids], freed: bytes, data: {name: {files, bytes, stamp}} of the folders that are there,
+foreign: [paths beside gpurun's files that gpurun did not make], left: [{path, why}] that could not be removed, kept: [{path, why}] that was
+not to be, shared: bool}`.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
-import sys
 import time
 from contextlib import suppress
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional
 
-from .. import facts, hooks, journal, locks, origin, records, sockets, tend
+from .. import clearing, facts, hooks, journal, locks, origin, records, sockets, tend
+from .. import vocabulary as words
+from ..engine import Engine, EngineError
 from ..errors import AgentError
 from ..files import write_atomically
 from ..paths import HostPaths, RunPaths
@@ -25,18 +27,26 @@ AT_ONCE = 50  # runs that one call of `rm` removes
 
 
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
-    done: Dict[str, Any] = {"revoked": 0, "removed": [], "freed": 0, "left": [], "shared": False}
+    done: Dict[str, Any] = {"revoked": 0, "removed": [], "freed": 0, "shared": False}
+    outcome = clearing.Outcome()
+    goes: List[HostPaths] = []
     if request.get("wipe"):
-        done.update(_wipe(host, request, _engine(host, request)))
-    done["data"] = _data(host)
+        done.update(_wipe(host, request, outcome))
+        goes = [] if done["shared"] else _roots(host)
     if request.get("revoke"):
         done["revoked"] = revoke(os.path.expanduser("~/.ssh/authorized_keys"), request["revoke"])
-    return done
+    done["data"] = clearing.data_folders(host)
+    done["foreign"] = clearing.foreign(host)
+    if goes:  # with this program: behind it nothing can be imported
+        clearing.remove_agents(goes, outcome)
+    return {**done, "left": outcome.left, "kept": outcome.kept}
 
 
-def _wipe(host: HostPaths, request: Dict[str, Any], engine: Optional[List[str]]) -> Dict[str, Any]:
+def _wipe(host: HostPaths, request: Dict[str, Any], outcome: clearing.Outcome) -> Dict[str, Any]:
+    """Remove all but the agent. What is refused is refused before anything is removed."""
     agreed, stays = request["runs"], set(request.get("stays") or [])
     tend.tend(host)
+    engine = _engine(host, request)
     going = [run for run in host.all_runs() if run.id not in stays]
     for run in going:
         records.refuse_newer(run)
@@ -45,44 +55,55 @@ def _wipe(host: HostPaths, request: Dict[str, Any], engine: Optional[List[str]])
     if live:
         raise AgentError("live", "still live here: " + ", ".join(live), "gpurun stop " + " ".join(live), exit_code=2)
     _refuse_more([run for run in ours if run.id not in agreed])
-    data = [name for name in _data(host) if name not in request.get("data", [name])]
-    if data and not (stays or request.get("keep_data")):
-        what = "data folders that came meanwhile: " + ", ".join(data)
-        raise AgentError("more_data", what, "gpurun host leave again")
+    if not (stays or request.get("keep_data")):
+        _refuse_other_data(host, request.get("data") or {})
     _wait_for_supervisors(ours)
-    removed, left = _remove_a_few_at_a_time([run.id for run in ours], request.get("stamps") or {}, host)
+    removed = _remove_a_few_at_a_time([run.id for run in ours], request.get("stamps") or {}, host, outcome)
     stays = {run for run in stays if os.path.isdir(host.run(run).root)}
     if stays:  # somebody else goes on here
-        return {**removed, "left": left, "shared": True}
+        return {**removed, "shared": True}
     rest = [run for run in host.all_runs() if os.path.exists(run.job)]
     _refuse_more([run for run in rest if origin.is_of_this_host(run)])
     # A run that stays is another machine's, or may be: nobody has looked at what it wrote.
     shared = facts.machines_here(host) > 1 or bool(rest)
     if shared:  # what is left is in use by another machine
-        _remove(facts.host_id_file(host), left)
+        clearing.remove(facts.host_id_file(host), outcome)
     else:
-        _empty(host, bool(request.get("keep_data")), left)
-    _remove_locks()
-    if not shared:
         _remove_images(engine)
-    return {**removed, "left": left, "shared": shared}
+        _empty(host, None if request.get("keep_data") else request.get("data") or {}, outcome)
+    _remove_locks(outcome)
+    return {**removed, "shared": shared}
+
+
+def _refuse_other_data(host: HostPaths, agreed: Dict[str, Any]) -> None:
+    """Raise AgentError when the data folders are not those that were looked at, or not as they were."""
+    found = clearing.data_folders(host)
+    more = [name for name in found if name not in agreed]
+    if more:
+        what = "data folders that came meanwhile: " + ", ".join(more)
+        raise AgentError("more_data", what + "; nothing was removed", "gpurun host leave again")
+    changed = [name for name, seen in found.items() if seen["stamp"] != agreed[name]]
+    if changed:
+        what = "the data in %s has changed since it was looked at; nothing was removed" % ", ".join(changed)
+        raise AgentError("changed_since", what, "gpurun host leave again", where=host.data(changed[0]))
 
 
 def _remove_a_few_at_a_time(
-    ids: List[str], stamps: Dict[str, Any], host: HostPaths
-) -> Tuple[Dict[str, Any], List[str]]:
-    """Remove these runs; return what `rm` answers of all of them, and the paths of what stays.
+    ids: List[str], stamps: Dict[str, Any], host: HostPaths, outcome: clearing.Outcome
+) -> Dict[str, Any]:
+    """Remove these runs; return what `rm` answers of all of them, without what it had to leave.
 
     A few at a time: `rm` holds the locks of all that it is asked to remove, four open files each.
     """
     removed: Dict[str, Any] = {"removed": [], "freed": 0}
-    left: List[str] = []
+    left: List[Dict[str, Any]] = []
     for at in range(0, max(len(ids), 1), AT_ONCE):  # once for none: it tries again what earlier ones had to leave
         answer = rm.answer({"runs": ids[at : at + AT_ONCE], "stamps": stamps}, host)
         removed["removed"] += answer["removed"]
         removed["freed"] += answer["freed"]
-        left = [one["path"] for one in answer["left"]]  # each answer names all that stays
-    return removed, left
+        left = answer["left"]  # each answer names all that stays
+    outcome.left += [{"path": one["path"], "why": one["why"]} for one in left]
+    return removed
 
 
 def _refuse_more(runs: List[RunPaths]) -> None:
@@ -109,8 +130,6 @@ def _remove_images(engine: Optional[List[str]]) -> None:
     """Images that gpurun built, which may hold the packages of a private project. One that somebody uses stays."""
     if engine is None:
         return
-    from ..engine import Engine, EngineError
-
     docker = Engine(engine)
     try:
         images = docker.ask(
@@ -124,79 +143,46 @@ def _remove_images(engine: Optional[List[str]]) -> None:
             docker.ask(*command, timeout=120.0)
 
 
-def _empty(host: HostPaths, keep_data: bool, left: List[str]) -> None:
-    """Remove what gpurun made in its root, which may be a folder with other things in it; and the agent that came
-    home before there was a root."""
-    _remove_ours(host, keep_data, left)
+def _roots(host: HostPaths) -> List[HostPaths]:
+    """Return the folders that have an agent of ours: that of the profile, and `~/.gpurun`, where it came before there was a root."""
+    own = HostPaths(os.path.join(host.root, words.HOME))  # beside the files of gpurun 0.1.0
     first = HostPaths.of(None)
-    if first.root != host.root and not any(first.all_runs()):
-        _remove_ours(first, keep_data, left)
+    return [host, *([] if host.is_own else [own]), *([first] if _is_left(first, host) else [])]
 
 
-def _remove_ours(host: HostPaths, keep_data: bool, left: List[str]) -> None:
-    _remove_runs(host, left)
-    ours = [host.secrets, host.cache, host.agents, facts.host_id_file(host)]
-    if not (keep_data and _data(host)):
-        ours.append(host.data("").rstrip("/"))
-    for path in ours:
-        _remove(path, left)
-    if os.path.isdir(host.root) and not os.listdir(host.root):
-        os.rmdir(host.root)
+def _is_left(first: HostPaths, host: HostPaths) -> bool:
+    """Tell whether nobody uses `first` any more, which is not the root that the profile names."""
+    same = os.path.realpath(first.root) == os.path.realpath(host.root)
+    return not same and not any(first.all_runs()) and facts.machines_here(first) <= 1
 
 
-def _remove_runs(host: HostPaths, left: List[str]) -> None:
-    """Remove the folder of the runs when no run is left in it: one may have come a moment ago. Raises AgentError `more_runs`."""
-    for name in os.listdir(host.runs) if os.path.isdir(host.runs) else []:
-        if not os.path.exists(host.run(name).job) and os.path.join(host.runs, name) not in left:
-            _remove(os.path.join(host.runs, name), left)
-    try:
-        os.rmdir(host.runs)
-    except FileNotFoundError:
-        pass
-    except OSError:
-        _refuse_more([run for run in host.all_runs() if os.path.exists(run.job)])
+def _empty(host: HostPaths, data: Optional[Dict[str, Any]], outcome: clearing.Outcome) -> None:
+    """Remove what gpurun made in its root but its agent; of the data what is as agreed, or none for None. Raises AgentError `more_runs`."""
+    clearing.remove_half_runs(host, outcome)
+    _refuse_more([run for run in host.all_runs() if os.path.exists(run.job)])
+    clearing.remove_ours(host, outcome)
+    if data is not None and clearing.data_folders(host):
+        clearing.remove_data(host, data, outcome)
+    clearing.remove_empty_data(host)
+    first = HostPaths.of(None)
+    if _is_left(first, host):
+        clearing.remove_half_runs(first, outcome)
+        clearing.remove_ours(first, outcome)
+        clearing.remove_empty_data(first)
+        for name in clearing.data_folders(first):  # nobody was asked about it
+            outcome.keep(first.data(name), "it is not in the host's root")
 
 
-def _remove_locks() -> None:
+def _remove_locks(outcome: clearing.Outcome) -> None:
     """Those that nobody holds: a run under another root may be live. SSH sockets of a laptop's lie beside them and stay."""
     folder = locks.folder()
     for name in os.listdir(folder):
         path = os.path.join(folder, name)
         if name.startswith(sockets.PREFIX):  # of a run that is gone
-            _remove(path, [])
+            clearing.remove(path, clearing.Outcome())
         elif name.startswith(("run-", "job-", "hook-", "host-", "gather-")) and locks.is_free(path):
-            os.unlink(path)
-    if not os.listdir(folder):
-        os.rmdir(folder)
-
-
-def _data(host: HostPaths) -> List[str]:
-    """The data folders with something in them; each run makes an empty one for its project."""
-    try:
-        names = sorted(os.listdir(host.data("")))
-    except FileNotFoundError:
-        return []
-    return [name for name in names if not os.path.isdir(host.data(name)) or os.listdir(host.data(name))]
-
-
-def _remove(path: str, left: List[str]) -> None:
-    """Remove a file or a tree. What cannot be removed (a container's root has made it) is noted."""
-    if os.path.isdir(path) and not os.path.islink(path):
-
-        def note(_: Any, failed: str, __: Any) -> None:
-            left.append(failed)
-
-        if sys.version_info >= (3, 12):
-            shutil.rmtree(path, onexc=note)  # novm
-        else:
-            shutil.rmtree(path, onerror=note)
-        return
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
-    except OSError:
-        left.append(path)
+            clearing.remove(path, outcome)
+    clearing.remove_if_empty(folder)
 
 
 def revoke(path: str, mark: str) -> int:

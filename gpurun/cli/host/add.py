@@ -32,7 +32,8 @@ def add(
         str | None, typer.Option("--identity", "-i", metavar="FILE", help="The private key to offer.")
     ] = None,
     root: Annotated[
-        str | None, typer.Option("--root", metavar="PATH", help="Where gpurun keeps its files there; ~/.gpurun.")
+        str | None,
+        typer.Option("--root", metavar="PATH", help="Keep gpurun's files in PATH/.gpurun there, not in ~/.gpurun."),
     ] = None,
     accept_key: Annotated[
         str | None,

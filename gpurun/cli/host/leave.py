@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from gpurun.hosts.leave import Left, Plan
     from gpurun.wire import Wire
 
+SHOWN = 10  # paths that are named one by one
+
 
 def leave(
     name: Name,
@@ -38,7 +40,7 @@ def leave(
     wire = connect(hosts.read().get(name))
     with output.activity(f"asking {name}") as say:
         plan = _without_live(wire, stop=stop, say=say, also=also or [])
-        data = [] if keep_data or plan.stays else leaving.data_folders(wire)
+        beside = leaving.look_beside(wire)
     if plan.stays:
         count = output.plural(len(plan.stays), "run")
         output.warn(f"{count} of {plan.owners} stay on {name}, and what those need; --also OWNER removes them")
@@ -51,11 +53,12 @@ def leave(
     elif plan.unfetched:
         question = f"{', '.join(plan.unfetched)} was not, or not all, fetched. Give it up?"
         output.confirm(question, yes=yes, otherwise="leave out --no-fetch, or add -y")
-    if data:
+    data = None if keep_data else {name: folder.stamp for name, folder in beside.data.items()}
+    if data and not plan.stays:
         question = f"The data folders {', '.join(data)} go, too. Remove them?"
         output.confirm(question, yes=yes, otherwise="--keep-data leaves them there, -y removes them")
     with output.activity(f"removing everything of gpurun's from {name}"):
-        left = leaving.wipe(wire, plan, keep_data=keep_data, data=data)
+        left = leaving.wipe(wire, plan, data=data)
     if as_json:
         output.json(left)
     else:
@@ -97,7 +100,12 @@ def _tell_left(name: str, left: Left, plan: Plan) -> None:
         output.say(f"the runs of {plan.owners} stay there, and with them the agent, the caches and the data")
     elif left.shared:
         output.say("another machine shares that home, so its runs, the agent and the caches stay")
+    for stays in left.kept[:SHOWN]:
+        output.note(f"left alone: {stays.path} ({stays.why})")
+    if len(left.kept) > SHOWN:
+        output.note(f"and {len(left.kept) - SHOWN:,} more")
     if left.remains:
-        output.warn(f"these could not be removed (another user made them): {', '.join(left.remains[:5])}")
+        shown = ", ".join(f"{stays.path} ({stays.why})" for stays in left.remains[:SHOWN])
+        output.warn(f"these could not be removed: {shown}")
         return
     output.say(f"{name} can be given back")

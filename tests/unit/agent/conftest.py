@@ -57,6 +57,7 @@ class AgentHost:
             (root / "bin" / program).symlink_to(shutil.which(program) or "")
         (root / "bin" / "python3").symlink_to(python)
         self.paths = HostPaths(str(self.home / ".gpurun"))
+        self.profile_root: str | None = None  # what the laptop's profile of this host names
         self.more_env: dict[str, str] = {}
 
     @property
@@ -88,7 +89,7 @@ class AgentHost:
             "protocol": words.PROTOCOL,
             "owner": "ada",
             "engine": None,
-            "root": None,
+            "root": self.profile_root,
             **request,
         }
         argv = [self.python, "-I", "-S", str(self.agent), verb]

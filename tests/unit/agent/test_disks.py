@@ -34,14 +34,14 @@ def test_only_writable_disks_of_this_machine_count(
 ) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: str(path).startswith(str(tmp_path)))
     found = disks.lasting(mounts, "ada")
-    assert [(disk["path"], disk["type"]) for disk in found] == [(str(tmp_path / "big disk/gpurun"), "xfs")]
+    assert [(disk["path"], disk["type"]) for disk in found] == [(str(tmp_path / "big disk/.gpurun"), "xfs")]
     assert found[0]["free"] > 0
 
 
 def test_a_folder_of_the_users_own_is_taken(mounts: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "big disk/users/ada").mkdir(parents=True)
     monkeypatch.setattr(os, "access", lambda path, mode: str(path).endswith("users/ada"))
-    assert f"{tmp_path}/big disk/users/ada/gpurun" in [disk["path"] for disk in disks.lasting(mounts, "ada")]
+    assert f"{tmp_path}/big disk/users/ada/.gpurun" in [disk["path"] for disk in disks.lasting(mounts, "ada")]
 
 
 def test_the_file_system_of_a_path(mounts: str, tmp_path: Path) -> None:

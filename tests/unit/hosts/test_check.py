@@ -120,9 +120,9 @@ def test_the_clock_gets_the_benefit_of_a_slow_answer() -> None:
 def test_a_far_roomier_disk_is_proposed(home_free: int, disk_free: int, proposed: bool) -> None:
     found = answer(
         disk={"free": home_free * GB, "total": 1, "inodes_free": 1, "inodes": 1},
-        disks=[{"path": "/data/ada/gpurun", "free": disk_free * GB}],
+        disks=[{"path": "/data/ada/.gpurun", "free": disk_free * GB}],
     )
-    assert add.roomier_root(found) == (("/data/ada/gpurun", disk_free * GB) if proposed else None)
+    assert add.roomier_root(found) == (("/data/ada/.gpurun", disk_free * GB) if proposed else None)
 
 
 @pytest.mark.parametrize("next_step", ["gpurun host check box", "try again; `gpurun host check box` looks closer"])

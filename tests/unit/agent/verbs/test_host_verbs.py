@@ -1,21 +1,13 @@
-"""`facts`, `check` and `leave`, asked of a real agent."""
+"""`facts` and `check`, asked of a real agent."""
 
 from __future__ import annotations
 
 import json
-import resource
-import shutil
 import socket
 import subprocess
 from pathlib import Path
 
-import pytest
-
-from gpurun.agent.errors import AgentError
-from gpurun.agent.paths import HostPaths
-from gpurun.agent.verbs import leave
 from tests.unit.agent.conftest import AgentHost
-from tests.unit.agent.run_folder import RunFolder
 
 
 def test_facts_of_a_plain_host(agent: AgentHost) -> None:
@@ -78,126 +70,3 @@ def test_a_check_without_its_stream(agent: AgentHost) -> None:
     assert found["echo"] is None
     assert found["rsync"] is None
     assert found["ends_at_logout"] is False
-
-
-def test_leaving_takes_what_is_ours_and_nothing_else(agent: AgentHost) -> None:
-    agent.ask("facts")
-    run = agent.submit("print('done')")
-    agent.wait(run)
-    root = Path(agent.paths.root)
-    (root / "not gpurun's").write_text("precious")
-    (root / "data/imagenet/train").mkdir(parents=True)
-    more = agent.refused("leave", wipe=True, runs=[], keep_data=True)  # it came after the laptop had looked
-    assert more["code"] == "more_runs"
-    assert Path(run.job).exists()
-    kept = agent.ask("leave", wipe=True, runs=[run.id], keep_data=True)
-    assert (kept["removed"], kept["data"], kept["left"]) == ([run.id], ["imagenet"], [])
-    assert sorted(path.name for path in root.iterdir()) == ["data", "not gpurun's"]
-    agent.ask("leave", wipe=True, runs=[], keep_data=False)
-    assert [path.name for path in root.iterdir()] == ["not gpurun's"]
-
-
-def test_leaving_refuses_a_live_run(agent: AgentHost) -> None:
-    run = agent.submit("import time; print('up', flush=True); time.sleep(60)")
-    agent.until_running(run, b"up")
-    refused = agent.refused("leave", wipe=True, runs=[run.id])
-    assert (refused["code"], refused["exit"]) == ("live", 2)
-    assert run.id in refused["next"]
-    assert Path(run.job).exists()
-
-
-def test_leaving_spares_the_runs_of_others_and_what_they_need(agent: AgentHost) -> None:
-    theirs, mine = agent.submit("print('theirs')", owner="bob"), agent.submit("print('mine')")
-    for run in (theirs, mine):
-        agent.wait(run)
-    left = agent.ask("leave", wipe=True, runs=[mine.id], stays=[theirs.id], keep_data=False)
-    assert (left["removed"], left["left"], left["shared"]) == ([mine.id], [], True)
-    assert agent.status(theirs)["state"] == "succeeded"
-    assert Path(agent.paths.cache).is_dir()
-
-
-def test_leaving_a_host_with_more_runs_than_open_files_removes_them_all(agent: AgentHost) -> None:
-    run = agent.submit("print('mine')")
-    agent.wait(run)
-    ids = [run.id, *(f"many-{number:04d}" for number in range(2 * leave.AT_ONCE))]
-    for run_id in ids[1:]:
-        copy = agent.paths.run(run_id)
-        shutil.copytree(run.root, copy.root)
-        job = json.loads(Path(copy.job).read_text())
-        Path(copy.job).write_text(json.dumps({**job, "id": run_id}))
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (5 * leave.AT_ONCE, limit[1]))  # which the agent inherits
-    try:
-        left = agent.ask("leave", wipe=True, runs=ids, keep_data=False)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
-    assert (sorted(left["removed"]), left["left"]) == (sorted(ids), [])
-
-
-def test_leaving_refuses_a_run_that_was_written_to_since(agent: AgentHost) -> None:
-    run = agent.submit("print('mine')")
-    agent.wait(run)
-    stamps = {run.id: agent.ask("holds", runs=[run.id])["held"][run.id]["stamp"]}
-    Path(run.workspace, "evaluation.csv").write_text("5 hours")
-    assert agent.refused("leave", wipe=True, runs=[run.id], stamps=stamps)["code"] == "changed_since"
-    assert Path(run.job).exists()
-
-
-def test_leaving_refuses_when_data_came_since_it_was_agreed(agent: AgentHost) -> None:
-    agent.ask("facts")
-    (Path(agent.paths.root) / "data/imagenet/train").mkdir(parents=True)
-    assert agent.refused("leave", wipe=True, runs=[], data=["cifar"], keep_data=False)["code"] == "more_data"
-    assert (Path(agent.paths.root) / "data/imagenet/train").is_dir()
-    agent.ask("leave", wipe=True, runs=[], data=["imagenet"], keep_data=False)
-    assert not Path(agent.paths.root).exists()
-
-
-def test_leaving_spares_the_run_of_a_machine_that_is_no_more(agent: AgentHost) -> None:
-    """Its disk was cloned, or its machine id made anew: nobody has looked at what that run wrote."""
-    theirs = agent.submit("print('theirs')")
-    agent.wait(theirs)
-    for name in Path(agent.paths.root).glob("host-id*"):
-        name.unlink()
-    agent.machine_id.write_text("another machine")
-    left = agent.ask("leave", wipe=True, runs=[])
-    assert (left["removed"], left["shared"]) == ([], True)
-    assert Path(theirs.log).read_text() == "theirs\n"
-
-
-def test_leaving_removes_no_run_that_came_while_it_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GPURUN_LOCKS", str(tmp_path))
-    host = HostPaths(str(tmp_path / "root"))
-    (Path(host.runs) / ".gone-train-9k2m").mkdir(parents=True)
-    run = RunFolder(tmp_path / "root")
-    with pytest.raises(AgentError) as error:
-        leave._remove_ours(host, keep_data=False, left=[])
-    assert error.value.code == "more_runs"
-    assert run.root.is_dir()
-
-
-def test_leaving_a_shared_home_spares_the_other_machine(agent: AgentHost) -> None:
-    theirs = agent.submit("print('theirs')")
-    agent.wait(theirs)
-    agent.machine_id.write_text("another machine")
-    mine = agent.submit("print('mine')")
-    agent.wait(mine)
-    left = agent.ask("leave", wipe=True, runs=[mine.id])
-    assert (left["removed"], left["shared"]) == ([mine.id], True)
-    assert json.loads(Path(theirs.job).read_text())["id"] == theirs.id
-
-
-def test_one_key_is_revoked_and_the_others_stay(tmp_path: Path) -> None:
-    keys = tmp_path / "authorized_keys"
-    lines = [
-        "# a comment\n",
-        'from="10.0.0.0/8" ssh-ed25519 AAA gpurun:ada.laptop:box2\n',
-        "ssh-ed25519 BBB gpurun:ada.laptop:box\n",
-        "ssh-ed25519 CCC ada@laptop",
-    ]
-    keys.write_text("".join(lines))
-    keys.chmod(0o600)
-    assert leave.revoke(str(keys), "gpurun:ada.laptop:box") == 1
-    assert keys.read_text() == "".join([lines[0], lines[1], lines[3]])
-    assert keys.stat().st_mode & 0o777 == 0o600
-    assert leave.revoke(str(keys), "gpurun:ada.laptop:box") == 0
-    assert leave.revoke(str(tmp_path / "none"), "x") == 0

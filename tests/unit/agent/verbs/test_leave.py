@@ -1,0 +1,381 @@
+"""`leave`, asked of a real agent: what is gpurun's goes, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import resource
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpurun.agent import clearing
+from gpurun.agent.errors import AgentError
+from gpurun.agent.paths import HostPaths, RunPaths
+from gpurun.agent.verbs import leave
+from tests.unit.agent.conftest import AgentHost
+from tests.unit.agent.run_folder import RunFolder
+
+
+def stamps(seen: dict[str, Any]) -> dict[str, str]:
+    """What a laptop agrees to when it has seen this."""
+    return {name: folder["stamp"] for name, folder in seen["data"].items()}
+
+
+def test_leaving_takes_what_is_ours_and_nothing_else(agent: AgentHost) -> None:
+    agent.ask("facts")
+    run = agent.submit("print('done')")
+    agent.wait(run)
+    root = Path(agent.paths.root)
+    (root / "not gpurun's").write_text("precious")
+    (root / "data/imagenet/train").mkdir(parents=True)
+    more = agent.refused("leave", wipe=True, runs=[], keep_data=True)  # it came after the laptop had looked
+    assert more["code"] == "more_runs"
+    assert Path(run.job).exists()
+    kept = agent.ask("leave", wipe=True, runs=[run.id], keep_data=True)
+    assert (kept["removed"], list(kept["data"]), kept["left"]) == ([run.id], ["imagenet"], [])
+    assert kept["foreign"] == [str(root / "not gpurun's")]
+    assert sorted(path.name for path in root.iterdir()) == ["data", "not gpurun's"]
+    agent.ask("leave", wipe=True, runs=[], data=stamps(kept))
+    assert [path.name for path in root.iterdir()] == ["not gpurun's"]
+
+
+def test_leaving_refuses_a_live_run(agent: AgentHost) -> None:
+    run = agent.submit("import time; print('up', flush=True); time.sleep(60)")
+    agent.until_running(run, b"up")
+    refused = agent.refused("leave", wipe=True, runs=[run.id])
+    assert (refused["code"], refused["exit"]) == ("live", 2)
+    assert run.id in refused["next"]
+    assert Path(run.job).exists()
+
+
+def test_leaving_spares_the_runs_of_others_and_what_they_need(agent: AgentHost) -> None:
+    theirs, mine = agent.submit("print('theirs')", owner="bob"), agent.submit("print('mine')")
+    for run in (theirs, mine):
+        agent.wait(run)
+    left = agent.ask("leave", wipe=True, runs=[mine.id], stays=[theirs.id], keep_data=False)
+    assert (left["removed"], left["left"], left["shared"]) == ([mine.id], [], True)
+    assert agent.status(theirs)["state"] == "succeeded"
+    assert Path(agent.paths.cache).is_dir()
+
+
+def test_leaving_a_host_with_more_runs_than_open_files_removes_them_all(agent: AgentHost) -> None:
+    run = agent.submit("print('mine')")
+    agent.wait(run)
+    ids = [run.id, *(f"many-{number:04d}" for number in range(2 * leave.AT_ONCE))]
+    for run_id in ids[1:]:
+        copy = agent.paths.run(run_id)
+        shutil.copytree(run.root, copy.root)
+        job = json.loads(Path(copy.job).read_text())
+        Path(copy.job).write_text(json.dumps({**job, "id": run_id}))
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (5 * leave.AT_ONCE, limit[1]))  # which the agent inherits
+    try:
+        left = agent.ask("leave", wipe=True, runs=ids, keep_data=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+    assert (sorted(left["removed"]), left["left"]) == (sorted(ids), [])
+
+
+def test_leaving_refuses_a_run_that_was_written_to_since(agent: AgentHost) -> None:
+    run = agent.submit("print('mine')")
+    agent.wait(run)
+    stamps = {run.id: agent.ask("holds", runs=[run.id])["held"][run.id]["stamp"]}
+    Path(run.workspace, "evaluation.csv").write_text("5 hours")
+    assert agent.refused("leave", wipe=True, runs=[run.id], stamps=stamps)["code"] == "changed_since"
+    assert Path(run.job).exists()
+
+
+def test_leaving_refuses_when_data_came_since_it_was_agreed(agent: AgentHost) -> None:
+    agent.ask("facts")
+    data = Path(agent.paths.root) / "data/imagenet/train"
+    data.mkdir(parents=True)
+    assert agent.refused("leave", wipe=True, runs=[], data={"cifar": "0.0.0"})["code"] == "more_data"
+    assert data.is_dir()
+    agent.ask("leave", wipe=True, runs=[], data=stamps(agent.ask("leave", wipe=False)))
+    assert not Path(agent.paths.root).exists()
+
+
+@pytest.mark.parametrize("change", ["add", "write", "rename", "remove"])
+def test_leaving_refuses_when_a_data_folder_has_changed_since(agent: AgentHost, change: str) -> None:
+    run = agent.submit("print('done')")
+    agent.wait(run)
+    data = Path(agent.paths.root) / "data/imagenet"
+    (data / "train").mkdir(parents=True)
+    (data / "train/1.jpg").write_text("a cat")
+    seen = agent.ask("leave", wipe=False)
+    assert seen["data"]["imagenet"]["bytes"] == len("a cat")
+    if change == "add":
+        (data / "train/2.jpg").write_text("")
+    elif change == "write":
+        (data / "train/1.jpg").write_text("a dog")
+    elif change == "rename":
+        (data / "train/1.jpg").rename(data / "train/3.jpg")
+    else:
+        (data / "train/1.jpg").unlink()
+    refused = agent.refused("leave", wipe=True, runs=[run.id], data=stamps(seen))
+    assert (refused["code"], "imagenet" in refused["what"]) == ("changed_since", True)
+    assert Path(run.job).exists()  # nothing at all was removed
+    assert list(data.rglob("*.jpg")) or change == "remove"
+
+
+def test_leaving_keeps_data_that_came_while_it_removed_the_rest(tmp_path: Path) -> None:
+    host = HostPaths(str(tmp_path / ".gpurun"))
+    data = Path(host.data("imagenet"))
+    data.mkdir(parents=True)
+    (data / "1.jpg").write_text("a cat")
+    agreed = {"imagenet": clearing.data_folders(host)["imagenet"]["stamp"]}
+    (data / "2.jpg").write_text("a dog")
+    clearing.remove_data(host, agreed, outcome := clearing.Outcome())
+    assert outcome.kept == [{"path": str(data), "why": clearing.CHANGED}]
+    assert sorted(path.name for path in data.iterdir()) == ["1.jpg", "2.jpg"]
+
+
+# --- the agent that removes itself
+
+
+@pytest.fixture
+def brought(agent: AgentHost) -> AgentHost:
+    """The host with its agent where a laptop brings it, and where it removes itself."""
+    place = Path(agent.paths.agents) / "0123456789abcdef"
+    place.parent.mkdir(parents=True)
+    agent.agent = agent.agent.rename(place)
+    return agent
+
+
+@pytest.mark.parametrize("engine", [None, ["docker"]])
+def test_leaving_without_runs_and_with_data_answers(brought: AgentHost, engine: list[str] | None) -> None:
+    """Whatever module the answer needs is loaded before the agent's folder goes."""
+    docker = brought.root / "bin/docker"
+    docker.write_text(f'#!/bin/sh\necho "$1" >>{brought.root}/asked\nexit 1\n')
+    docker.chmod(0o755)
+    brought.ask("facts", engine=engine)
+    (Path(brought.paths.root) / "data/imagenet/train").mkdir(parents=True)
+    Path(brought.paths.facts).parent.mkdir(exist_ok=True)
+    known = brought.ask("facts", engine=engine) | {
+        "engine": {"argv": ["docker"]}, "engine_error": None, "gpus_error": None, "asked_at": time.time(),
+        "engine_asked": engine,
+    }  # fmt: skip
+    Path(brought.paths.facts).write_text(json.dumps(known))  # so that nothing else loads the engine's module
+    seen = brought.ask("leave", wipe=False)
+    left = brought.ask("leave", wipe=True, runs=[], data=stamps(seen), engine=engine)
+    assert (left["left"], left["kept"], left["data"]) == ([], [], {})
+    assert "images" in (brought.root / "asked").read_text()
+    assert not Path(brought.paths.root).exists()
+
+
+def test_leaving_imports_nothing_once_the_agent_is_gone(brought: AgentHost, tmp_path: Path) -> None:
+    """By the trace of Python itself: no file of the agent is looked for behind its removal."""
+    brought.ask("facts")
+    traced = brought.agent / "__main__.py"
+    text = traced.read_text()
+    hook = f"""
+import os
+class Trap:
+    def find_spec(self, name, path=None, target=None):
+        if name.startswith("gpurun") and not os.path.exists({str(traced)!r}):
+            open({str(tmp_path / "imported")!r}, "a").write(name)
+sys.meta_path.insert(0, Trap())
+"""
+    traced.write_text(text.replace("import sys\n", "import sys\n" + hook, 1))
+    brought.ask("leave", wipe=True, runs=[], data={}, revoke="gpurun:ada:box")
+    assert not brought.agent.exists()
+    assert not (tmp_path / "imported").exists()
+
+
+def test_leaving_again_finishes_what_was_not_answered(brought: AgentHost) -> None:
+    run = brought.submit("print('done')")
+    brought.wait(run)
+    copy = shutil.copytree(brought.agent, brought.root / "copy")
+    assert brought.ask("leave", wipe=True, runs=[run.id], data={})["removed"] == [run.id]
+    shutil.copytree(copy, brought.agent)  # the laptop did not hear that, and brings the agent again
+    again = brought.ask("leave", wipe=True, runs=[run.id], data={})
+    assert (again["removed"], again["left"]) == ([], [])
+    assert not Path(brought.paths.root).exists()
+
+
+# --- roots with other things in them
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    """A disk of a rented box, with the user's files in it, under names that gpurun has too."""
+    root = tmp_path / "workspace"
+    for path in ("cache/models/llama.bin", "data/mine/1.jpg", "runs/exp1/events", "runs/exp-2024/log", "agent/notes"):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(path)
+    return root
+
+
+def files_in(root: Path) -> dict[str, str]:
+    return {str(path.relative_to(root)): path.read_text() for path in root.rglob("*") if path.is_file()}
+
+
+def used(agent: AgentHost) -> RunPaths:
+    """A run, and data, on the host."""
+    agent.paths = HostPaths(agent.ask("facts")["root"])
+    run = agent.submit("print('done')")
+    agent.wait(run)
+    Path(agent.ask("data", name="imagenet")["path"], "2.jpg").write_text("gpurun's")
+    return run
+
+
+def left_by_0_1_0(agent: AgentHost, root: Path) -> None:
+    """Make `root` one that gpurun 0.1.0 used as it was named."""
+    agent.paths = HostPaths(str(root))
+    (root / ("host-id-" + hashlib.sha256(agent.machine_id.read_bytes()).hexdigest()[:12])).write_text(
+        "0123456789abcdef"
+    )
+
+
+def test_root_with_the_users_files_keeps_all_of_them(agent: AgentHost, workspace: Path) -> None:
+    theirs = files_in(workspace)
+    agent.profile_root = str(workspace)
+    run = used(agent)
+    assert agent.paths.root == str(workspace / ".gpurun")
+    assert {path.name for path in workspace.iterdir()} == {"cache", "data", "runs", "agent", ".gpurun"}
+    seen = agent.ask("leave", wipe=False)
+    assert (list(seen["data"]), seen["foreign"]) == (["imagenet"], [])
+    agent.ask("leave", wipe=True, runs=[run.id], data=stamps(seen))
+    assert files_in(workspace) == theirs
+    assert not (workspace / ".gpurun").exists()
+
+
+def test_root_that_is_empty_now_may_get_files_of_the_users(agent: AgentHost, tmp_path: Path) -> None:
+    agent.profile_root = str(tmp_path / "volume")
+    run = used(agent)
+    (tmp_path / "volume/data").mkdir()
+    (tmp_path / "volume/data/mine").write_text("mine")
+    seen = agent.ask("leave", wipe=False)
+    agent.ask("leave", wipe=True, runs=[run.id], data=stamps(seen))
+    assert files_in(tmp_path / "volume") == {"data/mine": "mine"}
+
+
+def test_root_of_0_1_0_is_found_again(agent: AgentHost, workspace: Path) -> None:
+    left_by_0_1_0(agent, workspace)
+    agent.profile_root = str(workspace)
+    run = used(agent)
+    assert agent.paths.root == str(workspace)
+    assert run.root == str(workspace / "runs" / run.id)
+    assert run.id in [record["id"] for record in agent.ask("ps", all=True, ids=None)["runs"]]
+
+
+def test_leaving_a_root_of_0_1_0_removes_what_is_recognised_and_names_the_rest(
+    agent: AgentHost, workspace: Path
+) -> None:
+    theirs = files_in(workspace)
+    left_by_0_1_0(agent, workspace)
+    agent.profile_root = str(workspace)
+    for path in ("agent/0123456789abcdef/__main__.py", ".gpurun/agent/0123456789abcdef/__main__.py"):
+        (workspace / path).parent.mkdir(parents=True)
+        (workspace / path).write_text("an agent")
+    run = used(agent)
+    seen = agent.ask("leave", wipe=False)
+    kept = [str(workspace / path) for path in (
+        "agent/notes", "cache/models", "data/imagenet", "data/mine", "runs/exp-2024", "runs/exp1"
+    )]  # fmt: skip
+    assert (seen["data"], seen["foreign"]) == ({}, kept)
+    left = agent.ask("leave", wipe=True, runs=[run.id], data={})
+    assert (left["removed"], left["left"], left["foreign"]) == ([run.id], [], kept)
+    assert files_in(workspace) == {**theirs, "data/imagenet/2.jpg": "gpurun's"}
+
+
+def test_every_name_that_gpurun_gives_in_the_cache_is_recognised() -> None:
+    host = HostPaths("/root")
+    found = []
+    for name, member in vars(HostPaths).items():
+        if isinstance(member, property):
+            found.append(getattr(host, name))
+        elif name in ("environment", "layer", "about", "warm", "warm_log", "push_note"):
+            found.append(member(host, "x"))
+    inside = {path.split("/")[3] for path in found if str(path).startswith("/root/cache/")}
+    assert inside | {"snapshots"} == set(clearing.CACHE)
+
+
+def test_link_to_a_folder_with_other_things_is_no_folder_of_gpuruns_own(agent: AgentHost, workspace: Path) -> None:
+    theirs = files_in(workspace)
+    Path(agent.paths.root).symlink_to(workspace)
+    run = used(agent)
+    agent.ask("leave", wipe=True, runs=[run.id], data=stamps(agent.ask("leave", wipe=False)))
+    assert files_in(workspace) == theirs
+
+
+def test_leaving_unlinks_data_that_lies_elsewhere_and_names_it(agent: AgentHost, workspace: Path) -> None:
+    theirs = files_in(workspace)
+    agent.ask("facts")
+    Path(agent.paths.data("")).symlink_to(workspace / "data")
+    left = agent.ask("leave", wipe=True, runs=[], data=stamps(agent.ask("leave", wipe=False)))
+    assert left["foreign"] == [str(workspace / "data")]
+    assert files_in(workspace) == theirs
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="mounts")
+@pytest.mark.parametrize("place", [".gpurun", ".gpurun/cache", ".gpurun/runs", ".gpurun/data"])
+def test_leaving_a_root_that_is_a_mount_point_empties_it(agent: AgentHost, place: str) -> None:
+    folder = agent.home / place
+    folder.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "none", folder], check=True)
+    try:
+        run = used(agent)
+        left = agent.ask("leave", wipe=True, runs=[run.id], data=stamps(agent.ask("leave", wipe=False)))
+        assert left["removed"] == [run.id]
+        assert list(folder.iterdir()) == []
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_leaving_spares_the_run_of_a_machine_that_is_no_more(agent: AgentHost) -> None:
+    """Its disk was cloned, or its machine id made anew: nobody has looked at what that run wrote."""
+    theirs = agent.submit("print('theirs')")
+    agent.wait(theirs)
+    for name in Path(agent.paths.root).glob("host-id*"):
+        name.unlink()
+    agent.machine_id.write_text("another machine")
+    left = agent.ask("leave", wipe=True, runs=[])
+    assert (left["removed"], left["shared"]) == ([], True)
+    assert Path(theirs.log).read_text() == "theirs\n"
+
+
+def test_leaving_removes_no_run_that_came_while_it_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPURUN_LOCKS", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    host = HostPaths(str(tmp_path / ".gpurun"))
+    (Path(host.runs) / ".gone-train-9k2m").mkdir(parents=True)
+    run = RunFolder(tmp_path / ".gpurun")
+    with pytest.raises(AgentError) as error:
+        leave._empty(host, {}, clearing.Outcome())
+    assert error.value.code == "more_runs"
+    assert run.root.is_dir()
+
+
+def test_leaving_a_shared_home_spares_the_other_machine(agent: AgentHost) -> None:
+    theirs = agent.submit("print('theirs')")
+    agent.wait(theirs)
+    agent.machine_id.write_text("another machine")
+    mine = agent.submit("print('mine')")
+    agent.wait(mine)
+    left = agent.ask("leave", wipe=True, runs=[mine.id])
+    assert (left["removed"], left["shared"]) == ([mine.id], True)
+    assert json.loads(Path(theirs.job).read_text())["id"] == theirs.id
+
+
+def test_one_key_is_revoked_and_the_others_stay(tmp_path: Path) -> None:
+    keys = tmp_path / "authorized_keys"
+    lines = [
+        "# a comment\n",
+        'from="10.0.0.0/8" ssh-ed25519 AAA gpurun:ada.laptop:box2\n',
+        "ssh-ed25519 BBB gpurun:ada.laptop:box\n",
+        "ssh-ed25519 CCC ada@laptop",
+    ]
+    keys.write_text("".join(lines))
+    keys.chmod(0o600)
+    assert leave.revoke(str(keys), "gpurun:ada.laptop:box") == 1
+    assert keys.read_text() == "".join([lines[0], lines[1], lines[3]])
+    assert keys.stat().st_mode & 0o777 == 0o600
+    assert leave.revoke(str(keys), "gpurun:ada.laptop:box") == 0
+    assert leave.revoke(str(tmp_path / "none"), "x") == 0
