@@ -22,6 +22,7 @@ REPOSITORY = "gpurun/pytorch"
 PROJECTS = "gpurun/project"
 RECIPE = ("Dockerfile", "requirements.lock")  # what decides about gpurun's own image
 PAUSES = (2.0, 5.0, 15.0)  # seconds before a pull that broke off is tried again
+SEE_BUILD = "gpurun logs --build prints all of it"
 _TRANSIENT = ("network", "down", "unknown", "no_answer")
 
 Sleep = Callable[[float], None]
@@ -146,9 +147,7 @@ def _build(engine: Engine, command: Sequence[str], say: Say, sleep: Sleep) -> No
     kind = classify(answer.text)
     if kind == "no_space":
         raise EngineError(kind, "", engine.argv[-1])
-    raise RunFailed(
-        "image", "the image could not be built: " + essence(answer.text), "`gpurun logs` shows all that the build said"
-    )
+    raise RunFailed("image", "the image could not be built: " + essence(answer.text), SEE_BUILD)
 
 
 def content_hash(context: str, base: str, torch: str) -> str:

@@ -99,4 +99,6 @@ def check(answer: Answer, job: Mapping[str, Any], conflict_next: str) -> bool:
         raise RunFailed("disk", "the host's disk is full: " + said, "make room there: `gpurun prune`")
     if answer.code == layer_install.CONFLICT:
         raise RunFailed("dependencies", said, conflict_next)
-    raise RunFailed("dependencies", said, "`gpurun logs` shows all that pip said; mend %s" % (asked(job) or {})["file"])
+    raise RunFailed(
+        "dependencies", said, "gpurun logs --build prints all that pip printed; fix %s" % (asked(job) or {})["file"]
+    )

@@ -71,8 +71,8 @@ def open_log(path: str) -> BinaryIO:
 class _Attempt:
     """What one attempt prints while it is prepared, and then, wherever it lies now."""
 
-    def __init__(self, run: RunPaths, number: int, offset: int, prepare_offset: int, times: bool):
-        self.run, self.number = run, number
+    def __init__(self, run: RunPaths, number: int, offset: int, prepare_offset: int, times: bool, build: bool = False):
+        self.run, self.number, self.build = run, number, build
         self.prepare, self.log = Reader(prepare_offset), Reader(offset)
         self.stamper = Stamper(run) if times else None
 
@@ -88,7 +88,8 @@ class _Attempt:
         if self.stamper is not None:
             self.stamper.run = place
         _send(out, "prepare", self.prepare, self.number)
-        _send(out, words.LOG_FILE, self.log, self.number, self.stamper, whole_lines=whole_lines)
+        if not self.build:
+            _send(out, words.LOG_FILE, self.log, self.number, self.stamper, whole_lines=whole_lines)
 
     def close(self) -> None:
         self.prepare.close()
@@ -110,14 +111,15 @@ def place_of(run: RunPaths, number: int, state: journal.Run) -> RunPaths:
 
 
 def follow(
-    run: RunPaths, out: Any, *, offset: int, prepare_offset: int, times: bool = False, number: Optional[int] = None
-) -> None:
+    run: RunPaths, out: Any, *, offset: int, prepare_offset: int, times: bool = False, number: Optional[int] = None,
+    build: bool = False,
+) -> None:  # fmt: skip
     """Send what preparing said, then the log as it grows, and the record with each change of state, until the end.
 
     It begins with attempt `number`, the present one unless told, and goes on with those that come after it.
     """
     host = HostPaths(os.path.dirname(os.path.dirname(run.root)))
-    attempt = _Attempt(run, number or journal.fold(run).attempt, offset, prepare_offset, times)
+    attempt = _Attempt(run, number or journal.fold(run).attempt, offset, prepare_offset, times, build)
     seen, tended = -1, time.monotonic()
     while True:
         size = os.stat(run.events).st_size
@@ -125,13 +127,13 @@ def follow(
         if state.attempt > attempt.number:
             attempt.send(out, state, whole_lines=False)
             attempt.close()
-            attempt = _Attempt(run, attempt.number + 1, 0, 0, times)
+            attempt = _Attempt(run, attempt.number + 1, 0, 0, times, build)
             continue
-        if size != seen:
-            seen = size
-            out.state(records.record_of(run))
         # The end was journalled before this read of the log: what is read now is all there is.
         attempt.send(out, state, whole_lines=state.live)
+        if size != seen:  # behind what was printed until then: who waits for a state has all of it
+            seen = size
+            out.state(records.record_of(run))
         if not state.live:
             out.end(records.record_of(run))
             return
@@ -143,11 +145,12 @@ def follow(
 
 
 def show(
-    run: RunPaths, out: Any, *, offset: int, prepare_offset: int, times: bool = False, number: Optional[int] = None
-) -> None:
+    run: RunPaths, out: Any, *, offset: int, prepare_offset: int, times: bool = False, number: Optional[int] = None,
+    build: bool = False,
+) -> None:  # fmt: skip
     """Send what there is now of one attempt, the present one unless told."""
     state = journal.fold(run)
-    attempt = _Attempt(run, number or state.attempt, offset, prepare_offset, times)
+    attempt = _Attempt(run, number or state.attempt, offset, prepare_offset, times, build)
     attempt.send(out, state, whole_lines=False)
     out.end(records.record_of(run))
 
@@ -270,6 +273,8 @@ def first_offsets(run: RunPaths, request: Dict[str, Any]) -> Tuple[int, int]:
     """Where to begin to read: (log, prepare log)."""
     if request.get("offset") is not None:
         return int(request["offset"]), int(request.get("prepare_offset") or 0)
+    if request.get("build"):
+        return 0, tail_offset(run.prepare_log, int(request["tail"])) if request.get("tail") is not None else 0
     past_prepare = _size(run.prepare_log) if _size(run.log) else 0
     if request.get("tail") is not None:
         lines = int(request["tail"])

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 EXAMPLES = """\
 gpurun logs -f
 gpurun logs train-7f3k --tail 50
-gpurun logs --since 5m -t"""
+gpurun logs --since 5m -t
+gpurun logs --build                 what was printed while the image was made"""
 
 
 def logs(
@@ -32,15 +33,20 @@ def logs(
         int | None, typer.Option("--attempt", metavar="N", min=1, help="Of an earlier attempt of the run. [the newest]")
     ] = None,
     timestamps: Annotated[
-        bool, typer.Option("--timestamps", "-t", help="Put before each line when it came (UTC).")
+        bool, typer.Option("--timestamps", "-t", help="Start each line with the time (UTC) at which it was printed.")
+    ] = False,
+    build: Annotated[
+        bool, typer.Option("--build", help="What was printed while image and dependencies were made, instead.")
     ] = False,
 ) -> int:
     """Print what a run wrote, byte for byte, on stdout.
 
-    What image and dependencies say while the run is prepared goes to stderr with -f. Without -f it is part of the
-    output when there is nothing else, as in a run that failed before it started. Of a run that was removed from its
-    host: the log that was fetched.
+    While a run is prepared, -f shows one line of progress on stderr; --build prints all of it. Without -f, what was
+    printed then is also shown for a run that failed before it started. Of a run that was removed from its host: the log
+    that was fetched.
     """
+    if build and (since is not None or timestamps):
+        raise UsageError("--since and --timestamps are for the log, not for --build", "gpurun logs --build --tail 50")
     from gpurun import runs
     from gpurun.follow import show_log
 
@@ -50,22 +56,24 @@ def logs(
         "times": timestamps,
         "follow": follow,
         "attempt": attempt,
+        "build": build,
     }
     entry = runs.resolve(run, removed=True)
     if entry.removed is not None:
-        past.show_log(entry, attempt, tail, timed=timestamps or since is not None)
+        past.show_log(entry, attempt, tail, timed=timestamps or since is not None, build=build)
         return 0
     wire = runs.wire_to(entry.host)
     with output.activity() as say:
-        screen = Screen(entry.host, say) if follow else _Pages(entry.host, say)
+        screen = Screen(entry.host, say) if follow and not build else _Pages(entry.host, say)
+        until = _is_prepared if build else _never
         try:
             try:
-                record = show_log(wire, {"run": entry.id, **request}, screen)
+                record = show_log(wire, {"run": entry.id, **request}, screen, until=until)
             except HostError as error:
                 if error.code != words.ATTEMPT_ELSEWHERE:
                     gone = past.instead(entry, error)
                     say("")
-                    past.show_log(gone, attempt, tail, timed=timestamps or since is not None)
+                    past.show_log(gone, attempt, tail, timed=timestamps or since is not None, build=build)
                     return 0
                 record = _of_a_former_host(entry, {"run": entry.id, **request}, screen, error)
         except KeyboardInterrupt:
@@ -74,13 +82,23 @@ def logs(
                 say_detached(entry.id, entry.host)
             return words.EXIT_INTERRUPTED
         screen.fresh_line()
-        if follow:
+        if build and not screen.printed:
+            output.note(f"nothing was printed while {entry.id} was prepared")
+        elif follow and not build:
             say_end(record)
         elif not screen.printed:
             output.note(f"{entry.id} has printed nothing yet")
         elif record["state"] == words.FAILED and record.get("message") and sys.stdout.isatty():
             output.warn(record["message"])
     return 0
+
+
+def _is_prepared(record: dict[str, Any]) -> bool:
+    return record["state"] == words.RUNNING or words.is_over(record)
+
+
+def _never(record: dict[str, Any]) -> bool:
+    return False
 
 
 def _of_a_former_host(entry: RunEntry, request: dict[str, Any], screen: Screen, error: HostError) -> dict[str, Any]:

@@ -30,14 +30,16 @@ def answer(entry: RunEntry) -> dict[str, Any]:
     return {**removed.answer(entry), "removed": removed.sentence(entry)}
 
 
-def show_log(entry: RunEntry, attempt: int | None, tail: int | None, *, timed: bool) -> None:
-    """Print the log that was fetched; where it is empty, what preparing printed. Raises UsageError when neither is here."""
+def show_log(entry: RunEntry, attempt: int | None, tail: int | None, *, timed: bool, build: bool = False) -> None:
+    """Print the log that was fetched; where it is empty, or with `build`, what preparing printed. Raises UsageError for
+    what is not here.
+    """
     from gpurun import removed
 
     gone = removed.sentence(entry)
     if timed:
         raise UsageError(f"{gone}; when each line was printed was not fetched", f"gpurun logs {entry.id}")
-    found = [file for file in removed.log(entry, attempt) if file is not None]
+    found = [file for file in removed.log(entry, attempt)[build:] if file is not None]
     if not found:
         of = "its log" if attempt is None else f"the log of attempt {attempt}"
         raise UsageError(f"{gone}; {of} was not fetched", f"gpurun status {entry.id}")

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from typing import Any
 
 from gpurun.agent import vocabulary as words
 from gpurun.cli import describe, output
 from gpurun.cli.bars import Unwrapped
-from gpurun.cli.terminal import can_redraw, harmless_output
+from gpurun.cli.building import Building
+from gpurun.cli.progress import Say
+from gpurun.cli.terminal import can_redraw
 
 
 class Screen:
     """What `gpurun.follow` tells us, shown. `say` changes the status line (see output.activity)."""
 
-    def __init__(self, host: str, say: Callable[[str], None], *, log_to_stderr: bool = False) -> None:
+    def __init__(self, host: str, say: Say, *, log_to_stderr: bool = False) -> None:
         self._host = host
         self._say = say
         self._to_stderr = log_to_stderr
@@ -26,6 +27,7 @@ class Screen:
         self._waited = False
         self._told = ""
         self._attempt: int | None = None
+        self._building: Building | None = None
         self.printed = False  # anything of the log or of preparing
 
     def log(self, data: bytes) -> None:
@@ -37,9 +39,10 @@ class Screen:
         self._note_end(data)
 
     def prepare(self, data: bytes) -> None:
-        self._say("")
-        self._say_bytes(harmless_output(data))
-        self._note_end(data)
+        """One line of progress; all of the text is for `gpurun logs --build`."""
+        self.printed = True
+        self._building = self._building or Building(self._say)
+        self._building.feed(data)
 
     def _say_bytes(self, data: bytes) -> None:
         output.say_bytes(self._unwrapped(data) if can_redraw(sys.stderr) else data)
@@ -55,7 +58,7 @@ class Screen:
         if name == words.QUEUED and describe.waiting(record):
             self._waited = True
             self._tell(f"{run} waits {describe.waiting(record)}")
-        elif name == words.PREPARING:
+        elif name == words.PREPARING and not (self._building and self._building.doing):
             doing = describe.doing(record)
             self._tell(f"preparing {run}" + (f": {doing}" if doing else ""))
         elif name == words.RUNNING:
@@ -68,7 +71,18 @@ class Screen:
             self.fresh_line()
             output.note(f"{run} is asked to stop")
             name = "stopping"
+        if words.is_over(record):
+            self._tell_build(record)
         self._state = name
+
+    def _tell_build(self, record: dict[str, Any]) -> None:
+        """The end of what the host printed while it prepared a run that then failed to start."""
+        if self._building is None or record.get("started") or record["state"] != words.FAILED:
+            return
+        self._say("")
+        self._building.tail.show()
+        self._building = None
+        output.next_step(f"gpurun logs --build {record['id']}", "all of it")
 
     def _note_attempt(self, record: dict[str, Any]) -> None:
         """A new attempt that began while we looked on."""
@@ -76,6 +90,7 @@ class Screen:
         if before is not None and self._attempt != before:
             self.fresh_line()
             self._say("")
+            self._building = None
             ended = describe.attempt_ended(record["attempts"][-1])
             output.note(f"{ended}; attempt {self._attempt} begins {describe.begins_from(record)}")
 

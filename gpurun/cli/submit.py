@@ -16,6 +16,7 @@ from gpurun import records
 from gpurun.agent import vocabulary as words
 from gpurun.cli import complete, describe, options, output, plan_shown
 from gpurun.cli.own_arguments import KEY, CommandWithArguments
+from gpurun.cli.progress import Say
 from gpurun.cli.screen import Screen, say_detached, say_end
 from gpurun.errors import UsageError
 
@@ -267,7 +268,7 @@ def _submit_over(wire: Wire, plan: Callable[[], Plan], *, follow: bool, yes: boo
         return after_start(wire, started, say, follow=follow, as_json=as_json)
 
 
-def tell_started(wire: Wire, started: Started, say: Callable[[str], None], *, follow: bool, as_json: bool) -> None:
+def tell_started(wire: Wire, started: Started, say: Say, *, follow: bool, as_json: bool) -> None:
     """Tell which run it is; with both `follow` and `as_json` that waits for the run's end."""
     say("")
     record = started.record
@@ -280,7 +281,7 @@ def tell_started(wire: Wire, started: Started, say: Callable[[str], None], *, fo
         output.json({**record, "host": wire.host})
 
 
-def after_start(wire: Wire, started: Started, say: Callable[[str], None], *, follow: bool, as_json: bool) -> int:
+def after_start(wire: Wire, started: Started, say: Say, *, follow: bool, as_json: bool) -> int:
     """With `follow` show the run's log, else say what to do next; the exit code."""
     if follow:
         return _follow(wire, started, say, as_json=as_json)
@@ -301,7 +302,7 @@ def after_start(wire: Wire, started: Started, say: Callable[[str], None], *, fol
     return 0
 
 
-def _hold_until_running(wire: Wire, started: Started, say: Callable[[str], None]) -> None:
+def _hold_until_running(wire: Wire, started: Started, say: Say) -> None:
     """Stay until the dependencies are installed: some come over git+ssh with this laptop's SSH agent."""
     from gpurun.follow import show_log
 
@@ -316,7 +317,7 @@ def _hold_until_running(wire: Wire, started: Started, say: Callable[[str], None]
     )
 
 
-def _follow(wire: Wire, started: Started, say: Callable[[str], None], *, as_json: bool) -> int:
+def _follow(wire: Wire, started: Started, say: Say, *, as_json: bool) -> int:
     from gpurun.follow import show_log
 
     run = started.record["id"]

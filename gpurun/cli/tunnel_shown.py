@@ -23,15 +23,10 @@ STARTS_IN = 1.0  # seconds that a browser is waited for
 
 
 class Starting(Screen):
-    """What preparing a service says, a line at a time. All of it, and its own log, are for `gpurun logs`."""
+    """A service that is prepared. Its own log is for `gpurun logs`."""
 
     def log(self, data: bytes) -> None:
         return
-
-    def prepare(self, data: bytes) -> None:
-        lines = data.decode(errors="replace").split()
-        if lines:
-            self._say(output.cut(" ".join(lines), max(output.width() - 4, 20)))
 
 
 def report(host: str, say: Callable[[str], None], bar: Any) -> Report:

@@ -20,6 +20,7 @@ _LAYER = re.compile(
     r"([0-9a-f]{12}): (Pulling fs layer|Waiting|Verifying Checksum|Download complete|Pull complete|Already exists)"
 )
 _STEP = re.compile(r"(?:Step (\d+)/(\d+) : |#\d+ \[(?:\S+ )?(\d+)/(\d+)\] )(.*)")
+_PIP = ("Collecting ", "Downloading ", "Installing collected ", "Building wheel", "Processing ")
 _LAYER_DONE = {"Download complete": 0.5, "Pull complete": 1.0, "Already exists": 1.0}
 
 
@@ -29,9 +30,17 @@ class Steps:
 
     fraction: float = 0.0
     now: str = ""  # what it does, in a word or two
+    doing: str = ""  # `building the image`; empty as long as nothing is made
+    at: str = ""  # `step 4 of 9`
+    counted: bool = False  # `at` is a step of a build, of which there are few
     _layers: dict[str, float] = field(default_factory=dict)
     _build: float = 0.0
     _rest: bytes = b""
+
+    @property
+    def step(self) -> str:
+        """What is worth a line of its own: `building the image, step 4 of 9`, of which there are few."""
+        return ", ".join(filter(None, (self.doing, self.at if self.counted else "")))
 
     def feed(self, data: bytes) -> None:
         """Read what came. A line may come in pieces."""
@@ -48,13 +57,24 @@ class Steps:
             done = _LAYER_DONE.get(layer[2], 0.0)
             self._layers[layer[1]] = max(done, self._layers.get(layer[1], 0.0))
             whole = sum(1 for part in self._layers.values() if part == 1.0)
-            self.now = f"layer {whole} of {len(self._layers)}"
+            self._does("pulling the image", f"layer {whole} of {len(self._layers)}")
+            self.now = self.at
         elif step:
             at, of = (step[1], step[2]) if step[1] else (step[3], step[4])
             self._build = max(self._build, (int(at) - 1) / int(of))
-            self.now = f"step {at} of {of}: {step[5].split(' ', 1)[0]}"
-        elif line.startswith(("Downloading ", "Collecting ", "Installing collected")):  # pip, in a step of the build
+            self._does("building the image", f"step {at} of {of}", counted=True)
+            self.now = f"{self.at}: {step[5].split(' ', 1)[0]}"
+        elif line.startswith("building "):  # what follows are the agent's own words, see agent/image.py
+            self._does("building the image")
+        elif line.startswith("installing what "):
+            self._does("installing the dependencies")
+        elif line.startswith(_PIP):  # in a step of the build, or behind it
             self.now = " ".join(line.split()[:2])
+            if self.doing != "building the image":
+                self._does("installing the dependencies", self.now[0].lower() + self.now[1:])
+
+    def _does(self, doing: str, at: str = "", *, counted: bool = False) -> None:
+        self.doing, self.at, self.counted = doing, at, counted
 
 
 @dataclass(frozen=True)

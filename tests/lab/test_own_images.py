@@ -82,19 +82,22 @@ def test_a_projects_own_dockerfile_is_built_once_for_each_content(laptop: Laptop
 
     said, stderr = run()
     assert said == "of ours of ours "
-    assert "building gpurun/project:" in stderr
+    assert "building the image, step 2 of 3" in stderr
+    assert "COPY made.txt" not in stderr
+    assert "COPY made.txt" in laptop.gpurun("logs", "--build", cwd=project).stdout
     said, stderr = run()
     assert said == "of ours of ours "
     assert "building" not in stderr
     (project / "made.txt").write_text("of theirs ")
     said, stderr = run()
     assert said == "of theirs of theirs "
-    assert "building gpurun/project:" in stderr
+    assert "building the image" in stderr
     (project / "docker/job.Dockerfile").write_text(f"FROM {BASE_IMAGE}\nRUN echo no such luck && false\n")
     broken = laptop.gpurun("submit", "say.py", "-H", "ada", "-f", cwd=project, timeout=300, check=False)
     assert broken.returncode == 125
     assert "the image could not be built" in broken.stderr
     assert "no such luck" in broken.stderr
+    assert "gpurun logs --build say-" in broken.stderr
 
 
 @pytest.mark.parametrize("user", [ADA, SUE], ids=["docker", "sudo docker"])

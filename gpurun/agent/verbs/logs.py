@@ -1,6 +1,7 @@
 """`logs`: the bytes of a run's log, from an offset, the last lines, or what came since; followed until the run ends.
 
-With `attempt`, those of an earlier attempt; followed, the later ones come behind it.
+With `attempt`, those of an earlier attempt; followed, the later ones come behind it. With `build`, what was printed while the
+attempt was prepared, and nothing of the log.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ def stream(request: Dict[str, Any], host: HostPaths, out: Any) -> None:
     run = host.run(request["run"])
     state = journal.fold(run)
     number = request.get("attempt") or state.attempt
+    build = bool(request.get("build"))
     offset, prepare_offset = logs.first_offsets(logs.place_of(run, number, state), request)
+    times = bool(request.get("times")) and not build
     show = logs.follow if request.get("follow") else logs.show
-    show(run, out, offset=offset, prepare_offset=prepare_offset, times=bool(request.get("times")), number=number)
+    show(run, out, offset=offset, prepare_offset=prepare_offset, times=times, number=number, build=build)

@@ -75,7 +75,12 @@ def _make(engine: Engine, request: Dict[str, Any], host: HostPaths) -> Dict[str,
     try:
         made = image.ensure(engine, request, "", _say)
     except (RunFailed, AgentError) as error:
-        return {"ok": False, "what": error.what, "next": error.next_step}
+        rest = "the rest is on the host, in " + host.warm_log(_key(_name(request)))
+        return {
+            "ok": False,
+            "what": error.what,
+            "next": rest if error.next_step == image.SEE_BUILD else error.next_step,
+        }
     seconds = round(time.time() - began, 1)
     with suppress(AgentError):  # nothing depends on it
         _ask_about(engine, host, made.id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ from gpurun.agent import vocabulary as words
 from gpurun.cli import output
 from gpurun.cli.asking import report as report_finding
 from gpurun.cli.asking import report_sum
+from gpurun.cli.progress import Say
 from gpurun.cli.screen import Screen
 from gpurun.cli.terminal import harmless_output
 from gpurun.cli.tunnel_shown import report
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class _Listening(Screen):
     """The run's log is its findings."""
 
-    def __init__(self, host: str, say: Callable[[str], None], findings: Findings) -> None:
+    def __init__(self, host: str, say: Say, findings: Findings) -> None:
         super().__init__(host, say, log_to_stderr=True)
         self._findings = findings
 

@@ -9,7 +9,9 @@ import typer
 
 from gpurun.agent import vocabulary as words
 from gpurun.cli import options, output
+from gpurun.cli.building import Tail
 from gpurun.cli.host.names import MaybeName
+from gpurun.errors import ContactLost, GpurunError
 
 EXAMPLES = """\
 gpurun host prepare box
@@ -34,12 +36,14 @@ def prepare(
     from gpurun.wire import connect
 
     host = hosts.choose(name)
+    tail = Tail()
     steps = ready.Steps()
     with output.activity(f"asking {host.name}"), output.steps(f"preparing {host.name}") as bar:
 
         def hear(data: bytes) -> None:
+            tail.feed(data)
             steps.feed(data)
-            bar(steps.fraction, steps.now, data)
+            bar(steps.fraction, steps.now, steps.step)
 
         try:
             made = ready.make_ready(connect(host), host, image, hear)
@@ -47,6 +51,11 @@ def prepare(
             output.after_interrupt()
             output.say(f"{host.name} goes on with it; the same line again shows how far it is")
             return words.EXIT_INTERRUPTED
+        except ContactLost:
+            raise
+        except GpurunError:
+            tail.show()
+            raise
     if as_json:
         output.json({"host": host.name, **asdict(made)})
     elif made.image is None:

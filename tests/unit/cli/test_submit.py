@@ -78,5 +78,5 @@ def test_detached_submit_whose_host_could_not_begin_is_told_and_fails(
 ) -> None:
     started = Started({"id": "train-7f3k", **record}, None, earlier=False, fetch=False)
     wire = cast(Wire, SimpleNamespace(host="demo"))
-    assert after_start(wire, started, lambda _: None, follow=False, as_json=False) == code
+    assert after_start(wire, started, lambda _, since=None: None, follow=False, as_json=False) == code
     assert ("no process left" in capsys.readouterr().err) == (code != 0)

@@ -27,6 +27,13 @@ def say_state(text: str) -> None:
         screen.state({"id": "train-7f3k", "state": "queued", "waiting": text, "attempt": 1})
 
 
+def prepare_and_fail(text: str) -> None:
+    with output.activity() as say:
+        screen = Screen("box", say)
+        screen.prepare(f"{text}\nbuilding {text}\nStep 1/2 : {text}\nCollecting {text}\n".encode())
+        screen.state({"id": "train-7f3k", "state": "failed", "attempt": 1})
+
+
 def show_activity(text: str) -> None:
     with output.activity(text):
         pass
@@ -40,7 +47,7 @@ def show_status(text: str) -> None:
 
 def bars(text: str) -> None:
     with output.steps(text) as bar:
-        bar(0.5, text, text.encode())
+        bar(0.5, text, text)
     with output.transfer(text) as carried:
         carried._show(0.5, "1 kB")
 
@@ -57,7 +64,7 @@ WRITERS: dict[str, Callable[[str], Any]] = {
     "question": lambda text: output.confirm(text, yes=False, otherwise=""),
     "activity": show_activity,
     "state": say_state,
-    "prepare": lambda text: Screen("box", lambda _: None).prepare(text.encode()),
+    "prepare": prepare_and_fail,
     "status": show_status,
     "bars": bars,
 }
