@@ -158,18 +158,18 @@ def _environment(entry: RunEntry, record: dict[str, Any]) -> dict[str, Any]:
 
 def _result(entry: RunEntry, record: dict[str, Any]) -> dict[str, Any]:
     told = record.get("progress") if isinstance(record.get("progress"), dict) else {}
-    known = record.get("checkpoints") or {}
-    best = mirror.best(entry.id, at=entry.host) or known.get("best") or {}
-    started, ended = record.get("started"), record.get("ended")
+    saved = mirror.saved(entry.id, entry.host, record.get("checkpoints"))
+    best = saved.best or {}
+    seconds = words.seconds_ran(record)
     return {
         "state": entry.state.replace("_", " "),
         "reason": record.get("reason") if entry.state not in (words.SUCCEEDED, words.RUNNING) else None,
         "exit code": record.get("exit_code"),
         "attempts": record.get("attempt"),
-        "seconds": round(ended - started, 1) if started and ended else None,
+        "seconds": None if seconds is None else round(seconds, 1),
         "epoch": epoch(told or {}),
         "step": (told or {}).get("step"),
-        "checkpoints": known.get("count"),
+        "checkpoints": saved.count if record.get("checkpoints") or saved.count else None,
         "monitored": best.get("monitor"),
         "best value": best.get("value"),
         "best checkpoint": best.get("path"),

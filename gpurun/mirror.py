@@ -196,7 +196,28 @@ def best(run: str, at: str | None = None) -> Entry | None:
     ]
     sign = -1.0 if newest.get("mode") == "min" else 1.0
     found = max(alike, key=lambda one: sign * one["value"], default=newest)
-    return next((copy for copy in told.get(at or "", []) if copy["sha256"] == found["sha256"]), found)
+    if found["host"] == at:
+        return found
+    return ledger.of_content(told.get(at or "", []), found["sha256"]) or found
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a run has saved: how many checkpoints on all of its hosts, the last one where it is now, the best of all."""
+
+    count: int
+    last: Entry | None
+    best: Entry | None  # with `host` where it is on another host than the run
+
+
+def saved(run: str, at: str, told: Mapping[str, Any] | None) -> Saved:
+    """What the run, which is on the host `at` now, has saved; `told` are the `checkpoints` of its record."""
+    known = told or {}
+    found = best(run, at)
+    if found is None or found["host"] == at:  # its host has looked which files are there
+        return Saved(known.get("count") or 0, known.get("last"), known.get("best") or found)
+    elsewhere = sum(entry["host"] != at for entry in there(run))
+    return Saved((known.get("count") or 0) + elsewhere, known.get("last"), found)
 
 
 def _file(run: str) -> Path:

@@ -72,7 +72,10 @@ def make_plan(
     git = git_facts(loaded.project.root, files.has)
     found = find_dependencies(files, loaded.spec.dependencies, own_image=_own_image(loaded))
     now = time.time() if now is None else now
-    told, notes = None, list(filter(None, [*files.notes, found.note, module_note(loaded.spec.module, files)]))
+    told, notes = (
+        None,
+        list(filter(None, [*loaded.notes, *files.notes, found.note, module_note(loaded.spec.module, files)])),
+    )
     if notebook is not None:
         found = of_job.with_requirements(found, loaded, notebook)
         told = of_job.of_job(loaded, notebook)

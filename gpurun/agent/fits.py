@@ -8,8 +8,7 @@ from typing import Any, Mapping, Optional, Tuple
 from . import facts, image
 from .engine import Engine, EngineError
 from .errors import AgentError
-
-GB = 1_000_000_000
+from .sizes import size
 
 
 def check(wanted: Mapping[str, Any], known: Mapping[str, Any], *, gpus: bool) -> None:
@@ -43,8 +42,8 @@ def check_room(base: Mapping[str, Any], engine: Mapping[str, Any]) -> None:
         return
     raise AgentError(
         "no_room",
-        "the image %s takes up to %d GB, and the engine's disk has %d GB free"
-        % (base["name"], base["room"] // GB, free // GB),
+        "the image %s takes up to %s, and the engine's disk has %s free"
+        % (base["name"], size(base["room"]), size(free)),
         "docker system prune on the host, or give the engine a roomier disk (data-root in /etc/docker/daemon.json)",
         where=str(place),
     )

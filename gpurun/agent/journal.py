@@ -255,6 +255,7 @@ def summary(run: Run) -> Dict[str, Any]:
         "message": run.message,
         "started": run.started,
         "ended": run.ended,
+        "ran": run.ran if run.started and run.ended else None,
     }
 
 

@@ -128,17 +128,42 @@ def best(entries: Iterable[Entry]) -> Optional[Entry]:
     entries = list(entries)
     called = [entry for entry in entries if entry.get("best") is True]
     if called:
-        return max(called, key=_age)
+        return _best_named(max(called, key=_age), entries)
     valued = [entry for entry in entries if is_number(entry.get("value")) and entry.get("mode") in ("min", "max")]
     if not valued:
         return None
     sign = 1.0 if max(valued, key=_age)["mode"] == "max" else -1.0
-    return max(valued, key=lambda entry: (sign * entry["value"], _age(entry)))
+    return _best_named(max(valued, key=lambda entry: (sign * entry["value"], _age(entry))), entries)
 
 
 def last(entries: Iterable[Entry]) -> Optional[Entry]:
     """The one that goes furthest, the newest of several."""
-    return max(entries, key=_age, default=None)
+    entries = list(entries)
+    found = max(entries, key=_age, default=None)
+    if found is None:
+        return None
+    return max(_copies(found, entries), key=lambda one: (one.get("last") is True, _is_called_last(one), _age(one)))
+
+
+def of_content(entries: Iterable[Entry], sha256: str) -> Optional[Entry]:
+    """The one with these bytes; of several names the one that the best is known by."""
+    entries = [entry for entry in entries if entry.get("sha256") == sha256]
+    return _best_named(entries[0], entries) if entries else None
+
+
+def _best_named(found: Entry, entries: List[Entry]) -> Entry:
+    """`last.ckpt` is often a copy of the best, or a link to it, and is soon another's."""
+    return max(_copies(found, entries), key=lambda one: (one.get("best") is True, not _is_called_last(one), _age(one)))
+
+
+def _copies(found: Entry, entries: List[Entry]) -> List[Entry]:
+    """All names of the same bytes, saved at the same step. Which of them is meant, bytes cannot tell."""
+    same = [one for one in entries if found.get("sha256") and one.get("sha256") == found["sha256"]]
+    return [one for one in same if one.get("step") == found.get("step")] or [found]
+
+
+def _is_called_last(entry: Entry) -> bool:
+    return os.path.basename(str(entry.get("path"))).startswith("last")
 
 
 def newest_first(entries: Iterable[Entry]) -> List[Entry]:

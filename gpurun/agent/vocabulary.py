@@ -3,7 +3,7 @@
 Both floors import this module; it imports nothing of ours.
 """
 
-from typing import Any, Mapping
+from typing import Any, Mapping, Optional
 
 PROTOCOL = 1
 # A run of a higher number was begun or continued by a newer gpurun: it is shown, and nothing of it is touched.
@@ -34,6 +34,21 @@ def is_over(record: Mapping[str, Any]) -> bool:
     """Return whether a RunRecord tells of an end; of one, too, that only a newer gpurun knows the name of."""
     name = record["state"]
     return name in ENDS or (name not in (*STATES, UNKNOWN) and record.get("live") is False)
+
+
+def seconds_ran(record: Mapping[str, Any]) -> Optional[float]:
+    """Return how long the job of an ended run worked, all attempts together, as far as is known; None when it never did."""
+    spans = [_span(told) for told in (*(record.get("attempts") or []), record)]
+    known = [span for span in spans if span is not None]
+    return sum(known) if known and record.get("ended") is not None else None
+
+
+def _span(told: Mapping[str, Any]) -> Optional[float]:
+    """Of one attempt. `ran` is no difference of two readings of a clock, which may have been set between them."""
+    started, ended, ran = told.get("started"), told.get("ended"), told.get("ran")
+    if started is None or ended is None:
+        return None
+    return float(ended - started if ran is None else ran)
 
 
 # Why a run ended, in a word: (reason, what it means).

@@ -46,13 +46,13 @@ def styled_state(record: Record, stream: Any) -> str:
 
 
 def outcome(record: Record) -> str:
-    """A clause such as `failed with exit code 3 after 2m 10s`."""
-    after = None
-    if record.get("started") and record.get("ended"):
-        ran = record.get("ran")  # no difference of two readings of a clock, which may have been set between them
-        seconds = record["ended"] - record["started"] if ran is None else ran
-        after = f"after {output.duration(seconds)}" if seconds >= 1 else "at once"
-    return how_it_ended(record) + (f" {after}" if after else "")
+    """A clause such as `failed with exit code 3 after 2m 10s in 2 attempts`: all of them together."""
+    seconds = words.seconds_ran(record)
+    if seconds is None or record.get("started") is None:
+        return how_it_ended(record)
+    after = f"after {output.duration(seconds)}" if seconds >= 1 else "at once"
+    count = sum(1 for told in record.get("attempts") or [] if told.get("started") is not None) + 1
+    return f"{how_it_ended(record)} {after}" + (f" in {count} attempts" if count > 1 else "")
 
 
 def how_it_ended(record: Record) -> str:

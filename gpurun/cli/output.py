@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gpurun.agent import vocabulary as words
+from gpurun.agent.sizes import size
 from gpurun.cli.folding import folded
 from gpurun.cli.progress import activity, clear, steps, transfer
 from gpurun.cli.terminal import (
@@ -27,7 +28,6 @@ from gpurun.cli.terminal import (
     harmless,
     interactive,
     plural,
-    size,
     styled,
     visible,
     width,

@@ -37,6 +37,8 @@ def tell(plan: Plan, host: str, *, yes: bool) -> None:
     output.note(
         f"{plan.job['project']['name']} to {host}: {output.plural(files.count, 'file')}, {output.size(files.bytes)}{commit}"
     )
+    if not plan.job.get("service"):
+        output.note(f"  starts {shlex.join(plan.job['command'])}")
     if files.left_out:
         output.note(f"  stays here: {left_out(files.left_out)}")
     for line in plan.notes:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, Protocol, TypeVar
 
+from gpurun.agent.sizes import size
 from gpurun.cli.terminal import (
     BOLD,
     CYAN,
@@ -16,7 +17,6 @@ from gpurun.cli.terminal import (
     cut,
     duration,
     harmless_line,
-    size,
     styled,
     width,
 )

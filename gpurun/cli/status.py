@@ -164,15 +164,15 @@ def _attempt(record: dict[str, Any]) -> str:
 def _checkpoints(record: dict[str, Any], host: str) -> str:
     from gpurun import mirror
 
-    known = record.get("checkpoints") or {}
-    last, best = known.get("last"), mirror.best(record["id"], at=host) or known.get("best")
+    saved = mirror.saved(record["id"], host, record.get("checkpoints"))
+    last, best = saved.last, saved.best
     if not last:
         return ""
     elsewhere = f", on {best['host']}" if best and best.get("host", host) != host else ""
     also = ""
     if best and (elsewhere or best["path"] != last["path"]):
         also = f"; the best {describe.checkpoint(best)}{elsewhere}"
-    return f"{output.plural(known['count'], 'checkpoint')}, the last {describe.checkpoint(last)}{also}"
+    return f"{output.plural(saved.count, 'checkpoint')}, the last {describe.checkpoint(last)}{also}"
 
 
 def _gpus(record: dict[str, Any]) -> str:

@@ -33,15 +33,6 @@ def width() -> int:
     return shutil.get_terminal_size((80, 24)).columns
 
 
-def size(count: float) -> str:
-    """Bytes as disks are sold: 1 GB is 10^9."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 999.5:
-            return f"{count:.0f} {unit}" if count >= 99.5 or unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
 def duration(seconds: float) -> str:
     """Two units at most, the second only when it says something: 45s, 5m 10s, 2h 05m, 12h, 3d 4h."""
     whole = max(int(seconds), 0)

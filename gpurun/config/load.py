@@ -7,6 +7,7 @@ one below.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,7 @@ class Loaded:
     job_file: Path | None
     env_files: tuple[Path, ...]  # they never travel with the project's files
     session: Session | None = None  # the script is a notebook of that session on a host
+    notes: tuple[str, ...] = ()  # for the person
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,19 @@ def _merge(layers: Sequence[_Layer], project: Project, job_file: Path | None, ne
     host = _host(layers) if need_host else None
     env, files = _environment(layers, host)
     spec = JobConfig().model_copy(update=taken | {"env": dict(env)})
-    return Loaded(spec, project, host, env, sources, job_file, files)
+    return Loaded(spec, project, host, env, sources, job_file, files, notes=_replaced_args(layers))
+
+
+def _replaced_args(layers: Sequence[_Layer]) -> tuple[str, ...]:
+    """A line for a job file whose `args` are not taken: other keys are replaced one by one, these all at once."""
+    *files, flags = layers
+    if "args" not in flags.told:
+        return ()
+    replaced = [layer for layer in files if layer.values.args]
+    args = shlex.join(flags.values.args) or "no arguments"
+    return tuple(
+        f"{args} in place of the args of {layer.names['args']}: {shlex.join(layer.values.args)}" for layer in replaced
+    )
 
 
 def _host(layers: Sequence[_Layer]) -> Host:

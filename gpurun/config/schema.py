@@ -171,7 +171,7 @@ class JobConfig(_Table):
     module: str | None = None
     """A Python module to run in place of a script, as `python -m` does. Job file only."""
     args: tuple[str, ...] = ()
-    """The program's own arguments. Job file only."""
+    """The program's own arguments; those behind `--` replace all of them. Job file only."""
     project: str | None = None
     """The project's root, relative to the job file. Job file only; found from the job file's folder unless told."""
     name: Annotated[str | None, BeforeValidator(_run_name)] = None

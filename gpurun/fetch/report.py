@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gpurun.agent.sizes import size
 from gpurun.errors import GpurunError
 from gpurun.fetch.destination import Placed
 from gpurun.fetch.plan import Item, Left
@@ -76,9 +77,9 @@ class Fetched:
 def no_room(to: Path, needed: int | None) -> GpurunError:
     """The laptop's disk is full, or would be. `needed` in bytes."""
     free = shutil.disk_usage(next(folder for folder in (to, *to.absolute().parents) if folder.is_dir())).free
-    wants = "" if needed is None else f", and {needed / 1e9:,.2f} GB are to come"
+    wants = "" if needed is None else f", and {size(needed)} are to come"
     return GpurunError(
-        f"the disk of this machine is full: {free / 1e9:,.2f} GB are free{wants}",
+        f"the disk of this machine is full: {size(free)} are free{wants}",
         "free space, name a folder on another disk with -o, or fetch less with --only.\n"
         "What has come is whole and stays; the next fetch goes on from there.",
         where=str(to),

@@ -74,7 +74,9 @@ def test_everything_that_one_of_them_has() -> None:
             "ended": 12.5,
         }
         index.update([record(run, gpus=[gpu, gpu], environment={"torch": "2.8.0"}, runtime="docker", **reached)], "box")
-    index.update([record("c-2222", metrics={"acc": 1}, state="failed", reason="oom", attempt=2)], "other")
+    before = {"attempt": 1, "state": "failed", "started": 1.0, "ended": 9.0, "ran": 7.0}
+    again = {"attempt": 2, "attempts": [before], "started": 10.0, "ended": 12.5}
+    index.update([record("c-2222", metrics={"acc": 1}, state="failed", reason="oom", **again)], "other")
     found = values(compare.compare([index.resolve(run) for run in ("a-2222", "b-2222", "c-2222")]))
     assert found["arguments.--lr"] == ("0.1", "0.2", None)
     assert found["code.commit"] == ("c0ffeec0ff", "c0ffeec0ff", None)
@@ -83,7 +85,7 @@ def test_everything_that_one_of_them_has() -> None:
     assert found["environment.torch"] == ("2.8.0", "2.8.0", None)
     assert found["result.state"] == ("succeeded", "succeeded", "failed")
     assert found["result.reason"] == (None, None, "oom")
-    assert found["result.seconds"] == (2.5, 2.5, None)
+    assert found["result.seconds"] == (2.5, 2.5, 9.5)  # of all attempts together
     assert found["metrics.loss"] == (0.5, 0.25, None)
     assert found["metrics.acc"] == (None, None, 1)
     assert "metrics.odd" not in found

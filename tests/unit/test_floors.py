@@ -11,7 +11,9 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "gpurun"
 AGENT = PACKAGE / "agent"
-SHARED = {f"gpurun.agent{module}" for module in ("", ".vocabulary", ".manifest", ".ledger", ".files", ".tracebacks")}
+SHARED = {
+    f"gpurun.agent{module}" for module in ("", ".vocabulary", ".manifest", ".ledger", ".files", ".sizes", ".tracebacks")
+}
 SERVED = {"told", "tensorboard", "werkzeug", "jupyterlab", "jupyter_server", "torch"}
 TRAINED = {"lightning", "pytorch_lightning", "torch", "numpy"}
 AGENT_MODULES = sorted(AGENT.rglob("*.py"))

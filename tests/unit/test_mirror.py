@@ -117,6 +117,26 @@ def test_of_two_copies_of_the_best_one_that_of_the_host_where_the_run_is_counts(
     assert (mirror.best(RUN) or {})["path"] == "best.ckpt"
 
 
+def test_best_on_the_runs_own_host_is_told_by_its_name_and_not_by_its_bytes() -> None:
+    judged = {"monitor": "loss", "mode": "min", "value": 0.3, "step": 10}
+    told_by(answer(line("last.ckpt", "a", step=10), line("epoch=1.ckpt", "a", best=True, **judged)))
+    assert (mirror.best(RUN, at="box") or {})["path"] == "epoch=1.ckpt"
+
+
+def test_saved_counts_the_checkpoints_of_all_hosts_and_names_what_is_there() -> None:
+    judged = {"best": True, "monitor": "loss", "mode": "min"}
+    told_by(answer(line("a.ckpt", "a", step=10, value=0.1, **judged), line("b.ckpt", "b", step=11)))
+    told_by(answer(line("c.ckpt", "c", step=20, value=0.3, **judged), host="h2"), "spare")
+    record = {"count": 1, "best": line("c.ckpt", "c"), "last": line("c.ckpt", "c")}
+    saved = mirror.saved(RUN, "spare", record)
+    assert (saved.count, (saved.last or {})["path"], (saved.best or {})["path"]) == (3, "c.ckpt", "a.ckpt")
+    # Of its own host the ledger tells of a file that is gone there by now: the host knows better.
+    gone = {"count": 1, "best": line("b.ckpt", "b"), "last": line("b.ckpt", "b")}
+    told_by(answer({"path": "c.ckpt", "removed": True}, host="h2", begin=100, end=120), "spare")
+    saved = mirror.saved(RUN, "box", gone)
+    assert (saved.count, (saved.best or {})["path"]) == (1, "b.ckpt")
+
+
 def test_it_outlives_the_run() -> None:
     told_by(answer(line("a.ckpt")))
     index.remove(RUN)

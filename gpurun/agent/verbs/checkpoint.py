@@ -42,7 +42,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
 
 def _choose(run: RunPaths, which: str, live: bool) -> Optional[ledger.Entry]:
     """The one of those that are there. When the ledger means another one, that may be there in a moment."""
-    pick = _PICKS.get(which) or (lambda entries: next((one for one in entries if one.get("sha256") == which), None))
+    pick = _PICKS.get(which) or (lambda entries: ledger.of_content(entries, which))
     until = time.monotonic() + PATIENCE
     while True:
         meant, there = pick(ledger.read(run.ledger, run.ledger_cache)), pick(checkpoints.ledger(run))

@@ -12,6 +12,7 @@ from .. import vocabulary as words
 from ..errors import AgentError
 from ..files import read_json, sync_folder, write_json
 from ..paths import HostPaths, RunPaths
+from ..sizes import size
 
 MARGIN = 1 << 30  # bytes that stay free on the host's disk
 
@@ -119,7 +120,8 @@ def _check_disk(total: int, known: Dict[str, Any]) -> None:
     if total + MARGIN > free:
         raise AgentError(
             "disk_full",
-            "the project has %.1f GB, the host's disk has %.1f GB free" % (total / 1e9, free / 1e9),
+            "the host's disk has %s free, and the run needs %s: %s for the project, and %s that stay free"
+            % (size(free), size(total + MARGIN), size(total), size(MARGIN)),
             "gpurun prune --fetched, or name a roomier root for the host",
             where=known["root"],
         )

@@ -10,6 +10,7 @@ import pytest
 
 from gpurun.agent import fits
 from gpurun.agent.errors import AgentError
+from gpurun.agent.verbs import prepare
 from tests.unit.agent.scripted_engine import ScriptedEngine
 
 BASE: dict[str, Any] = {
@@ -38,11 +39,29 @@ def engine(folder: Path, *answers: Any) -> dict[str, Any]:
 
 
 def test_an_image_that_does_not_fit_is_refused_before_it_is_pulled(tmp_path: Path) -> None:
-    with pytest.raises(AgentError, match="GB free") as told:
+    with pytest.raises(AgentError, match="B free") as told:
         fits.check_room(BASE, engine(tmp_path, ABSENT, ABSENT))
     assert told.value.code == "no_room"
     assert told.value.where == str(tmp_path / "docker")
     assert "prune" in told.value.next_step
+
+
+def test_project_that_does_not_fit_is_told_what_it_needs_and_what_is_free() -> None:
+    """Both in units in which they are no zeros."""
+    with pytest.raises(AgentError) as told:
+        prepare._check_disk(40_000, {"disk": {"free": 31_000_000}, "root": "/data"})
+    assert told.value.what == (
+        "the host's disk has 31.0 MB free, and the run needs 1.1 GB: 40.0 kB for the project, and 1.1 GB that stay free"
+    )
+    assert told.value.where == "/data"
+
+
+def test_image_that_does_not_fit_is_told_what_it_needs_and_what_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fits, "room", lambda place: 400_000_000)
+    with pytest.raises(AgentError, match=r"takes up to .* TB, and the engine's disk has 400 MB free"):
+        fits.check_room(BASE, engine(tmp_path, ABSENT, ABSENT))
 
 
 def test_an_image_that_is_there_needs_no_room(tmp_path: Path) -> None:

@@ -133,3 +133,40 @@ def test_ledger_of_any_size_is_read_from_its_newest_part(tmp_path: Path, monkeyp
     write_lines(long, 10)
     assert paths(ledger.read(str(long), cache)) == ["7.ckpt", "8.ckpt", "9.ckpt"]
     assert [entry["path"] for entry in ledger.lines(str(long))][-1] == "6.ckpt"
+
+
+BEST = {
+    "path": "epoch=4.ckpt",
+    "sha256": "a",
+    "step": 50,
+    "t": 1.0,
+    "best": True,
+    "monitor": "loss",
+    "mode": "min",
+    "value": 0.1,
+}
+COPY = {**BEST, "path": "last.ckpt", "t": 2.0, "best": False, "last": True, "value": None}
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [BEST, COPY],
+        [COPY, {**BEST, "t": 3.0}],  # told again, once it was the best
+        [{**BEST, "last": True}, {**COPY, "best": True}],  # the same file under two names: a link
+        [{**COPY, "best": True}, {**BEST, "last": True, "t": 3.0}],
+        [{**BEST, "best": False}, {**COPY, "value": 0.1}],  # nobody called one the best
+    ],
+)
+def test_best_and_last_of_the_same_bytes_are_told_by_their_names(entries: list[dict[str, Any]]) -> None:
+    for told in (entries, entries[::-1]):
+        best, last = ledger.best(told), ledger.last(told)
+        assert best is not None
+        assert last is not None
+        assert (best["path"], last["path"]) == ("epoch=4.ckpt", "last.ckpt")
+        assert (ledger.of_content(told, "a") or {})["path"] == "epoch=4.ckpt"
+
+
+def test_last_that_went_further_is_no_copy_of_the_best() -> None:
+    stop = {"path": "gpurun-stop/step=60.ckpt", "sha256": "b", "step": 60, "t": 3.0}
+    assert ledger.last([BEST, COPY, stop]) == stop

@@ -52,3 +52,26 @@ def test_how_a_run_runs() -> None:
 )
 def test_what_is_done_before_the_start_is_told_with_how_long_it_takes(changes: dict[str, Any], shown: str) -> None:
     assert describe.step({"state": "preparing", **changes}) == shown
+
+
+@pytest.mark.parametrize(
+    ("earlier", "shown"),
+    [
+        ([], "succeeded after 1m 30s"),
+        ([{"attempt": 1, "state": "failed", "started": 0.0, "ended": 30.0}], "succeeded after 2m in 2 attempts"),
+        (
+            [{"attempt": 1, "state": "failed", "started": 0.0, "ended": 9.0, "ran": 30.0}],
+            "succeeded after 2m in 2 attempts",
+        ),
+        ([{"attempt": 1, "state": "failed", "started": None, "ended": 9.0}], "succeeded after 1m 30s"),
+    ],
+)
+def test_time_that_a_run_took_is_that_of_all_its_attempts(earlier: list[dict[str, Any]], shown: str) -> None:
+    record = {"state": "succeeded", "attempt": 1 + len(earlier), "attempts": earlier, "started": 100.0, "ended": 190.0}
+    assert describe.outcome(record) == shown
+
+
+def test_time_of_a_run_whose_last_attempt_never_began_is_not_said_of_it() -> None:
+    before = {"attempt": 1, "state": "failed", "started": 0.0, "ended": 30.0}
+    record = {"state": "failed", "attempt": 2, "attempts": [before], "started": None, "ended": 190.0}
+    assert describe.outcome(record) == "failed before it ran"

@@ -8,10 +8,11 @@ from typing import Any, cast
 
 import pytest
 
-from gpurun.cli import app
+from gpurun.cli import app, plan_shown
 from gpurun.cli.submit import after_start
 from gpurun.config import hosts
-from gpurun.submit import Started
+from gpurun.config.load import load
+from gpurun.submit import Started, make_plan
 from gpurun.wire import Wire
 
 Capture = pytest.CaptureFixture[str]
@@ -47,6 +48,20 @@ def test_a_value_that_an_option_does_not_take(option: str, value: str, said: str
     error = capsys.readouterr().err.splitlines()
     assert error[0] == f"error: {said}"
     assert error[1].startswith("next: ")
+
+
+def test_arguments_that_replace_those_of_the_job_file_are_told_with_the_command(project: Path, capsys: Capture) -> None:
+    """They are replaced as one, which is easily taken for adding to them."""
+    job = project / "digits.toml"
+    job.write_text('script = "train.py"\nargs = ["--epochs", "20", "--lr", "1e-3"]\n')
+    for given, shown in ((["--lr", "1"], "--lr 1"), ([], "no arguments")):
+        loaded = load({"args": given}, "digits.toml", project)
+        plan_shown.tell(make_plan(loaded), "box", yes=True)
+        said = " ".join(capsys.readouterr().err.split())
+        assert f"starts {' '.join(['python', 'train.py', *given])}" in said
+        assert f"{shown} in place of the args of {job}: --epochs 20 --lr 1e-3" in said
+    plan_shown.tell(make_plan(load({}, "digits.toml", project)), "box", yes=True)
+    assert "in place of" not in capsys.readouterr().err
 
 
 def test_numbers_arrive_as_numbers(capsys: Capture) -> None:
