@@ -50,6 +50,8 @@ class RunEntry:
     move: str | None = None  # the ask under which it may have begun there (agent/moving.py)
     # Hosts besides `host` on which an attempt of it was live when they were last asked: the record of each.
     twins: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    # Hosts on which an attempt that was left behind live, or could not be asked, has ended since: the record of each.
+    ended_on: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     removed: float | None = None  # when it was removed from `host`; 0 when nobody knows
     newer: bool = False  # a newer gpurun wrote the entry: it is read as far as it can be, and never written
     more: Mapping[str, Any] = field(default_factory=dict)  # what only another version of gpurun knows of it
@@ -164,7 +166,7 @@ def _update(record: Mapping[str, Any], host: str, now: float) -> None:
         return
     if is_left_behind(known, record):
         _note_twin(known, record, host)
-    else:
+    elif not _is_older(known, record):
         _write(_with_record(known, record, host, now))
 
 
@@ -183,8 +185,20 @@ def _known_again(record: Mapping[str, Any], host: str) -> RunEntry:
         maybe_on=None,
         move=None,
         twins={},
+        ended_on={},
         removed=None,
     )
+
+
+def _is_older(known: RunEntry, record: Mapping[str, Any]) -> bool:
+    """Tell whether this was said before the end of the attempt that is known: an answer may arrive behind a later one.
+
+    Only a run whose upload broke off for good begins anew as the same attempt, by the same submit once more.
+    """
+    if known.record is None or not known.ended or words.is_over(record):
+        return False
+    same = record.get("attempt", 1) == known.record.get("attempt", 1)
+    return same and record.get("host_id") in (None, known.host_id) and known.record.get("reason") != "sync"
 
 
 def _with_record(known: RunEntry, record: Mapping[str, Any], host: str, now: float) -> RunEntry:
@@ -197,6 +211,7 @@ def _with_record(known: RunEntry, record: Mapping[str, Any], host: str, now: flo
             twins[known.host] = known.record
         known = replace(known, left_on={known.host: _is_fetched(known), **_without(known.left_on, host)})
     twins.pop(host, None)
+    ended_on = _not_on(known.ended_on, host)
     settled = host == known.maybe_on and again
     return replace(
         known,
@@ -207,6 +222,7 @@ def _with_record(known: RunEntry, record: Mapping[str, Any], host: str, now: flo
         # What came of an earlier attempt is not all that there is now.
         fetched=None if again else known.fetched,
         twins=twins,
+        ended_on=ended_on,
         maybe_on=None if settled else known.maybe_on,
         move=None if settled else known.move,
     )
@@ -216,17 +232,23 @@ def _note_twin(known: RunEntry, record: Mapping[str, Any], host: str) -> None:
     """An attempt that was left behind is live after all, or has ended."""
     here = record.get("host_id")  # one machine under two names is one twin
     twins = {name: told for name, told in known.twins.items() if name != host and told.get("host_id") != here}
-    if record["state"] not in (*words.ENDS, words.CREATED, words.SYNCING):  # what only arrives there runs nothing
+    ended_on = {name: told for name, told in known.ended_on.items() if name != host and told.get("host_id") != here}
+    was_live = (
+        len(twins) < len(known.twins) or len(ended_on) < len(known.ended_on) or known.left_on.get(host, True) is None
+    )
+    if words.is_over(record) and was_live:
+        ended_on[host] = dict(record)
+    elif record["state"] not in (*words.ENDS, words.CREATED, words.SYNCING):  # what only arrives there runs nothing
         twins[host] = dict(record)
-    if twins != known.twins:
-        _write(replace(known, twins=twins))
+    if twins != known.twins or ended_on != known.ended_on:
+        _write(replace(known, twins=twins, ended_on=ended_on))
 
 
 def note_gone(run_id: str, host: str) -> None:
     """`host` has answered, and has no live attempt of the run besides the one that the index knows."""
     change(
         run_id,
-        lambda entry: replace(entry, twins={name: told for name, told in entry.twins.items() if name != host}),
+        lambda entry: replace(entry, twins=_not_on(entry.twins, host), ended_on=_not_on(entry.ended_on, host)),
     )
 
 
@@ -267,6 +289,10 @@ def note_settled(run_id: str, move: str | None) -> None:
     change(run_id, lambda entry: replace(entry, maybe_on=None, move=None) if entry.move == move else entry)
 
 
+def _not_on(records: Mapping[str, dict[str, Any]], host: str) -> dict[str, dict[str, Any]]:
+    return {name: told for name, told in records.items() if name != host}
+
+
 def _without(left_on: Mapping[str, bool | None], host: str) -> dict[str, bool | None]:
     return {name: done for name, done in left_on.items() if name != host}
 
@@ -304,15 +330,21 @@ def all_runs() -> list[RunEntry]:
     return sorted((entry for entry in entries if entry), key=lambda entry: (entry.created, entry.id), reverse=True)
 
 
-def newest(project_root: str) -> RunEntry | None:
-    """The newest job; a service is meant only when it is named."""
-    return next((entry for entry in all_runs() if entry.project_root == project_root and not entry.service), None)
+def of_project(
+    project_root: str | None, runs: Iterable[RunEntry] | None = None
+) -> tuple[list[RunEntry], list[RunEntry]]:
+    """The jobs and the services (TensorBoard, Jupyter, shells, checks) of a project, in the order of `runs`.
+
+    `runs`: all that are listed, the newest first, unless given. The one place that decides what a command without RUN means:
+    a job. A service is meant only when it is named.
+    """
+    found = [entry for entry in (all_runs() if runs is None else runs) if entry.project_root == project_root]
+    return [entry for entry in found if not entry.service], [entry for entry in found if entry.service]
 
 
-def live(project_root: str | None = None) -> list[RunEntry]:
-    """Runs last seen in no end state, on whatever host, of one project or of all, newest first."""
-    runs = (entry for entry in all_runs() if not entry.ended or entry.twins)
-    return [entry for entry in runs if project_root in (None, entry.project_root)]
+def is_live(entry: RunEntry) -> bool:
+    """Whether the run was last seen in no end state, on whatever host."""
+    return not entry.ended or bool(entry.twins)
 
 
 def resolve(word: str | None, project: Project | None = None) -> RunEntry:
@@ -449,15 +481,16 @@ def note_moved(run_id: str, before: str, to: str) -> None:
 def _newest_of(project: Project | None) -> RunEntry:
     if project is None:
         raise UsageError("no run was named", "name one; `gpurun ps -a` lists them")
-    entry = newest(str(project.root))
-    if entry is None:
+    jobs, services = of_project(str(project.root))
+    if not jobs:
+        those = f", or a service: {', '.join(one.id for one in services[:_SHOWN])}" if services else ""
         raise UsageError(
             f"no run of the project {project.name} is known here",
-            "name a run (`gpurun ps -a` lists them), or start one: gpurun submit SCRIPT",
+            f"name a run (`gpurun ps -a` lists them){those}; or start one: gpurun submit SCRIPT",
             where=str(project.root),
             code=UNKNOWN,
         )
-    return entry
+    return jobs[0]
 
 
 def _ambiguous(word: str, found: list[RunEntry]) -> UsageError:

@@ -49,7 +49,10 @@ def choose(found: Sequence[HostRuns], *, owner: str, fetched: bool, older_than: 
             # What only a newer gpurun understands stays.
             ended = record["state"] in words.ENDS and record["owner"] == owner and not record.get("newer")
             old = older_than is None or age(record, one.answer) > older_than
-            if ended and _is_its_run(record, one.host) and (not fetched or index.is_here(record["id"])) and old:
+            here = (
+                not fetched or index.is_here(record["id"]) or bool(record.get("service"))
+            )  # a service may hold nothing
+            if ended and _is_its_run(record, one.host) and here and old:
                 chosen.append(Removal(one.host, record))
     return chosen
 

@@ -40,8 +40,8 @@ def find(word: str | None, project: Project | None) -> RunEntry | None:
     """
     known = index.removed_runs()
     if word is None:
-        root = None if project is None else str(project.root)
-        return next((entry for entry in known if entry.project_root == root and not entry.service), None)
+        jobs, _ = index.of_project(None if project is None else str(project.root), known)
+        return jobs[0] if jobs else None
     exact = index.find_removed(word)
     if exact is not None:
         return exact

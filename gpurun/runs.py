@@ -81,7 +81,7 @@ def newest(count: int) -> list[RunEntry]:
 
     project = find_project()
     known = sorted([*index.all_runs(), *index.removed_runs()], key=lambda entry: entry.created, reverse=True)
-    found = [entry for entry in known if entry.project_root == str(project.root) and not entry.service]
+    found, _ = index.of_project(str(project.root), known)
     if len(found) < count:
         raise UsageError(
             f"fewer than {count} runs of the project {project.name} are known here",
@@ -105,7 +105,7 @@ def hosts_of_interest(*, all_runs: bool) -> list[Host]:
     names = [*known.hosts]
     for entry in index.all_runs():
         if all_runs or not entry.ended or entry.twins:
-            names += [entry.host, *entry.twins]
+            names += [entry.host, *entry.twins, *(entry.ended_on if all_runs else ())]
         if entry.maybe_on is not None:
             names.append(entry.maybe_on)
     found = [known.get(name) for name in dict.fromkeys(names)]
@@ -130,20 +130,35 @@ def list_runs(which: Sequence[Host], request: dict[str, Any]) -> list[HostRuns]:
             return HostRuns(host.name, None, error, ours)
         known_ids = {entry.id for entry in ours}
         for entry in known:
-            if host.name in entry.twins and all(r["id"] != entry.id for r in answer["runs"]):
+            if (host.name in entry.twins or (host.name in entry.ended_on and request.get("all"))) and all(
+                r["id"] != entry.id for r in answer["runs"]
+            ):
                 index.note_gone(entry.id, host.name)
         mine = getpass.getuser()
         index.update([r for r in answer["runs"] if r["owner"] == mine or r["id"] in known_ids], host.name)
         mirror.update(answer, host.name)
-        answer["runs"] = [r for r in answer["runs"] if not index.is_only_listed(index.find(r["id"]), r, host.name)]
-        # Of a run that went on on another host since, that one tells. But what is live is shown wherever it is.
-        answer["runs"] = [r for r in answer["runs"] if r["live"] or not index.is_left_behind(index.find(r["id"]), r)]
+        answer["runs"] = list(filter(None, (_shown(r, host.name) for r in answer["runs"])))
         return HostRuns(host.name, answer, None, ours)
 
     if len(which) == 1:  # in this thread, where Ctrl-C ends it at once
         return [ask(which[0])]
     with ThreadPoolExecutor(max_workers=max(len(which), 1)) as pool:
         return list(pool.map(ask, which))
+
+
+def _shown(record: dict[str, Any], host: str) -> dict[str, Any] | None:
+    """The record of a listing, with whether it is of an attempt that was left behind; None when it is not to be listed.
+
+    Of a run that went on on another host since, that one tells. But an attempt that was left there live is listed too, also
+    when it has ended meanwhile.
+    """
+    entry = index.find(record["id"])
+    if index.is_only_listed(entry, record, host):
+        return None
+    behind = index.is_left_behind(entry, record)
+    if behind and not record["live"] and (entry is None or host not in entry.ended_on):
+        return None
+    return {**record, "left_behind": behind}
 
 
 def _listing(wire: Wire, asked: dict[str, Any], within: float | None) -> dict[str, Any]:
@@ -165,8 +180,8 @@ def _as_seen_on(host: str, entry: RunEntry) -> RunEntry | None:
     """The entry, with what that host last told of the run; None when it is not known to have one of its attempts."""
     if entry.host == host:
         return entry
-    twin = entry.twins.get(host)
-    return replace(entry, host=host, record=twin) if twin is not None else None
+    told = entry.twins.get(host) or entry.ended_on.get(host)
+    return replace(entry, host=host, record={**told, "left_behind": True}) if told is not None else None
 
 
 def twins(entry: RunEntry) -> list[RunEntry]:

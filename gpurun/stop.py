@@ -29,20 +29,28 @@ class Asked:
 
 
 def only_live_run() -> RunEntry:
-    """What `stop` without RUN means: the one live run of this project. Raises UsageError for none and several."""
+    """What `stop` without RUN means: the one live job of this project. Raises UsageError for none and several."""
     from gpurun.project import find_project
 
     project = find_project()
-    live = index.live(str(project.root))
+    live, services = _live(str(project.root))
     if len(live) > 1:  # some may have ended since they were last seen
         runs.look(live)
-        live = index.live(str(project.root))
+        live, services = _live(str(project.root))
     if len(live) == 1:
         return live[0]
     if not live:
-        raise UsageError(f"no run of the project {project.name} is live, as far as is known here", "gpurun ps")
+        next_step = (
+            f"a service is named: gpurun stop {' '.join(one.id for one in services)}" if services else "gpurun ps"
+        )
+        raise UsageError(f"no run of the project {project.name} is live, as far as is known here", next_step)
     lines = [f"  {entry.id}  {entry.state}  {entry.host}" for entry in live]
     raise UsageError("\n".join(["several runs are live:", *lines]), f"name one: gpurun stop {live[0].id}")
+
+
+def _live(project_root: str) -> tuple[list[RunEntry], list[RunEntry]]:
+    jobs, services = index.of_project(project_root)
+    return [one for one in jobs if index.is_live(one)], [one for one in services if index.is_live(one)]
 
 
 def ask(entries: Sequence[RunEntry], asked: Asked) -> list[dict[str, Any]]:

@@ -11,13 +11,15 @@ import os
 from dataclasses import dataclass
 from typing import Any, Dict, Iterable, Mapping, Optional
 
-from . import hooks, listing, locks, outputs
+from . import hooks, listing, locks, outputs, services
+from . import vocabulary as words
 from .files import read_json
 from .outside import may_hold_more
 from .paths import RunPaths
 
 # gpurun's own record, which grows by a note or an event without anything that the run wrote.
 _OWN = ("job.json", "exit.json", "events.jsonl", "prepare.log", "environment.json")
+_SESSIONS = (words.JUPYTER, words.SHELL)  # services in which a person writes files
 
 
 @dataclass(frozen=True)
@@ -36,19 +38,24 @@ class Holdings:
 
 
 def look(run: RunPaths, job: Mapping[str, Any], *, locked: bool = False) -> Holdings:
-    """Walk what the run wrote. `locked`: the caller holds the run's lock."""
-    container = may_hold_more(run, dict(job))
-    if not is_final(run, job, locked=locked):
+    """Walk what the run wrote. `locked`: the caller holds the run's lock.
+
+    Of a service, what a person wrote in it: a TensorBoard holds nothing, and a live session is walked too.
+    """
+    kind = services.kind(job)
+    container = kind in (None, *_SESSIONS) and may_hold_more(run, dict(job))
+    live = not is_final(run, job, locked=locked)
+    if live and kind not in _SESSIONS:
         return Holdings(True, container)
     found, inside = listing.workspace_files(run)
     beside = listing.outside_files(run)
-    written = [file for file in (*inside, *beside) if _counts(file)]
-    unreadable = sum(bool(one["lost"]) for one in found.skipped)
-    stamp = None if container else join(part(inside), part(beside))
+    written = [file for file in (*inside, *beside) if _counts(file, kind)]
+    unreadable = sum(bool(one["lost"]) for one in found.skipped) if kind in (None, *_SESSIONS) else 0
+    stamp = None if live or container else join(part(inside), part(beside))
     known = read_json(run.fetched) or {}
     same = stamp is not None and known.get("stamp") == stamp
     return Holdings(
-        live=False,
+        live=live,
         container=container,
         files=len(written) + unreadable,
         bytes=sum(file["size"] for file in written),
@@ -79,9 +86,11 @@ def join(workspace: str, outside: str) -> str:
     return "%s.%s" % (workspace, outside)
 
 
-def _counts(file: Mapping[str, Any]) -> bool:
-    """Return whether a file, or link, is something that the run wrote: an empty log is not."""
+def _counts(file: Mapping[str, Any], kind: Optional[str]) -> bool:
+    """Return whether a file, or link, is something that the run wrote: an empty log is not, nor what a service says itself."""
     path = file["path"]
+    if kind is not None:
+        return kind in _SESSIONS and (path is None or str(path).startswith(("workspace/", "outside/")))
     if path is None or not str(path).startswith(("out/", "attempts/", "hooks.log")):
         return path not in _OWN
     name = os.path.basename(str(path))

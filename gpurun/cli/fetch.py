@@ -16,6 +16,7 @@ from gpurun.errors import GpurunError, HostError, UsageError
 
 if TYPE_CHECKING:
     from gpurun.fetch import Fetched, Report, Wanted
+    from gpurun.held import Held
     from gpurun.index import RunEntry
 
 EXAMPLES = """\
@@ -50,7 +51,10 @@ def fetch(
     ] = False,
     last: Annotated[bool, typer.Option("--last", help="Only the newest checkpoint.")] = False,
     all_runs: Annotated[
-        bool, typer.Option("--all", help="Every run of this project that was not fetched yet.")
+        bool,
+        typer.Option(
+            "--all", help="Every run of this project that was not fetched yet; of services, those you wrote files in."
+        ),
     ] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Again and again until the run has ended.")] = False,
     yes: options.Yes = False,
@@ -158,32 +162,33 @@ def _named(run: list[str] | None) -> list[RunEntry]:
 
 
 def _unfetched() -> list[RunEntry]:
-    from gpurun import index
+    from gpurun import held, index
     from gpurun.project import find_project
 
-    root = str(find_project().root)
-    entries = [entry for entry in index.all_runs() if entry.project_root == root]
-    here = [entry for entry in entries if index.is_here(entry.id)]
-    again = _written_to_since(here)
-    found = [entry for entry in entries if entry not in here or entry.id in again]
+    jobs, services = index.of_project(str(find_project().root))
+    sessions = [entry for entry in services if entry.service in (words.JUPYTER, words.SHELL)]
+    here = [entry for entry in (*jobs, *sessions) if index.is_here(entry.id)]
+    told = _held([*here, *(entry for entry in sessions if entry not in here)])
+    again = {one.run for one in told if held.why_not_here(one) is not None}
+    used = {one.run for one in told if one.files or (one.container and not one.live)}
+    found = [entry for entry in jobs if entry not in here or entry.id in again]
+    found += [entry for entry in sessions if entry.id in used & again]
     if not found:
         output.say("all runs of this project are fetched")
     return found
 
 
-def _written_to_since(entries: Sequence[RunEntry]) -> set[str]:
-    """The runs whose hosts hold more than what was fetched; of a host that does not answer, none."""
+def _held(entries: Sequence[RunEntry]) -> list[Held]:
+    """What the hosts hold of these runs; of a host that does not answer, nothing."""
     from gpurun import held, runs
 
-    found: set[str] = set()
+    found: list[Held] = []
     for host, ids in runs.by_host(entries).items():
         with output.activity(f"asking {host}"):
             try:
-                answers = held.ask(runs.wire_to(host), ids)
+                found += held.ask(runs.wire_to(host), ids)
             except GpurunError as error:
                 output.warn(f"{host} could not say whether its runs were written to since: {error.what}")
-                continue
-        found |= {one.run for one in answers if held.why_not_here(one) is not None}
     return found
 
 

@@ -59,9 +59,11 @@ def _enter(wire: Wire, run: str, command: list[str]) -> int:
     if not command:
         output.note(f"in {run} on {wire.host}; exit or Ctrl-D leaves it")
     line = shlex.join(answer["argv"])
-    if terminal:
-        return wire.connection.attended(line)
-    return process.attended(wire.connection.argv(line))
+    code = wire.connection.attended(line) if terminal else process.attended(wire.connection.argv(line))
+    if not command:
+        output.note(f"left {run}; its files are in {wire.host}:{answer['path']}")
+        output.next_steps((f"gpurun fetch {run}", "bring what was written there"))
+    return code
 
 
 def _session(gpus: str, host: str | None, command: list[str]) -> int:

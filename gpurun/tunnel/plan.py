@@ -140,7 +140,8 @@ def _named_ports(asked: Asked, entry: RunEntry | None, loaded: Loaded) -> Ports:
     if asked.tensorboard or asked.jupyter:
         return Ports(None, ())
     assert loaded.host is not None
-    here = [one for one in index.live(str(loaded.project.root)) if one.host == loaded.host.name and not one.service]
+    jobs, _ = index.of_project(str(loaded.project.root))
+    here = [one for one in jobs if index.is_live(one) and one.host == loaded.host.name]
     for one in [entry] if entry is not None else here:
         told = (one.job or one.record or {}).get("ports") or []
         if told:

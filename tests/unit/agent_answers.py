@@ -94,7 +94,7 @@ def sound(run: str = RUN, **changes: Any) -> dict[str, Any]:
             "runs": [told], "ledgers": ledgers,
             "held": {run: {"live": False, "container": False, "files": 1, "bytes": 1, "stamp": "s", "elsewhere": None}},
         },
-        "shell": {"argv": ["true"]},
+        "shell": {"argv": ["true"], "path": "/x/workspace"},
         "outputs": {
             "run": run, "record": told, "ledgers": ledgers, "root": "/x", "live": False, "now": 1.0, "files": [file],
             "skipped": [{"path": "b", "why": "a socket", "lost": False}], "caches": [".cache/"], "bytes": 1, "container": False,

@@ -147,11 +147,39 @@ def test_no_word_and_no_run_of_the_project() -> None:
         index.resolve(None)
 
 
-def test_live_runs_of_one_project_or_of_all() -> None:
+def test_live_runs_of_a_project_and_its_services_apart() -> None:
     three()
     index.update([record("train-7f3k", "succeeded")], "box")
-    assert [entry.id for entry in index.live()] == ["train-7abc", "resnet-7f3k"]
-    assert [entry.id for entry in index.live("/home/ada/vision")] == ["train-7abc"]
+    index.add({**job("jupyter-7f3k"), "service": {"kind": "jupyter"}}, "box")
+    jobs, services = index.of_project("/home/ada/vision")
+    assert [entry.id for entry in jobs if index.is_live(entry)] == ["train-7abc"]
+    assert [entry.id for entry in services] == ["jupyter-7f3k"]
+
+
+def test_service_is_meant_only_when_it_is_named() -> None:
+    index.add({**job("jupyter-7f3k"), "service": {"kind": "jupyter"}}, "box")
+    with pytest.raises(UsageError) as refused:
+        index.resolve(None, project("/home/ada/vision"))
+    assert "jupyter-7f3k" in refused.value.next_step
+    index.add(job("train-7f3k"), "box")
+    index.add({**job("jupyter-9abc"), "created": 2e9, "service": {"kind": "jupyter"}}, "box")
+    assert index.resolve(None, project("/home/ada/vision")).id == "train-7f3k"
+    assert index.resolve("jupyter-9", project("/home/ada/vision")).id == "jupyter-9abc"
+
+
+@pytest.mark.parametrize("state", ["running", "queued", "unknown"])
+def test_end_stays_an_end_when_an_older_answer_arrives_behind_it(state: str) -> None:
+    index.update([record("train-7f3k", "failed", attempt=2)], "box")
+    index.update([record("train-7f3k", state, attempt=2, here=False)], "box")
+    assert index.resolve("train-7f3k").state == "failed"
+    index.update([record("train-7f3k", state, attempt=3, here=False)], "box")
+    assert index.resolve("train-7f3k").state == state
+
+
+def test_run_whose_upload_broke_off_is_live_again_when_it_is_sent_once_more() -> None:
+    index.update([record("train-7f3k", "failed", reason="sync")], "box")
+    index.update([record("train-7f3k", "queued")], "box")
+    assert index.resolve("train-7f3k").state == "queued"
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"id": "bad-2222"}', b"\xff\x00"])
@@ -252,9 +280,21 @@ def test_index_told_of_a_live_attempt_on_a_former_host_keeps_it_beside_the_run()
     entry = on_two_hosts()
     assert (entry.host, entry.state) == ("spare", "failed")
     assert {host: told["attempt"] for host, told in entry.twins.items()} == {"box": 1}
-    assert index.live() == [entry]
+    assert index.is_live(entry)
     index.update([record("train-7f3k", "stopped", attempt=1)], "box")
-    assert index.resolve("train-7f3k").twins == {}
+    entry = index.resolve("train-7f3k")
+    assert (entry.twins, index.is_live(entry)) == ({}, False)
+    assert {host: told["state"] for host, told in entry.ended_on.items()} == {"box": "stopped"}
+    index.note_gone("train-7f3k", "box")
+    assert index.resolve("train-7f3k").ended_on == {}
+
+
+def test_attempt_that_ended_before_the_run_went_on_is_not_one_that_was_left_behind() -> None:
+    index.update([record("train-7f3k", "failed", attempt=1)], "box")
+    index.note_begun(record("train-7f3k", "running", host_id="h2", attempt=2), "spare", fetched=False)
+    index.update([record("train-7f3k", "failed", attempt=1)], "box")
+    entry = index.resolve("train-7f3k")
+    assert (entry.twins, entry.ended_on) == ({}, {})
 
 
 def test_index_told_of_what_only_arrives_on_another_host_has_no_twin() -> None:

@@ -1,6 +1,6 @@
 """`shell`: the command line that is a shell (or a command) inside a run's container or environment.
 
-`{run, command, tty}` -> `{argv}`. A live run is entered; one that has ended gets a fresh container or process with its
+`{run, command, tty}` -> `{argv, path}`; `path` is the run's workspace. A live run is entered; one that has ended gets a fresh container or process with its
 image and its workspace.
 """
 
@@ -19,4 +19,4 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     origin.refuse(run, job)
     command = [str(word) for word in request.get("command") or []]
     runtime = runtimes.load(job["host"]["runtime"], job["host"]["engine"])
-    return {"argv": runtime.shell(run, job, command, bool(request.get("tty", not command)))}
+    return {"argv": runtime.shell(run, job, command, bool(request.get("tty", not command))), "path": run.workspace}
