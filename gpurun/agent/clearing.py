@@ -24,7 +24,7 @@ CACHE = ("about", "engine-limits.json", "environments", "facts.json", "jobs", "l
 HALF_RUNS = (".new-", ".gone-")  # what the names of runs begin with that are made, or removed
 _FOLDERS = ("agent", "cache", "data", "runs", "secrets")
 _AGENT = r"[0-9a-f]{16}|\.(new|old)-.*"
-_ID_FILE = words.HOST_ID_FILE + r"(\.[0-9a-f]{8})?"  # also one that was half made
+_ID_FILE = r"(root-id|%s)(\.[0-9a-f]{8})?" % words.HOST_ID_FILE  # also one that was half made
 
 CHANGED = "it has changed since it was looked at"
 

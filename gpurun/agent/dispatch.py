@@ -11,6 +11,7 @@ import time
 import traceback
 from typing import Any, Dict
 
+from . import locks
 from . import vocabulary as words
 from .errors import AgentError
 from .paths import HostPaths
@@ -60,6 +61,7 @@ def main() -> None:
     try:
         module = _load(verb, request)
         host = HostPaths.of(request.get("root"))
+        locks.work_for(host)
         answer = module.answer(request, host)
     except Exception as error:  # noqa: BLE001 (the laptop is told)
         _reply(request["nonce"], {"ok": False, "error": _told(verb, error)})

@@ -23,6 +23,7 @@ import secrets
 import shutil
 import sys
 import time
+from contextlib import suppress
 from typing import Any, Dict, List, Mapping, Optional
 
 from . import gpus
@@ -133,23 +134,46 @@ def in_container() -> bool:
 def host_id(host: HostPaths) -> str:
     """This host's random id, made at the first call. The file's second line has the machine's signs."""
     path = host_id_file(host)
-    for _ in range(2):
-        found = _text(path).split("\n")
-        if found[0]:
-            return found[0]
-        os.makedirs(host.root, mode=0o700, exist_ok=True)
-        beside = "%s.%s" % (path, secrets.token_hex(4))
+    found = _text(path).split("\n")[0]
+    if found:
+        return found
+    os.makedirs(host.root, mode=0o700, exist_ok=True)
+    make_root_id(host)
+    return _make_once(path, "%s\n%s\n" % (secrets.token_hex(8), json.dumps(signs(), sort_keys=True)))
+
+
+def _make_once(path: str, text: str) -> str:
+    """Make a file that lasts and never changes. Return its first line: of two that come at once the first wins."""
+    beside = "%s.%s" % (path, secrets.token_hex(4))
+    try:
         with open(beside, "w", encoding="ascii") as file:
-            file.write("%s\n%s\n" % (secrets.token_hex(8), json.dumps(signs(), sort_keys=True)))
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        try:
-            os.link(beside, path)  # of two that come at once the first wins, and its file is whole
-        except FileExistsError:
-            pass
-        finally:
+        os.link(beside, path)  # complete, or not there
+    except FileExistsError:
+        pass
+    finally:
+        with suppress(FileNotFoundError):
             os.unlink(beside)
     return _text(path).split("\n")[0]
+
+
+def make_root_id(host: HostPaths) -> None:
+    """Make the id of a root that is there and has none. What the disk refuses is tried again by the next verb."""
+    if os.path.isdir(host.root) and not _text(host.root_id):
+        with suppress(OSError):
+            _make_once(host.root_id, secrets.token_hex(8) + "\n")
+
+
+def root_mark(host: HostPaths) -> str:
+    """Return what processes and sockets of this root's runs carry, for another root may have a run of the same id.
+
+    Empty where there is no root yet, or no room for its id: what carries no mark counts as of every root.
+    """
+    found = _text(host.root_id)
+    told = "%s\0%s" % (os.path.realpath(host.root), found)
+    return hashlib.sha256(os.fsencode(told)).hexdigest()[:16] if found else ""
 
 
 def host_id_file(host: HostPaths) -> str:

@@ -126,6 +126,7 @@ def main() -> None:
     """The process of one hook: its order is on stdin. Goes on by itself once it has that."""
     order = json.loads(sys.stdin.buffer.read())
     run = RunPaths(order["run"])
+    locks.work_for(run.host)
     # Before whoever started this goes on: from here on a hook counts as running.
     running = locks.acquire(locks.hooks_running(run.id), wait=True, share=True)
     assert running is not None

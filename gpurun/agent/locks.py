@@ -8,6 +8,9 @@ of the same name beside it. Files in /tmp are cleaned by age, so that a supervis
 A lock file may be removed under its holder (`rm -rf /tmp/*`, a cleaner), or lie in another /tmp than the asker's (pam_namespace,
 PrivateTmp). So every lock of this user has a second proof: an abstract Unix socket of the same name, which no file system
 holds. Its holders inherit it in the same way, and it is gone when the last of them is. A lock is free when both are.
+
+Two roots of one user, or two containers in one network namespace, may have runs of one id. So a socket's name has the mark of
+the root that this process works for (`work_for`), and a lock file holds it.
 """
 
 from __future__ import annotations
@@ -24,7 +27,22 @@ import time
 from contextlib import contextmanager, suppress
 from typing import Callable, Iterator, List, Optional, Set, Tuple
 
+from . import facts
 from .errors import AgentError
+from .paths import HostPaths
+
+_works_for: List[HostPaths] = []  # one at most
+
+
+def work_for(host: HostPaths) -> None:
+    """From now on this process, and all that it forks, works for the runs of this root."""
+    facts.make_root_id(host)
+    _works_for[:] = [host]
+
+
+def _mark() -> str:
+    """The mark of the root that this process works for; empty where there is none."""
+    return facts.root_mark(_works_for[0]) if _works_for else ""
 
 
 def base_folder() -> str:
@@ -102,6 +120,7 @@ def acquire(path: str, *, wait: bool = False, mode: int = 0o600, share: bool = F
                 if share and not _beacon_shines(path):
                     return held
                 if not share and _light(held):
+                    _sign(held)
                     return held
                 if not wait:
                     held.release()
@@ -126,11 +145,21 @@ def acquire_within(path: str, seconds: float) -> Optional[Held]:
 _BEACON_TRIES = 5  # 10 ms each: our own process binds first and listens then
 
 
-def _beacon_name(path: str) -> Optional[bytes]:
-    """The abstract socket beside the lock in `path`; None for a lock that users share."""
+def _beacon_names(path: str) -> List[bytes]:
+    """The abstract socket beside the lock in `path`, and that of an earlier gpurun; none for a lock that users share."""
     if os.path.dirname(path) != _folder():
-        return None
-    return b"\0gpurun-" + hashlib.sha256(os.fsencode(path)).hexdigest()[:40].encode()
+        return []
+    told = [b"%s\0%s" % (_mark().encode(), os.fsencode(path)), os.fsencode(path)]
+    return [b"\0gpurun-" + hashlib.sha256(one).hexdigest()[:40].encode() for one in told]
+
+
+def _sign(held: Held) -> None:
+    """Write down in the lock's file of which root its holder is (see `holders`)."""
+    mark = _mark().encode()
+    if _beacon_names(held.path) and os.pread(held.fd, len(mark) + 1, 0) != mark:
+        with suppress(OSError):  # a full disk: it holds the lock all the same
+            os.ftruncate(held.fd, 0)
+            os.pwrite(held.fd, mark, 0)
 
 
 def _light(held: Held) -> bool:
@@ -138,9 +167,10 @@ def _light(held: Held) -> bool:
 
     A kernel that has no such sockets, or a stranger who took the name, leaves the file as the only proof.
     """
-    name = _beacon_name(held.path)
-    for _ in range(_BEACON_TRIES if name else 0):
-        assert name is not None
+    names = _beacon_names(held.path)
+    if any(_owner_of(earlier) == os.getuid() for earlier in names[1:]):
+        return False
+    for name in names[:1] * _BEACON_TRIES:
         beacon = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             beacon.bind(name)
@@ -161,8 +191,7 @@ def _light(held: Held) -> bool:
 
 def _beacon_shines(path: str) -> bool:
     """A process of ours holds the lock in `path`, whatever became of the file."""
-    name = _beacon_name(path)
-    return name is not None and _owner_of(name) == os.getuid()
+    return any(_owner_of(name) == os.getuid() for name in _beacon_names(path))
 
 
 def _owner_of(name: bytes) -> Optional[int]:
@@ -198,7 +227,7 @@ def holders(path: str) -> Set[int]:
     for pid, link, target in _open_files():
         if pid != os.getpid() and target.endswith(("/" + name, "/%s (deleted)" % name)):
             with suppress(OSError):
-                if _locks(link):
+                if _locks(link) and not _is_of_another_root(link):
                     found.add(pid)
     return found
 
@@ -207,6 +236,13 @@ def _locks(link: str) -> bool:
     """The open file holds a lock: who only tries to take one has the file open too."""
     with open(link.replace("/fd/", "/fdinfo/"), encoding="ascii", errors="replace") as file:
         return any(line.startswith("lock:") for line in file)
+
+
+def _is_of_another_root(link: str) -> bool:
+    """The lock's file says so. An earlier gpurun has written nothing into it."""
+    with open(link, "rb") as file:
+        signed = file.read(64).decode("ascii", "replace")
+    return bool(signed and _mark()) and signed != _mark()
 
 
 def _open_files() -> "Iterator[Tuple[int, str, str]]":

@@ -344,6 +344,11 @@ class HostPaths:
     def host_id(self) -> str:
         return os.path.join(self.root, "host-id")
 
+    @property
+    def root_id(self) -> str:
+        """Random, made once: it tells this root from every other, of another container too."""
+        return os.path.join(self.root, "root-id")
+
     def data(self, project: str) -> str:
         return os.path.join(self.root, "data", project)
 

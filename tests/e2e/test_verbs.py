@@ -331,7 +331,7 @@ def test_run_of_a_machine_that_is_gone_is_unknown_until_it_is_given_up(
 def end_at_once(run: str, host: EmbeddedHost) -> None:
     """As a power cut does: the job, its keepers and its supervisor."""
     lock = host.workdir / f"locks/gpurun-{os.getuid()}/run-{run}"
-    while pids := keeper.carriers(run) | keeper.carriers(run, bare.KEEPER_MARK) | locks.holders(str(lock)):
+    while pids := keeper.carriers(run, "") | keeper.carriers(run, "", bare.KEEPER_MARK) | locks.holders(str(lock)):
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

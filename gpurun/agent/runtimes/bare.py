@@ -101,13 +101,14 @@ class Bare:
             time.sleep(min(LOOK, left))
 
     def signal(self, run: RunPaths, job: Job, name: str) -> None:
-        if keeper.carriers(run.id, KEEPER_MARK):
+        root = facts.root_mark(run.host)
+        if keeper.carriers(run.id, root, KEEPER_MARK):
             with open(run.keeper_control, "ab") as file:
                 file.write(name.encode() + b"\n")
             return
         # The keepers were killed. The pid of the main process may be another's by now: environment and lock tell.
         record = read_json(run.keeper) or {}
-        alive = keeper.carriers(run.id) | locks.holders(locks.job_lock(run.id)) | _main_process(record)
+        alive = keeper.carriers(run.id, root) | locks.holders(locks.job_lock(run.id)) | _main_process(record)
         for pid in alive if name == "KILL" else alive & {record.get("pid")}:
             try:
                 os.kill(pid, signal.SIGKILL if name == "KILL" else signal.SIGTERM)
@@ -156,8 +157,9 @@ def job_processes(run: RunPaths, job: Optional[Job]) -> Set[int]:
 
     Neither hooks nor shells beside the job are of it; its keepers are, who have its end to write.
     """
-    found = keeper.of_job(run.id, None if job is None else job.get("attempt", 1))
-    found |= keeper.carriers(run.id, KEEPER_MARK) | locks.holders(locks.job_lock(run.id))
+    root = facts.root_mark(run.host)
+    found = keeper.of_job(run.id, root, None if job is None else job.get("attempt", 1))
+    found |= keeper.carriers(run.id, root, KEEPER_MARK) | locks.holders(locks.job_lock(run.id))
     return found | _main_process(read_json(run.keeper) or {})
 
 
@@ -180,6 +182,7 @@ def order(run: RunPaths, job: Job, fds: List[int]) -> keeper.Order:
             **inherited(os.environ),
             # The wrapper sets them too, but /proc shows what a program began with.
             keeper.RUN_MARK: run.id,
+            keeper.ROOT_MARK: facts.root_mark(run.host),
             "GPURUN_ATTEMPT": str(job.get("attempt", 1)),
         },
         "boot_id": facts.boot_id(),
@@ -187,6 +190,7 @@ def order(run: RunPaths, job: Job, fds: List[int]) -> keeper.Order:
         "record": run.keeper,
         "control": run.keeper_control,
         "fds": fds,
+        "root": facts.root_mark(run.host),
     }
 
 
@@ -211,7 +215,7 @@ def settings(
     first["PATH"] = os.pathsep.join([*prepared["path"], os.environ.get("PATH", os.defpath)])
     # HOME is ours now; what was installed by `pip install --user` stays in reach.
     first["PYTHONUSERBASE"] = os.environ.get("PYTHONUSERBASE", os.path.join(user.pw_dir, ".local"))
-    last = wrapper.last_settings(places, job)
+    last = {**wrapper.last_settings(places, job), keeper.ROOT_MARK: facts.root_mark(run.host)}
     last["CUDA_VISIBLE_DEVICES"] = ",".join(gpu.uuid for gpu in gpus)
     return first, last
 
@@ -259,7 +263,7 @@ def _start_keeper(told: keeper.Order) -> None:
     answer = programs.ask(
         [sys.executable, "-I", "-S", KEEPER],
         stdin=json.dumps(told).encode(),
-        env={**inherited(os.environ), KEEPER_MARK: told["id"]},
+        env={**inherited(os.environ), KEEPER_MARK: told["id"], keeper.ROOT_MARK: told["root"]},
         timeout=60.0,
         pass_fds=told["fds"],
         detached=True,

@@ -258,7 +258,7 @@ class Docker:
             own = [one for one in there if one is not None and attempt_of(one) == job.get("attempt", 1)]
             if not own:  # one that was removed in between may be this: the next question will tell
                 # Or this engine is another than the one that runs it: DOCKER_HOST, a context, rootless beside the system's.
-                lives = None in there or keeper.of_job(run.id, job.get("attempt", 1))
+                lives = None in there or keeper.of_job(run.id, facts.root_mark(run.host), job.get("attempt", 1))
                 return Presence("no_answer" if lives else "absent")
             self._ids[_key(job)] = str(own[0]["Id"])
             presence = parse_state(own[0]["State"])
@@ -351,7 +351,7 @@ class Docker:
     def _note_that_it_broke_off(self, run: RunPaths, job: Job) -> None:
         if self._broke_off is None and job.get("user") != "root":  # root's processes are not ours to look at
             self._broke_off = time.time()
-            self._lived_then = bool(keeper.of_job(run.id, job.get("attempt", 1)))
+            self._lived_then = bool(keeper.of_job(run.id, facts.root_mark(run.host), job.get("attempt", 1)))
 
     def _wait_by_asking(self, run: RunPaths, job: Job, seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -434,7 +434,8 @@ def _lay_out(container: Container) -> None:
     """What is mounted: folders of ours, the wrapper, and who the job is."""
     run, job, places = container.run, container.job, wrapper.IN_CONTAINER
     wrapper.make_folders(run, job["project"]["name"])
-    wrapper.write(run, places, wrapper.settings(places, container.who.name, job), wrapper.last_settings(places, job))
+    last = {**wrapper.last_settings(places, job), keeper.ROOT_MARK: facts.root_mark(run.host)}
+    wrapper.write(run, places, wrapper.settings(places, container.who.name, job), last)
     services.lay_out(run, job, places)
     notebooks.lay_out(run, job)
     plugin_files.lay_out(run, job)

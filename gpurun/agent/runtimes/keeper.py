@@ -27,8 +27,9 @@ RECORD = 512  # bytes
 HOOK_MARK = "GPURUN_HOOK"
 SHELL_MARK = "GPURUN_SHELL"
 RUN_MARK = "GPURUN_RUN_ID"
+ROOT_MARK = "GPURUN_RUN_ROOT"  # of which root the run is; what an earlier gpurun started has none
 
-Order = Dict[str, Any]  # {"id", "argv", "cwd", "env", "log", "record", "control", "fds", "boot_id"}
+Order = Dict[str, Any]  # {"id", "argv", "cwd", "env", "log", "record", "control", "fds", "boot_id", "root"}
 
 
 def main() -> int:
@@ -103,7 +104,7 @@ def watch_over(told: Dict[str, Any]) -> None:
         record = json.loads(pipe.read() or b"null")
     if record is None:  # the lower one has told why, or was killed: then nothing of the job stays
         if os.waitpid(lower, 0)[1] != 0:
-            kill_all(None, order["id"])
+            kill_all(None, order)
         return
     os.close(tell)
     failed = os.waitpid(lower, 0)[1] != 0
@@ -130,7 +131,7 @@ def keep_below(order: Order, control: int, tell: int, begins: int) -> None:
         write_record(begin, order["record"], record)
     except OSError as error:
         if job is not None:
-            kill_all(job.pid, order["id"])
+            kill_all(job.pid, order)
         os.write(tell, str(error).encode("utf-8", "surrogateescape"))
         return
     os.write(begins, json.dumps(record).encode())
@@ -145,12 +146,12 @@ def see_to_the_end(order: Order, control: int, record: Dict[str, Any]) -> None:
     job = record["pid"]
     woken = wake_on_child()
     while not has_exited(job):
-        obey(os.read(control, 4096), job, order["id"])
+        obey(os.read(control, 4096), job, order)
         reap_orphans(job)
         select.select([woken], [], [], TICK)
         drain(woken)
     # As in a container: when the main process has gone, nothing of the job stays.
-    kill_all(job, order["id"])
+    kill_all(job, order)
     # Written before it is reaped: until then, a keeper that is killed leaves the other one all there is to know.
     end = {**record, "exit_code": exit_code(job), "finished": time.time()}
     write_record(end_of(order), order["record"], end)
@@ -233,15 +234,15 @@ def reap_orphans(job: Optional[int]) -> None:
         os.waitpid(ended.si_pid, 0)
 
 
-def obey(requests: bytes, job: int, run_id: str) -> None:
+def obey(requests: bytes, job: int, order: Order) -> None:
     for request in requests.split():
         if request == b"TERM":
             os.kill(job, signal.SIGTERM)
         elif request == b"KILL":
-            kill_all(job, run_id)
+            kill_all(job, order)
 
 
-def kill_all(job: Optional[int], run_id: str) -> None:
+def kill_all(job: Optional[int], order: Order) -> None:
     """KILL every process of the job, until none is left: its group, our descendants, and all that carry its id."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
@@ -250,7 +251,7 @@ def kill_all(job: Optional[int], run_id: str) -> None:
                 os.killpg(job, signal.SIGKILL)
             except (ProcessLookupError, PermissionError):
                 pass
-        left = (descendants(os.getpid()) | carriers(run_id)) - {job, os.getpid()}
+        left = (descendants(os.getpid()) | carriers(order["id"], order["root"])) - {job, os.getpid()}
         for pid in left:
             kill(pid)
         reap_orphans(job)
@@ -293,14 +294,16 @@ def parent_of(pid: int) -> Any:
     return None if state in (b"Z", b"X") else int(parent)
 
 
-def carriers(run_id: str, variable: str = RUN_MARK) -> Set[int]:
+def carriers(run_id: str, root: str, variable: str = RUN_MARK) -> Set[int]:
     """All processes whose environment names this run, shells beside the job included; hooks are not the job's."""
-    return {pid for pid, environment in environments(run_id, variable) if HOOK_MARK.encode() + b"=1" not in environment}
+    of_run = environments(run_id, root, variable)
+    return {pid for pid, environment in of_run if HOOK_MARK.encode() + b"=1" not in environment}
 
 
-def environments(run_id: str, variable: str = RUN_MARK) -> "List[Tuple[int, List[bytes]]]":
-    """(pid, environment) of all processes whose environment names this run."""
+def environments(run_id: str, root: str, variable: str = RUN_MARK) -> "List[Tuple[int, List[bytes]]]":
+    """(pid, environment) of all processes whose environment names this run, and no other root than the one marked `root`."""
     mark = ("%s=%s" % (variable, run_id)).encode()
+    roots = (ROOT_MARK + "=").encode()
     found = []
     for pid in processes():
         try:
@@ -308,18 +311,19 @@ def environments(run_id: str, variable: str = RUN_MARK) -> "List[Tuple[int, List
                 environment = file.read().split(b"\0")
         except OSError:
             continue
-        if mark in environment:
+        told = [one[len(roots) :] for one in environment if one.startswith(roots)]
+        if mark in environment and (not root or told in ([], [b""], [root.encode()])):
             found.append((pid, environment))
     return found
 
 
-def of_job(run_id: str, attempt: Optional[int]) -> Set[int]:
+def of_job(run_id: str, root: str, attempt: Optional[int]) -> Set[int]:
     """All processes that the job started as this attempt (None: any), by their environment. Neither hooks nor shells are of it."""
     mark = None if attempt is None else ("GPURUN_ATTEMPT=%d" % attempt).encode()
     beside = {(name + "=1").encode() for name in (HOOK_MARK, SHELL_MARK)}
     return {
         pid
-        for pid, environment in environments(run_id)
+        for pid, environment in environments(run_id, root)
         if not beside.intersection(environment) and mark in (None, *environment)
     }
 

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from gpurun import bundle
-from gpurun.agent import manifest
+from gpurun.agent import facts, locks, manifest
 from gpurun.agent import vocabulary as words
 from gpurun.agent.paths import HostPaths, RunPaths
 
@@ -213,6 +213,17 @@ def python() -> str:
     found = oldest_python()
     print(f"agent tests run on {found}", file=sys.__stderr__)
     return found
+
+
+@pytest.fixture(autouse=True)
+def root_of_locks(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process works for one root, as the agent does: suites side by side have runs of the same ids."""
+    root = tmp_path / "home/.gpurun"
+    if "agent" not in request.fixturenames:
+        root = tmp_path / "root of locks"
+        root.mkdir()
+        facts.make_root_id(HostPaths(str(root)))
+    monkeypatch.setattr(locks, "_works_for", [HostPaths(str(root))])
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -13,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from gpurun.agent import locks
+from gpurun.agent import facts, locks
 from gpurun.agent import vocabulary as words
-from gpurun.agent.paths import RunPaths
+from gpurun.agent.paths import HostPaths, RunPaths
 from gpurun.agent.runtimes import bare, keeper
 
 from .conftest import AgentHost, eventually
@@ -47,7 +48,7 @@ def starts(run: RunPaths) -> list[str]:
 def keepers(run: RunPaths) -> tuple[int, int]:
     """The upper keeper, and the lower one that it is the parent of."""
     lower = json.loads(Path(run.keeper).read_text())["keeper"]
-    (upper,) = keeper.carriers(run.id, bare.KEEPER_MARK) - {lower}
+    (upper,) = keeper.carriers(run.id, facts.root_mark(run.host), bare.KEEPER_MARK) - {lower}
     return upper, lower
 
 
@@ -204,10 +205,42 @@ def test_job_processes_leave_out_hooks_and_shells(agent: AgentHost, monkeypatch:
             child.wait()
 
 
+def test_job_processes_of_another_roots_run_of_the_same_id_are_none(
+    agent: AgentHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = agent.prepare("")
+    monkeypatch.setenv("GPURUN_LOCKS", str(agent.root / "locks"))
+    (tmp_path / "root").mkdir()
+    another = HostPaths(str(tmp_path / "root"))
+    facts.make_root_id(another)
+    other = facts.root_mark(another)
+    children = []
+    for more in ({keeper.ROOT_MARK: other}, {keeper.ROOT_MARK: facts.root_mark(run.host)}, {}):
+        environment = {"GPURUN_ATTEMPT": "1", **more, keeper.RUN_MARK: run.id, bare.KEEPER_MARK: run.id}
+        children.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env=environment))
+    try:
+        _, own, of_an_earlier_gpurun = (child.pid for child in children)
+        assert bare.job_processes(run, {"attempt": 1}) == {own, of_an_earlier_gpurun}
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+
+
+def test_job_carries_the_mark_of_its_root_from_keeper_to_script(agent: AgentHost) -> None:
+    run = agent.submit(WAITS)
+    agent.until_running(run, b"here")
+    mark = f"{keeper.ROOT_MARK}={facts.root_mark(run.host)}".encode()
+    for pid in (*keepers(run), main_process(run)):
+        assert mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    let_end(run)
+    agent.wait(run)
+
+
 @pytest.fixture
 def lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("GPURUN_LOCKS", str(tmp_path))
-    return locks.run_lock("train-0000")
+    return locks.run_lock(f"train-{secrets.token_hex(2)}")  # an earlier gpurun's suite beside this one signs no file
 
 
 def test_lock_whose_file_was_removed_is_still_held(lock: str) -> None:
@@ -262,9 +295,56 @@ def test_holders_without_beacon_are_found_by_their_open_file(lock: str) -> None:
             child.kill()
 
 
+@pytest.fixture
+def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[HostPaths]:
+    """Two roots, as of two containers that see the same paths."""
+    roots = [HostPaths(str(tmp_path / name)) for name in ("one", "two")]
+    for root in roots:
+        os.mkdir(root.root)
+        facts.make_root_id(root)
+    monkeypatch.setattr(locks, "_works_for", [roots[0]])
+    return roots
+
+
+def test_lock_of_another_container_in_the_same_network_is_free_here(lock: str, roots: list[HostPaths]) -> None:
+    held = locks.acquire(lock)
+    assert held is not None
+    os.unlink(lock)  # the other container has a /tmp of its own
+    locks.work_for(roots[1])
+    assert locks.is_free(lock)
+    assert locks.holders(lock) == set()
+    locks.work_for(roots[0])
+    assert not locks.is_free(lock)
+    held.release()
+
+
+def test_holders_of_another_root_are_none(lock: str, roots: list[HostPaths]) -> None:
+    held = locks.acquire(lock)
+    assert held is not None
+    child = subprocess.Popen(["sleep", "60"], pass_fds=held.fds)
+    try:
+        held.release()
+        os.unlink(lock)
+        assert locks.holders(lock) == {child.pid}
+        locks.work_for(roots[1])
+        assert locks.holders(lock) == set()
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_lock_of_an_earlier_gpurun_whose_file_was_removed_is_still_held(lock: str, roots: list[HostPaths]) -> None:
+    name = locks._beacon_names(lock)[1]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as earlier:
+        earlier.bind(name)
+        earlier.listen(16)
+        assert not locks.is_free(lock)
+        assert locks.acquire(lock) is None
+    assert locks.is_free(lock)
+
+
 def test_name_that_somebody_bound_without_listening_keeps_nobody_out(lock: str) -> None:
-    name = locks._beacon_name(lock)
-    assert name is not None
+    name = locks._beacon_names(lock)[0]
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stranger:
         stranger.bind(name)
         held = locks.acquire(lock)

@@ -321,7 +321,7 @@ def test_exit_code_of_an_engine_that_was_killed_as_the_job_ended_is_none(
     docker = Docker(fake.argv)
     assert docker.presence(run, make_job()).kind == "running"
     fake.change(away=["unexpected EOF"])
-    docker.wait(run, make_job(), 0.1)
+    docker.wait(run, make_job(), 5)
     state = fake.state
     state["containers"][0]["State"] = {"Status": "exited", "ExitCode": code, "FinishedAt": finished}
     fake.save(state)
