@@ -10,6 +10,7 @@ besides: `manifest`, null where its code was here already, and `carried: {checkp
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Dict, List
 
 from .. import (
@@ -86,6 +87,8 @@ def _begin(run: RunPaths, host: HostPaths, request: Dict[str, Any]) -> None:
         )
     except BaseException:
         if not journal.fold(run).live:
+            with suppress(OSError):  # the next verb does it, and why it failed here is what is to be told
+                attempts.put_back(run)
             endings.wipe(run)
         raise
     finally:

@@ -425,7 +425,7 @@ def test_resume_that_fails_behind_the_putting_aside_leaves_an_ended_run_as_it_wa
     agent.wait(run)
     reply, _ = agent.exchange("resume", run=run.id, ask="ab", gpus=None, env={"no name": "x"}, **{"from": None})
     assert not reply["ok"]
-    agent.ask("ps")
+    assert Path(run.exit).exists(), "the next verb may come late"
     held = agent.ask("holds", runs=[run.id])["held"][run.id]
     assert (held["live"], held["stamp"] is None) == (False, False)
     assert Path(run.log).read_text() == "done\n"
