@@ -15,7 +15,7 @@ from typing import Any, Dict, Iterator, List, Optional
 
 from . import journal, layers, locks, programs
 from .errors import RunFailed
-from .files import read_json, sync_disk, write_json
+from .files import opened_below, read_json, sync_disk, write_json
 from .paths import RunPaths
 from .programs import Say
 
@@ -182,6 +182,9 @@ def _install(run: RunPaths, job: Dict[str, Any], python: str, say: Say) -> None:
     spec = layers.order(job, project=run.workspace, where=where)
     write_json(run.layer, spec, 0o600)
     try:
+        os.makedirs(run.host.job_cache, exist_ok=True)
+        with opened_below(run.host.job_cache, "pip"):  # a job may have put a link in its place
+            pass
         env = {**os.environ, "PIP_CACHE_DIR": os.path.join(run.host.job_cache, "pip")}
         answer = programs.watch([python, "-E", layers.INSTALLER, run.layer], say, env=env, cwd="/")
     finally:

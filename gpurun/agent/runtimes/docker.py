@@ -307,8 +307,10 @@ class Docker:
         who = login()
         if not identity(who, self._engine_facts(run), "root").hand_over:
             return
-        places = [run.workspace, run.out, run.host.home, run.host.data(job["project"]["name"])]
-        bound = [word for place in places for word in ("--mount", bind(place, place))]
+        # Not `home` itself: the job may have put a link in its place, which the engine would follow.
+        own = [run.workspace, run.out, run.host.data(job["project"]["name"])]
+        places = [*own, run.host.home]
+        bound = [word for place in (*own, run.host.job_cache) for word in ("--mount", bind(place, place))]
         confined = ["--network", "none", "--cap-drop", "ALL", "--cap-add", "CHOWN", "--cap-add", "DAC_OVERRIDE"]
         owner = "%d:%d" % (who.uid, who.gid)
         try:

@@ -191,9 +191,11 @@ def telling_the_run() -> Iterator[None]:
 
 def make_folders(run: RunPaths, project: str) -> None:
     """What is mounted must be there first, and be ours: an engine would make it as root."""
-    for folder in (run.ro, run.out, run.workspace, run.host.home, run.host.data(project)):
+    for folder in (run.ro, run.out, run.workspace, run.host.job_cache, run.host.data(project)):
         os.makedirs(folder, exist_ok=True)
-    with opened_below(run.workspace, words.TMP_IN_WORKSPACE):  # the job may have put a link in its place
-        pass
+    # A job may have put a link in the place of these.
+    for top, within in ((run.workspace, words.TMP_IN_WORKSPACE), (run.host.job_cache, os.path.basename(run.host.home))):
+        with opened_below(top, within):
+            pass
     secret_files.make_folder(run)
     secret_files.move_old(run)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from gpurun.agent import attempts, checkpoints, journal, lasting, preparing
+from gpurun.agent.runtimes import wrapper
 
 from .run_folder import RunFolder
 
@@ -62,6 +63,16 @@ def test_folder_for_temporary_files_is_made_through_no_link_of_the_job(folder: R
     preparing.make_workspace(folder.paths, {}, lambda: None)
     assert list(mine.iterdir()) == []
     assert Path(folder.paths.tmp).is_dir()
+
+
+def test_home_of_the_jobs_is_made_through_no_link_of_a_job(folder: RunFolder, mine: Path) -> None:
+    home = Path(folder.host.home)
+    home.parent.mkdir(parents=True)
+    home.symlink_to(mine / "new")
+    wrapper.make_folders(folder.paths, "vision")
+    assert list(mine.iterdir()) == []
+    assert home.is_dir()
+    assert not home.is_symlink()
 
 
 def test_new_code_beside_a_session_goes_through_no_link_of_the_session(tmp_path: Path, mine: Path) -> None:
