@@ -112,7 +112,7 @@ def add(job: Mapping[str, Any], host: str, manifest: Mapping[str, Any] | None = 
         manifest=dict(manifest) if manifest else None,
     )
     with locked.state():
-        known = find(entry.id)
+        known = _find_to_write(entry.id)
         if known is not None and known.job is not None and known.job.get("token") == job.get("token"):
             entry = replace(known, host=host, job=kept, manifest=entry.manifest)
         _write(entry)
@@ -127,7 +127,7 @@ def is_taken(run_id: str) -> bool:
 def change(run_id: str, to: Callable[[RunEntry], RunEntry]) -> RunEntry | None:
     """Write what `to` makes of a run's entry, which nobody else changes meanwhile. None when the run is not known."""
     with locked.state():
-        entry = find(run_id)
+        entry = _find_to_write(run_id)
         if entry is None:
             return None
         changed = to(entry)
@@ -161,7 +161,7 @@ def update(records: Iterable[Mapping[str, Any]], host: str, *, now: float | None
 
 
 def _update(record: Mapping[str, Any], host: str, now: float) -> None:
-    known = find(record["id"]) or _known_again(record, host)
+    known = _find_to_write(record["id"]) or _known_again(record, host)
     if is_another_run(known, record):
         return
     if is_left_behind(known, record):
@@ -324,6 +324,11 @@ def find(run_id: str) -> RunEntry | None:
     return _read(folder() / f"{run_id}.json")
 
 
+def _find_to_write(run_id: str) -> RunEntry | None:
+    """The entry that is to be changed. Raises OSError where the disk does not give it: it must not be written anew."""
+    return _parsed(folder() / f"{run_id}.json")
+
+
 def all_runs() -> list[RunEntry]:
     """Every run, newest first. A damaged file is passed over: the host has what it said."""
     entries = (_read(folder() / name) for name in _names())
@@ -410,7 +415,7 @@ def removed_runs() -> list[RunEntry]:
 def forget_on(run_id: str, host: str) -> None:
     """The host has been given back: note that what it had of a run is gone, and the run if it was there."""
     with locked.state():
-        entry = find(run_id)
+        entry = _find_to_write(run_id)
         if entry is not None and entry.host == host:
             note_removed(run_id)
         elif entry is not None and host in entry.left_on:
@@ -521,6 +526,15 @@ def _names(suffix: str = ".json") -> list[str]:
 
 def _read(path: Path) -> RunEntry | None:
     try:
+        return _parsed(path)
+    except OSError as error:
+        locked.note_trouble(error)
+        return None
+
+
+def _parsed(path: Path) -> RunEntry | None:
+    """The entry in a file; None where there is none, or a damaged one. Raises OSError."""
+    try:
         told = json.loads(path.read_bytes())
         known = {key: told[key] for key in _FIELDS if key in told}
         more = {key: value for key, value in told.items() if key not in (*_FIELDS, "schema")}
@@ -530,9 +544,6 @@ def _read(path: Path) -> RunEntry | None:
             known = {"project_root": None, "host_id": None} | known
         return RunEntry(**known, newer=newer, more=more)
     except (FileNotFoundError, ValueError, TypeError, AttributeError):
-        return None
-    except OSError as error:
-        locked.note_trouble(error)
         return None
 
 

@@ -47,6 +47,8 @@ def kept(run: RunPaths, job: Mapping[str, Any]) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
+        if os.path.exists(run.exit):  # a look that was under way has shown again what the end has cleared
+            clear(run)
 
 
 def _keep(board: Board, over: threading.Event) -> None:
@@ -64,7 +66,7 @@ def _keep(board: Board, over: threading.Event) -> None:
 
 def clear(run: RunPaths) -> None:
     """Remove what was shown. The folder stays: it is mounted."""
-    for name in os.listdir(run.board):
+    for name in os.listdir(run.board) if os.path.isdir(run.board) else []:
         shutil.rmtree(os.path.join(run.board, name), ignore_errors=True)
 
 

@@ -125,8 +125,7 @@ def token(run: RunPaths) -> Optional[str]:
 def wipe(run: RunPaths) -> None:
     """At the run's end: its sockets, and what a TensorBoard was shown. Secrets go with `secret_files.wipe`."""
     sockets.remove(run)
-    if os.path.isdir(run.board):
-        boards.clear(run)
+    boards.clear(run)
 
 
 def earlier(host: HostPaths, run: RunPaths, job: Mapping[str, Any]) -> Optional[RunPaths]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import subprocess
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gpurun import index
+from gpurun import index, locked
 from gpurun.agent import vocabulary as words
 from gpurun.errors import UsageError
 from gpurun.project import Project
@@ -459,3 +460,25 @@ def test_host_that_was_left_keeps_its_runs_known() -> None:
     index.update([record("train-7f3k", "succeeded")], "box")
     index.forget_on("train-7f3k", "box")
     assert [entry.id for entry in index.removed_runs()] == ["train-7f3k"]
+
+
+def test_index_entry_that_the_disk_does_not_give_is_not_written_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    index.add(job("train-7f3k"), "box", {"digest": "c0ffee"})
+    read = Path.read_bytes
+
+    def fails(path: Path) -> bytes:
+        if path.name == "train-7f3k.json":
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return read(path)
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "read_bytes", fails)
+        index.update([record("train-7f3k")], "box")
+        assert locked.trouble() is not None
+        with pytest.raises(OSError, match="Input/output"):
+            index.note_maybe("train-7f3k", "other")
+        with pytest.raises(OSError, match="Input/output"):
+            index.add(job("train-7f3k"), "other")
+    entry = index.find("train-7f3k")
+    assert entry is not None
+    assert (entry.manifest, entry.host) == ({"digest": "c0ffee"}, "box")

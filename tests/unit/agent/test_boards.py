@@ -171,6 +171,16 @@ def test_board_is_kept_while_the_service_runs_and_cleared_at_its_end(runs: Runs)
     assert os.listdir(paths.board) == []
 
 
+def test_board_that_a_look_has_filled_behind_the_end_is_cleared(runs: Runs) -> None:
+    runs.add("train-1111").write(EVENTS)
+    paths = runs.service.paths
+    job = {"service": {"kind": "tensorboard", "run": None}, "project": {"name": "digits"}}
+    with boards.kept(paths, job):
+        boards.clear(paths)
+        runs.service.end()  # the thread's look comes behind it
+    assert os.listdir(paths.board) == []
+
+
 def test_copies_of_other_runs_that_an_older_gpurun_made_are_removed_with_the_secrets(runs: Runs) -> None:
     copies = Path(runs.service.paths.outside + runs.service.host.runs, "train-1111/ro")
     copies.mkdir(parents=True)
