@@ -42,6 +42,7 @@ class AtCheckpoints:
     def __init__(self, run: RunPaths, job: Job):
         self.run, self.job = run, job
         self.seen = 0
+        self.places = ledger.Places()
 
     def step(self) -> None:
         if not self.job.get(ON_CHECKPOINT):
@@ -50,7 +51,8 @@ class AtCheckpoints:
         if size == self.seen:
             return
         self.seen = size
-        places = _places(self.run)
+        self.places.read_on(self.run.ledger)
+        places = self.places.of
         newest = max(checkpoints.ledger(self.run), key=lambda entry: places.get(entry["path"], 0), default=None)
         line = places.get(newest["path"], 0) if newest is not None else 0
         if newest is not None and line > _told(self.run):
@@ -201,11 +203,6 @@ def _note_once(run: RunPaths, message: str) -> None:
 
 def _told(run: RunPaths) -> int:
     return int((read_json(run.hooks) or {}).get("line", 0))
-
-
-def _places(run: RunPaths) -> Dict[str, int]:
-    """Which line of the ledger tells of a path last, from 1: a clock that is set meanwhile does not change the order."""
-    return {entry["path"]: line for line, entry in enumerate(ledger.lines(run.ledger), 1)}
 
 
 def _size(path: str) -> int:

@@ -170,3 +170,19 @@ def test_best_and_last_of_the_same_bytes_are_told_by_their_names(entries: list[d
 def test_last_that_went_further_is_no_copy_of_the_best() -> None:
     stop = {"path": "gpurun-stop/step=60.ckpt", "sha256": "b", "step": 60, "t": 3.0}
     assert ledger.last([BEST, COPY, stop]) == stop
+
+
+def test_places_are_read_on_from_where_they_were(tmp_path: Path) -> None:
+    file = tmp_path / "checkpoints.jsonl"
+    ledger.append(str(file), {"path": "a"})
+    places = ledger.Places()
+    places.read_on(str(file))
+    file.write_bytes(file.read_bytes().replace(b'"a"', b'"x"'))  # nobody looks there again
+    ledger.append(str(file), {"path": "b"})
+    ledger.append(str(file), {"path": "a"})
+    places.read_on(str(file))
+    assert places.of == {"a": 3, "b": 2}
+    file.write_bytes(b"")
+    ledger.append(str(file), {"path": "c"})
+    places.read_on(str(file))
+    assert places.of == {"c": 1}
