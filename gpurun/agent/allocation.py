@@ -53,8 +53,10 @@ def wait_for_gpus(run: RunPaths, job: Job, check: Callable[[], None]) -> Taken:
             try:
                 if few_since is None or time.monotonic() < few_since + ASIDE_AFTER:
                     place.stand()
+                    waiting.aside = False
                 else:
                     place.leave()  # those behind it need not wait for GPUs that the host does not have
+                    waiting.aside = True
                 returning = time.monotonic() < began + RETURN_TIME
                 taken, why = _try_to_take(run, job, ticket, waiting, returning=returning)
                 few_since = None
@@ -99,9 +101,10 @@ class _Waiting:
     left: float = TOLD_AT_ONCE
     filled: float = field(default_factory=time.monotonic)
     odd: Set[str] = field(default_factory=set)
+    aside: bool = False  # it has left the line for now
 
     def tell(self, why: Why) -> None:
-        key = why.key or why.text
+        key = (why.key or why.text, self.aside)
         if key == self.key:
             return
         now = time.monotonic()
@@ -110,7 +113,7 @@ class _Waiting:
         if self.left < 1:
             return
         self.left -= 1
-        journal.record(self.run, words.QUEUED, waiting=why.text)
+        journal.record(self.run, words.QUEUED, waiting=why.text, **({"aside": True} if self.aside else {}))
         self.key = key
 
     def note(self, odd: Sequence[str]) -> None:
@@ -223,6 +226,7 @@ def _who_returns(run: RunPaths, ticket: tickets.Ticket) -> Optional[str]:
                 and state.state in (words.QUEUED, words.PREPARING)
                 and state.prepared
                 and not (state.between or state.gpus or state.stop or state.newer or state.damaged)
+                and not (state.aside and not locks.is_free(locks.run_lock(other.id)))  # it lets us pass
                 and origin.doubt(other) is None  # else nothing here brings it back
             ):
                 found.append((state.ticket, other.id))

@@ -44,6 +44,7 @@ class Run:
     waiting: Optional[str] = None
     step: Event = field(default_factory=dict)  # what is being done before the job starts (`doing`), and since when
     ticket: Optional[int] = None
+    aside: bool = False  # it wants more GPUs than the host has, and lets those behind it pass
     boot_id: Optional[str] = None
     gpus: List[Dict[str, Any]] = field(default_factory=list)
     prepared: Dict[str, Any] = field(default_factory=dict)
@@ -264,6 +265,7 @@ def _apply(run: Run, event: Event) -> None:
     if name in words.STATES:
         run.state, run.since, run.waiting, run.step = name, event["t"], event.get("waiting"), {}
         run.ticket = event.get("ticket", run.ticket)
+        run.aside = bool(event.get("aside"))
         run.arrived = run.arrived or name == words.QUEUED
         if event.get("manifest"):
             run.manifest, run.sent = event["manifest"], event

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from gpurun.agent import allocation, journal, leases, origin, runtimes, shared_folder, supervisor, tickets
+from gpurun.agent import allocation, journal, leases, locks, origin, runtimes, shared_folder, supervisor, tickets
 from gpurun.agent import vocabulary as words
 from gpurun.agent.errors import AgentError, RunFailed
 from gpurun.agent.gpus import Gpu
@@ -412,6 +412,28 @@ def test_run_that_does_not_come_back_is_not_waited_for(
     leases.release(taken[1])
 
 
+@pytest.mark.parametrize("lives", [True, False], ids=["its supervisor lives", "nobody looks after it"])
+def test_run_that_has_stepped_aside_is_waited_for_only_when_it_may_come_back(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lives: bool
+) -> None:
+    run, other = (RunFolder(tmp_path, f"train-{secrets.token_hex(2)}") for _ in range(2))
+    Path(other.paths.events).unlink()
+    journal.record(other.paths, words.QUEUED, ticket=1)
+    journal.record(other.paths, "prepared", record={"image": None})
+    monkeypatch.setattr(origin, "doubt", lambda _: None)
+    ticket = tickets.Ticket(2, os.getuid(), run.paths.id)
+    held = locks.acquire(locks.run_lock(other.paths.id)) if lives else None
+    assert allocation._who_returns(run.paths, ticket) == other.paths.id
+    aside = allocation._Waiting(other.paths, aside=True)
+    aside.tell(allocation.Why("2 GPU(s): the host has 1 now"))
+    assert allocation._who_returns(run.paths, ticket) == (None if lives else other.paths.id)
+    aside.aside = False
+    aside.tell(allocation.Why("2 GPU(s): the host has 1 now"))
+    assert allocation._who_returns(run.paths, ticket) == other.paths.id
+    if held is not None:
+        held.release()
+
+
 # Patience
 
 
@@ -466,6 +488,8 @@ def test_run_steps_aside_when_the_host_has_too_few_gpus_for_long(
     leases.release(held)
     assert [gpu.index for gpu in taken] == [0, 1]
     assert stood == [False, True, False, False]
+    told = [event.get("aside") for event in journal.read(run.paths) if "waiting" in event]
+    assert told[-1] is True
 
 
 class NeverStarts:
