@@ -103,14 +103,14 @@ def test_remove_takes_every_container_of_this_and_earlier_attempts_and_no_other(
 def test_hand_over_of_roots_files_mounts_nothing_that_a_job_can_put_a_link_in_the_place_of(
     run: RunPaths, fake: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gpurun.agent.runtimes.docker.login", lambda: Login(1000, 1000, "ada", (1000,)))
+    monkeypatch.setattr("gpurun.agent.runtimes.docker.login", lambda: Login(1000, 1000, (1000,), "ada"))
     job = {**make_job(), "user": "root"}
     fake.add(job, status="exited", ExitCode=0)
     os.makedirs(run.host.job_cache)
     os.symlink("/etc", run.host.home)
     Docker(fake.argv).presence(run, job)
     asked = next(line for line in fake.asked if line.startswith("run "))
-    mounted = [word.split("source=")[1].split(",")[0] for word in asked.split() if "src=" in word]
+    mounted = [word.split("source=")[1].split(",")[0] for word in asked.split() if "source=" in word]
     assert run.host.job_cache in mounted
     assert run.host.home not in mounted
     assert asked.split().index(run.host.home) > asked.split().index("chown")
