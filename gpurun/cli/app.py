@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import itertools
 import os
 import sys
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from typer.core import TyperGroup
 
 from gpurun.agent import vocabulary as words
 from gpurun.cli import output
-from gpurun.cli.command import as_command, print_sections, quick
+from gpurun.cli.command import as_command, quick
 from gpurun.errors import NO_NAME, GpurunError, UsageError
 
 EXIT_CLOSED_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
@@ -41,51 +42,42 @@ class Verb:
     help: str
 
 
+RUNS, OTHER = "Runs", "Files, hosts and projects"
 VERBS = {
     verb.name: verb
     for verb in (
-        Verb("Runs", "submit", "Send the project to a host and start a script or job file there"),
-        Verb("Runs", "ps", "List runs: state, GPUs, since when, how far"),
-        Verb("Runs", "status", "One run in full: what it waits for, or why it failed"),
-        Verb("Runs", "compare", "Arguments, code, environment and metrics of runs, side by side"),
-        Verb("Runs", "logs", "What a run printed; -f follows it"),
-        Verb("Runs", "wait", "Wait until runs have ended; ends with the job's exit code"),
-        Verb("Runs", "stop", "End runs: ask first, kill when the grace time is over"),
-        Verb("Runs", "resume", "Let a run go on from its last checkpoint, here or on another host"),
-        Verb("Runs", "tunnel", "TensorBoard, Jupyter or a port of a run, in your browser"),
-        Verb("Runs", "shell", "A shell inside a run's container or environment"),
-        Verb("Runs", "rm", "Remove runs that have ended from their host"),
-        Verb("Runs", "prune", "Remove many: what was fetched, what is old"),
-        Verb("Files", "fetch", "Bring back what runs wrote: log, metrics, checkpoints first"),
-        Verb("Files", "push", "Put data into a host's lasting data folder"),
-        Verb("Files", "data", "List and remove the data that push has sent"),
-        Verb("Files", "which", "Which run, commit and step a checkpoint came from"),
-        Verb("Files", "path", "Where a run's files are, as host:/path for scp and the like"),
-        Verb("Hosts", "host", "add, use, ls, rm, check, prepare, leave: the machines with the GPUs"),
-        Verb("Project", "init", "Write a Lightning project that can be submitted as it is"),
-        Verb("Project", "demo", "Try everything on this machine alone, without a GPU"),
+        Verb(RUNS, "submit", "Start a script or job file"),
+        Verb(RUNS, "ps", "List runs"),
+        Verb(RUNS, "status", "Show one run in full"),
+        Verb(RUNS, "compare", "Compare runs side by side"),
+        Verb(RUNS, "logs", "Print what a run wrote"),
+        Verb(RUNS, "wait", "Wait until runs have ended"),
+        Verb(RUNS, "stop", "Stop runs"),
+        Verb(RUNS, "resume", "Resume from a checkpoint"),
+        Verb(RUNS, "tunnel", "Open TensorBoard or Jupyter"),
+        Verb(RUNS, "shell", "Open a shell in a run"),
+        Verb(RUNS, "rm", "Remove ended runs"),
+        Verb(RUNS, "prune", "Remove many ended runs"),
+        Verb(OTHER, "fetch", "Bring back what runs wrote"),
+        Verb(OTHER, "push", "Send data to a host"),
+        Verb(OTHER, "data", "List and remove that data"),
+        Verb(OTHER, "which", "Find the run of a checkpoint"),
+        Verb(OTHER, "path", "Print where a run's files are"),
+        Verb(OTHER, "host", "Add, check and leave hosts"),
+        Verb(OTHER, "init", "Write a project to start from"),
+        Verb(OTHER, "demo", "Try everything on this machine"),
+        Verb(OTHER, "help", "Explain a command or a topic"),
     )
 }
 
 FIRST_LINE = "Run a training script on a GPU host over SSH, and bring back what it wrote."
 EPILOG = """\
 Start with:
-  gpurun host add box user@address     let gpurun know a host, and check it
+  gpurun host add box user@address     add a host and check it
   gpurun submit train.py --gpus 2 -f   send this project, train, follow the log
   gpurun fetch                         bring back what the newest run wrote
 
-RUN is an id, a name, or the beginning of one (train-7f3k, tr); without it, the
-newest run of this project.
-
-Exit codes:
-  N    the job's own, with submit -f, wait and status --exit-code
-  1    fetch --best, --last and which: there is no such checkpoint or run
-  2    wrong use or configuration
-  3    host check --gpu: the host has no GPU
-  124  wait: the time was over first
-  125  gpurun failed
-  130  interrupted with Ctrl-C; what runs on a host goes on
-  255  the host is unreachable or let nobody in"""
+More: gpurun help COMMAND, gpurun help options, exit-codes, or runs"""
 
 
 class Verbs(TyperGroup):
@@ -123,13 +115,14 @@ class Verbs(TyperGroup):
         return names + ([] if names else super().shell_complete(ctx, incomplete))
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        formatter.write(f"{FIRST_LINE}\n\nUsage: gpurun VERB [OPTIONS] [ARGUMENTS]\n")
-        sections: dict[str, list[tuple[str, str]]] = {}
+        """One screen of 24 lines: two columns of commands. The rest is in `gpurun help`."""
+        columns = [[f"{section}:"] for section in (RUNS, OTHER)]
         for verb in VERBS.values():
-            sections.setdefault(verb.section, []).append((verb.name, verb.help))
-        print_sections(formatter, sections)
-        options = [record for param in self.get_params(ctx) if (record := param.get_help_record(ctx))]
-        print_sections(formatter, {"Options": options})
+            columns[verb.section != RUNS].append(f"  {verb.name:<7} {verb.help}")
+        left = max(map(len, columns[0])) + 2
+        rows = itertools.zip_longest(*columns, fillvalue="")
+        formatter.write(f"{FIRST_LINE}\nUsage: gpurun COMMAND [OPTIONS] [ARGUMENTS]\n\n")
+        formatter.write("".join(f"{one:<{left}}{other}".rstrip() + "\n" for one, other in rows))
         formatter.write(f"\n{EPILOG}\n")
 
 
@@ -258,10 +251,10 @@ def _no_such_verb(args: list[str]) -> UsageError:
     typed = args[0]
     near = difflib.get_close_matches(typed, VERBS, n=1, cutoff=0.6)
     if near:
-        return UsageError(f"there is no verb {typed!r}", " ".join(["gpurun", near[0], *args[1:]]))
+        return UsageError(f"there is no command {typed!r}", " ".join(["gpurun", near[0], *args[1:]]))
     if typed.endswith((".py", ".sh", ".toml")):
-        return UsageError(f"there is no verb {typed!r}", " ".join(["gpurun", "submit", *args]))
-    return UsageError(f"there is no verb {typed!r}", "gpurun --help")
+        return UsageError(f"there is no command {typed!r}", " ".join(["gpurun", "submit", *args]))
+    return UsageError(f"there is no command {typed!r}", "gpurun --help")
 
 
 def _next(error: GpurunError) -> str:

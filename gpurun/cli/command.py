@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from types import ModuleType
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+_MACHINE_WORDS = re.compile(r"\s+\[(?:required|x[<>]=?\d+)\]")  # what typer adds; the usage line says it
+_DEFAULT = re.compile(r"\s+\[default: ([^]]*)\]")
 CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 
@@ -53,6 +56,11 @@ class VerbCommand(TyperCommand):
     def get_help_option(self, ctx: Any) -> Any:
         return quick(super().get_help_option(ctx))
 
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Arguments as their metavar has them: typer would write `[[RUN]...]...`."""
+        arguments = [param for param in self.get_params(ctx) if param.param_type_name == "argument"]
+        return ["[OPTIONS]", *(param.metavar or str(param.name).upper() for param in arguments)]
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
@@ -60,11 +68,12 @@ class VerbCommand(TyperCommand):
             if record is None:
                 continue
             panel = getattr(param, "rich_help_panel", None)
+            text = _DEFAULT.sub(r" [\1]", _MACHINE_WORDS.sub("", record[1]))
             if param.param_type_name == "argument":
                 # Its metavar says more than Python's word for its type.
-                sections.setdefault("Arguments", []).append((record[0].partition(" <")[0], record[1]))
+                sections.setdefault("Arguments", []).append((param.metavar or record[0], text))
             else:
-                sections.setdefault(panel or "Options", []).append(record)
+                sections.setdefault(panel or "Options", []).append((record[0], text))
         # The general ones last: what is special about a verb is what its reader looks for.
         if "Options" in sections:
             sections["Options"] = sections.pop("Options")
@@ -78,6 +87,8 @@ class VerbCommand(TyperCommand):
 
 def quick(param: Any) -> Any:
     """Typer loads pydantic (0.08 s) even to turn a text into a text, or None into None. `ps` has no time for that."""
+    if "--help" in param.opts:
+        param.help = "Show this help."
     if hasattr(param, "_runtime_param"):
         param._runtime_param = _TextAsItIs(param)
     return param
@@ -106,6 +117,21 @@ class NounGroup(TyperGroup):
     """`gpurun host ...`: its verbs get the same help as the others."""
 
     command_class = VerbCommand
+
+    def get_help_option(self, ctx: Any) -> Any:
+        return quick(super().get_help_option(ctx))
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """The first sentence of each command's help, whole: typer would cut it to fit a line."""
+        rows = []
+        for name in self.list_commands(ctx):
+            command = self.get_command(ctx, name)
+            text = " ".join(((command and command.help) or "").split("\n\n")[0].split())
+            rows.append((name, text.partition(". ")[0].rstrip(".")))
+        print_sections(formatter, {"Commands": rows})
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return ["COMMAND", "[OPTIONS]", "[ARGUMENTS]"]
 
 
 def print_sections(formatter: Any, sections: dict[str, list[tuple[str, str]]]) -> None:

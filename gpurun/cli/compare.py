@@ -33,16 +33,16 @@ def compare(
         list[str] | None,
         typer.Argument(
             metavar="[RUN]...",
-            help="Two or more; the newest two of this project unless given.",
+            help="Two or more runs. [the newest two of this project]",
             autocompletion=complete.runs,
             show_default=False,
         ),
     ] = None,
-    diff: Annotated[bool, typer.Option("--diff", help="Only what is not the same in all.")] = False,
+    diff: Annotated[bool, typer.Option("--diff", help="Show only what differs.")] = False,
     as_json: options.Json = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV on stdout, a line each run.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV on stdout, one line for each run.")] = False,
 ) -> None:
-    """Lay runs side by side: arguments, code, environment, results and metrics.
+    """Compare runs side by side: arguments, code, environment, results and metrics.
 
     Asks no host: it is what was known at the last contact, of runs that were removed since, too. What differs is marked
     with *.

@@ -27,7 +27,7 @@ gpurun data rm box:imagenet -y"""
 
 
 def ls(host: options.Host = None, as_json: options.Json = False) -> None:
-    """List the data of a host: size, files, last push, and the live runs that use it.
+    """List the data of a host: size, files, last push, live runs that use it.
 
     A project's own folder, where $GPURUN_DATA points, is listed under the project's name.
     """

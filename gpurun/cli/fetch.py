@@ -37,36 +37,36 @@ def fetch(
             "--output",
             "-o",
             metavar="DIR",
-            help="Where to; fetched/RUN below the project unless given. [--best, --last: or a file]",
+            help="Target folder; a file with --best or --last. [fetched/RUN in the project]",
         ),
     ] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(
-            "--only", metavar="GLOB", help="Only these files: '*.ckpt', 'logs/', '**/metrics.csv'. May repeat."
-        ),
+        typer.Option("--only", metavar="GLOB", help="Fetch only '*.ckpt', 'logs/', '**/metrics.csv'. Can be repeated."),
     ] = None,
     best: Annotated[
-        bool, typer.Option("--best", help="Only the best checkpoint, by the metric that the training monitors.")
+        bool, typer.Option("--best", help="Fetch only the best checkpoint, by the monitored metric.")
     ] = False,
-    last: Annotated[bool, typer.Option("--last", help="Only the newest checkpoint.")] = False,
+    last: Annotated[bool, typer.Option("--last", help="Fetch only the newest checkpoint.")] = False,
     all_runs: Annotated[
         bool,
         typer.Option(
-            "--all", help="Every run of this project that was not fetched yet; of services, those you wrote files in."
+            "--all",
+            help="Fetch all runs of this project that were not fetched yet, and services in which you wrote files.",
         ),
     ] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Again and again until the run has ended.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Fetch again and again until the run has ended.")] = False,
     yes: options.Yes = False,
     as_json: options.Json = False,
 ) -> int | None:
-    """Bring what runs wrote: log, metrics and checkpoints first, each file whole or not at all.
+    """Bring back what runs wrote: log, metrics and checkpoints first, each file complete or not at all.
 
-    Works while a run goes on, goes on after a drop, and sends nothing twice. Caches and unchanged files of the
-    project stay on the host; --only names a cache to have it. The log and the run's record are in _gpurun/, what was
-    written outside the job's working directory in outside/. Prints the folder. With --best or --last: one checkpoint,
-    which is what the training's ledger tells (by SHA-256); prints where it is and what it was judged by; ends with 1
-    when there is none.
+    Works while a run is live, resumes after a lost connection, and sends nothing twice. Caches and unchanged files of
+    the project stay on the host; --only can name a cache. The log and the records of the run are in _gpurun/, files that
+    were written outside the working directory in outside/. Prints the folder.
+
+    --best and --last fetch one checkpoint, whose SHA-256 is compared with the training's ledger, and print its path and
+    metric. Exit code 1: there is none.
     """
     which = one_checkpoint.which_of(best, last, only=bool(only), watch=watch, all_runs=all_runs)
     if all_runs and run:

@@ -19,7 +19,7 @@ cd digits && gpurun submit train.py -f"""
 
 def init(
     directory: Annotated[
-        Path, typer.Argument(metavar="[DIR]", help="Where; made when it is missing.", show_default=False)
+        Path, typer.Argument(metavar="[DIR]", help="The folder; created when it is missing. [.]", show_default=False)
     ] = Path(),
     template: Annotated[
         str,

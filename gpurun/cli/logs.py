@@ -24,19 +24,22 @@ gpurun logs --build                 what was printed while the image was made"""
 
 def logs(
     run: options.Run = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")] = False,
-    tail: Annotated[int | None, typer.Option("--tail", "-n", metavar="N", min=0, help="Only the last N lines.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the log until the run has ended.")] = False,
+    tail: Annotated[
+        int | None, typer.Option("--tail", "-n", metavar="N", min=0, help="Print only the last N lines.")
+    ] = None,
     since: Annotated[
-        str | None, typer.Option("--since", metavar="SPAN", help="Only what came in the last 5m, 2h, ...")
+        str | None, typer.Option("--since", metavar="SPAN", help="Print only what came in this time, e.g. 5m.")
     ] = None,
     attempt: Annotated[
-        int | None, typer.Option("--attempt", metavar="N", min=1, help="Of an earlier attempt of the run. [the newest]")
+        int | None,
+        typer.Option("--attempt", metavar="N", min=1, help="Print the log of an earlier attempt. [the newest]"),
     ] = None,
     timestamps: Annotated[
         bool, typer.Option("--timestamps", "-t", help="Start each line with the time (UTC) at which it was printed.")
     ] = False,
     build: Annotated[
-        bool, typer.Option("--build", help="What was printed while image and dependencies were made, instead.")
+        bool, typer.Option("--build", help="Print the output of the image build and of pip instead.")
     ] = False,
 ) -> int:
     """Print what a run wrote, byte for byte, on stdout.

@@ -10,15 +10,15 @@ from gpurun.cli import complete
 
 Host = Annotated[
     str | None,
-    typer.Option("--host", "-H", metavar="HOST", help="Which host.", autocompletion=complete.hosts),
+    typer.Option("--host", "-H", metavar="HOST", help="Use this host.", autocompletion=complete.hosts),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Answer yes to what would be asked.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Skip confirmation prompts.")]
 Run = Annotated[
     str | None,
     typer.Argument(
         metavar="[RUN]",
-        help="An id, a name, or the beginning of one; the newest run of this project unless given.",
+        help="Its id, its name, or the beginning of one. [the newest run of this project]",
         autocompletion=complete.runs,
         show_default=False,
     ),
@@ -27,7 +27,7 @@ Runs = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[RUN]...",
-        help="Ids, names, or the beginnings of them; the newest run of this project unless given.",
+        help="Ids, names, or the beginnings of them. [the newest run of this project]",
         autocompletion=complete.runs,
         show_default=False,
     ),

@@ -15,7 +15,7 @@ def path(
     run: options.Run = None,
     as_json: options.Json = False,
 ) -> None:
-    """Print where a run's working directory is, as host:/path, for scp, rsync and the like.
+    """Print the working directory of a run as host:/path, for scp and rsync.
 
     Of a run that was removed from its host: the folder here that it was fetched into.
     """

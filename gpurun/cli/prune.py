@@ -21,15 +21,15 @@ gpurun prune --older-than 14d -H box"""
 
 
 def prune(
-    fetched: Annotated[bool, typer.Option("--fetched", help="Runs whose results are on this laptop.")] = False,
+    fetched: Annotated[bool, typer.Option("--fetched", help="Remove runs whose results are on this laptop.")] = False,
     older_than: Annotated[
-        str | None, typer.Option("--older-than", metavar="SPAN", help="Runs that ended before, e.g. 14d.")
+        str | None, typer.Option("--older-than", metavar="SPAN", help="Remove runs that ended longer ago, e.g. 14d.")
     ] = None,
     host: options.Host = None,
     yes: options.Yes = False,
     as_json: options.Json = False,
 ) -> None:
-    """Remove many ended runs of yours from their hosts. With both options a run must meet both."""
+    """Remove many of your ended runs from their hosts. With both options, a run must meet both."""
     from gpurun import held, index, runs
     from gpurun import prune as pruning
     from gpurun.config import hosts

@@ -16,10 +16,10 @@ gpurun push ~/corpora/wiki box:wiki --json"""
 
 def push(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder whose content is sent.")],
-    target: Annotated[str, typer.Argument(metavar="HOST:NAME", help="Which host, and what to call the data there.")],
+    target: Annotated[str, typer.Argument(metavar="HOST:NAME", help="The host, and a name for the data there.")],
     as_json: options.Json = False,
 ) -> None:
-    """Put data into a host's lasting data folder, where all runs may read it.
+    """Send data to a host, where all runs can read it.
 
     Resumes after a lost connection, deletes nothing there, and sends only what is new or changed. A job mounts it with
     `gpurun submit --data NAME`, or data = ["NAME"] in its job file, and reads it in $GPURUN_DATA.

@@ -32,30 +32,34 @@ def resume(
     checkpoint: Annotated[
         str | None,
         typer.Option(
-            "--from", metavar="best|last|PATH", help="The checkpoint; a path as the run's workspace has it. [last]"
+            "--from", metavar="best|last|PATH", help="The checkpoint; PATH is relative to the workspace. [last]"
         ),
     ] = None,
     host: options.Host = None,
     gpus: Annotated[
-        str | None, typer.Option("--gpus", "-g", metavar="N", help="Other than before: a number, or all.")
+        str | None, typer.Option("--gpus", "-g", metavar="N", help="Number of GPUs, or all. [as before]")
     ] = None,
     env: Annotated[
-        list[str] | None, typer.Option("--env", "-e", metavar="K[=V]", help="A variable; without =V, yours.")
+        list[str] | None,
+        typer.Option(
+            "--env", "-e", metavar="K[=V]", help="Set an environment variable; K alone copies it from your shell."
+        ),
     ] = None,
     env_file: Annotated[
-        str | None, typer.Option("--env-file", metavar="FILE", help="Variables, a line K=V each.")
+        str | None, typer.Option("--env-file", metavar="FILE", help="Read variables from a file with lines K=V.")
     ] = None,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Follow the log, and end with the job's exit code.")
+        bool, typer.Option("--follow", "-f", help="Follow the log; exit with the job's exit code.")
     ] = False,
     yes: options.Yes = False,
     as_json: options.Json = False,
 ) -> int:
-    """Let a run that has ended go on: the same code, image and arguments, from its newest whole checkpoint.
+    """Resume a run that has ended, from its newest complete checkpoint, with the same code, image and arguments.
 
     It stays the same run, in the same workspace, as its next attempt. Without a checkpoint it starts from the beginning.
-    With --host, code and checkpoint go to another host first; from what was fetched, when the old one is gone.
-    Variables come from your shell and files again; what was typed at submit (-e K=V) is kept nowhere: type it again.
+    With --host, code and checkpoint are copied to another host first; from the fetched files when the old host is gone.
+    Variables are read from your shell and files again. Values that were typed at submit (-e K=V) are not stored: type
+    them again.
     """
     from gpurun import resume as resuming
     from gpurun import runs

@@ -26,7 +26,7 @@ def rm(
     yes: options.Yes = False,
     as_json: options.Json = False,
 ) -> None:
-    """Remove runs from their hosts: code, log, and what they wrote. A live run is refused.
+    """Remove runs that have ended from their hosts: code, log, and what they wrote.
 
     Asks first when something that a run wrote is not on this laptop: it was never fetched, was written since, or what was
     fetched is not there any more.

@@ -28,14 +28,17 @@ def shell(
     run: options.Run = None,
     gpus: Annotated[
         str | None,
-        typer.Option("--gpus", "-g", metavar="N", help="A session of its own with N GPUs (0: none), not a run's."),
+        typer.Option(
+            "--gpus", "-g", metavar="N", help="Start a session with N GPUs (0: none) instead of entering a run."
+        ),
     ] = None,
     host: options.Host = None,
 ) -> int:
-    """Open a shell inside a run's container or environment, or run a command there; ends with its exit code.
+    """Open a shell inside the container or environment of a run, or run a command there.
 
-    A live run is entered as it is. One that has ended gets a fresh container with its image and its workspace. With -g a
-    new session begins, with the project's image, code and GPUs; it ends with its last shell.
+    Exits with the exit code of the command. A live run is entered as it is. A run that has ended gets a new container
+    with its image and its workspace. With -g a new session starts, with the project's image, code and GPUs; it ends with
+    its last shell.
     """
     command = ctx.meta.get(KEY) or []
     if gpus is not None:

@@ -24,32 +24,40 @@ gpurun stop --abandon train-7f3k"""
 
 
 def stop(
-    run: options.Runs = None,
+    run: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN]...",
+            help="Ids, names, or the beginnings of them. [the one live run of this project]",
+            autocompletion=complete.runs,
+            show_default=False,
+        ),
+    ] = None,
     grace: Annotated[
         str | None,
-        typer.Option("--grace", metavar="SPAN", help="How long it may take to save its work. [the job's, 60s]"),
+        typer.Option("--grace", metavar="SPAN", help="Time to save a checkpoint. [the grace time of the job, 60s]"),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Kill at once.")] = False,
-    abandon: Annotated[
-        bool, typer.Option("--abandon", help="Give up a run whose machine is gone: record it as lost, touch nothing.")
-    ] = False,
+    abandon: Annotated[bool, typer.Option("--abandon", help="Record a run whose machine is gone as lost.")] = False,
     host: Annotated[
         str | None,
         typer.Option(
             "--host",
             "-H",
             metavar="NAME",
-            help="With --abandon: a host that has the run's home now.",
+            help="With --abandon: the host that has the run's home now.",
             autocompletion=complete.hosts,
         ),
     ] = None,
     as_json: options.Json = False,
 ) -> int:
-    """End runs. A job is asked first, so that it can save a checkpoint, and killed when its grace time is over.
+    """Stop runs. The job is asked first, so that it can save a checkpoint, and killed when the grace time is over.
 
-    Without RUN: the one live run of this project; when there are several, none of them is touched.
-    A run whose disk was cloned, or whose home another machine has now, is unknown there, and nothing is done to it.
-    When you know that its machine is gone for good, --abandon gives it up; then it can be resumed or removed.
+    Without RUN, the one live run of this project is stopped; when there are several, none is.
+
+    --abandon is for a run that is shown as unknown, because its disk was cloned or another machine has its home now.
+    When you know that its machine is gone for good, --abandon records the run as lost and touches nothing else; then it
+    can be resumed or removed.
     """
     from gpurun import runs
     from gpurun import stop as stopping

@@ -33,9 +33,9 @@ gpurun submit train.py --gpus 2 -f -- --lr 1e-3 --epochs 20
 gpurun submit -m vision.train -H box --max-duration 12h
 gpurun submit jobs/digits.toml --dry-run
 gpurun submit train.ipynb -f
-gpurun submit jupyter-7f3k:train.ipynb     out of a session on the host"""
+gpurun submit jupyter-7f3k:train.ipynb     from a Jupyter session on the host"""
 
-RESOURCES, SETTING, AFTER = "Resources", "Where and how", "What happens then"
+RESOURCES, SETTING, AFTER = "Resources", "Environment", "After the start"
 
 
 def submit(
@@ -55,27 +55,35 @@ def submit(
     host: options.Host = None,
     gpus: Annotated[
         str | None,
-        typer.Option("--gpus", "-g", metavar="N", help="GPUs: a number, or all. [1]", rich_help_panel=RESOURCES),
+        typer.Option("--gpus", "-g", metavar="N", help="Number of GPUs, or all. [1]", rich_help_panel=RESOURCES),
     ] = None,
     name: Annotated[
-        str | None, typer.Option("--name", "-n", metavar="NAME", help="What the run is called. [the script]")
+        str | None, typer.Option("--name", "-n", metavar="NAME", help="Name of the run. [the name of the script]")
     ] = None,
     image: Annotated[
         str | None,
         typer.Option(
-            "--image", metavar="REF", help="Container image, or v2.7, v2.8, v2.11. [v2.8]", rich_help_panel=SETTING
+            "--image",
+            metavar="REF",
+            help="Container image: v2.7, v2.8, v2.11, or any other. [v2.8]",
+            rich_help_panel=SETTING,
         ),
     ] = None,
     runtime: Annotated[
         str | None,
-        typer.Option("--runtime", metavar="docker|bare", help="[what the host has]", rich_help_panel=SETTING),
+        typer.Option(
+            "--runtime",
+            metavar="docker|bare",
+            help="Use a container or not. [what the host has]",
+            rich_help_panel=SETTING,
+        ),
     ] = None,
     memory: Annotated[
         str | None,
-        typer.Option("--memory", metavar="SIZE", help="At most so much, e.g. 32GB.", rich_help_panel=RESOURCES),
+        typer.Option("--memory", metavar="SIZE", help="Memory limit, e.g. 32GB.", rich_help_panel=RESOURCES),
     ] = None,
     cpus: Annotated[
-        str | None, typer.Option("--cpus", metavar="N", help="At most so many.", rich_help_panel=RESOURCES)
+        str | None, typer.Option("--cpus", metavar="N", help="CPU limit, e.g. 8 or 1.5.", rich_help_panel=RESOURCES)
     ] = None,
     shm_size: Annotated[
         str | None,
@@ -88,24 +96,30 @@ def submit(
     ] = None,
     env: Annotated[
         list[str] | None,
-        typer.Option("--env", "-e", metavar="K[=V]", help="A variable; without =V, yours.", rich_help_panel=SETTING),
+        typer.Option(
+            "--env",
+            "-e",
+            metavar="K[=V]",
+            help="Set an environment variable; K alone copies it from your shell.",
+            rich_help_panel=SETTING,
+        ),
     ] = None,
     env_file: Annotated[
         str | None,
-        typer.Option("--env-file", metavar="FILE", help="Variables, a line K=V each.", rich_help_panel=SETTING),
+        typer.Option(
+            "--env-file", metavar="FILE", help="Read variables from a file with lines K=V.", rich_help_panel=SETTING
+        ),
     ] = None,
     mount: Annotated[
         list[str] | None,
-        typer.Option(
-            "--mount", metavar="SRC:DST[:ro]", help="A path of the host for the job.", rich_help_panel=SETTING
-        ),
+        typer.Option("--mount", metavar="SRC:DST[:ro]", help="Mount a path of the host.", rich_help_panel=SETTING),
     ] = None,
     data: Annotated[
         list[str] | None,
         typer.Option(
             "--data",
             metavar="NAME",
-            help="Data from `gpurun push`, at /data/NAME; the first is $GPURUN_DATA.",
+            help="Mount data from `gpurun push` at /data/NAME and as $GPURUN_DATA.",
             autocompletion=complete.data,
             rich_help_panel=SETTING,
         ),
@@ -115,30 +129,30 @@ def submit(
         typer.Option(
             "--max-duration",
             metavar="SPAN",
-            help="End it after this, all retries together, e.g. 12h.",
+            help="Time limit of the run with its retries, e.g. 12h.",
             rich_help_panel=RESOURCES,
         ),
     ] = None,
     retries: Annotated[
         str | None,
-        typer.Option("--retries", metavar="N", help="Begin again so often after a crash. [0]", rich_help_panel=AFTER),
+        typer.Option("--retries", metavar="N", help="Restart up to N times after a crash. [0]", rich_help_panel=AFTER),
     ] = None,
     follow: Annotated[
         bool,
-        typer.Option("--follow", "-f", help="Follow the log, and end with the job's exit code.", rich_help_panel=AFTER),
+        typer.Option("--follow", "-f", help="Follow the log; exit with the job's exit code.", rich_help_panel=AFTER),
     ] = False,
     fetch: Annotated[
-        bool, typer.Option("--fetch", help="With -f: fetch when it has ended.", rich_help_panel=AFTER)
+        bool, typer.Option("--fetch", help="With -f: fetch the results when the job has ended.", rich_help_panel=AFTER)
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be sent and run, and do nothing.")
+        bool, typer.Option("--dry-run", help="Show what would be sent and run; change nothing.")
     ] = False,
     yes: options.Yes = False,
     as_json: options.Json = False,
 ) -> int:
-    """Send the project to a host and start SCRIPT there, in the project's root.
+    """Send the project to a host and start a script there, in the project's root.
 
-    Prints the run's id alone on stdout. The job goes on whatever becomes of this laptop.
+    Prints the id of the run on stdout. The job continues when this laptop is closed.
     """
     if (target is None) == (module is None):
         raise UsageError("name a script, a job file or -m MODULE", "gpurun submit train.py, or gpurun submit --help")

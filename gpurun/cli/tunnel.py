@@ -42,31 +42,34 @@ gpurun tunnel -d                 in the background; --list, --close ID"""
 def tunnel(
     run: Annotated[
         str | None,
-        typer.Argument(metavar="RUN", help="One run; all of this project unless given.", show_default=False),
+        typer.Argument(metavar="[RUN]", help="One run. [all runs of this project]", show_default=False),
     ] = None,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="TensorBoard alone.")] = False,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Open TensorBoard only.")] = False,
     jupyter: Annotated[
-        bool, typer.Option("--jupyter", help="Jupyter Lab with the project's code, data and image.")
+        bool, typer.Option("--jupyter", help="Open Jupyter Lab with the project's code, data and image.")
     ] = False,
     port: Annotated[
         list[str] | None,
-        typer.Option("--port", "-p", metavar="[LOCAL:]REMOTE", help="A port of RUN; of the host without RUN."),
+        typer.Option("--port", "-p", metavar="[LOCAL:]REMOTE", help="Open a port of RUN, or of the host."),
     ] = None,
     gpus: Annotated[
-        str | None, typer.Option("--gpus", "-g", metavar="N", help="For Jupyter; 0 for none. [1]", show_default=False)
+        str | None,
+        typer.Option("--gpus", "-g", metavar="N", help="Number of GPUs for Jupyter. [1]", show_default=False),
     ] = None,
     host: options.Host = None,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the browser.")] = False,
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Go on in the background.")] = False,
-    list_them: Annotated[bool, typer.Option("--list", help="The tunnels that are open.")] = False,
-    close: Annotated[str | None, typer.Option("--close", metavar="ID", help="Close one.", show_default=False)] = None,
-    close_all: Annotated[bool, typer.Option("--all", help="Close all.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Stay open in the background.")] = False,
+    list_them: Annotated[bool, typer.Option("--list", help="List the open tunnels.")] = False,
+    close: Annotated[
+        str | None, typer.Option("--close", metavar="ID", help="Close a tunnel.", show_default=False)
+    ] = None,
+    close_all: Annotated[bool, typer.Option("--all", help="Close all tunnels.")] = False,
     as_json: options.Json = False,
 ) -> int:
-    """Open TensorBoard, Jupyter or a port here, through SSH; it heals by itself.
+    """Open TensorBoard, Jupyter or a port of a run on this laptop, through SSH. Reconnects by itself.
 
     Without a service: TensorBoard over the project's runs, and the `ports` of its settings. Ctrl-C closes the tunnel; the
-    services go on, and end by themselves when nobody has used them for a while.
+    services continue, and end by themselves when nobody has used them for a while.
     """
     from gpurun.tunnel.plan import Asked
 

@@ -21,13 +21,13 @@ EXIT_TIMEOUT = 124  # as timeout(1) has it
 def wait(
     run: options.Runs = None,
     timeout: Annotated[
-        str | None, typer.Option("--timeout", metavar="SPAN", help="Give up after this; exit code 124.")
+        str | None, typer.Option("--timeout", metavar="SPAN", help="Stop waiting after this time, with exit code 124.")
     ] = None,
     as_json: options.Json = False,
 ) -> int:
-    """Wait until runs have ended, then end with the job's exit code.
+    """Wait until runs have ended, and exit with the exit code of the job.
 
-    Of several runs it is the first code that is not 0, in the order in which they were named.
+    With several runs it is the first exit code that is not 0, in the order of the names.
     """
     from gpurun import runs
 

@@ -28,13 +28,13 @@ gpurun which ~/models/*.ckpt --json"""
 
 
 def which(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Checkpoints, under whatever name.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Checkpoints, under any name.")],
     as_json: options.Json = False,
 ) -> int:
-    """Say which run a checkpoint came from: commit, arguments, step and metric.
+    """Print which run a checkpoint came from, with its epoch, step, metric and commit, on one line.
 
-    A file is known by its SHA-256, renamed or copied too, and after its run was removed. Asks no host: what the hosts
-    told at the last contact is looked through. Ends with 1 when a file is not known.
+    For a single file the details follow. A file is recognized by its SHA-256, also when it was renamed or copied, and
+    after its run was removed. Asks no host: searches what was known at the last contact. Exit code 1: a file is unknown.
     """
     from gpurun import mirror
 
@@ -63,22 +63,29 @@ def _digest(file: Path) -> str:
 
 
 def _show(found: list[tuple[Path, str, list[Match]]]) -> None:
-    for number, (file, sha256, matches) in enumerate(found):
-        if number:
-            output.out("")
+    for file, sha256, matches in found:
         if not matches:
             output.warn(f"{file}: no run that is known here has saved it (SHA-256 {sha256})")
             continue
-        for line in _lines(file, sha256, matches):
-            output.out(line)
+        output.out(_sentence(file, matches[0]))
+        if len(found) == 1:
+            for line in _details(sha256, matches):
+                output.out(line)
     if not all(matches for _, _, matches in found):
         output.next_step("gpurun ps -a", "asks the hosts for what their runs have saved; then look again")
 
 
-def _lines(file: Path, sha256: str, matches: list[Match]) -> list[str]:
-    run, kept, entry = matches[0]
+def _sentence(file: Path, match: Match) -> str:
+    """`x.ckpt is best.ckpt of train-7f3k, epoch 3, step 120, val_loss 0.25 (min), commit c0ffee1234`."""
+    run, kept, entry = match
     title = output.styled(printable(str(file)), output.BOLD, stream=sys.stdout)
-    lines = [f"{title} is {printable(entry['path'])} of {run}"]
+    commit = (kept.origin.get("git") or {}).get("commit")
+    parts = [*_place(entry), training.metric(entry), f"commit {commit[:10]}" if commit else ""]
+    return ", ".join([f"{title} is {printable(entry['path'])} of {run}", *filter(None, parts)])
+
+
+def _details(sha256: str, matches: list[Match]) -> list[str]:
+    run, kept, entry = matches[0]
     also = [f"{printable(other['path'])} of {name}" for name, _, other in matches[1:]]
     rows = [
         ("run", _run(run, kept, entry)),
@@ -90,7 +97,7 @@ def _lines(file: Path, sha256: str, matches: list[Match]) -> list[str]:
         ("sha256", sha256),
         ("removed", _removed(run)),
     ]
-    return lines + [output.labelled(name, text, 10, output.DIM, lead="  ") for name, text in rows if text]
+    return [output.labelled(name, text, 10, output.DIM, lead="  ") for name, text in rows if text]
 
 
 def _run(run: str, kept: Kept, entry: Entry) -> str:
@@ -109,10 +116,13 @@ def _removed(run: str) -> str:
     return "" if gone is None else removed.sentence(gone)
 
 
+def _place(entry: Entry) -> list[str]:
+    return [f"{name} {entry[name]:g}" for name in ("epoch", "step") if name in entry]
+
+
 def _saved(entry: Entry) -> str:
-    parts = [f"{name} {entry[name]:g}" for name in ("epoch", "step") if name in entry]
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry["t"])) if "t" in entry else ""
-    return ", ".join(filter(None, [when, *parts, output.size(entry["size"])]))
+    return ", ".join(filter(None, [when, *_place(entry), output.size(entry["size"])]))
 
 
 def _metric(entry: Entry) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gpurun.cli.command import VerbCommand, noun
 from gpurun.cli.host import add, check, known, leave, prepare
 
-app = noun("host", "The machines with the GPUs: any alias of your SSH configuration, and those that you add.")
+app = noun("host", "Add, check and leave hosts. Any alias of your SSH configuration is a host without being added.")
 
 app.command("add", cls=VerbCommand, epilog=add.EXAMPLES)(add.add)
 app.command("use", cls=VerbCommand)(known.use)

@@ -24,12 +24,12 @@ def add(
         str | None,
         typer.Argument(
             metavar="[ADDRESS]",
-            help="[user@]host[:port], or the whole ssh line of a rental panel in quotes; left out for an alias.",
+            help="[user@]host[:port], or the ssh command of a rental panel in quotes. [NAME is an SSH alias]",
             show_default=False,
         ),
     ] = None,
     identity: Annotated[
-        str | None, typer.Option("--identity", "-i", metavar="FILE", help="The private key to offer.")
+        str | None, typer.Option("--identity", "-i", metavar="FILE", help="The private key to use.")
     ] = None,
     root: Annotated[
         str | None,
@@ -42,16 +42,16 @@ def add(
     install_key: Annotated[
         bool | None,
         typer.Option(
-            "--install-key/--no-install-key", help="Put your key there when none is let in.", show_default=False
+            "--install-key/--no-install-key", help="Install your key when the host accepts none.", show_default=False
         ),
     ] = None,
     yes: options.Yes = False,
     as_json: options.Json = False,
 ) -> int | None:
-    """Let gpurun know a host, and check it. A name that is known already gets the new address; its runs stay.
+    """Add a host and check it. A name that is known already gets the new address; its runs stay.
 
-    Shows the host's key before it is trusted, puts your own key there if you like (`host rm --revoke` takes it
-    away), proposes the roomiest disk, and has the image made ready in the background.
+    Shows the key of the host before it is trusted, installs your SSH key if you agree (`host rm --revoke` removes it),
+    proposes the disk with the most room, and starts to build the image in the background.
     """
     from gpurun.hosts import add as adding
 

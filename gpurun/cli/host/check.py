@@ -27,14 +27,15 @@ gpurun host check box --gpu -g 1 --image v2.11"""
 def check(
     name: MaybeName = None,
     gpu: Annotated[
-        bool, typer.Option("--gpu", help="Try its GPUs instead: a short run in the container, or the environment.")
+        bool, typer.Option("--gpu", help="Test the GPUs instead, with a short run in the container.")
     ] = False,
     gpus: Annotated[
-        str | None, typer.Option("--gpus", "-g", metavar="N", help="With --gpu: how many. [all]", show_default=False)
+        str | None,
+        typer.Option("--gpus", "-g", metavar="N", help="With --gpu: number of GPUs. [all]", show_default=False),
     ] = None,
     image: Annotated[
         str | None,
-        typer.Option("--image", metavar="REF", help="With --gpu: in which image. [v2.8]", show_default=False),
+        typer.Option("--image", metavar="REF", help="With --gpu: the image. [v2.8]", show_default=False),
     ] = None,
     as_json: options.Json = False,
 ) -> int | None:

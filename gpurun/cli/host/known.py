@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def use(name: Name) -> None:
-    """Make a host the one that is taken when a command names none."""
+    """Set the default host."""
     from gpurun.config import hosts
     from gpurun.hosts.known import check_known
 
@@ -25,7 +25,7 @@ def use(name: Name) -> None:
 
 
 def ls(as_json: options.Json = False) -> None:
-    """List the hosts that were added: GPUs, room on disk, queue. Each has 2 s to answer."""
+    """List the hosts: GPUs, free disk, queue. Each has 2 seconds to answer."""
     from gpurun.config import hosts
     from gpurun.hosts.survey import survey
 
@@ -78,10 +78,12 @@ def _seen_as_document(seen: Seen, default: str | None) -> dict[str, Any]:
 
 def rm(
     name: Name,
-    revoke: Annotated[bool, typer.Option("--revoke", help="Take the key that `host add` put there away, too.")] = False,
+    revoke: Annotated[
+        bool, typer.Option("--revoke", help="Also remove the key that `host add` installed there.")
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Forget a host. Its runs go on and stay there; `host leave` is the one that cleans up."""
+    """Forget a host. Its runs continue and stay there; `host leave` cleans up."""
     from gpurun import index
     from gpurun.config import hosts
     from gpurun.hosts import leave

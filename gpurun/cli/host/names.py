@@ -8,10 +8,10 @@ import typer
 
 from gpurun.cli import complete
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="What you call the host.", autocompletion=complete.hosts)]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the host.", autocompletion=complete.hosts)]
 MaybeName = Annotated[
     str | None,
     typer.Argument(
-        metavar="[NAME]", help="The default host unless given.", autocompletion=complete.hosts, show_default=False
+        metavar="[NAME]", help="Name of the host. [the default host]", autocompletion=complete.hosts, show_default=False
     ),
 ]

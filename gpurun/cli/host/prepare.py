@@ -23,13 +23,15 @@ def prepare(
     name: MaybeName = None,
     image: Annotated[
         str | None,
-        typer.Option("--image", metavar="REF", help="v2.7, v2.8, v2.11 or any image. [v2.8]", show_default=False),
+        typer.Option(
+            "--image", metavar="REF", help="The image: v2.7, v2.8, v2.11, or any other. [v2.8]", show_default=False
+        ),
     ] = None,
     as_json: options.Json = False,
 ) -> int | None:
-    """Build or pull an image on a host ahead of time, so that the first submit is quick.
+    """Build or pull an image on a host, so that the first submit is quick.
 
-    It is made in the background there: Ctrl-C leaves it at work, and the same line again shows how far it is.
+    The host does it in the background: Ctrl-C does not stop it, and the same command shows how far it is.
     """
     from gpurun.config import hosts
     from gpurun.hosts import ready

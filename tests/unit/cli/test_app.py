@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,17 +16,19 @@ import pytest
 from gpurun import index
 from gpurun.cli import output, rm
 from gpurun.cli.app import VERBS, main
+from gpurun.cli.help import TOPICS
 from gpurun.errors import NO_NAME, GpurunError, HostUnreachable, UsageError
 
 
-def test_help_names_every_verb_on_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_names_every_command_and_fits_a_terminal_of_24_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
-    lines = shown.splitlines()
     for verb in VERBS.values():
-        assert any(line.split()[:1] == [verb.name] and line.endswith(verb.help) for line in lines), verb.name
-    assert all(len(line) <= 80 for line in lines)
-    assert "Exit codes:" in shown
+        assert f"  {verb.name:<7} {verb.help}" in shown, verb.name
+    lines = shown.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(lines) <= 23, "the prompt that follows is the 24th"
+    assert "gpurun help COMMAND" in shown
 
 
 def test_help_loads_no_verb_and_nothing_slow() -> None:
@@ -43,6 +47,57 @@ def test_every_verb_has_help_within_80_columns(verb: str, capsys: pytest.Capture
     shown = capsys.readouterr().out
     assert shown.startswith(f"Usage: gpurun {verb}")
     assert max(map(len, shown.splitlines())) <= 80
+
+
+def pages() -> list[list[str]]:
+    """Every help page."""
+    nested = {verb: getattr(importlib.import_module(f"gpurun.cli.{verb}"), "app", None) for verb in VERBS}
+    inner = [[verb, each.name] for verb, app in nested.items() if app for each in app.registered_commands]
+    return [*([verb] for verb in VERBS), *inner]
+
+
+@pytest.mark.parametrize("page", pages(), ids=" ".join)
+def test_help_page_reads_plainly_and_is_not_cut(page: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*page, "--help"]) == 0
+    shown = capsys.readouterr().out
+    usage, *rest = shown.splitlines()
+    assert not re.search(r"\[\[|\]\.\.\.\]|\.\.\.\.|[{}]", usage), usage
+    for text in ("[x>", "[x<", "[required]", "[default: ", "Show this message"):
+        assert text not in shown
+    assert not [line for line in rest if line.endswith("...")]
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("page", [["submit"], ["host", "add"], ["data", "ls"]], ids=" ".join)
+def test_help_command_is_the_same_as_help_option(page: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["help", *page]) == 0
+    asked = capsys.readouterr().out
+    assert main([*page, "--help"]) == 0
+    assert capsys.readouterr().out == asked
+
+
+def test_help_exit_codes_has_the_codes_of_the_readme(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["help", "exit-codes"]) == 0
+    shown = capsys.readouterr().out
+    table = (Path(__file__).parents[3] / "README.md").read_text().partition("## Exit codes")[2].partition("##")[0]
+    codes = re.findall(r"^\| (\d+) ", table, re.M)
+    assert sorted(re.findall(r"^  (\d+) ", shown, re.M), key=int) == sorted(codes, key=int)
+    assert "gpurun help exit-codes" in table
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+def test_help_topic_fits_a_terminal(topic: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["help", topic]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) <= 23
+    assert max(map(len, shown)) <= 80
+    main(["--help"])
+    assert topic in capsys.readouterr().out
+
+
+def test_help_on_what_there_is_not_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["help", "exit-code"]) == 2
+    assert capsys.readouterr().err.endswith("next: gpurun help exit-codes\n")
 
 
 @pytest.mark.parametrize(

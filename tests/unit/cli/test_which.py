@@ -37,7 +37,10 @@ def test_a_renamed_copy_is_known(folder: Path, capsys: pytest.CaptureFixture[str
     shutil.copy(folder / "x.bin", folder / "copy of it")
     assert which("copy of it") == 0
     shown = capsys.readouterr().out
-    assert f"copy of it is checkpoints/a.ckpt of {RUN}\n" in shown
+    first, *_ = shown.splitlines()
+    assert first == (
+        f"copy of it is checkpoints/a.ckpt of {RUN}, epoch 3, step 120, val_loss 0.25 (min), commit c0ffee"
+    )
     assert f"{RUN}, attempt 2 on box, running\n" in shown
     assert ", epoch 3, step 120, 7 B\n" in shown
     assert "val_loss 0.25 (min), the best until then\n" in shown
@@ -49,7 +52,7 @@ def test_a_renamed_copy_is_known(folder: Path, capsys: pytest.CaptureFixture[str
 def test_of_two_names_the_files_own_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "last.ckpt").write_text("weights")
     assert which("last.ckpt") == 0
-    assert f"last.ckpt is checkpoints/last.ckpt of {RUN}\n" in capsys.readouterr().out
+    assert f"last.ckpt is checkpoints/last.ckpt of {RUN}, epoch 3" in capsys.readouterr().out
 
 
 def test_a_run_that_was_removed_is_still_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,6 +73,14 @@ def test_one_that_is_not_known(folder: Path, capsys: pytest.CaptureFixture[str])
     assert "x: no run that is known here has saved it (SHA-256 " in said.err
     assert "gpurun ps -a" in said.err
     assert f"y is checkpoints/a.ckpt of {RUN}" in said.out
+
+
+def test_which_of_several_files_is_one_line_for_each(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("x", "y"):
+        (folder / name).write_text("weights")
+    assert which("x", "y") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(" is ")[0] for line in lines] == ["x", "y"]
 
 
 @pytest.mark.parametrize(("name", "why"), [("gone.ckpt", "No such file"), (".", "is a folder")])
