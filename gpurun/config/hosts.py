@@ -67,7 +67,7 @@ def read() -> Hosts:
     """The hosts that were added. Raises UsageError when hosts.toml is broken."""
     told = toml.read(path())
     if told and not _known_valid(path()):
-        _check(told, path())
+        _check(told, path().read_text(encoding="utf-8-sig"))
         _remember_valid(path())
     hosts = {name: _host(name, table) for name, table in told.get("hosts", {}).items()}
     return Hosts(told.get("default"), hosts)
@@ -168,18 +168,17 @@ def _write(document: Any) -> None:
     import tomlkit
 
     text = tomlkit.dumps(document)
-    _check(tomlkit.parse(text).unwrap(), path())
+    _check(tomlkit.parse(text).unwrap(), text)
     path().parent.mkdir(parents=True, exist_ok=True)
     # A link into a folder of dotfiles stays a link. 0600: `env` may hold keys.
     write_atomically(os.path.realpath(path()), text.encode(), 0o600)
 
 
-def _check(told: Mapping[str, Any], where: Path) -> None:
+def _check(told: Mapping[str, Any], text: str) -> None:
     from gpurun.config import problems, schema
 
-    problems.refuse(
-        problems.validate(schema.HostsFile, told, str(where))[1], "the keys of hosts.toml are in the README"
-    )
+    source = problems.Source(str(path()), lambda: text)
+    problems.refuse(problems.validate(schema.HostsFile, told, source)[1], "the keys of hosts.toml are in the README")
 
 
 def _valid_marker() -> Path:

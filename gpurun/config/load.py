@@ -69,7 +69,7 @@ def load(
     `flags` has keys of JobConfig as typed; None means not said. A service has no script. Raises UsageError that lists everything that is wrong.
     """
     here = cwd or Path.cwd()
-    wrong: list[str] = []
+    wrong: list[problems.Problem] = []
     job_file = here / target if target and target.endswith(".toml") else None
     job = _job_layer(job_file, wrong) if job_file else None
     project = _project(job, target, here)
@@ -122,34 +122,40 @@ def _project(job: _Layer | None, target: str | None, here: Path) -> Project:
     return find_project(script if script is not None and script.exists() else here)
 
 
-def _job_layer(file: Path, wrong: list[str]) -> _Layer:
+def _job_layer(file: Path, wrong: list[problems.Problem]) -> _Layer:
     if not file.is_file():
         raise UsageError(f"there is no job file {file}" + _near(str(file), file.parent))
     return _file_layer(file, toml.read(file), wrong)
 
 
-def _project_layer(project: Project, wrong: list[str]) -> _Layer:
+def _project_layer(project: Project, wrong: list[problems.Problem]) -> _Layer:
     told, file = dict(project.settings()), project.settings_file
     for key in JOB_FILE_ONLY:
         if key in told:
-            wrong.append(f"{file}: {key}: belongs in a job file, not in the project's defaults")
+            text = f"{key}: belongs in a job file, not in the project's defaults"
+            wrong.append(problems.Problem(str(file), text, _source(file).line_of([key])))
     layer = _file_layer(file, told, wrong)
     # In this file `name` is the project's, not that of a run.
     return _Layer(_without(layer.values, {"name", *JOB_FILE_ONLY}), layer.folder, layer.names)
 
 
-def _file_layer(file: Path, told: Mapping[str, Any], wrong: list[str]) -> _Layer:
-    values, lines = problems.validate(JobConfig, told, str(file))
-    wrong += lines
+def _file_layer(file: Path, told: Mapping[str, Any], wrong: list[problems.Problem]) -> _Layer:
+    values, found = problems.validate(JobConfig, told, _source(file))
+    wrong += found
     return _Layer(values or JobConfig(), file.parent, dict.fromkeys(JobConfig.model_fields, str(file)))
 
 
-def _flag_layer(told: Mapping[str, Any], here: Path, wrong: list[str]) -> _Layer:
+def _source(file: Path) -> problems.Source:
+    table = ("tool", "gpurun") if file.name == "pyproject.toml" else ()
+    return problems.Source(str(file), lambda: file.read_text(encoding="utf-8-sig"), table)
+
+
+def _flag_layer(told: Mapping[str, Any], here: Path, wrong: list[problems.Problem]) -> _Layer:
     names = {key: _OPTIONS.get(key, "--" + key.replace("_", "-")) for key in JobConfig.model_fields}
     taken: dict[str, Any] = {}
     for key, value in told.items():
-        checked, lines = problems.validate(JobConfig, {key: value}, names[key], option=True)
-        wrong += lines
+        checked, found = problems.validate(JobConfig, {key: value}, problems.Source(names[key]))
+        wrong += found
         taken[key] = getattr(checked, key, None)
     return _Layer(JobConfig().model_copy(update=taken), here, names)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from gpurun.config import toml
 from gpurun.errors import UsageError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -30,22 +32,54 @@ _WANTS = {
 }
 
 
-def validate(
-    model: type[Model], values: Mapping[str, Any], where: str, *, option: bool = False
-) -> tuple[Model | None, list[str]]:
-    """`values` as a `model`, or None and one line for each thing that is wrong with them.
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong: in which file or option, what, and in which line of the file."""
 
-    `where` is a file, or with `option` the command line's option, which names the key by itself.
-    """
+    where: str
+    text: str
+    line: int | None = None
+
+    @property
+    def at(self) -> str:
+        return "" if self.line is None else f"line {self.line}"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A TOML file, or an option of the command line, which names the key by itself. `table`: where the values stand in it."""
+
+    name: str
+    text: Callable[[], str] | None = None
+    table: tuple[str, ...] = ()
+
+    def line_of(self, path: Sequence[Any]) -> int | None:
+        return toml.line_of(self.text(), [*self.table, *path]) if self.text is not None else None
+
+
+def validate(model: type[Model], values: Mapping[str, Any], source: Source) -> tuple[Model | None, list[Problem]]:
+    """`values` as a `model`, or None and all that is wrong with them."""
     try:
         return model.model_validate(values), []
     except ValidationError as error:
-        lines = [f"{where}: {_in_words(model, problem, option)}" for problem in error.errors(include_url=False)]
-        return None, list(dict.fromkeys(lines))
+        found = [
+            Problem(source.name, _in_words(model, problem, source.text is None), source.line_of(problem["loc"]))
+            for problem in error.errors(include_url=False)
+        ]
+        return None, list(dict.fromkeys(found))
 
 
-def refuse(lines: Sequence[str], next_step: str = "") -> None:
-    """Raise one UsageError for all `lines`; nothing when there are none."""
+def refuse(wrong: Sequence[Problem], next_step: str = "") -> None:
+    """Raise one UsageError for all that is wrong; nothing when nothing is. A file is named once, its problems below it."""
+    lines: list[str] = []
+    for where in dict.fromkeys(problem.where for problem in wrong):
+        here = sorted((problem for problem in wrong if problem.where == where), key=lambda problem: problem.line or 0)
+        if len(here) == 1:
+            place = ", ".join(filter(None, (where, here[0].at)))
+            lines.append(f"{place}: {here[0].text}")
+        else:
+            lines.append(f"{where}:")
+            lines += [f"  {': '.join(filter(None, (problem.at, problem.text)))}" for problem in here]
     if lines:
         raise UsageError("\n".join(lines), next_step)
 

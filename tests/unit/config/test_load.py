@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gpurun.config import hosts
+from gpurun.config import hosts, toml
 from gpurun.config.load import Loaded, load
 from gpurun.config.schema import MountConfig
 from gpurun.config.units import span
@@ -134,18 +134,18 @@ def test_everything_that_is_wrong_is_listed_with_its_place(project: Path) -> Non
     job = write(
         project / "job.toml", 'script = "train.py"\nmemmory = "1GB"\nmemory = "lots"\nruntime = "dokcer"\ncpus = 0\n'
     )
-    assert sorted(refused(project, "job.toml", gpus="many", max_duration="soon")) == sorted(
-        [
-            f"{file}: gpu: unknown key; did you mean 'gpus'?",
-            f"{file}: script: belongs in a job file, not in the project's defaults",
-            f"{job}: memmory: unknown key; did you mean 'memory'?",
-            f'{job}: memory: wants a size such as "32GB" or "512MiB"',
-            f"{job}: runtime: wants 'docker' or 'bare'",
-            f"{job}: cpus: must be greater than 0",
-            '--gpus: wants a number of GPUs, 0 or more, or "all"',
-            '--max-duration: wants a time span such as "12h", "90m" or "1h30m"',
-        ]
-    )
+    assert refused(project, "job.toml", gpus="many", max_duration="soon") == [
+        f"{job}:",
+        "  line 2: memmory: unknown key; did you mean 'memory'?",
+        '  line 3: memory: wants a size such as "32GB" or "512MiB"',
+        "  line 4: runtime: wants 'docker' or 'bare'",
+        "  line 5: cpus: must be greater than 0",
+        f"{file}:",
+        "  line 1: gpu: unknown key; did you mean 'gpus'?",
+        "  line 2: script: belongs in a job file, not in the project's defaults",
+        '--gpus: wants a number of GPUs, 0 or more, or "all"',
+        '--max-duration: wants a time span such as "12h", "90m" or "1h30m"',
+    ]
 
 
 @pytest.mark.parametrize(
@@ -172,14 +172,52 @@ def test_everything_that_is_wrong_is_listed_with_its_place(project: Path) -> Non
 )
 def test_wrong_values_in_plain_words(project: Path, text: str, says: str) -> None:
     job = write(project / "job.toml", f'script = "train.py"\n{text}\n')
-    assert refused(project, "job.toml") == [f"{job}: {says}"]
+    assert refused(project, "job.toml") == [f"{job}, line 2: {says}"]
 
 
 def test_a_file_that_is_no_toml(project: Path) -> None:
     job = write(project / "job.toml", "script = train.py\n")
     (line,) = refused(project, "job.toml")
-    assert line.startswith(f"{job}: this is no valid TOML: ")
-    assert "line 1" in line
+    assert line.startswith(f"{job}, line 1, column 10: not valid TOML: ")
+    assert line.count("line 1") == 1
+
+
+def test_line_of_a_project_in_pyproject_counts_from_the_top_of_the_file(project: Path) -> None:
+    (project / "gpurun.toml").unlink()
+    file = write(project / "pyproject.toml", '[project]\nname = "x"\n\n[tool.gpurun]\n# one\ngpus = "few"\n')
+    assert refused(project) == [f'{file}, line 6: gpus: wants a number of GPUs, 0 or more, or "all"']
+
+
+TOML = """\
+# a comment
+script = "train.py"
+args = [
+  "--lr",
+  3,
+]
+note = \'\'\'
+gpus = 1
+\'\'\'
+env.LEVEL = "x"
+
+[mounts]
+"a b" = { c = 1, d.e = 2 }
+[[ports]]
+x = 1
+"""
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        (["script"], 2), (["args"], 3), (["args", 1], 3), (["note"], 7), (["env"], 10), (["env", "LEVEL"], 10),
+        (["mounts"], 12), (["mounts", "a b", "d", "e"], 13), (["mounts", "missing"], 12), (["ports", 0, "x"], 14),
+        (["gpus"], None), ([], None),
+    ],
+)  # fmt: skip
+def test_line_of_a_key_is_where_its_statement_begins(path: list[str | int], line: int | None, newline: str) -> None:
+    assert toml.line_of(TOML.replace("\n", newline), path) == line
 
 
 def test_values_are_read_as_people_write_them(project: Path) -> None:
@@ -214,7 +252,7 @@ def test_spans(text: str | int, seconds: float) -> None:
 )
 def test_quantity_without_a_unit_is_refused(project: Path, text: str, message: str) -> None:
     job = write(project / "job.toml", f'script = "train.py"\n{text}\n')
-    assert refused(project, "job.toml") == [f"{job}: {message}"]
+    assert refused(project, "job.toml") == [f"{job}, line 2: {message}"]
 
 
 def test_mounts_and_data_add_up_and_the_higher_layer_wins_by_target(project: Path) -> None:
