@@ -107,6 +107,9 @@ def end_by_presence(run: RunPaths, state: journal.Run, presence: Presence) -> No
     elif code == 0 and (presence.signalled or checkpoints.stopped(run, state.attempt) is not None):
         # The plugin tells of a stop that it carried out: we asked for none, so it was a TERM of somebody else's.
         end(run, words.FAILED, "signal", exit_code=code, message=STOPPED_FROM_OUTSIDE)
+    elif code == 0 and presence.unseen and not checkpoints.has_plugin(run, state.attempt):  # it would tell of a TERM
+        look = "its log and its files tell: gpurun logs " + run.id
+        end(run, words.LOST, "unseen", exit_code=code, message=words.REASONS["unseen"], next=look)
     elif code == 0:
         end(run, words.SUCCEEDED, "exit", exit_code=0)
     elif code == 137 and presence.oom:

@@ -28,6 +28,11 @@ _MEANINGS: Tuple[Tuple[str, Tuple[str, ...]], ...] = (
     # It was killed while it started a container: it does not know of what it had begun, and cannot begin it again.
     ("half_started", (": already exists", "container with id exists", "id already in use")),
     ("absent", ("no such container", "no such object")),
+    (
+        "running",
+        ("cannot remove a running container", "container is running: stop", "cannot remove a paused container"),
+    ),
+    ("running", ("container is paused and must be unpaused",)),
     ("not_running", ("is not running", "is already stopped", "cannot kill container")),
     ("rate_limit", ("toomanyrequests", "rate limit", "429 too many requests")),
     ("bad_reference", ("invalid reference format", "repository name must be", "invalid repository name")),
@@ -72,6 +77,7 @@ _MESSAGES: Dict[str, Tuple[str, str]] = {
     "mount": ("a mount is not possible", "check that the path is there on the host"),
     "limit": ("the engine refuses a limit", "ask for what the host has"),
     "half_started": ("the engine was killed while it started the job, and has lost it", "restart the engine there, then gpurun resume"),
+    "running": ("the job was started meanwhile", "look again: gpurun ps"),
     "no_program": ("the image has no /bin/sh", "take an image with a shell and Python"),
     "network": ("the connection to the registry broke off", "check the host's network, then submit again"),
     "unknown": ("the engine refused", ""),

@@ -238,7 +238,7 @@ def _job_is_there(run: RunPaths) -> bool:
         runtime = runtimes.load(job["host"]["runtime"], job["host"]["engine"])
         kind = runtime.presence(run, job).kind
         if kind == "created":
-            runtime.remove(run, job)
+            kind = _remove_unstarted(run, job, runtime).kind
         return kind in ("running", "exited", "no_answer")
     except Exception:  # noqa: BLE001 (what failed is the question, and would fail again)
         traceback.print_exc()
@@ -284,7 +284,7 @@ def _attempt(run: RunPaths) -> None:
         if not state.live:
             return
         if presence.kind == "created":  # never started, and for GPUs that may be another's by now
-            _remove(run, job, runtime)
+            presence = _remove_unstarted(run, job, runtime)
         if presence.kind not in ("absent", "created"):
             held = allocation.adopt(run, job, state.gpus)
         elif state.state == words.RUNNING:  # a job is never started a second time
@@ -344,12 +344,15 @@ def _clear_away(run: RunPaths, job: Job, runtime: Runtime) -> None:
             _wait(run, error)
 
 
-def _remove(run: RunPaths, job: Job, runtime: Runtime) -> None:
+def _remove_unstarted(run: RunPaths, job: Job, runtime: Runtime) -> Presence:
+    """Remove a container that was never started. Return what is there then: a start that was on its way may come first."""
     while True:
         try:
-            runtime.remove(run, job)
-            return
+            runtime.remove(run, job, unstarted=True)
+            return Presence("absent")
         except EngineError as error:
+            if error.kind == "running":
+                return _presence(run, job, runtime)
             _wait_for_engine(run, job, runtime, error)
 
 

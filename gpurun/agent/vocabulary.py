@@ -67,6 +67,7 @@ REASONS = {
     "reboot": "the host was restarted while the job ran",
     "removed": "the job's container was removed by somebody else",
     "engine": "the engine was killed as the job ended; how it had ended is not known",
+    "unseen": "the job ended with 0 while gpurun did not watch it; whether it was stopped is not known",
     "restarted": "the job's container was started again by somebody else; how the job had ended is not known",
     "keeper": "the processes that watched the job were killed: how it ended is not known",
     "abandoned": "it was given up, because the machine that ran it is gone",

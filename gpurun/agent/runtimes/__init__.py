@@ -25,6 +25,7 @@ class Presence:
     # Of a job that has exited, when `ended` was asked:
     signalled: bool = False  # it got a signal before its end that gpurun did not send
     restarted: bool = False  # somebody started it again, and nobody remembers how the job had ended
+    unseen: bool = False  # nobody of gpurun's watched, and the engine has forgotten whether it was stopped
     made_up: bool = False  # the exit code is not the job's: the engine was killed as the job ended
 
 
@@ -73,8 +74,12 @@ class Runtime(Protocol):
         Raises AgentError when the engine does not answer.
         """
 
-    def remove(self, run: RunPaths, job: Job) -> None:
-        """Take away the container and what belongs to it. Nothing there is no error; AgentError otherwise."""
+    def remove(self, run: RunPaths, job: Job, *, unstarted: bool = False) -> None:
+        """Take away the container and what belongs to it. Nothing there is no error; AgentError otherwise.
+
+        One that was never started is not forced away, for a start may be on its way: EngineError `running` when that came first.
+        With `unstarted`, a container of this attempt that has been started stays, with the same error.
+        """
 
     def notes(self, job: Job) -> List[str]:
         """What was asked for and cannot be held here, a sentence each."""

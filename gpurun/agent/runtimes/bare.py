@@ -115,7 +115,7 @@ class Bare:
             except (ProcessLookupError, PermissionError):
                 pass
 
-    def remove(self, run: RunPaths, job: Job) -> None:
+    def remove(self, run: RunPaths, job: Job, *, unstarted: bool = False) -> None:
         lock = locks.job_lock(run.id)
         deadline = time.monotonic() + keeper.PATIENCE
         while not locks.is_free(lock) or job_processes(run, None):

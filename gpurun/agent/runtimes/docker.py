@@ -8,7 +8,7 @@ import re
 import subprocess
 import time
 from dataclasses import replace
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 from .. import (
     about,
@@ -85,6 +85,8 @@ class Docker:
         self._left_behind_it = False  # and then the engine did not answer any more
         self._broke_off: Optional[float] = None  # when the engine went away while the job was waited for, unix seconds
         self._lived_then = True  # the job did, as /proc shows
+        self._seen: Set[Tuple[str, int]] = set()  # jobs that this process started, or saw running
+        self._waiter: Optional[subprocess.Popen[bytes]] = None  # one under sudo, which cannot be killed
         self._ids: Dict[Tuple[str, int], str] = {}  # (run, attempt) -> the id of its container, as far as it was met
 
     def prepare(self, run: RunPaths, job: Job, say: Say) -> Dict[str, Any]:
@@ -140,8 +142,7 @@ class Docker:
                     raise
                 # An engine without the right to raise limits, in a container itself: its own limits have to do.
                 write_json(run.host.engine_limits, {"boot_id": facts.boot_id(), "engine": self.engine.argv})
-                self.remove(run, job)
-                self._bring_up(self._container(run, job, prepared["image_id"], gpus))
+                self._make_anew(self._container(run, job, prepared["image_id"], gpus))
         except EngineError as error:
             if error.is_away:
                 self._broke_off = self._broke_off or time.time()
@@ -156,8 +157,17 @@ class Docker:
             # the middle of a start cannot start that container any more. The wrapper has not run: another one is made.
             if error.kind not in ("absent", "half_started") or wrapper.was_started(container.run, container.job):
                 raise
-            self.remove(container.run, container.job)
-            self._create_and_start(container)
+            self._make_anew(container)
+
+    def _make_anew(self, container: Container) -> None:
+        """Start the job in another container than the one that could not be started, unless that runs after all."""
+        try:
+            self.remove(container.run, container.job, unstarted=True)
+        except EngineError as error:
+            if error.kind == "running":
+                return
+            raise
+        self._create_and_start(container)
 
     def _create_and_start(self, container: Container) -> None:
         made: Optional[str] = None
@@ -185,6 +195,7 @@ class Docker:
             self._ids[_key(container.job)] = made
             try:
                 self.engine.ask("start", made, timeout=300.0)
+                self._seen.add(_key(container.job))
                 return
             except EngineError as error:
                 if not error.is_away or time.monotonic() > deadline:
@@ -264,6 +275,7 @@ class Docker:
             presence = parse_state(own[0]["State"])
             if presence.kind == "running":  # it was back before the job ended
                 self._broke_off = None
+                self._seen.add(_key(job))
             if presence.kind == "exited" and job["user"] == "root":
                 self._hand_over(run, job, own[0]["Image"])
             return presence
@@ -300,7 +312,10 @@ class Docker:
             return replace(presence, exit_code=None, made_up=True)
         # An engine that is shut down answers no more questions, ends its containers, tells whoever waits for them, and
         # forgets it. One that was killed tells nobody; what it ends when it is back, it remembers.
-        return replace(presence, signalled=presence.exit_code == 0 and self._left_behind_it)
+        if presence.exit_code == 0 and self._left_behind_it:
+            return replace(presence, signalled=True)
+        # An engine that was shut down meanwhile, or had much to tell, has forgotten whether it sent a signal.
+        return replace(presence, unseen=presence.exit_code == 0 and _key(job) not in self._seen)
 
     def _hand_over(self, run: RunPaths, job: Job, image_id: str) -> None:
         """Give what a job wrote as root to the user, who could neither fetch nor remove it else."""
@@ -322,9 +337,6 @@ class Docker:
             pass  # an image without `chown`, say: no reason to keep the run's end from being told
 
     def wait(self, run: RunPaths, job: Job, seconds: float) -> None:
-        if not self.engine.can_be_killed:
-            self._wait_by_asking(run, job, seconds)
-            return
         started = time.monotonic()
         try:
             container = self._id(job)
@@ -333,18 +345,21 @@ class Docker:
             return
         if container is None:
             return
-        client = subprocess.Popen(
+        client = self._waiter or subprocess.Popen(
             self.engine.command("wait", container),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+        self._waiter = None
         try:
             code = client.wait(seconds)
         except subprocess.TimeoutExpired:
+            if self.engine.can_be_killed:
+                programs.kill(client)
+            else:  # the next wait goes on with it; it ends with the job
+                self._waiter = client
             return
-        finally:
-            programs.kill(client)
         self._told_of_the_end = code == 0
         if code != 0:  # the engine went away: whoever asks again at once would spin
             self._note_that_it_broke_off(run, job)
@@ -354,11 +369,6 @@ class Docker:
         if self._broke_off is None and job.get("user") != "root":  # root's processes are not ours to look at
             self._broke_off = time.time()
             self._lived_then = bool(keeper.of_job(run.id, facts.root_mark(run.host), job.get("attempt", 1)))
-
-    def _wait_by_asking(self, run: RunPaths, job: Job, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while self.presence(run, job).kind in ("running", "no_answer") and time.monotonic() < deadline:
-            time.sleep(min(1.0, seconds))
 
     def signal(self, run: RunPaths, job: Job, name: str) -> None:
         # Without a name it is KILL. TERM reaches init, which passes it to its only child, the job's main process.
@@ -380,11 +390,14 @@ class Docker:
         there = [one for one in self._containers(job, patience) if one is not None]
         return [one for one in there if attempt_of(one) <= job.get("attempt", 1)]
 
-    def remove(self, run: RunPaths, job: Job) -> None:
+    def remove(self, run: RunPaths, job: Job, *, unstarted: bool = False) -> None:
         self._ids.pop(_key(job), None)
         for found in self._until_this(job, SHORT_PATIENCE):
+            force = [] if found["State"]["Status"] == "created" else ["--force"]
+            if unstarted and force and attempt_of(found) == job.get("attempt", 1):
+                raise EngineError("running", "", self.engine.argv[-1])
             try:
-                self.engine.ask("rm", "--force", "--volumes", found["Id"], timeout=120.0, patience=SHORT_PATIENCE)
+                self.engine.ask("rm", *force, "--volumes", found["Id"], timeout=120.0, patience=SHORT_PATIENCE)
             except EngineError as error:
                 if error.kind != "absent":
                     raise

@@ -12,7 +12,7 @@ from gpurun.agent.engine import Engine
 from gpurun.agent.runtimes import Job, wrapper
 
 PROGRAM = """
-import json, os, pathlib, sys
+import json, os, pathlib, sys, time
 here = pathlib.Path(__file__).parent
 args = sys.argv[1:]
 with open(here / "asked", "a") as file:
@@ -62,6 +62,8 @@ elif args[0] == "create":
     state["containers"].append(made)
     done(0, made["Id"] + "\\n")
 elif args[0] in ("start", "kill", "rm"):
+    if args[0] == "rm" and state["on_its_way"]:
+        find(args[-1])["State"]["Status"] = state["on_its_way"]
     if args[0] == "start" and state["prune"]:
         state["prune"] -= 1
         state["containers"] = [one for one in state["containers"] if one["State"]["Status"] == "running"]
@@ -69,12 +71,16 @@ elif args[0] in ("start", "kill", "rm"):
     if args[0] == "start":
         one["State"]["Status"] = "running"
         one["starts"] = one.get("starts", 0) + 1
+    elif args[0] == "rm" and one["State"]["Status"] == "running" and "--force" not in args:
+        done(1, "", "Error response from daemon: You cannot remove a running container %s. "
+             "Stop the container before attempting removal or force remove\\n" % one["Id"])
     elif args[0] == "rm":
         state["containers"].remove(one)
     else:
         one["State"].update(Status="exited", ExitCode=137)
     done(0, one["Id"] + "\\n")
 elif args[0] == "wait":
+    time.sleep(state.get("slow_wait", 0))
     done(0, "%s\\n" % find(args[-1])["State"].get("ExitCode", 0))
 elif args[0] == "events":
     done(0, "".join(json.dumps(event) + "\\n" for event in state["events"]))
@@ -84,7 +90,7 @@ done(1, "", "unknown command: " + args[0])
 
 class FakeEngine:
     """`argv` answers from `state`; `away`: what each further question is refused with, "" for one that is answered;
-    `prune`: how many further starts come behind a `docker container prune`."""
+    `on_its_way`: the status of a container when it is to be removed; `prune`: how many further starts come behind a `docker container prune`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -92,7 +98,7 @@ class FakeEngine:
         self.program = folder / "docker"
         self.program.write_text(f"#!{sys.executable} -S\n" + PROGRAM)
         self.program.chmod(0o755)
-        self.save({"containers": [], "images": [], "events": [], "away": [], "prune": 0})
+        self.save({"containers": [], "images": [], "events": [], "away": [], "prune": 0, "on_its_way": None})
 
     @property
     def argv(self) -> list[str]:

@@ -45,6 +45,15 @@ def test_end_with_0_behind_a_signal_from_outside_is_none(run: RunFolder) -> None
     assert "docker stop" in str(journal.fold(run.paths).message)
 
 
+def test_end_with_0_that_nobody_saw_and_the_engine_forgot_is_not_called_success(run: RunFolder) -> None:
+    assert ended(run, unseen=True) == (words.LOST, "unseen", 0)
+
+
+def test_end_with_0_that_nobody_saw_of_a_training_whose_plugin_was_told_no_stop_is_success(run: RunFolder) -> None:
+    reports(run)
+    assert ended(run, unseen=True) == (words.SUCCEEDED, "exit", 0)
+
+
 def test_end_with_0_of_a_training_whose_plugin_was_told_to_stop_by_somebody_else_is_none(run: RunFolder) -> None:
     """By `kill`, which no engine sees."""
     Path(run.paths.stopped).write_text(json.dumps({"attempt": 1, "checkpoint": "stop.ckpt", "why": "SIGTERM"}))

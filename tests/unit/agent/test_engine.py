@@ -19,6 +19,14 @@ SAID = [
     ("ERROR: " + DOWN + "\nerrors pretty printing info", "down"),
     (f"Got {SOCKET}: dial unix /var/run/docker.sock: connect: permission denied", "no_right"),
     ("sudo: a password is required", "no_right"),
+    (
+        "You cannot remove a running container 1f. Stop the container before attempting removal or force remove",
+        "running",
+    ),
+    (
+        'cannot remove container "/g": container is running: stop the container before removing or force remove',
+        "running",
+    ),
     ('Conflict. The container name "/gpurun-a-1" is already in use by container "4bb".', "name_taken"),
     ("Error response from daemon: No such container: gpurun-a-1", "absent"),
     ("Error: No such object: gpurun-a-1", "absent"),

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from gpurun.agent import supervisor
 from gpurun.agent.engine import EngineError
 from gpurun.agent.errors import ImageGone, RunFailed
 from gpurun.agent.identity import Login
@@ -98,6 +99,88 @@ def test_remove_takes_every_container_of_this_and_earlier_attempts_and_no_other(
     strangers = fake.add(make_job(token="another"), name="strangers")
     Docker(fake.argv).remove(run, make_job(2))
     assert [one["Id"] for one in fake.containers] == [later, strangers]
+
+
+def test_remove_of_a_container_whose_start_is_on_its_way_leaves_the_job(run: RunPaths, fake: FakeEngine) -> None:
+    fake.add(make_job(), status="created")
+    fake.change(on_its_way="running")
+    docker = Docker(fake.argv)
+    assert docker.presence(run, make_job()).kind == "created"
+    assert supervisor._remove_unstarted(run, make_job(), docker).kind == "running"
+    docker.remove(run, make_job())
+    assert fake.containers == []
+
+
+def test_remove_of_what_was_never_started_leaves_a_container_that_was_started_before_it(
+    run: RunPaths, fake: FakeEngine
+) -> None:
+    fake.add(make_job(), status="exited", ExitCode=0)
+    with pytest.raises(EngineError) as refused:
+        Docker(fake.argv).remove(run, make_job(), unstarted=True)
+    assert refused.value.kind == "running"
+    assert len(fake.containers) == 1
+
+
+def test_start_that_was_on_its_way_when_its_container_was_to_be_made_anew_is_the_jobs(
+    run: RunPaths, fake: FakeEngine
+) -> None:
+    fake.change(away=["", HALF], on_its_way="running")
+    Docker(fake.argv).create_and_start(run, make_job(), PREPARED, [], [])
+    assert [one["State"]["Status"] for one in fake.containers] == ["running"]
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_end_with_0_that_the_engine_has_forgotten_is_known_only_to_who_saw_the_job_run(
+    run: RunPaths, fake: FakeEngine, seen: bool
+) -> None:
+    """A clean shutdown of the engine ends a job that then exits with 0, and its next start remembers nothing of it."""
+    fake.add(make_job())
+    docker = Docker(fake.argv)
+    if seen:
+        docker.presence(run, make_job())
+    state = fake.state
+    state["containers"][0]["State"] = {"Status": "exited", "ExitCode": 0}
+    fake.save(state)
+    presence = docker.ended(run, make_job(), docker.presence(run, make_job()), 1.0)
+    assert (presence.exit_code, presence.unseen) == (0, not seen)
+
+
+@pytest.fixture
+def sudo(tmp_path: Path) -> list[str]:
+    """The beginning of an engine's argv, by a `sudo` that asks for no password."""
+    program = tmp_path / "sudo"
+    program.write_text('#!/bin/sh\n[ "$1" = -n ] && shift\n"$@"\n')  # a process of its own, as sudo is
+    program.chmod(0o755)
+    return [str(program), "-n"]
+
+
+def test_engine_under_sudo_that_is_shut_down_is_seen_as_by_a_client_of_ones_own(
+    run: RunPaths, fake: FakeEngine, sudo: list[str]
+) -> None:
+    fake.add(make_job(), ExitCode=0)
+    docker = Docker([*sudo, *fake.argv])
+    assert docker.presence(run, make_job()).kind == "running"
+    docker.wait(run, make_job(), 20)
+    assert "wait c1" in fake.asked
+    fake.change(away=[DOWN])
+    assert docker.presence(run, make_job()).kind == "no_answer"
+    fake.change(away=[])
+    state = fake.state
+    state["containers"][0]["State"] = {"Status": "exited", "ExitCode": 0}
+    fake.save(state)
+    assert docker.ended(run, make_job(), docker.presence(run, make_job()), 1.0).signalled
+
+
+def test_wait_under_sudo_goes_on_with_the_client_that_it_cannot_kill(
+    run: RunPaths, fake: FakeEngine, sudo: list[str]
+) -> None:
+    fake.add(make_job())
+    fake.change(slow_wait=5)
+    docker = Docker([*sudo, *fake.argv])
+    for _ in range(3):
+        docker.wait(run, make_job(), 0.2)
+    docker.wait(run, make_job(), 60)
+    assert fake.asked.count("wait c1") == 1
 
 
 def test_hand_over_of_roots_files_mounts_nothing_that_a_job_can_put_a_link_in_the_place_of(
