@@ -7,7 +7,7 @@ until `given_back`; see moving.py); the others (`stop`, `shutdown`, `waiting`, `
 `queued` carries the `manifest` of the snapshot, and `ended` for how many seconds the job `ran`.
 
 A journal that a newer gpurun has written to is read as far as it can be (`Run.newer`), one with an event that lacks what it
-must have is read without that event (`Run.damaged`). Nothing is done to a run of either kind.
+must have, or a line that is none, is read without it (`Run.damaged`). Nothing is done to a run of either kind.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import json
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Iterator, List, Optional, TypeVar
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, TypeVar
 
 from . import clocks
 from . import vocabulary as words
@@ -68,7 +68,7 @@ class Run:
     end: Event = field(default_factory=dict)  # the event of its end
     last: Event = field(default_factory=dict)  # the newest event of the attempt
     newer: Optional[str] = None  # why only a newer gpurun may go on with it
-    damaged: Optional[str] = None  # which event could not be read
+    damaged: Optional[str] = None  # which event or line could not be read
 
     @property
     def live(self) -> bool:
@@ -171,12 +171,19 @@ def _with_reserve(run: RunPaths, write: Callable[[], T]) -> T:
 
 def read(run: RunPaths) -> List[Event]:
     """All whole events; a torn last line is left out."""
+    return _read(run)[0]
+
+
+def _read(run: RunPaths) -> Tuple[List[Event], List[int]]:
+    """All whole events, and the numbers of the lines that end and are none, from 1. They stay in the file as they are."""
     try:
         with open(run.events, "rb") as file:
             lines = file.read().split(b"\n")[:-1]
     except FileNotFoundError:
-        return []
-    return [event for event in map(_parse, lines) if event is not None]
+        return [], []
+    found = [_parse(line) for line in lines]
+    bad = [at for at, (event, line) in enumerate(zip(found, lines), 1) if event is None and line.strip()]
+    return [event for event in found if event is not None], bad
 
 
 def schema_of(job: Any) -> float:
@@ -187,7 +194,10 @@ def schema_of(job: Any) -> float:
 
 def fold(run: RunPaths) -> Run:
     """The run as its journal and its exit record say."""
-    state = replay(read(run))
+    events, bad = _read(run)
+    state = replay(events)
+    if bad:  # what it told is not known: that the job was started, perhaps
+        state.damaged = state.damaged or "line %d of %s is no event" % (bad[0], run.events)
     if state.live:  # somebody may have been killed between exit.json and the event
         ended = read_json(run.exit)
         if ended is None and not state.between:

@@ -145,6 +145,14 @@ def refuse_newer(run: RunPaths) -> None:
         raise AgentError("newer", "the run %s is left alone: %s" % (run.id, why), words.UPDATE, where=run.root)
 
 
+def refuse_damaged(run: RunPaths) -> None:
+    """Raise AgentError `damaged` for a run whose journal cannot be read to its end: another attempt may have begun."""
+    why = journal.fold(run).damaged
+    if why is not None:
+        next_step = "mend it there, or take away what cannot be read; or fetch the run and submit it again"
+        raise AgentError("damaged", "the run %s is left alone: %s" % (run.id, why), next_step, where=run.events)
+
+
 def _unknown(run: RunPaths, why: str) -> Dict[str, Any]:
     """What replaces the state of a run that is another machine's, or may be, and shows no life: nobody here knows it."""
     if origin.lives(run):

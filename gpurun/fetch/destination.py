@@ -22,11 +22,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from gpurun.agent import vocabulary as words
 from gpurun.agent.files import write_atomically
 from gpurun.errors import GpurunError
 from gpurun.fetch.plan import Item, looks_secret
 from gpurun.fetched_files import PRIVATE
 
+SCHEMA = 1  # of fetch.json
 BUSY = "busy"  # the code of an error: another gpurun fetches into the folder
 CUT = ".cut"  # behind the name of a file whose end was never written
 PARTIAL = ".gpurun-partial"  # rsync's folder for what broke off, beside each file (gpurun.rsync.pull_argv)
@@ -189,7 +191,7 @@ class Destination:
 
     def save(self) -> None:
         host = None if self.host is None else asdict(self.host)
-        text = json.dumps({"schema": 1, "run": self.run, "host": host, "files": self.state})
+        text = json.dumps({"schema": SCHEMA, "run": self.run, "host": host, "files": self.state})
         write_atomically(str(self.private / "fetch.json"), text.encode())
 
     def clear(self) -> None:
@@ -367,10 +369,17 @@ def put_aside(root: Path, run: str, host_id: str, aside: Callable[[Host], Path])
 
 
 def _read_state(root: Path, run: str) -> tuple[Host | None, dict[str, dict[str, Any]]]:
+    """Raise GpurunError for what a newer gpurun wrote: to write it again would lose what only that one knows."""
+    note = root / PRIVATE / "fetch.json"
     try:
-        told = json.loads((root / PRIVATE / "fetch.json").read_bytes())
+        told = json.loads(note.read_bytes())
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None, {}
+    if not isinstance(told, dict):
+        return None, {}
+    if told.get("schema", 1) != SCHEMA:
+        what = f"a newer gpurun fetched into this folder (its notes are of schema {told['schema']})"
+        raise GpurunError(what, f"{words.UPDATE}; or name another folder with -o", where=str(note))
     if told.get("run") != run:
         return None, {}  # another run was fetched into this folder before: its files are not this run's
     return Host(**told["host"]) if told.get("host") else None, told["files"]

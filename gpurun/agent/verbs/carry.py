@@ -35,6 +35,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     if request.get("back"):
         moving.take_back(run, request["back"])
         return {}
+    records.refuse_damaged(run)
     tend.tend_run(host, run)
     job = jobs.job_of(run) or {}
     attempt = journal.fold(run).attempt

@@ -43,6 +43,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     """Raises AgentError: `live`, `moving`, `moved`, `revoked`, `elsewhere`, `env`, `no_checkpoint`, `too_many_gpus`."""
     run = records.find(host, request["run"])
     records.refuse_newer(run)
+    records.refuse_damaged(run)
     tend.tend_run(host, run)
     if not moving.has_begun(run, request["ask"]):
         _begin(run, host, request)

@@ -429,3 +429,15 @@ def test_resume_that_fails_behind_the_putting_aside_leaves_an_ended_run_as_it_wa
     held = agent.ask("holds", runs=[run.id])["held"][run.id]
     assert (held["live"], held["stamp"] is None) == (False, False)
     assert Path(run.log).read_text() == "done\n"
+
+
+def test_run_with_a_line_in_its_journal_that_is_no_event_is_shown_and_starts_nothing_more(agent: AgentHost) -> None:
+    """The line may have told that the job was started, or that another attempt began."""
+    run = agent.submit("print('done')\n")
+    agent.wait(run)
+    lines = Path(run.events).read_bytes().splitlines(keepends=True)
+    Path(run.events).write_bytes(b"".join([*lines[:2], b"\0\0\0\n", *lines[2:]]))
+    record = agent.status(run)
+    assert (record["state"], record["problem"]) == (words.SUCCEEDED, f"line 3 of {run.events} is no event")
+    assert agent.refused("resume", run=run.id, ask="1", gpus=None, env={}, **{"from": None})["code"] == "damaged"
+    assert agent.refused("carry", run=run.id, ask="1", target="other")["code"] == "damaged"

@@ -62,6 +62,20 @@ def test_torn_last_line_is_left_out_and_healed(run: RunPaths, torn: bytes) -> No
     assert [event["event"] for event in journal.read(run)] == [words.CREATED, words.SYNCING]
 
 
+@pytest.mark.parametrize("bad", [b"\0\0\0\0", b'{"t": 1, "ev', b'{"t": 1}', b"[]"])
+def test_line_that_is_no_event_is_named_and_stays(run: RunPaths, bad: bytes) -> None:
+    journal.record(run, words.QUEUED)
+    with open(run.events, "ab") as file:
+        file.write(bad + b"\n\n")
+    journal.record(run, words.PREPARING)
+    state = journal.fold(run)
+    assert state.state == words.PREPARING
+    assert state.damaged == f"line 2 of {run.events} is no event"
+    journal.record_end(run, words.FAILED, "start")
+    journal.heal_end(run)
+    assert Path(run.events).read_bytes().splitlines()[1] == bad
+
+
 def test_many_writers_lose_nothing(run: RunPaths) -> None:
     """The stop verb and the supervisor both write."""
     children = []

@@ -14,7 +14,7 @@ import pytest
 
 from gpurun import fetch, held, index
 from gpurun.agent import journal
-from gpurun.errors import HostError
+from gpurun.errors import GpurunError, HostError
 from gpurun.fetch import destination
 from tests.unit.agent.run_folder import HOST_ID
 from tests.unit.fetch.conftest import FetchedRun
@@ -367,3 +367,16 @@ def test_what_an_earlier_attempt_wrote_counts_though_the_last_one_never_started(
     Path(run.job.paths.exit).unlink()
     journal.record_end(run.job.paths, "stopped", "stop", message="stopped before the job was started")
     assert why_not_here(run) == held.NEVER
+
+
+def test_notes_of_a_newer_gpurun_are_left_as_they_are(run: FetchedRun) -> None:
+    run.job.write("model.ckpt", b"weights")
+    run.job.end()
+    run.fetch()
+    note = run.to / ".gpurun/fetch.json"
+    told = {**json.loads(note.read_bytes()), "schema": 2, "files": ["another shape"]}
+    note.write_text(json.dumps(told))
+    with pytest.raises(GpurunError, match="a newer gpurun fetched into this folder") as refused:
+        run.fetch()
+    assert refused.value.where == str(note)
+    assert json.loads(note.read_bytes()) == told
