@@ -11,13 +11,13 @@ import fcntl
 import hashlib
 import json
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpurun import locked, run_ids
+from gpurun.agent import clocks
 
 if TYPE_CHECKING:
     from gpurun.secret import Secret
@@ -60,14 +60,14 @@ def take(
     env: Mapping[str, Secret] | None = None,
     *,
     is_taken: Callable[[str], bool] = lambda run_id: False,
-    now: float | None = None,
+    now: clocks.Mark | None = None,
 ) -> Claim:
     """Claim `job`: under the id of an equal submit that nobody works on any more, else under its own.
 
     Equal is one with the same job, files, host and values of `env`, which are not in the job. An id that `is_taken`, or that
     another submit has, is drawn anew.
     """
-    now = time.time() if now is None else now
+    now = clocks.mark() if now is None else now
     folder = _folder()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     same = _fingerprint(job, manifest, host, env or {})
@@ -79,22 +79,22 @@ def take(
                 ours = {key: earlier[key] for key in _OF_ONE_SUBMIT if key in earlier}
                 return Claim({**job, **ours}, True, file, lock)
             os.close(lock)
-        return _begin(folder, job, same, is_taken)
+        return _begin(folder, job, same, is_taken, now)
 
 
-def _begin(folder: Path, job: dict[str, Any], same: str, is_taken: Callable[[str], bool]) -> Claim:
+def _begin(folder: Path, job: dict[str, Any], same: str, is_taken: Callable[[str], bool], now: clocks.Mark) -> Claim:
     while is_taken(job["id"]) or (folder / f"{job['id']}.json").exists():
         job = run_ids.under_new_id(job)
     file = folder / f"{job['id']}.json"
     lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
-    kept = {"fingerprint": same, **{key: job[key] for key in _OF_ONE_SUBMIT if key in job}}
+    kept = {"fingerprint": same, "began": now, **{key: job[key] for key in _OF_ONE_SUBMIT if key in job}}
     os.write(lock, json.dumps(kept).encode())
     os.fsync(lock)  # one that a power cut has emptied would let the repeated submit begin a second run
     return Claim(job, False, file, lock)
 
 
-def _abandoned(folder: Path, now: float) -> Iterator[tuple[Path, int, dict[str, Any]]]:
+def _abandoned(folder: Path, now: clocks.Mark) -> Iterator[tuple[Path, int, dict[str, Any]]]:
     """Claims that no living process holds, each with its lock, which is now ours; old ones are removed."""
     for file in sorted(folder.glob("*.json")):
         with contextlib.suppress(OSError, ValueError, KeyError):
@@ -102,8 +102,9 @@ def _abandoned(folder: Path, now: float) -> Iterator[tuple[Path, int, dict[str, 
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 earlier = json.loads(file.read_bytes())
-                old = now - earlier["created"] > FORGET_AFTER
-            except (OSError, ValueError, KeyError):
+                # An earlier gpurun kept the time alone that the job was made at. A clock that is set makes no claim older.
+                old = clocks.since(earlier.get("began") or {"t": earlier["created"]}, now) > FORGET_AFTER
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):
                 os.close(lock)
                 continue
             if old:

@@ -16,9 +16,14 @@ _BOOT = 8  # characters of the boot id that a mark keeps
 _CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # it counts the time that a host sleeps, too
 
 
+def up() -> float:
+    """Return the seconds since the boot."""
+    return round(time.clock_gettime(_CLOCK), 3)
+
+
 def mark() -> Mark:
     """Return the present moment as a mark."""
-    return {"t": time.time(), "up": round(time.clock_gettime(_CLOCK), 3), "boot": facts.boot_id()[:_BOOT]}
+    return {"t": time.time(), "up": up(), "boot": facts.boot_id()[:_BOOT]}
 
 
 def between(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> Optional[float]:
@@ -31,8 +36,8 @@ def between(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> Optional[fl
     return float(ended - begun)
 
 
-def since(earlier: Mapping[str, Any]) -> float:
+def since(earlier: Mapping[str, Any], now: Optional[Mark] = None) -> float:
     """Return the seconds since a mark, never less than 0; by unix seconds where it is of another boot, or has them alone."""
-    now = mark()
+    now = now or mark()
     passed = between(earlier, now)
     return max(now["t"] - float(earlier["t"]), 0.0) if passed is None else passed

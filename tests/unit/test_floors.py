@@ -12,7 +12,8 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "gpurun"
 AGENT = PACKAGE / "agent"
 SHARED = {
-    f"gpurun.agent{module}" for module in ("", ".vocabulary", ".manifest", ".ledger", ".files", ".sizes", ".tracebacks")
+    f"gpurun.agent{module}"
+    for module in ("", ".vocabulary", ".manifest", ".ledger", ".files", ".sizes", ".tracebacks", ".clocks")
 }
 SERVED = {"told", "tensorboard", "werkzeug", "jupyterlab", "jupyter_server", "torch"}
 TRAINED = {"lightning", "pytorch_lightning", "torch", "numpy"}

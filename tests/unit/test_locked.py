@@ -92,14 +92,14 @@ def test_hosts_added_by_four_processes_are_all_there() -> None:
 def test_claim_that_another_submit_looks_at_is_taken_over_all_the_same(tmp_path: Path) -> None:
     """To look at an abandoned claim is to hold its lock; who repeats that submit must not take it for a live one."""
     job = {"id": "train-aaaa", "name": "train", "created": 1.0, "token": "t" * 16}
-    claims.take(job, {}, "box", now=2.0).release()
+    claims.take(job, {}, "box", now={"t": 2.0}).release()
 
     def do(number: int, turn: int) -> None:
         if number:
             other = {**job, "id": f"train-{number:02}{turn:02}", "name": f"{number}-{turn}"}
-            claims.take(other, {}, "box", now=2.0).settle()
+            claims.take(other, {}, "box", now={"t": 2.0}).settle()
         else:
-            claim = claims.take({**job, "id": f"train-zz{turn:02}"}, {}, "box", now=2.0)
+            claim = claims.take({**job, "id": f"train-zz{turn:02}"}, {}, "box", now={"t": 2.0})
             (tmp_path / f"{turn}").write_text(claim.job["id"])
             claim.release()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -11,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from gpurun.agent import clocks, journal
+from gpurun.agent import checkpoints, clocks, journal
 from gpurun.agent import vocabulary as words
 from gpurun.agent.paths import RunPaths
 
 from .conftest import AgentHost
+from .run_folder import RunFolder
 from .test_attempts import until
 
 YEAR = 365 * 86400.0
@@ -133,3 +135,39 @@ def test_record_end_of_a_job_that_an_earlier_gpurun_started_counts_its_time_by_t
     Path(run.events).write_text(json.dumps({"t": at - 36_000, "event": "running", "boot_id": "b"}) + "\n")
     assert journal.record_end(run, words.FAILED, "exit", again=True, exit_code=1)
     assert journal.fold(run).ran == pytest.approx(36_000, abs=60)
+
+
+@pytest.mark.parametrize(
+    ("ago", "written", "saving"),
+    [
+        (1.0, 0.0, True),
+        (1.0, 1e6, True),  # the clock was set since
+        (checkpoints.LONGEST_SAVING + 1, 0.0, False),  # as it was, behind which the file looks new
+        (None, 1.0, True),  # an earlier plugin writes nothing
+        (None, 1e6, False),
+        (-1e6, 1.0, True),  # a job that counts from another moment
+    ],
+)
+def test_saving_is_told_by_the_time_since_the_boot(
+    tmp_path: Path, ago: float | None, written: float, saving: bool
+) -> None:
+    folder = RunFolder(tmp_path)
+    path = Path(folder.paths.saving)
+    path.write_text("" if ago is None else f"{clocks.up() - ago:.3f}\n")
+    os.utime(path, (time.time() - written, time.time() - written))
+    assert checkpoints.is_saving(folder.paths) is saving
+
+
+def test_plugin_tells_since_when_it_saves_as_the_agent_counts(tmp_path: Path) -> None:
+    source = Path(clocks.__file__).parent / "plugin/gpurun_lightning/saving.py"
+    spec = importlib.util.spec_from_file_location("saving", source)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    before = clocks.up()
+    saving = module.Saving(str(tmp_path / "saving"))
+    saving.begin()
+    assert before <= float((tmp_path / "saving").read_text()) <= clocks.up() + 0.001
+    saving.end()
+    assert not (tmp_path / "saving").exists()

@@ -2,6 +2,9 @@
 
 import atexit
 import os
+import time
+
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # seconds since the boot, as the agent counts them
 
 
 class Saving:
@@ -12,8 +15,8 @@ class Saving:
         self.on = False
 
     def begin(self) -> None:
-        with open(self.path, "w"):
-            pass
+        with open(self.path, "w") as file:
+            file.write("%.3f\n" % time.clock_gettime(_CLOCK))
         if not self.on:
             self.on = True
             atexit.register(self.end)
