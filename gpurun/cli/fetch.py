@@ -78,7 +78,7 @@ def fetch(
             entries,
             which,
             to,
-            lambda entry: _folder(entry, to, several),
+            lambda entry: folder_for(entry, to, several),
             lambda entry: _reporting(entry, yes),
             yes=yes,
             as_json=as_json,
@@ -106,7 +106,7 @@ def bring(
     results = []
     for entry in entries:
         try:
-            fetched = _one(entry, _folder(entry, to, len(entries) > 1), only, watch, yes)
+            fetched = _one(entry, folder_for(entry, to, len(entries) > 1), only, watch, yes)
         except HostError as error:
             if len(entries) == 1:
                 raise
@@ -118,7 +118,7 @@ def bring(
                 raise unmatched
             output.warn(unmatched.what)
             continue
-        _tell(entry, fetched)
+        tell(entry, fetched)
         results.append(fetched)
         for host, done in entry.left_on.items() if not only else ():
             again = done is True and _left_anew(entry, host)
@@ -144,13 +144,13 @@ def _left_anew(entry: RunEntry, host: str) -> bool:
 
 def bring_left(entry: RunEntry, host: str, *, yes: bool = False) -> Fetched | None:
     """What the run wrote on a host that it went on from, into a folder of its own; None when that cannot be had now."""
-    folder = _folder(entry, None, False)
+    folder = folder_for(entry)
     try:
         fetched = _one(replace(entry, host=host), one_checkpoint.left_on(folder, host), (), False, yes)
     except GpurunError as error:
         output.warn(f"what {entry.id} left on {host} was not fetched: {error.what}")
         return None
-    _tell(entry, fetched)
+    tell(entry, fetched)
     output.note(f"what it had left on {host} is in {fetched.to}")
     return fetched
 
@@ -192,7 +192,8 @@ def _held(entries: Sequence[RunEntry]) -> list[Held]:
     return found
 
 
-def _folder(entry: RunEntry, to: Path | None, several: bool) -> Path:
+def folder_for(entry: RunEntry, to: Path | None = None, several: bool = False) -> Path:
+    """Return the folder that a run is fetched to; what came from another host makes room there."""
     from gpurun.fetch import default_folder, ignore_in_git
     from gpurun.project import find_project
 
@@ -261,8 +262,9 @@ def _confirm(wanted: Wanted, yes: bool) -> None:
     output.confirm("Fetch all of it?", yes=yes, otherwise=otherwise)
 
 
-def _tell(entry: RunEntry, fetched: Fetched) -> None:
-    output.say(f"{entry.id}: {_amount(fetched)}")
+def tell(entry: RunEntry, fetched: Fetched, count: str = "") -> None:
+    """Say how a fetch went; `count` is put behind it."""
+    output.say(f"{entry.id}: {_amount(fetched)}{count}")
     for placed in fetched.beside:
         output.warn(
             f"{printable(placed.item.to)} is there already and is not what it wrote on {entry.host}; that is {placed.at}"

@@ -7,6 +7,7 @@ that went well sends nothing.
 from __future__ import annotations
 
 import errno
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,9 +56,17 @@ def ignore_in_git(folder: Path) -> None:
 
 
 def fetch_run(
-    wire: Wire, run: str, to: Path, *, only: Sequence[str] = (), report: Report | None = None, mark: bool = True
+    wire: Wire,
+    run: str,
+    to: Path,
+    *,
+    only: Sequence[str] = (),
+    report: Report | None = None,
+    mark: bool = True,
+    at_once: int = 2,
+    over: threading.Event | None = None,
 ) -> Fetched:
-    """Bring what `run` wrote into the folder `to`, which is made.
+    """Bring what `run` wrote into the folder `to`, which is made, with `at_once` transfers side by side, until `over` is set.
 
     With `only`, what these globs name, caches too. Files that the job is writing are tried again for a few
     seconds, then told in `writing`. Raises HostUnreachable (repeat it: what came is kept), GpurunError when
@@ -68,7 +77,9 @@ def fetch_run(
 
     try:
         with opened(to, run) as destination:
-            fetched = Pass(wire, destination, tuple(only), report or Report()).run_through()
+            fetched = Pass(
+                wire, destination, tuple(only), report or Report(), at_once, over or threading.Event()
+            ).run_through()
     except OSError as error:
         raise explained(error, to) from error
     if mark and not fetched.live:

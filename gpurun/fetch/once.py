@@ -27,7 +27,6 @@ TRIES = 3  # for a file that changes under our hands
 PAUSE = 2.2  # seconds between two tries: a file that was quiet for 2 s is taken to be whole
 LISTING_SECONDS = 120.0  # a walk over many files, on a slow disk
 OUTSIDE_SECONDS = 1800.0  # the host may have much to copy out of a container
-AT_ONCE = 2  # transfers: one's round trips, and the limit of one SSH channel, pass while the other moves
 STILL_WRITTEN = "still being written; kept the last whole version"
 
 
@@ -48,9 +47,10 @@ class Pass:
     destination: Destination
     only: tuple[str, ...]
     report: Report
+    at_once: int = 2  # transfers: one's round trips, and the limit of one SSH channel, pass while the other moves
+    over: threading.Event = field(default_factory=threading.Event)  # set: what is on its way ends, and is kept
     _moved: dict[int, int] = field(default_factory=dict)  # bytes of each group that has been begun
     _total: int = 0
-    _over: threading.Event = field(default_factory=threading.Event)
 
     def run_through(self) -> Fetched:
         self.report.say(f"asking {self.wire.host} what {self.destination.run} wrote")
@@ -129,14 +129,14 @@ class Pass:
         try:
             for group in groups(ready):
                 on_the_way.append(self._begin(listing.root, group))
-                if len(on_the_way) == AT_ONCE:
+                if len(on_the_way) == self.at_once:
                     again.update(self._finish(fetched, on_the_way[0]))
                     on_the_way.popleft()
             while on_the_way:
                 again.update(self._finish(fetched, on_the_way[0]))
                 on_the_way.popleft()
         except BaseException:  # Ctrl-C too: what is on its way is to be kept
-            self._over.set()
+            self.over.set()
             for transfer in on_the_way:
                 transfer.arrival.over(rsync.SECONDS_TO_END)
             raise
@@ -193,7 +193,7 @@ class Pass:
                 rsync.listed(os.fsencode(item.path) for item in group),
                 progress,
                 dropped=lambda: self.report.say("the connection broke off; going on"),
-                cancelled=self._over,
+                cancelled=self.over,
                 accept=(0, 24),  # 24: the job removed files meanwhile
                 staged=lambda: self.destination.staged_bytes(group),
             )

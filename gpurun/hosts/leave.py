@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gpurun import held, index
@@ -22,8 +22,9 @@ STOP_ROUND = 25.0  # seconds that one question for an end may last
 class Plan:
     """What stands between us and an empty host. Run ids; `stays` are those of other people, as (owner, run)."""
 
-    live: tuple[str, ...]
-    unfetched: tuple[str, ...]
+    live: tuple[str, ...]  # jobs
+    services: Mapping[str, str]  # those that are open: what each is, by its run
+    unfetched: Mapping[str, int]  # bytes that each of them wrote
     all: tuple[str, ...]
     stays: tuple[tuple[str, str], ...] = ()
     stamps: Mapping[str, str | None] = field(
@@ -88,8 +89,11 @@ def look(wire: Wire, *, owner: str | None = None, also: Sequence[str] = ()) -> P
     ended = [record["id"] for record in ours if not record["live"]]
     seen = held.ask(wire, ended)
     return Plan(
-        live=tuple(record["id"] for record in ours if record["live"]),
-        unfetched=tuple(one.run for one in seen if held.why_not_here(one) is not None),
+        live=tuple(record["id"] for record in ours if record["live"] and not record.get("service")),
+        services={
+            record["id"]: record["service"]["title"] for record in ours if record["live"] and record.get("service")
+        },
+        unfetched={one.run: one.bytes for one in seen if held.why_not_here(one) is not None},
         all=tuple(record["id"] for record in ours),
         stays=tuple((str(record["owner"]), record["id"]) for record in here if record["id"] not in mine),
         stamps={one.run: one.stamp for one in seen},
@@ -104,7 +108,7 @@ def _is_from_here(run: str) -> bool:
 
 def stop(wire: Wire, runs: Sequence[str], say: Callable[[str], None]) -> None:
     """End live runs, with the grace that each of them has. Raises GpurunError when one does not end."""
-    wire.ask("stop", {"runs": list(runs), "grace": None, "force": False})
+    wire.ask("stop", {"runs": list(runs), "grace": None, "force": False}, timeout=60)
     say(f"waiting for {', '.join(runs)} to end")
     left = list(runs)
     for _ in range(40):
@@ -116,16 +120,36 @@ def stop(wire: Wire, runs: Sequence[str], say: Callable[[str], None]) -> None:
     raise GpurunError(f"{', '.join(left)} did not end", f"gpurun stop --force {' '.join(left)}", where=wire.host)
 
 
-def refuse_live(wire: Wire, plan: Plan) -> None:
-    if plan.live:
+def close_tunnels(host: str) -> None:
+    """Close the tunnels of this laptop to `host`: they would bring the agent there again."""
+    from gpurun.tunnel import registry
+
+    for tunnel in registry.live():
+        if tunnel.host == host:
+            registry.close(tunnel)
+
+
+def refuse_live(wire: Wire, runs: Sequence[str]) -> None:
+    if runs:
         raise UsageError(
-            f"{wire.host} still runs {', '.join(plan.live)}",
+            f"{wire.host} still runs {', '.join(runs)}",
             f"wait for their end, or end them: gpurun host leave {wire.host} --stop",
         )
 
 
-def refuse_unfetched(wire: Wire, runs: Sequence[str]) -> None:
+def refuse_more(wire: Wire, plan: Plan, agreed: Plan) -> None:
+    """Nothing is removed when there are runs that were not agreed to go."""
+    more = [run for run in plan.all if run not in agreed.all]
+    if more:
+        raise GpurunError(
+            f"{', '.join(more)} came to {wire.host} meanwhile, so nothing was removed",
+            f"gpurun host leave {wire.host}",
+        )
+
+
+def refuse_unfetched(wire: Wire, runs: Iterable[str]) -> None:
     """Nothing is removed while these are nowhere else."""
+    runs = list(runs)
     if runs:
         raise GpurunError(
             f"{', '.join(runs)} could not be fetched whole, so nothing was removed from {wire.host}",

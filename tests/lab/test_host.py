@@ -281,7 +281,7 @@ def test_data_is_removed_only_when_that_is_said(bare_host: LabHost, laptop: Lapt
     refused = laptop.gpurun("host", "leave", "bare", check=False)
     assert refused.returncode == 2
     assert "imagenet" in refused.stderr
-    kept = laptop.gpurun("host", "leave", "bare", "--keep-data")
+    kept = laptop.gpurun("host", "leave", "bare", "--keep-data", "-y")
     assert "kept there: data/imagenet" in kept.stderr
     assert (bare_host.home() / ".gpurun/data/imagenet").is_dir()
 

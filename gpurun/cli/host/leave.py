@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gpurun.cli import options, output
 from gpurun.cli.host.names import Name
+from gpurun.errors import GpurunError
 
 if TYPE_CHECKING:
-    from gpurun.hosts.leave import Left, Plan
+    from pathlib import Path
+
+    from gpurun.fetch import Fetched
+    from gpurun.hosts.leave import Beside, Left, Plan
+    from gpurun.index import RunEntry
     from gpurun.wire import Wire
 
-SHOWN = 10  # paths that are named one by one
+SHOWN = 6  # names that are listed before "and more"
+COLUMN = 12  # where the text of the summary begins
 
 
 def leave(
@@ -29,63 +37,149 @@ def leave(
     yes: options.Yes = False,
     as_json: options.Json = False,
 ) -> None:
-    """Give a box back: fetch what is not here, then remove runs, caches, secrets, keys and the agent there.
+    """Give a box back: fetch what is not here, then remove runs, data, caches, secrets, keys and the agent there.
 
-    Runs of other people who share the account stay there, and what those need, unless --also names them.
+    Shows first what is there and what becomes of it, and asks once. Open services (TensorBoard, Jupyter, shells) are
+    stopped. Runs of other people who share the account stay there, and what those need, unless --also names them.
+    Files that gpurun did not make stay, and are named.
     """
     from gpurun.config import hosts
     from gpurun.hosts import leave as leaving
     from gpurun.wire import connect
 
     wire = connect(hosts.read().get(name))
-    with output.activity(f"asking {name}") as say:
-        plan = _without_live(wire, stop=stop, say=say, also=also or [])
+    with output.activity(f"asking {name}"):
+        agreed = plan = leaving.look(wire, also=also or [])
         beside = leaving.look_beside(wire)
-    if plan.stays:
-        count = output.plural(len(plan.stays), "run")
-        output.warn(f"{count} of {plan.owners} stay on {name}, and what those need; --also OWNER removes them")
-    if plan.unfetched and fetch:
-        _bring_home(wire, plan.unfetched, yes=yes)
+    if not stop:
+        leaving.refuse_live(wire, plan.live)
+    _show(name, plan, beside, fetch=fetch, keep_data=keep_data)
+    options_given = [("--stop", stop), ("--no-fetch", not fetch), ("--keep-data", keep_data)]
+    given = [option for option, on in options_given if on] + [f"--also {owner}" for owner in also or []]
+    output.confirm(f"Leave {name}?", yes=yes, otherwise=" ".join(["gpurun host leave", name, *given, "-y"]))
+    leaving.close_tunnels(name)
+    if ends := [*plan.live, *plan.services]:
+        with output.activity(f"stopping {', '.join(ends)}") as say:
+            leaving.stop(wire, ends, say)
+            plan = leaving.look(wire, also=also or [])
+    if fetch and plan.unfetched:
+        _bring_home(wire, plan.unfetched)
         with output.activity(f"asking {name}"):
             plan = leaving.look(wire, also=also or [])  # to fetch may take long
-        leaving.refuse_live(wire, plan)
-        leaving.refuse_unfetched(wire, plan.unfetched)
-    elif plan.unfetched:
-        question = f"{', '.join(plan.unfetched)} was not, or not all, fetched. Give it up?"
-        output.confirm(question, yes=yes, otherwise="leave out --no-fetch, or add -y")
-    data = None if keep_data else {name: folder.stamp for name, folder in beside.data.items()}
-    if data and not plan.stays:
-        question = f"The data folders {', '.join(data)} go, too. Remove them?"
-        output.confirm(question, yes=yes, otherwise="--keep-data leaves them there, -y removes them")
+    leaving.refuse_live(wire, [*plan.live, *plan.services])
+    leaving.refuse_more(wire, plan, agreed)
+    leaving.refuse_unfetched(wire, plan.unfetched if fetch else ())
+    keep_data = keep_data or bool(agreed.stays)
     with output.activity(f"removing everything of gpurun's from {name}"):
-        left = leaving.wipe(wire, plan, data=data)
+        left = leaving.wipe(
+            wire, plan, data=None if keep_data else {name: folder.stamp for name, folder in beside.data.items()}
+        )
     if as_json:
         output.json(left)
     else:
         _tell_left(name, left, plan)
 
 
-def _without_live(wire: Wire, *, stop: bool, say: Callable[[str], None], also: Sequence[str]) -> Plan:
-    from gpurun.hosts import leave as leaving
-
-    plan = leaving.look(wire, also=also)
-    if plan.live and stop:
-        leaving.stop(wire, plan.live, say)
-        plan = leaving.look(wire, also=also)
-    leaving.refuse_live(wire, plan)
-    return plan
+# --- before
 
 
-def _bring_home(wire: Wire, runs: tuple[str, ...], *, yes: bool) -> None:
+def _show(name: str, plan: Plan, beside: Beside, *, fetch: bool, keep_data: bool) -> None:
+    """What is there, and what becomes of it."""
+    output.say(f"On {name}, and what becomes of it:")
+    for label, text in _lines(plan, beside, fetch=fetch, keep_data=keep_data):
+        output.say_as_it_is(f"  {label:<{COLUMN - 2}}{output.folded(text, COLUMN, sys.stderr)}")
+
+
+def _lines(plan: Plan, beside: Beside, *, fetch: bool, keep_data: bool) -> Iterator[tuple[str, str]]:
+    yield "runs", _of_runs(plan, fetch=fetch)
+    if plan.live:
+        becomes = "stopped, then fetched" if fetch else "stopped, and given up"
+        yield "live", f"{_listed(plan.live)}: {becomes}"
+    if plan.services:
+        yield "services", f"{_listed([f'{title} ({run})' for run, title in plan.services.items()])}: stopped"
+    if beside.data:
+        folders = [
+            f"{name} ({output.size(data.bytes)}, {output.plural(data.files, 'file')})"
+            for name, data in beside.data.items()
+        ]
+        becomes = "stays there" if keep_data or plan.stays else "removed; --keep-data leaves it there"
+        yield "data", f"{_listed(folders)}: {becomes}"
+    if plan.stays:
+        count = output.plural(len(plan.stays), "run")
+        yield "others", f"{count} of {plan.owners} stay, and what those need; --also OWNER removes them"
+    if beside.foreign:
+        yield "not ours", f"{_listed(beside.foreign)}: gpurun did not make this, so it stays"
+
+
+def _of_runs(plan: Plan, *, fetch: bool) -> str:
+    if not plan.all:
+        return "none"
+    ended = len(plan.all) - len(plan.live) - len(plan.services)
+    count = output.plural(len(plan.all), "run")
+    size = output.size(sum(plan.unfetched.values()))
+    if plan.unfetched and not fetch:
+        return f"{count}: removed; {_listed(plan.unfetched)} ({size}) given up, not or not all fetched"
+    if plan.unfetched:
+        return f"{count}: {len(plan.unfetched)} to be fetched ({size}), then all are removed"
+    return f"{count}: removed" + (", all that they wrote is here" if ended else "")
+
+
+def _listed(names: Mapping[str, object] | list[str] | tuple[str, ...]) -> str:
+    found = list(names)
+    more = f" and {len(found) - SHOWN:,} more" if len(found) > SHOWN else ""
+    return ", ".join(found[:SHOWN]) + more
+
+
+# --- meanwhile
+
+
+def _bring_home(wire: Wire, sizes: Mapping[str, int]) -> None:
+    """Fetch these runs. Raises GpurunError unless all of them have come whole."""
     from gpurun import index
-    from gpurun.cli.fetch import bring, bring_left
+    from gpurun.fetch.several import fetch_several
     from gpurun.hosts import leave as leaving
 
-    entries = [entry for entry in map(index.find, runs) if entry is not None]
-    found = [bring_left(entry, wire.host, yes=yes) for entry in entries if wire.host in entry.left_on]
-    found += bring([entry for entry in entries if wire.host not in entry.left_on], yes=yes)
-    whole = {fetched.run for fetched in found if fetched is not None and fetched.whole}
-    leaving.refuse_unfetched(wire, [run for run in runs if run not in whole])
+    entries = {run: entry for run in sizes if (entry := index.find(run)) is not None}
+    whole: set[str] = set()
+    finished = 0
+    with output.steps("fetching") as bar:
+
+        def ended(run: str, result: Fetched | GpurunError) -> None:
+            nonlocal finished
+            finished += 1
+            _tell_fetched(replace(entries[run], host=wire.host), result, f" ({finished} of {len(sizes)})")
+            if not isinstance(result, GpurunError) and result.whole:
+                whole.add(run)
+
+        def progress(done: int, total: int) -> None:
+            text = f"{finished} of {len(sizes)}, {output.size(done)} of {output.size(total)}"
+            bar(done / total if total else finished / len(sizes), text, "")
+
+        folders = {run: _folder(entry, wire.host) for run, entry in entries.items()}
+        fetch_several(wire, folders, sizes, ended=ended, progress=progress)
+    leaving.refuse_unfetched(wire, [run for run in sizes if run not in whole])
+
+
+def _folder(entry: RunEntry, host: str) -> Path:
+    from gpurun.cli import one_checkpoint
+    from gpurun.cli.fetch import folder_for
+
+    folder = folder_for(entry)
+    return one_checkpoint.left_on(folder, host) if host in entry.left_on else folder
+
+
+def _tell_fetched(entry: RunEntry, result: Fetched | GpurunError, count: str) -> None:
+    from gpurun.cli.fetch import tell
+
+    if isinstance(result, GpurunError):
+        output.warn(f"{entry.id} was not fetched: {result.what}{count}")
+        return
+    tell(entry, result, count)
+    if entry.host in entry.left_on:
+        output.note(f"what it had left on {entry.host} is in {result.to}")
+
+
+# --- afterwards
 
 
 def _tell_left(name: str, left: Left, plan: Plan) -> None:
@@ -105,7 +199,6 @@ def _tell_left(name: str, left: Left, plan: Plan) -> None:
     if len(left.kept) > SHOWN:
         output.note(f"and {len(left.kept) - SHOWN:,} more")
     if left.remains:
-        shown = ", ".join(f"{stays.path} ({stays.why})" for stays in left.remains[:SHOWN])
-        output.warn(f"these could not be removed: {shown}")
+        output.warn(f"could not be removed: {_listed([f'{one.path} ({one.why})' for one in left.remains])}")
         return
     output.say(f"{name} can be given back")

@@ -1,0 +1,99 @@
+"""Runs that are fetched side by side."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpurun.errors import ContactLost, GpurunError
+from gpurun.fetch import Fetched, several
+
+RUNS = {f"train-{number:04d}": Path(f"/fetched/{number}") for number in range(10)}
+
+
+class Fetches:
+    """Stands for `fetch_run`: waits until the test lets it go on, or is told that it is over."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.most = 0
+        self.now = 0
+        self.go = threading.Semaphore(0)
+        self.lock = threading.Lock()
+        self.failing: dict[str, Exception] = {}
+        self.cut: list[str] = []
+
+    def __call__(self, wire: Any, run: str, to: Path, *, report: Any, at_once: int, over: threading.Event) -> Fetched:
+        assert at_once == 1
+        with self.lock:
+            self.begun.append(run)
+            self.now += 1
+            self.most = max(self.most, self.now)
+        while not self.go.acquire(timeout=0.01):
+            if over.is_set():
+                self.cut.append(run)
+                raise GpurunError("cut", "")
+        report.progress(5, 10)
+        with self.lock:
+            self.now -= 1
+        if run in self.failing:
+            raise self.failing[run]
+        return Fetched(run, to)
+
+
+@pytest.fixture
+def fetches(monkeypatch: pytest.MonkeyPatch) -> Fetches:
+    made = Fetches()
+    monkeypatch.setattr(several, "fetch_run", made)
+    return made
+
+
+def run(ended: Callable[[str, Any], None], progress: Callable[[int, int], None] = lambda done, total: None) -> None:
+    several.fetch_several(None, RUNS, dict.fromkeys(RUNS, 10), ended=ended, progress=progress)  # type: ignore[arg-type]
+
+
+def test_several_runs_come_side_by_side_and_no_more_than_four(fetches: Fetches) -> None:
+    results: dict[str, Any] = {}
+    seen: list[tuple[int, int]] = []
+
+    def progress(done: int, total: int) -> None:
+        if fetches.now == several.AT_ONCE or len(fetches.begun) == len(RUNS):
+            fetches.go.release()
+        seen.append((done, total))
+
+    run(results.__setitem__, progress)
+    assert (sorted(results), fetches.most) == (sorted(RUNS), several.AT_ONCE)
+    assert seen[0] == (0, 100)
+    assert all(done <= total for done, total in seen)
+
+
+def test_run_that_cannot_be_fetched_stops_no_other(fetches: Fetches) -> None:
+    fetches.failing["train-0001"] = GpurunError("its folder is in use", "")
+    fetches.go.release(100)
+    results: dict[str, Any] = {}
+    run(results.__setitem__)
+    assert len(results) == len(RUNS)
+    assert [one for one, result in results.items() if isinstance(result, GpurunError)] == ["train-0001"]
+
+
+def test_no_run_is_begun_once_the_host_is_away(fetches: Fetches) -> None:
+    fetches.failing = {one: ContactLost("no answer", "") for one in RUNS}
+    fetches.go.release(100)
+    results: dict[str, Any] = {}
+    run(results.__setitem__)
+    assert len(results) < len(RUNS)
+    assert sorted(results) == sorted(fetches.begun)
+
+
+def test_interrupt_ends_what_is_on_its_way(fetches: Fetches) -> None:
+    def interrupt(done: int, total: int) -> None:
+        if len(fetches.begun) == several.AT_ONCE:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(lambda run, result: None, interrupt)
+    assert sorted(fetches.cut) == sorted(fetches.begun)
