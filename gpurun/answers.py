@@ -256,6 +256,7 @@ HASH = record(
     {"cut": flag}, sha256=maybe(sha256), size=maybe(count), whole=flag, why=maybe(text), prefix_sha256=maybe(sha256),
 )  # fmt: skip
 HOLDINGS = record(
+    {"shells": each(text)},
     live=flag, container=flag, files=count, bytes=count, stamp=maybe(text), elsewhere=maybe(moment),
 )  # fmt: skip
 LEFT = record({"run": maybe(run_id), "bytes": count, "why": text}, path=text)

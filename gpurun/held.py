@@ -40,6 +40,7 @@ class Held:
     bytes: int
     stamp: str | None  # None: it may still change, or is not known
     elsewhere: float | None  # when some laptop had fetched all of it
+    shells: tuple[str, ...] = ()  # for each shell that is open in it, the command that ends it there
 
     @property
     def nothing(self) -> bool:
@@ -64,6 +65,7 @@ def read(run: str, host: str, told: Mapping[str, Any]) -> Held:
         bytes=number("bytes"),
         stamp=stamp if isinstance(stamp, str) else None,
         elsewhere=float(elsewhere) if isinstance(elsewhere, (int, float)) else None,
+        shells=tuple(one for one in told.get("shells") or () if isinstance(one, str)),
     )
 
 

@@ -103,6 +103,7 @@ LABEL_GPUS = "gpurun.gpus"
 LABEL_OWNER = "gpurun.owner"
 LABEL_TOKEN = "gpurun.token"  # tells the run of one user from another's of the same id
 LABEL_ATTEMPT = "gpurun.attempt"
+LABEL_SHELL = "gpurun.shell"  # of a shell's container beside a run that has ended: the run
 LABEL_LAYER = "gpurun.layer"  # on images that gpurun made from a project's dependencies
 
 # Where a job finds its things inside a container.

@@ -45,6 +45,9 @@ def prune(
         entries = [entry for removal in chosen if (entry := index.find(removal.record["id"])) is not None]
         chosen = pruning.with_held(chosen, held.ask_all(entries))
     chosen = [removal for removal in chosen if not any(one.live for one in removal.held)]  # a hook of it works
+    for removal in [removal for removal in chosen if any(one.shells for one in removal.held)]:
+        output.note(f"{removal.record['id']} stays: a shell is open in it")
+        chosen.remove(removal)
     if fetched:
         chosen = _really_fetched(chosen)
     for one in found:

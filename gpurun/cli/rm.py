@@ -48,7 +48,7 @@ def rm(
         return
     entries = runs.resolve_all([entry.id for entry in entries])
     runs.refuse_live(entries)
-    _refuse_hooks(entries, seen)
+    _refuse_in_use(entries, seen)
     lost = held.at_stake(entries, seen)
     if lost:
         first = next(entry.id for entry in entries if any(entry.id in ids for ids in lost.values()))
@@ -66,12 +66,15 @@ def rm(
         output.warn(remark)
 
 
-def _refuse_hooks(entries: Sequence[RunEntry], seen: Sequence[Held]) -> None:
+def _refuse_in_use(entries: Sequence[RunEntry], seen: Sequence[Held]) -> None:
     hosts = {entry.id: entry.host for entry in entries}
     for one in seen:
         if one.live and one.host == hosts.get(one.run):
             next_step = f"gpurun fetch --watch {one.run}, which waits for it; then remove it"
             raise UsageError(f"a hook of {one.run} still runs on {one.host}", next_step)
+        if one.shells and one.host == hosts.get(one.run):
+            next_step = f"leave it (exit or Ctrl-D); or end it on {one.host}: {'; '.join(one.shells)}"
+            raise UsageError(f"a shell is open in {one.run} on {one.host}", next_step)
 
 
 def _question(entries: Sequence[RunEntry], seen: Sequence[Held], lost: Mapping[str, Sequence[str]]) -> str:

@@ -92,6 +92,9 @@ class Runtime(Protocol):
     def shell(self, run: RunPaths, job: Job, command: Sequence[str], tty: bool) -> List[str]:
         """argv of a shell (or of `command`) beside the live job, or in a fresh place like its own. Raises AgentError."""
 
+    def shells(self, run: RunPaths, job: Job) -> List[str]:
+        """For each shell that is open in the workspace of a run that has ended, the command that ends it. Raises AgentError."""
+
 
 RUNTIMES: Dict[str, Tuple[str, str]] = {
     "docker": ("docker", "Docker"),

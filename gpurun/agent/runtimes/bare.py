@@ -151,6 +151,9 @@ class Bare:
         mark = ["/usr/bin/env", keeper.SHELL_MARK + "=1"]
         return [*mark, *wrapper.shell(places, command, services.holder(job, places.ro))]
 
+    def shells(self, run: RunPaths, job: Job) -> List[str]:
+        return ["kill -HUP %d" % pid for pid in keeper.shells(run.id, facts.root_mark(run.host))]
+
 
 def job_processes(run: RunPaths, job: Optional[Job]) -> Set[int]:
     """All that lives of the job as this attempt runs it (None: any), by /proc, whatever became of the lock. Slow.

@@ -69,6 +69,10 @@ def fresh_shell(container: Container, command: Sequence[str], *, tty: bool) -> L
         *mounts(container),
         "--env",
         keeper.SHELL_MARK + "=1",  # no process of the job
+        "--label",
+        "%s=%s" % (words.LABEL_SHELL, container.job["id"]),
+        "--label",
+        "%s=%s" % (words.LABEL_TOKEN, wrapper.token_label(container.job)),
         "--entrypoint",
         "/bin/sh",
         container.image,

@@ -427,6 +427,17 @@ class Docker:
         secret_files.make_folder(run)  # what is mounted must be there
         return self.engine.command(*fresh_shell(container, command, tty=tty))
 
+    def shells(self, run: RunPaths, job: Job) -> List[str]:
+        wanted = {words.LABEL_SHELL: job["id"], words.LABEL_TOKEN: wrapper.token_label(job)}
+        filters = [word for pair in wanted.items() for word in ("--filter", "label=%s=%s" % pair)]
+        found = self.engine.ask("ps", *filters, "--format", "{{.ID}}", patience=SHORT_PATIENCE).text.split()
+        pids = (
+            [] if found else keeper.shells(run.id, facts.root_mark(run.host))
+        )  # one of an earlier gpurun has no label
+        return ["%s kill %s" % (" ".join(self.engine.argv), one) for one in found] + [
+            "kill -HUP %d" % pid for pid in pids
+        ]
+
 
 def ask_image(engine: Engine, image_id: str) -> Optional[Dict[str, Any]]:
     """What an image's Python has, asked in a container of its own without network, mounts and rights."""

@@ -328,6 +328,13 @@ def of_job(run_id: str, root: str, attempt: Optional[int]) -> Set[int]:
     }
 
 
+def shells(run_id: str, root: str) -> List[int]:
+    """The shells that people have open in this run's workspace, and what lives on of those that are gone."""
+    mark = (SHELL_MARK + "=1").encode()
+    found = {pid for pid, environment in environments(run_id, root) if mark in environment}
+    return sorted(pid for pid in found if parent_of(pid) not in found)
+
+
 def start_ticks(pid: int) -> Optional[int]:
     """When a process was started, in ticks since the boot; with the pid, it names one process of this boot. None: gone."""
     try:

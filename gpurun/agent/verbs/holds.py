@@ -1,4 +1,4 @@
-"""What runs hold that may be nowhere else: `{runs}` -> `{runs: [RunRecord], held: {id: Holdings}, ledgers}`.
+"""What runs hold that may be nowhere else: `{runs}` -> `{runs: [RunRecord], held: {id: Holdings and `shells`}, ledgers}`.
 
 Asked before anything is removed. Walks their workspaces. A run that this host does not have is left out.
 """
@@ -6,10 +6,11 @@ Asked before anything is removed. Walks their workspaces. A run that this host d
 from __future__ import annotations
 
 import os
-from typing import Any, Dict
+from typing import Any, Dict, List
 
-from .. import holdings, jobs, mirrored, records, tend
-from ..paths import HostPaths
+from .. import holdings, jobs, mirrored, records, shells, tend
+from ..errors import AgentError
+from ..paths import HostPaths, RunPaths
 
 
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
@@ -19,6 +20,16 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
         tend.tend_run(host, run)
     return {
         "runs": [records.record_of(run) for run in runs],
-        "held": {run.id: holdings.look(run, jobs.job_of(run) or {}).as_json() for run in runs},
+        "held": {
+            run.id: {**holdings.look(run, jobs.job_of(run) or {}).as_json(), "shells": _shells(run)} for run in runs
+        },
         "ledgers": mirrored.ledgers(request, host, runs),
     }
+
+
+def _shells(run: RunPaths) -> List[str]:
+    """The shells in it. An engine that is away is no answer to that: `rm` will ask it again."""
+    try:
+        return shells.open_in(run)
+    except AgentError:
+        return []

@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 from typing import Any, Dict, List, Optional
 
-from .. import clearing, facts, hooks, journal, locks, origin, records, sockets, tend
+from .. import clearing, facts, hooks, journal, locks, origin, records, shells, sockets, tend
 from .. import vocabulary as words
 from ..engine import Engine, EngineError
 from ..errors import AgentError
@@ -57,6 +57,8 @@ def _wipe(host: HostPaths, request: Dict[str, Any], outcome: clearing.Outcome) -
     _refuse_more([run for run in ours if run.id not in agreed])
     if not (stays or request.get("keep_data")):
         _refuse_other_data(host, request.get("data") or {})
+    for run in ours:
+        shells.refuse(run)
     _wait_for_supervisors(ours)
     removed = _remove_a_few_at_a_time([run.id for run in ours], request.get("stamps") or {}, host, outcome)
     stays = {run for run in stays if os.path.isdir(host.run(run).root)}

@@ -12,7 +12,7 @@ import sys
 from contextlib import ExitStack
 from typing import Any, Dict, List, Mapping, Optional
 
-from .. import endings, holdings, hooks, jobs, journal, locks, origin, outside, records, runtimes, tend
+from .. import endings, holdings, hooks, jobs, journal, locks, origin, outside, records, runtimes, shells, tend
 from .. import vocabulary as words
 from ..errors import AgentError
 from ..paths import HostPaths, RunPaths
@@ -57,6 +57,7 @@ def _refuse_live(run: RunPaths) -> None:
             "gpurun stop " + run.id if why is None else "when that machine is gone for good: " + origin.ABANDON % run.id
         )
         raise AgentError("live", why or "the run %s is still live" % run.id, next_step, exit_code=words.EXIT_USAGE)
+    shells.refuse(run)
     if hooks.running(run):
         what = "a hook of the run %s still runs" % run.id
         next_step = "gpurun fetch --watch %s, which waits for it; then remove it" % run.id

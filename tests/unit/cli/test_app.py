@@ -286,7 +286,18 @@ def test_prune_with_a_number_without_a_unit_offers_days(capsys: pytest.CaptureFi
 
 
 def test_rm_while_a_hook_runs_names_what_waits_for_it() -> None:
-    entries, seen = [SimpleNamespace(id="a-1111", host="box")], [SimpleNamespace(run="a-1111", host="box", live=True)]
+    entries, seen = (
+        [SimpleNamespace(id="a-1111", host="box")],
+        [SimpleNamespace(run="a-1111", host="box", live=True, shells=())],
+    )
     with pytest.raises(UsageError) as error:
-        rm._refuse_hooks(entries, seen)  # type: ignore[arg-type]
+        rm._refuse_in_use(entries, seen)  # type: ignore[arg-type]
     assert "gpurun fetch --watch a-1111" in error.value.next_step
+
+
+def test_rm_while_a_shell_is_open_names_what_ends_it() -> None:
+    entries = [SimpleNamespace(id="a-1111", host="box")]
+    seen = [SimpleNamespace(run="a-1111", host="box", live=False, shells=("kill -HUP 42",))]
+    with pytest.raises(UsageError, match="a shell is open in a-1111 on box") as error:
+        rm._refuse_in_use(entries, seen)  # type: ignore[arg-type]
+    assert "kill -HUP 42" in error.value.next_step

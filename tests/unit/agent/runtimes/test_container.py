@@ -93,7 +93,9 @@ def test_a_shell_beside_the_job_and_one_after_it() -> None:
     assert fresh[:4] == ["run", "--rm", "--interactive", "--tty"]
     assert "--gpus" not in fresh
     assert "--name" not in fresh
-    assert fresh[fresh.index("--entrypoint") - 2 :][:2] == ["--env", "GPURUN_SHELL=1"]  # no process of the job
+    assert fresh[fresh.index("GPURUN_SHELL=1") - 1] == "--env"  # no process of the job
+    assert "gpurun.shell=train-7f3k" in fresh
+    assert not any(word.startswith("gpurun.run=") for word in fresh)
     assert fresh[-8:-2] == ["--entrypoint", "/bin/sh", "sha256:1a2b", "/gpurun/ro/wrapper", "-", "/bin/sh"]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from gpurun.agent import supervisor
+from gpurun.agent import vocabulary as words
 from gpurun.agent.engine import EngineError
 from gpurun.agent.errors import ImageGone, RunFailed
 from gpurun.agent.identity import Login
@@ -181,6 +182,18 @@ def test_wait_under_sudo_goes_on_with_the_client_that_it_cannot_kill(
         docker.wait(run, make_job(), 0.2)
     docker.wait(run, make_job(), 60)
     assert fake.asked.count("wait c1") == 1
+
+
+def test_shells_are_told_by_the_labels_of_their_containers(run: RunPaths, fake: FakeEngine) -> None:
+    for token in ("t0", "another"):
+        labels = {words.LABEL_SHELL: run.id, words.LABEL_TOKEN: wrapper.token_label({"token": token})}
+        made = {"Id": "shell-" + token, "Name": "/x", "Config": {"Labels": labels}, "State": {"Status": "running"}}
+        fake.change(containers=[*fake.containers, made])
+    docker = Docker(fake.argv)
+    assert docker.shells(run, make_job()) == [f"{fake.program} kill shell-t0"]
+    assert docker.presence(run, make_job()).kind == "absent"
+    fake.change(containers=[])
+    assert docker.shells(run, make_job()) == []
 
 
 def test_hand_over_of_roots_files_mounts_nothing_that_a_job_can_put_a_link_in_the_place_of(

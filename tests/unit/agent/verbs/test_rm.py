@@ -105,6 +105,24 @@ def test_rm_with_the_stamp_of_before_a_change_is_refused(agent: AgentHost) -> No
     assert not Path(one.root).exists()
 
 
+def test_rm_and_leave_while_a_shell_is_open_in_the_run_are_refused(agent: AgentHost) -> None:
+    run, other = ended(agent), ended(agent)
+    asked = agent.ask("shell", run=run.id, command=["sleep", "60"])
+    shell = subprocess.Popen(asked["argv"], env=agent.env)
+    try:
+        eventually(lambda: agent.ask("holds", runs=[run.id])["held"][run.id]["shells"] == [f"kill -HUP {shell.pid}"])
+        assert agent.ask("holds", runs=[run.id, other.id])["held"][other.id]["shells"] == []
+        refused = agent.refused("rm", runs=[other.id, run.id])
+        assert (refused["code"], refused["what"]) == ("live", f"a shell is open in the run {run.id}")
+        assert f"kill -HUP {shell.pid}" in refused["next"]
+        assert agent.refused("leave", wipe=True, runs=[run.id, other.id])["what"] == refused["what"]
+        assert Path(other.workspace, "weights.ckpt").exists(), "of several runs nothing is removed"
+    finally:
+        os.kill(shell.pid, signal.SIGHUP)
+        shell.wait()
+    assert agent.ask("rm", runs=[other.id, run.id])["removed"] == [other.id, run.id]
+
+
 def test_rm_while_a_hook_runs_is_refused_and_the_run_counts_as_live(agent: AgentHost) -> None:
     run = ended(agent, on_end="until test -e done; do sleep 0.05; done; echo report >report.html")
     refused = agent.refused("rm", runs=[run.id])
