@@ -28,6 +28,9 @@ COLOURS = {
 }
 
 
+GRACE = 60.0  # seconds; the default of a job's `grace`
+
+
 def state(record: Record) -> str:
     """One word, or two where the word alone would mislead."""
     word = str(record["state"]).replace("_", " ")
@@ -88,9 +91,36 @@ def reason(record: Record) -> str:
 
 def attempt_ended(told: Record) -> str:
     """`attempt 1 failed with exit code 3`."""
-    return (
-        f"attempt {told['attempt']} {how_it_ended(told)}" if told.get("state") else f"attempt {told['attempt']} ended"
-    )
+    if told.get("state") and words.is_over(told):
+        return f"attempt {told['attempt']} {how_it_ended(told)}"
+    return f"how attempt {told['attempt']} ended is not known"
+
+
+def limits(job: Record) -> str:
+    """`12h, 32 GB memory, 8 CPUs, 2 GPUs, 3 retries, 5m to stop`: what the job spec limits, as far as it does."""
+    told = limits_set(job)
+    shown = {
+        "max_duration": f"{output.duration(told.get('max_duration', 0))} at most",
+        "memory": f"{output.size(int(told.get('memory', 0)))} memory",
+        "shm": f"{output.size(int(told.get('shm', 0)))} shared memory",
+        "cpus": f"{told.get('cpus', 0):g} CPUs",
+        "gpus": "all GPUs" if told.get("gpus") == "all" else output.plural(int(told.get("gpus", 0)), "GPU"),
+        "retries": output.plural(int(told.get("retries", 0)), "retry", "retries"),
+        "grace": f"{output.duration(told.get('grace', 0))} to stop",
+    }
+    return ", ".join(text for name, text in shown.items() if name in told)
+
+
+def limits_set(job: Record) -> Record:
+    """The limits that the job spec sets: seconds, bytes, counts. Left out: what is not set, and is the default."""
+    resources = job.get("resources") or {}
+    told = {
+        "max_duration": job.get("max_duration"),
+        **{name: resources.get(name) for name in ("memory", "shm", "cpus", "gpus")},
+        "retries": job.get("retries"),
+        "grace": job.get("grace") if job.get("grace") != GRACE else None,
+    }
+    return {name: value for name, value in told.items() if (is_number(value) and value > 0) or value == "all"}
 
 
 def begins_from(record: Record) -> str:
@@ -178,9 +208,11 @@ def doing(record: Record) -> str:
     return "" if not told or words.is_over(record) or waiting(record) else str(told["doing"])
 
 
-def step(record: Record) -> str:
-    """`pulling python:3.11, 1m 20s`: the same, and for how long by now."""
-    told = doing(record)
+def step(record: Record, room: int | None = None, *, short: bool = False) -> str:
+    """`pulling python:3.11, 1m 20s`: the same, cut to `room` columns, or its first word, and for how long by now."""
+    told = doing(record).split(" ")[0] if short else doing(record)
+    if room is not None and len(told) > room:
+        told = told[: room - 1] + "…"
     seconds = (record.get("step") or {}).get("seconds")
     return f"{told}, {output.duration(seconds)}" if told and is_number(seconds) else told
 

@@ -69,6 +69,7 @@ def logs(
     with output.activity() as say:
         screen = Screen(entry.host, say) if follow and not build else _Pages(entry.host, say)
         until = _is_prepared if build else _never
+        record: dict[str, Any] | None
         try:
             try:
                 record = show_log(wire, {"run": entry.id, **request}, screen, until=until)
@@ -79,21 +80,30 @@ def logs(
                     past.show_log(gone, attempt, tail, timed=timestamps or since is not None, build=build)
                     return 0
                 record = _of_a_former_host(entry, {"run": entry.id, **request}, screen, error)
+            except HostUnreachable as error:
+                if attempt is None or not entry.left_on:
+                    raise
+                record = _of_a_former_host(entry, {"run": entry.id, **request}, screen, error)
         except KeyboardInterrupt:
             output.after_interrupt()
             if follow:
                 say_detached(entry.id, entry.host)
             return words.EXIT_INTERRUPTED
         screen.fresh_line()
-        if build and not screen.printed:
-            output.note(f"nothing was printed while {entry.id} was prepared")
-        elif follow and not build:
-            say_end(record)
-        elif not screen.printed:
-            output.note(f"{entry.id} has printed nothing yet")
-        elif record["state"] == words.FAILED and record.get("message") and sys.stdout.isatty():
-            output.warn(record["message"])
+        if record is not None:
+            _say_what_came(entry, record, screen, follow=follow, build=build)
     return 0
+
+
+def _say_what_came(entry: RunEntry, record: dict[str, Any], screen: Screen, *, follow: bool, build: bool) -> None:
+    if build and not screen.printed:
+        output.note(f"nothing was printed while {entry.id} was prepared")
+    elif follow and not build:
+        say_end(record)
+    elif not screen.printed:
+        output.note(f"{entry.id} has printed nothing yet")
+    elif record["state"] == words.FAILED and record.get("message") and sys.stdout.isatty():
+        output.warn(record["message"])
 
 
 def _is_prepared(record: dict[str, Any]) -> bool:
@@ -104,18 +114,31 @@ def _never(record: dict[str, Any]) -> bool:
     return False
 
 
-def _of_a_former_host(entry: RunEntry, request: dict[str, Any], screen: Screen, error: HostError) -> dict[str, Any]:
-    """Show an attempt's log from the host that the run went on from. Raises `error` where none has it."""
+def _of_a_former_host(
+    entry: RunEntry, request: dict[str, Any], screen: Screen, error: HostError | HostUnreachable
+) -> dict[str, Any] | None:
+    """Show an attempt's log from the host that the run went on from, or as it was fetched (None then).
+
+    Raises UsageError where it is nowhere, and `error` where no host of the run answers either.
+    """
     from gpurun import runs
     from gpurun.follow import show_log
 
+    silent = []
     for host in entry.left_on:
         try:
             return show_log(runs.wire_to(host), request, screen)
         except HostError:
             continue
-        except HostUnreachable as silent:
-            output.warn(f"{host}, which {entry.id} went on from, does not answer: {silent.what}")
+        except HostUnreachable as away:
+            silent.append(host)
+            output.warn(f"{host}, which {entry.id} went on from, does not answer: {away.what}")
+    attempt = request["attempt"]
+    if past.show_log_of_attempt(entry, attempt, request["tail"], build=request["build"]):
+        return None
+    if silent and isinstance(error, HostError):
+        again = f"gpurun logs {entry.id} --attempt {attempt}, when {' or '.join(silent)} answers again"
+        raise UsageError(f"{error.what}, and its log was not fetched", again)
     raise error
 
 

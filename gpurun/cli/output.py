@@ -26,6 +26,7 @@ from gpurun.cli.terminal import (
     cut,
     duration,
     harmless,
+    height,
     interactive,
     plural,
     styled,
@@ -37,7 +38,7 @@ from gpurun.errors import GpurunError, UsageError
 
 __all__ = [
     "BLUE", "BOLD", "CYAN", "DIM", "GREEN", "RED", "YELLOW", "Declined", "activity", "after_interrupt", "ago", "confirm", "cut",
-    "duration", "folded", "interactive", "json", "labelled", "next_step", "next_steps", "note", "out", "out_bytes", "plural", "print_error",
+    "duration", "folded", "height", "interactive", "json", "labelled", "next_step", "next_steps", "note", "out", "out_bytes", "plural", "print_error",
     "print_traceback", "say", "say_as_it_is", "say_bytes", "show_commands", "size", "steps", "styled", "table", "table_width", "transfer",
     "visible", "warn", "width", "write_bug_log",
 ]  # fmt: skip

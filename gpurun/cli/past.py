@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpurun.agent import vocabulary as words
@@ -44,6 +46,23 @@ def show_log(entry: RunEntry, attempt: int | None, tail: int | None, *, timed: b
         of = "its log" if attempt is None else f"the log of attempt {attempt}"
         raise UsageError(f"{gone}; {of} was not fetched", f"gpurun status {entry.id}")
     output.note(gone)
+    _print(entry, found, tail)
+
+
+def show_log_of_attempt(entry: RunEntry, attempt: int, tail: int | None, *, build: bool = False) -> bool:
+    """Print the log of an attempt whose host does not answer, as it was fetched; False when it was not."""
+    from gpurun import removed
+
+    found = [file for file in removed.log(entry, attempt)[build:] if file is not None]
+    if found:
+        output.note(f"the log of attempt {attempt} as it was fetched to {found[0].parent}")
+        _print(entry, found, tail)
+    return bool(found)
+
+
+def _print(entry: RunEntry, found: Sequence[Path], tail: int | None) -> None:
+    from gpurun import removed
+
     shown = next((file for file in found if file.stat().st_size), None)
     if shown is None:
         output.note(f"{entry.id} printed nothing")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gpurun.agent import vocabulary as words
-from gpurun.cli import describe, options, output, past, training
+from gpurun.cli import describe, options, output, past
 
 if TYPE_CHECKING:
     from gpurun.runs import HostRuns
@@ -18,11 +17,6 @@ EXAMPLES = """\
 gpurun ps
 gpurun ps -a -H box
 gpurun ps --json"""
-
-HEADER = ["RUN", "STATE", "GPUS", "SINCE", "DISK", "HOST"]
-SHRINK = ("HOST", "OWNER", "PROGRESS", "STATE")  # cut where a line is too long; an id never is
-PROGRESS = "PROGRESS"  # stands behind SINCE where a run tells of it
-BARS = ((10, "epoch "), (6, "epoch "), (0, "epoch "), (0, ""))  # columns, and a word; the first that fits
 
 
 def ps(
@@ -37,6 +31,8 @@ def ps(
     """List your live runs on all hosts.
 
     Hosts are asked side by side and have 2 seconds each; of a silent one you see what was last known, marked with ?.
+    TensorBoards, Jupyters and shells stand apart. On a terminal also: the metric that is monitored, with the best
+    checkpoint's value, and the arguments, as far as there is room.
     """
     from gpurun import runs
     from gpurun.config import hosts
@@ -113,30 +109,26 @@ def _host_json(one: HostRuns) -> dict[str, Any]:
 def _show(
     found: list[HostRuns], shown: list[tuple[str, list[dict[str, Any]]]], *, all_runs: bool, all_users: bool
 ) -> None:
+    from gpurun.cli import ps_tables
+
     answered = {one.host: one.answer is not None for one in found}
-    rows = [
-        _row(record, host, answered=answered[host], now=_now(found, host))
+    listed = [
+        ps_tables.Listed(record, host, answered[host], _now(found, host))
         for host, records in shown
         for record in records
     ]
-    if rows:
-        header = [*HEADER, "OWNER"] if all_users else HEADER
-        rows = _with_owner(rows, shown) if all_users else rows
-        header, rows = _with_progress(header, rows, [record for _, records in shown for record in records])
-        output.table(header, rows, shrink=[header.index(name) for name in SHRINK if name in header])
-    elif any(answered.values()):
+    ps_tables.show(listed, owners=all_users)
+    if any(answered.values()) and all(one.service for one in listed):
         output.note("no runs" if all_runs else "no live runs; gpurun ps -a lists those that have ended")
     if all_users:
         _show_gpus(found)
-    for host, records in shown:
-        for record in records if answered[host] else []:
-            if record.get("problem"):
-                output.warn(f"{record['id']}: {record['problem']}")
-    silent = [one for one in found if one.failure is not None]
-    for one in silent if len(found) > 1 else []:
-        assert one.failure is not None
-        output.warn(f"{one.host} did not answer: {describe.silence(one.failure)}")
-    if any(not words.is_over(record) for host, records in shown if not answered[host] for record in records):
+    for one in listed:
+        if one.answered and one.record.get("problem"):
+            output.warn(f"{one.record['id']}: {one.record['problem']}")
+    for host in found if len(found) > 1 else []:
+        if host.failure is not None:
+            output.warn(f"{host.host} did not answer: {describe.silence(host.failure)}")
+    if any(one.is_guess for one in listed):
         output.note("? marks what was last known of a run")
 
 
@@ -144,43 +136,6 @@ def _now(found: list[HostRuns], host: str) -> float:
     """The host's own clock where it answered: `since` is of that clock."""
     answer = next(one.answer for one in found if one.host == host)
     return float(answer["now"]) if answer else time.time()
-
-
-def _row(record: dict[str, Any], host: str, *, answered: bool, now: float) -> list[str]:
-    since, disk = record.get("since"), record.get("disk")
-    state = describe.styled_state(record, sys.stdout)
-    return [
-        record["id"],
-        state if answered or words.is_over(record) else f"{describe.state(record)}?",
-        describe.gpus(record),
-        output.ago(since, now) if since else "-",
-        output.size(disk) if disk else "-",
-        host,
-    ]
-
-
-def _with_owner(rows: list[list[str]], shown: list[tuple[str, list[dict[str, Any]]]]) -> list[list[str]]:
-    owners = [record.get("owner") or "-" for _, records in shown for record in records]
-    return [[*row, owner] for row, owner in zip(rows, owners, strict=True)]
-
-
-def _with_progress(
-    header: list[str], rows: list[list[str]], records: list[dict[str, Any]]
-) -> tuple[list[str], list[list[str]]]:
-    """How far each training is, in as many words as the line has room for."""
-    at = header.index("SINCE") + 1
-    wider = header, rows
-    for length, word in BARS:
-        bars = [training.progress_bar(record, length, word=word) if record.get("live") else "" for record in records]
-        if not any(bars):
-            return header, rows
-        wider = (
-            [*header[:at], PROGRESS, *header[at:]],
-            [[*row[:at], bar or "-", *row[at:]] for row, bar in zip(rows, bars, strict=True)],
-        )
-        if output.table_width(*wider) <= output.width():
-            break
-    return wider
 
 
 def _show_gpus(found: list[HostRuns]) -> None:

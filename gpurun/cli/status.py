@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
-import time
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -12,7 +10,7 @@ import typer
 
 from gpurun import records
 from gpurun.agent import vocabulary as words
-from gpurun.cli import describe, options, output, past, training
+from gpurun.cli import describe, options, output, past, status_facts, training
 from gpurun.errors import HostError, HostUnreachable
 
 EXAMPLES = """\
@@ -20,8 +18,15 @@ gpurun status
 gpurun status train-7f3k --json
 gpurun status train --exit-code && echo it worked"""
 
-_MOMENTS = (("submitted", "created"), ("started", "started"), ("ended", "ended"))
 LOG_LINES = 12  # of a log's end, when there is no traceback
+SCREEN = 24  # lines of the smallest terminal that a status is to fit
+LONGEST = 130  # characters of a fact that is shown without -v
+LEAST = 3  # lines of a traceback that are shown however little room there is
+_COPIED = ("files", "fetched")  # paths are shown whole
+# Of a run that failed, and of any other: what a terminal shows only with -v. A pipe has all.
+_MORE = ("image", "software", "submitted")
+_MORE_OF_A_FAILURE = (*_MORE, "started", "metrics", "project", "gpus", "note")
+_FIRST_TO_GO = ("progress", "host", "attempt", "limits")  # where too little room is left for what it printed last
 
 
 def status(
@@ -33,10 +38,14 @@ def status(
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Go on until the run has ended, over broken connections too.")
     ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Image, versions, all times and the whole traceback, too.")
+    ] = False,
     as_json: options.Json = False,
 ) -> int:
-    """Show one run in full: what it waits for, what it runs on, or why it failed and what may help.
+    """Show one run: what it waits for, how far it is, or why it failed and what may help.
 
+    On a terminal of 24 lines without -v; elsewhere all that is known.
     Of a run that was removed from its host: what this laptop knows of it, and what was fetched.
     """
     from gpurun import mirror, runs
@@ -55,27 +64,35 @@ def status(
     except HostUnreachable as error:
         if entry.record is None or as_json:
             raise
-        _show_last_known(_with_twins(entry, runs.twins(entry)))
+        _show_last_known(*_with_twins(entry, runs.twins(entry)))
         raise error from None
     twins = [] if entry.removed is not None else runs.twins(entry)
-    entry = _with_twins(entry, twins)
+    entry, silent = _with_twins(entry, twins)
     record = answer["run"]
     answer.pop("ledgers", None)
     if as_json:
         also = [{**(twin.record or {}), "host": twin.host, "seen": twin.seen} for twin in twins]
-        more = {"host": entry.host, "exit": records.exit_code(record), "hint": _hint(answer), "twins": also}
+        also += [{**told, "host": host, "seen": None} for host, told in entry.ended_on.items()]
+        more = {"host": entry.host, "exit": records.exit_code(record), "hint": status_facts.hint(answer), "twins": also}
+        more["limits"] = describe.limits_set(answer["job"] or {})
         gone = {} if entry.removed is None else {"removed": past.as_json(entry)}
         output.json({**answer, **more, **gone, "checkpoints": mirror.there(entry.id)})
     else:
-        _show(answer, entry)
+        _show(answer, entry, silent, verbose=verbose or not sys.stdout.isatty())
     if not exit_code:
         return 0
     code = records.exit_code(record)
     return words.EXIT_FAILED if code is None else code
 
 
-def _with_twins(entry: Any, twins: Any) -> Any:
-    return replace(entry, twins={twin.host: twin.record for twin in twins if twin.record is not None})
+def _with_twins(entry: Any, twins: Any) -> tuple[Any, frozenset[str]]:
+    """The entry with the attempts that are live elsewhere, and which of their hosts do not answer."""
+    from gpurun import index
+
+    known = entry if entry.removed is not None else index.find(entry.id) or entry
+    silent = frozenset(twin.host for twin in twins if twin.seen is None)
+    live = {twin.host: twin.record for twin in twins if twin.record is not None}
+    return replace(entry, twins=live, ended_on=known.ended_on), silent
 
 
 def _asked(entry: Any) -> dict[str, Any]:
@@ -95,181 +112,88 @@ def _watched(entry: Any) -> dict[str, Any]:
         return follow.watch(runs.wire_to(entry.host), entry.id, board, board.show)
 
 
-def _show(answer: dict[str, Any], entry: Any) -> None:
-    for line in _head(answer, entry):
+def _show(answer: dict[str, Any], entry: Any, silent: frozenset[str], *, verbose: bool) -> None:
+    """The run; of one that failed first why, with as much of its traceback as leaves the rest on the screen."""
+    facts = _facts(answer, entry, silent, verbose=verbose)
+    steps = [] if "removed" in answer or not sys.stdout.isatty() else _next(answer["run"])
+    if answer["run"]["state"] in status_facts.FAILURES:
+        lines = _of_a_failure(answer, facts, len(steps), verbose=verbose)
+    else:
+        lines = list(facts.values())
+    for line in [_title(answer["run"]), *lines]:
         output.out(line)
-    _show_failure(answer)
-    if "removed" not in answer:
-        _show_next(answer["run"])
+    if steps:
+        output.say("")
+        output.next_steps(*steps)
+
+
+def _of_a_failure(answer: dict[str, Any], facts: dict[str, str], steps: int, *, verbose: bool) -> list[str]:
+    """Why, what was printed last, what may help, and the other facts."""
+    why = [facts.pop(name) for name, _ in status_facts.why(answer) if name in facts]
+    hint = _hint_lines(answer)
+    room = max(output.height(), SCREEN) - steps - 5  # the title, three empty lines, and the prompt
+
+    def left() -> int:
+        return room - sum(map(_height, (*why, *hint, *facts.values())))
+
+    for name in () if verbose else _FIRST_TO_GO:
+        if left() < LEAST:
+            facts.pop(name, None)
+    said = _said(answer, None if verbose else left())
+    blank = [""] if said or hint else []
+    return [*why, *blank, *said, *hint, *blank, *facts.values()]
 
 
 def _head(answer: dict[str, Any], entry: Any) -> list[str]:
-    """The run and all that is known of it, a line each; longer ones go on in the next."""
-    record = answer["run"]
+    """What is looked at while the run goes on."""
+    return [_title(answer["run"]), *_facts(answer, entry, frozenset(), verbose=False).values()]
+
+
+def _title(record: dict[str, Any]) -> str:
     colour = describe.COLOURS.get(record["state"], output.DIM)
     step = describe.step(record)
     now = f"is {describe.state(record)}" + (f": {step}" if step else "")
     clause = describe.outcome(record) if words.is_over(record) else now
     title = f"{output.styled(record['id'], output.BOLD, stream=sys.stdout)} "
-    lines = [title + output.styled(clause, colour, stream=sys.stdout)]
-    for name, text in _lines(answer, entry):
-        lines.append(output.labelled(name, text, 12, output.DIM, lead="  "))
-    return lines
+    return title + output.styled(clause, colour, stream=sys.stdout)
 
 
-def _lines(answer: dict[str, Any], entry: Any) -> list[tuple[str, str]]:
-    record, job = answer["run"], answer["job"] or {}
-    lines = [
-        ("problem", str(record.get("problem") or "")),
-        ("because", describe.reason(record) or _raised(answer)),
-        ("waits", describe.waiting(record)),
-        ("attempt", _attempt(record)),
-        ("progress", training.progress_line(record)),
-        ("metrics", training.metrics(record)),
-        ("saved", _checkpoints(record, entry.host)),
-        ("twin", _twins(entry)),
-        ("project", _project(job)),
-        ("command", shlex.join(job.get("command", []))),
-        ("host", ", ".join(filter(None, (entry.host, describe.runtime(record))))),
-        ("gpus", _gpus(record)),
-        ("image", _image(record)),
-        ("software", _environment(record)),
-        *_times(record),
-        ("files", _files(answer, entry)),
-        ("fetched", _fetched(entry, record) if entry.removed is None else ""),
-        ("removed", answer.get("removed", "")),
-    ]
-    lines += [("note", text) for text in record.get("notes") or []]
-    return [(name, text) for name, text in lines if text]
-
-
-def _twins(entry: Any) -> str:
-    """Attempts that are live on other hosts: the run went on here while they could not be asked."""
-    told = [f"attempt {one.get('attempt', 1)} is {one['state']} on {host}" for host, one in entry.twins.items()]
-    return f"{', '.join(told)}; gpurun stop {entry.id} ends all of them" if told else ""
-
-
-def _project(job: dict[str, Any]) -> str:
-    return describe.code(job.get("project", {}).get("name"), job.get("git"))
-
-
-def _attempt(record: dict[str, Any]) -> str:
-    """Which one it is, and how those before it went; empty for a first one."""
-    if record.get("attempt", 1) == 1:
-        return ""
-    earlier = [describe.attempt_ended(told) for told in record["attempts"]]
-    return f"{record['attempt']}, {describe.begins_from(record)}; {', '.join(earlier)}"
-
-
-def _checkpoints(record: dict[str, Any], host: str) -> str:
-    from gpurun import mirror
-
-    saved = mirror.saved(record["id"], host, record.get("checkpoints"))
-    last, best = saved.last, saved.best
-    if not last:
-        return ""
-    elsewhere = f", on {best['host']}" if best and best.get("host", host) != host else ""
-    also = ""
-    if best and (elsewhere or best["path"] != last["path"]):
-        also = f"; the best {describe.checkpoint(best)}{elsewhere}"
-    return f"{output.plural(saved.count, 'checkpoint')}, the last {describe.checkpoint(last)}{also}"
-
-
-def _gpus(record: dict[str, Any]) -> str:
-    if record.get("gpus"):
-        return describe.gpu_names(record)
-    return f"{record['gpus_asked']} asked for" if record.get("gpus_asked") else "none asked for"
-
-
-def _image(record: dict[str, Any]) -> str:
-    image, digest = record.get("image") or "", record.get("digest") or ""
-    if not digest or digest in image:
-        return describe.image(image)
-    return describe.image(f"{image} {digest}".strip())
-
-
-def _environment(record: dict[str, Any]) -> str:
-    """The versions that a result depends on; `--json` has all packages."""
-    names = {
-        "torch": "torch",
-        "cuda": "CUDA",
-        "cudnn": "cuDNN",
-        "lightning": "Lightning",
-        "python": "Python",
-        "driver": "driver",
-    }
-    found = record.get("environment") or {}
-    return ", ".join(f"{shown} {found[name]}" for name, shown in names.items() if found.get(name))
-
-
-def _times(record: dict[str, Any]) -> list[tuple[str, str]]:
-    """On this laptop's clock's zone; how long ago is told for the last one."""
-    known = [(name, record[key]) for name, key in _MOMENTS if record.get(key)]
-    lines = [(name, time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))) for name, moment in known]
-    if lines:
-        name, text = lines[-1]
-        lines[-1] = (name, f"{text}, {output.ago(known[-1][1])} ago")
-    return lines
-
-
-def _files(answer: dict[str, Any], entry: Any) -> str:
-    size = f" ({output.size(answer['run']['disk'])})" if answer["run"].get("disk") else ""
-    return f"{entry.host}:{answer['path']}{size}" if answer.get("path") else ""
-
-
-def _fetched(entry: Any, record: dict[str, Any]) -> str:
-    if entry.fetched:
-        return f"{output.ago(entry.fetched)} ago" + (f" to {entry.fetched_to}" if entry.fetched_to else "")
-    if record.get("fetched"):
-        return f"{output.ago(record['fetched'])} ago, to another laptop"
-    if not words.is_over(record) or not record.get("started"):
-        return ""
-    if entry.fetched_to:
-        return f"not since attempt {record['attempt']} began; what came before is in {entry.fetched_to}"
-    return "never"
-
-
-def _show_failure(answer: dict[str, Any]) -> None:
-    """The last traceback, or the end of what was said, of a run that did not end well."""
-    if answer["run"]["state"] not in (words.FAILED, words.TIMED_OUT, words.LOST):
-        return
-    text = answer.get("traceback") or _tail(answer.get("log_tail")) or _tail(answer.get("prepare_tail"))
-    if text:
-        output.out("")
-        output.out(text.rstrip())
-    found = _hint(answer)
-    if found:
-        output.out("")
-        output.out(
-            f"{output.styled('hint:', output.CYAN, output.BOLD, stream=sys.stdout)} {output.folded(found, 6, sys.stdout)}"
-        )
-
-
-def _hint(answer: dict[str, Any]) -> str | None:
-    from gpurun import hints
-
-    record = answer["run"]
-    if record["state"] not in (words.FAILED, words.TIMED_OUT, words.LOST):
-        return None
-    if record.get("next"):
-        return str(record["next"])
-    if record.get("reason") == "oom":
-        return "give it more with --memory, or use smaller batches or fewer DataLoader workers"
-    said = answer.get("traceback") or answer.get("log_tail") or answer.get("prepare_tail") or ""
-    found = hints.hint(said)
-    if found is None and _raised(answer):
-        again = "the script raised this: mend it here and submit it again"
-        resumed = f"; `gpurun resume {record['id']}` goes on with the code as it was sent"
-        return again + ("" if "removed" in answer else resumed)
+def _facts(answer: dict[str, Any], entry: Any, silent: frozenset[str], *, verbose: bool) -> dict[str, str]:
+    """What is known of the run, by its label, with it and folded."""
+    more = _MORE_OF_A_FAILURE if answer["run"]["state"] in status_facts.FAILURES else _MORE
+    found: dict[str, str] = {}
+    for name, text in status_facts.facts(answer, entry, silent):
+        if verbose or name not in more:
+            shown = text if verbose or name in _COPIED else output.cut(text, LONGEST)
+            line = output.labelled(name, shown, 12, output.DIM, lead="  ")
+            found[name] = f"{found[name]}\n{line}" if name in found else line  # there may be several notes
     return found
 
 
-def _raised(answer: dict[str, Any]) -> str:
-    """`ValueError: ...`, when that is what ended the script: Python ends with 1 then."""
-    record, text = answer["run"], answer.get("traceback")
-    if not text or (record["state"], record.get("reason"), record.get("exit_code")) != (words.FAILED, "exit", 1):
-        return ""
-    return str(text).rstrip().rpartition("\n")[2]
+def _height(text: str) -> int:
+    """How many lines of the terminal it takes."""
+    return sum(max(1, -(-output.visible(line) // output.width())) for line in text.split("\n"))
+
+
+def _said(answer: dict[str, Any], room: int | None) -> list[str]:
+    """The end of the last traceback, or of what was printed, in at most `room` lines of the terminal; all of it for None."""
+    text = answer.get("traceback") or _tail(answer.get("log_tail")) or _tail(answer.get("prepare_tail"))
+    lines = text.rstrip().splitlines() if text else []
+    if room is None:
+        return lines
+    room, wide, kept = max(room, LEAST), output.width(), list[str]()
+    for line in reversed(lines):
+        room -= 1
+        if room < 0:
+            break
+        kept.insert(0, line if output.visible(line) <= wide else output.cut(line, wide))
+    return kept
+
+
+def _hint_lines(answer: dict[str, Any]) -> list[str]:
+    found = status_facts.hint(answer)
+    label = output.styled("hint:", output.CYAN, output.BOLD, stream=sys.stdout)
+    return [f"{label} {output.folded(found, 6, sys.stdout)}"] if found else []
 
 
 def _tail(text: str | None) -> str:
@@ -277,19 +201,15 @@ def _tail(text: str | None) -> str:
     return "\n".join(lines[-LOG_LINES:])
 
 
-def _show_next(record: dict[str, Any]) -> None:
-    if not sys.stdout.isatty():
-        return
+def _next(record: dict[str, Any]) -> list[tuple[str, str]]:
     run = record["id"]
-    output.say("")
     if not words.is_over(record):
-        output.next_steps((f"gpurun logs -f {run}", "follow it"), (f"gpurun stop {run}", "end it"))
-        return
+        return [(f"gpurun logs -f {run}", "follow it"), (f"gpurun stop {run}", "end it")]
     wrote = [(f"gpurun fetch {run}", "what it wrote")] if record.get("started") else []
-    output.next_steps((f"gpurun logs {run}", "all that it printed"), *wrote, *describe.go_on(record))
+    return [(f"gpurun logs {run}", "all that it printed"), *wrote, *describe.go_on(record)]
 
 
-def _show_last_known(entry: Any) -> None:
+def _show_last_known(entry: Any, silent: frozenset[str]) -> None:
     record = entry.record
     if entry.ended:
         output.out(f"{record['id']} {describe.outcome(record)}; {entry.host} does not answer now")
@@ -297,6 +217,10 @@ def _show_last_known(entry: Any) -> None:
         output.out(f"{record['id']} is unknown: {entry.host} does not answer, which changes nothing about the run")
         output.out(f"  last seen {output.ago(entry.seen)} ago: {describe.state(record)}")
     known = (("progress", training.progress_line(record)), ("metrics", training.metrics(record)))
-    for name, text in (*known, ("saved", _checkpoints(record, entry.host)), ("twin", _twins(entry))):
+    for name, text in (
+        *known,
+        ("saved", status_facts.checkpoints(record, entry.host)),
+        ("elsewhere", status_facts.elsewhere(entry, silent)),
+    ):
         if text:
             output.out(output.labelled(name, text, 12, lead="  "))

@@ -33,6 +33,10 @@ def width() -> int:
     return shutil.get_terminal_size((80, 24)).columns
 
 
+def height() -> int:
+    return shutil.get_terminal_size((80, 24)).lines
+
+
 def duration(seconds: float) -> str:
     """Two units at most, the second only when it says something: 45s, 5m 10s, 2h 05m, 12h, 3d 4h."""
     whole = max(int(seconds), 0)

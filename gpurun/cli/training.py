@@ -23,10 +23,10 @@ def progress(record: Record) -> Record:
     return {} if earlier and not words.is_over(record) else told
 
 
-def progress_bar(record: Record, length: int, *, word: str = "epoch ") -> str:
+def progress_bar(record: Record, length: int, *, word: str = "epoch ", left: bool = True) -> str:
     """`██████░░░░  62% epoch 3/9 4m left`: how much is done, the epoch, the time left; as far as they are known."""
     told = progress(record)
-    fraction, left = told.get("fraction"), told.get("left")
+    fraction, seconds = told.get("fraction"), told.get("left")
     parts = []
     if is_number(fraction):
         done = min(max(fraction, 0.0), 1.0)
@@ -34,8 +34,8 @@ def progress_bar(record: Record, length: int, *, word: str = "epoch ") -> str:
         parts += [FULL * full + EMPTY * (length - full), f"{int(100 * done):3d}%"]
     if (epoch := _epoch(told)) is not None:
         parts.append(f"{word}{epoch}")
-    if is_number(left) and not words.is_over(record):
-        parts.append(f"{output.duration(left).split()[0]} left")
+    if left and is_number(seconds) and not words.is_over(record):
+        parts.append(f"{output.duration(seconds).split()[0]} left")
     return " ".join(filter(None, parts))
 
 
@@ -72,6 +72,15 @@ def metric(told: Record) -> str:
         return ""
     value = number(told["value"]) if is_number(told.get("value")) else "unknown"
     return f"{told['monitor']} {value}" + (f" ({told['mode']})" if told.get("mode") else "")
+
+
+def monitored(record: Record) -> tuple[str, str] | None:
+    """The metric that the run's checkpoints are judged by, and the best one's value; None when there is none."""
+    known = record.get("checkpoints") or {}
+    for told in (known.get("best"), known.get("last")):
+        if told and told.get("monitor") and is_number(told.get("value")):
+            return str(told["monitor"]), number(told["value"])
+    return None
 
 
 def number(value: float) -> str:

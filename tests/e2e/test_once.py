@@ -172,10 +172,22 @@ def test_attempt_on_a_host_that_came_back_is_shown_and_stopped_and_keeps_the_run
     two.config.write_text(good)
     listed = [(one["id"], one["host"], one["attempt"]) for one in two.json("ps")["runs"]]
     assert sorted(listed) == [(run, "a", 1), (run, "b", 2)]
-    assert f"attempt 1 is running on a; gpurun stop {run} ends all of them" in two.ok("status", run)
+    for command in (("ps",), ("ps", "-a")):
+        lines = [line.split() for line in two.ok(*command).splitlines() if line.startswith(run)]
+        assert sorted((" ".join(line[1:4]), line[-1]) for line in lines if "(attempt" in line) == [
+            ("running (attempt 1)", "a")
+        ], command
+        assert len(lines) == 2, command
+    shown = two.ok("status", run)
+    assert f"attempt 1 is running on a; gpurun stop {run} ends all of them" in shown
+    assert "attempt 1 ended" not in shown
+    assert "attempt 1 begins at step 0" in two.ok("logs", run, "--attempt", "1")
     two.ok("stop", "--force", run)
     assert (two.events("a", run)[-1], two.events("b", run)[-1]) == ("ended", "ended")
     assert two.json("ps")["runs"] == []
+    ended = [(one["host"], one["attempt"], one["state"]) for one in two.json("ps", "-a")["runs"] if one["id"] == run]
+    assert sorted(ended) == [("a", 1, "stopped"), ("b", 2, "stopped")]
+    assert "attempt 1 was stopped on a" in two.ok("status", run)
 
 
 def test_log_of_an_attempt_comes_from_the_host_that_it_was_on(two: Several) -> None:
@@ -187,6 +199,21 @@ def test_log_of_an_attempt_comes_from_the_host_that_it_was_on(two: Several) -> N
     refused = two.gpurun("logs", run, "--attempt", "1")
     assert (refused.code, "was on another host" in refused.err) == (2, True)
     assert "a, which" in refused.err
+    assert "when a answers again" in refused.err
+
+
+def test_log_of_an_attempt_comes_from_what_was_fetched_when_its_host_is_away(two: Several) -> None:
+    run = two.ended_with_a_checkpoint("a")
+    folder = Path(two.ok("fetch", run).strip())
+    two.ok("resume", run, "--host", "b")
+    two.ok("stop", "--force", run)
+    two.out_of_reach("a")
+    assert "attempt 1 begins at step 0" in two.ok("logs", run, "--attempt", "1")
+    two.ok("fetch", run)
+    assert (folder.parent / f"{run}-on-a").is_dir(), "it was put aside"
+    assert "attempt 1 begins at step 0" in two.ok("logs", run, "--attempt", "1")
+    two.out_of_reach("b")
+    assert "attempt 1 begins at step 0" in two.ok("logs", run, "--attempt", "1")
 
 
 def test_resume_on_a_third_host_finds_what_a_fetch_moved_aside() -> None:

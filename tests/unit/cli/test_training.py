@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gpurun import index
-from gpurun.cli import app, output, ps, training
+from gpurun.cli import app, training
 from gpurun.errors import HostUnreachable
 
 TOLD = {
@@ -58,22 +58,6 @@ def test_what_a_checkpoint_was_judged_by() -> None:
     assert training.metric(told) == "val_loss 0.25 (min)"
     assert training.metric({"monitor": None, "value": 0.25}) == ""
     assert training.metric({"monitor": "val_loss", "mode": None, "value": None}) == "val_loss unknown"
-
-
-@pytest.mark.parametrize("name", ["a", "train", "resnet50-imagenet", "resnet50-imagenet-with-warmup"])
-def test_ps_has_room_for_it_within_80_columns(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    records = [record(f"{name}-7f3k"), {**record(f"{name}-2222", "queued"), "progress": None}]
-    rows = [ps._row(one, "box", answered=True, now=100.0) for one in records]
-    header, wider = ps._with_progress(ps.HEADER, rows, records)
-    assert header.index("PROGRESS") == header.index("SINCE") + 1
-    assert [row[4].strip().endswith("3/9 4m left") for row in wider] == [True, False]
-    assert output.table_width(header, wider) <= 80 or wider[0][4] == " 62% 3/9 4m left"
-
-
-def test_without_progress_the_table_is_as_it_was() -> None:
-    rows = [ps._row(record(), "box", answered=True, now=100.0)]
-    assert ps._with_progress(ps.HEADER, rows, [{**record(), "progress": None}]) == (ps.HEADER, rows)
 
 
 @pytest.mark.usefixtures("home")
