@@ -104,7 +104,7 @@ def foreign(host: HostPaths) -> List[str]:
 
 
 def _is_name_of_ours(name: str) -> bool:
-    return name in _FOLDERS or name == "lost+found" or re.fullmatch(_ID_FILE, name) is not None
+    return name in (*_FOLDERS, words.LOCKS) or name == "lost+found" or re.fullmatch(_ID_FILE, name) is not None
 
 
 def _is_made(host: HostPaths, folder: str, name: str) -> bool:

@@ -19,17 +19,17 @@ import errno
 import fcntl
 import hashlib
 import os
-import pwd
 import socket
-import stat
 import struct
 import time
 from contextlib import contextmanager, suppress
 from typing import Callable, Iterator, List, Optional, Set, Tuple
 
 from . import facts
-from .errors import AgentError
+from .lock_folder import base_folder, first_choice, folder, is_it
 from .paths import HostPaths
+
+__all__ = ["base_folder", "folder"]
 
 _works_for: List[HostPaths] = []  # one at most
 
@@ -43,38 +43,6 @@ def work_for(host: HostPaths) -> None:
 def _mark() -> str:
     """The mark of the root that this process works for; empty where there is none."""
     return facts.root_mark(_works_for[0]) if _works_for else ""
-
-
-def base_folder() -> str:
-    return os.environ.get("GPURUN_LOCKS", "/tmp")  # noqa: S108
-
-
-def _folder() -> str:
-    return os.path.join(base_folder(), "gpurun-%d" % os.getuid())
-
-
-def folder() -> str:
-    """This user's locks: 0700 and ours, or nothing works (somebody else could hold or free them)."""
-    path = _folder()
-    try:
-        os.mkdir(path, 0o700)
-    except FileExistsError:
-        found = os.lstat(path)
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) != 0o700:
-            raise _not_ours(path, found) from None
-    return path
-
-
-def _not_ours(path: str, found: os.stat_result) -> AgentError:
-    if found.st_uid == os.getuid():
-        what = "the folder of gpurun's locks, %s, is open to others (mode %04o)" % (path, stat.S_IMODE(found.st_mode))
-        return AgentError("locks", what, "remove it, when no run is live here", where=path)
-    try:
-        owner = pwd.getpwuid(found.st_uid).pw_name
-    except KeyError:
-        owner = "uid %d" % found.st_uid
-    what = "the folder of gpurun's locks, %s, belongs to somebody else: %s" % (path, owner)
-    return AgentError("locks", what, "let its owner or root remove it", where=path)
 
 
 class Held:
@@ -147,9 +115,10 @@ _BEACON_TRIES = 5  # 10 ms each: our own process binds first and listens then
 
 def _beacon_names(path: str) -> List[bytes]:
     """The abstract socket beside the lock in `path`, and that of an earlier gpurun; none for a lock that users share."""
-    if os.path.dirname(path) != _folder():
+    if not is_it(os.path.dirname(path)):
         return []
-    told = [b"%s\0%s" % (_mark().encode(), os.fsencode(path)), os.fsencode(path)]
+    name = os.fsencode(os.path.join(first_choice(), os.path.basename(path)))  # one, wherever the folder is
+    told = [b"%s\0%s" % (_mark().encode(), name), name]
     return [b"\0gpurun-" + hashlib.sha256(one).hexdigest()[:40].encode() for one in told]
 
 

@@ -91,6 +91,7 @@ EXIT_UNREACHABLE = 255
 EXIT_INTERRUPTED = 130
 
 HOME = ".gpurun"  # the folder on a host that holds gpurun's files, and nothing else
+LOCKS = "locks"  # in it, where /tmp has no place for them
 HOST_ID_FILE = r"host-id-[0-9a-f]{12}(-[0-9a-f]{12})?"  # the name of the file that has a host's id
 # A run's id: it is a directory, a container's name (behind `gpurun-`) and typed by people.
 RUN_ID = r"[a-z0-9](?:[a-z0-9-]{0,46}[a-z0-9])?-[0-9a-z]{4}"

@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 from typing import Any, Dict, List, Optional
 
-from .. import clearing, facts, hooks, journal, locks, origin, records, shells, sockets, tend
+from .. import clearing, facts, hooks, journal, lock_folder, locks, origin, records, shells, sockets, tend
 from .. import vocabulary as words
 from ..engine import Engine, EngineError
 from ..errors import AgentError
@@ -185,6 +185,8 @@ def _remove_locks(outcome: clearing.Outcome) -> None:
         elif name.startswith(("run-", "job-", "hook-", "host-", "gather-")) and locks.is_free(path):
             clearing.remove(path, outcome)
     clearing.remove_if_empty(folder)
+    if folder != lock_folder.first_choice():  # below the home
+        clearing.remove_if_empty(os.path.dirname(folder))
 
 
 def revoke(path: str, mark: str) -> int:

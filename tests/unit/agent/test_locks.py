@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -35,8 +36,55 @@ def test_folder_of_somebody_else_is_refused_with_the_owners_name(monkeypatch: py
         place = tmp / f"gpurun-{UID + 1}"
         does(lambda: place.mkdir(mode=0o700))
         monkeypatch.setattr(os, "getuid", lambda: UID + 1)  # never ours, whoever runs this test
+        monkeypatch.setenv("HOME", "/proc")  # on no disk of this machine's, as an NFS home is
         with pytest.raises(AgentError, match=f"belongs to somebody else: {NAME}"):
             locks.folder()
+
+
+@pytest.fixture
+def taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Path]]:
+    """Lets somebody else take the name of the folder in /tmp; returns what is there then. The home is on a local disk."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+
+    def take() -> Path:
+        place = tmp / f"gpurun-{os.getuid()}"
+        does(place.touch)  # a file: for who is not root, it is of the same account
+        return place
+
+    with folder_for_all() as tmp:
+        monkeypatch.setenv("GPURUN_LOCKS", str(tmp))
+        yield take
+
+
+def test_folder_whose_name_another_account_has_taken_is_below_the_home_from_then_on(
+    tmp_path: Path, taken: Callable[[], Path]
+) -> None:
+    place = taken()
+    there = tmp_path / f"home/.gpurun/locks/gpurun-{os.getuid()}"
+    assert locks.folder() == str(there)
+    assert {stat.S_IMODE(folder.stat().st_mode) for folder in (there, there.parent, there.parents[1])} == {0o700}
+    held = locks.acquire(locks.run_lock("train-0000"))
+    assert held is not None
+    place.unlink()
+    assert locks.folder() == str(there)
+    assert not locks.is_free(locks.run_lock("train-0000"))
+    held.release()
+    assert locks.is_free(locks.run_lock("train-0000"))
+
+
+def test_lock_that_was_held_when_another_account_took_the_folders_name_is_still_held(
+    tmp_path: Path, taken: Callable[[], Path]
+) -> None:
+    before = locks.run_lock("train-0000")
+    held = locks.acquire(before)
+    assert held is not None
+    Path(locks.folder()).rename(tmp_path / "swept")
+    taken()
+    assert locks.run_lock("train-0000") != before
+    assert not locks.is_free(locks.run_lock("train-0000"))
+    assert locks.acquire(locks.run_lock("train-0000")) is None
+    held.release()
 
 
 def test_held_lock_is_not_free_until_the_holder_is_gone() -> None:
