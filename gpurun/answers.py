@@ -283,7 +283,7 @@ ANSWERS: dict[str, Check] = {
     "stop": record(runs=each(RUN)),
     "rm": record({"left": each(LEFT)}, removed=each(run_id), freed=count),
     "holds": record(runs=each(RUN), held=by_name(HOLDINGS, run_id), ledgers=LEDGERS),
-    "shell": record(argv=each(no_nul), path=place),
+    "shell": record({"ended": flag}, argv=each(no_nul), path=place),
     "outputs": record(
         {"stamp": maybe(text)},
         run=run_id, record=RUN, ledgers=LEDGERS, root=place, live=flag, now=moment,

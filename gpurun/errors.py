@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+from pathlib import Path
 
 from gpurun.agent import vocabulary as words
 
@@ -16,17 +17,18 @@ OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 class GpurunError(Exception):
     """A failure that gpurun understands; shown without a traceback.
 
-    `what` happened, `where` (a host, a file and line, may be empty), the `next_step` to take (may be several lines).
+    `what` happened, `where` (a host, a file and line, may be empty), the `next_step` to take (may be several lines). A file of
+    this laptop is a Path: the name of a relative one would be taken for a host's.
     """
 
     exit_code = words.EXIT_FAILED
 
     def __init__(
-        self, what: str, next_step: str = "", *, where: str = "", exit_code: int | None = None, code: str = ""
+        self, what: str, next_step: str = "", *, where: str | Path = "", exit_code: int | None = None, code: str = ""
     ) -> None:
         super().__init__(what)
         self.what = what
-        self.where = where
+        self.where = str(where.absolute()) if isinstance(where, Path) else where
         self.next_step = next_step
         self.code = code
         if exit_code is not None:

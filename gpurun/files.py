@@ -102,7 +102,7 @@ def _refuse_home(root: Path) -> None:
     for whole, name in ((Path.home(), "your home directory"), (Path(root.anchor), "/")):
         if whole.exists() and root.samefile(whole):
             what = f"the project would be {name}, with everything in it"
-            raise UsageError(what, "put the script into a folder of its own, and submit it from there", where=str(root))
+            raise UsageError(what, "put the script into a folder of its own, and submit it from there", where=root)
 
 
 def largest(entries: Sequence[Entry], count: int) -> list[tuple[str, int]]:

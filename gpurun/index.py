@@ -492,7 +492,7 @@ def _newest_of(project: Project | None) -> RunEntry:
         raise UsageError(
             f"no run of the project {project.name} is known here",
             f"name a run (`gpurun ps -a` lists them){those}; or start one: gpurun submit SCRIPT",
-            where=str(project.root),
+            where=project.root,
             code=UNKNOWN,
         )
     return jobs[0]

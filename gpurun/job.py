@@ -152,7 +152,7 @@ def _check_module(module: str, files: FileList) -> None:
         raise UsageError(
             f"the project's {package} has no module {module} that could be run",
             f"name one that has a file among what is sent: {path}.py, or {path}/__main__.py",
-            where=str(files.root),
+            where=files.root,
         )
 
 

@@ -112,5 +112,5 @@ def _wait(fd: int, file: Path) -> None:
         raise GpurunError(
             "another gpurun process has held the lock of this laptop's state for 30 seconds",
             "look for one that is suspended (Ctrl-Z): jobs, or ps -C gpurun",
-            where=str(file),
+            where=file,
         )

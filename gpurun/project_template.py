@@ -64,7 +64,7 @@ def _refuse_other_code(directory: Path, texts: Mapping[str, str]) -> None:
         raise UsageError(
             f"other code is there already: {', '.join(other)}",
             "a new folder: gpurun init NAME. Your own project needs no init: gpurun submit train.py",
-            where=str(directory),
+            where=directory,
         )
 
 

@@ -86,7 +86,7 @@ def newest(count: int) -> list[RunEntry]:
         raise UsageError(
             f"fewer than {count} runs of the project {project.name} are known here",
             "name them; `gpurun ps -a` lists all runs",
-            where=str(project.root),
+            where=project.root,
         )
     return found[:count]
 

@@ -103,6 +103,9 @@ def bring(
     """Fetch these runs one after the other and say how it went on stderr. One that its host lacks stops no other."""
     from gpurun import runs
 
+    if to is not None and to.is_file():
+        named = " ".join(entry.id for entry in entries)
+        raise UsageError(f"{to} is a file, and what a run wrote is many", f"gpurun fetch {named} -o DIR")
     results = []
     for entry in entries:
         try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -70,7 +71,8 @@ def resume(
     asked = resuming.Asked(checkpoint, gpus, env, env_file)
     target = host or entry.host
     if target == entry.host and not entry.ended:  # as it was last seen: before anything else is asked for
-        runs.look([entry])
+        with _naming_another_host(entry):
+            runs.look([entry])
         entry = runs.resolve(entry.id)
         runs.refuse_live([entry])
     runs.refuse_twins([entry])
@@ -109,7 +111,21 @@ def _begin(entry: RunEntry, target: str, *, asked: Asked, report: Report, follow
     if target != entry.host:
         return _carry(entry, target, asked, report, follow=follow)
     report.say(f"asking {target} for the checkpoint")
-    return resuming.resume(runs.wire_to(target), resuming.job_of(entry), asked, follow=follow)
+    with _naming_another_host(entry):
+        return resuming.resume(runs.wire_to(target), resuming.job_of(entry), asked, follow=follow)
+
+
+@contextmanager
+def _naming_another_host(entry: RunEntry) -> Iterator[None]:
+    """Add to the error of a run's host that cannot be reached that the run can go on elsewhere."""
+    try:
+        yield
+    except HostUnreachable as error:
+        from gpurun.config import hosts
+
+        other = next((name for name in hosts.read().hosts if name != entry.host), "HOST")
+        error.next_step += f"\nor let it go on elsewhere: gpurun resume {entry.id} --host {other}"
+        raise
 
 
 def _settled_by_its_host(entry: RunEntry, *, yes: bool) -> RunEntry:

@@ -37,8 +37,8 @@ def shell(
     """Open a shell inside the container or environment of a run, or run a command there.
 
     Exits with the exit code of the command. A live run is entered as it is. A run that has ended gets a new container
-    with its image and its workspace. With -g a new session starts, with the project's image, code and GPUs; it ends with
-    its last shell.
+    with its image and its workspace, and no GPU. With -g a new session starts, with the project's image, code and GPUs;
+    it ends with its last shell.
     """
     command = ctx.meta.get(KEY) or []
     if gpus is not None:
@@ -59,6 +59,10 @@ def _enter(wire: Wire, run: str, command: list[str]) -> int:
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     # The first start of an image can take its time.
     answer = wire.ask("shell", {"run": run, "command": command, "tty": terminal}, timeout=60)
+    if answer.get("ended"):
+        output.note(
+            f"{run} has ended: this is its environment and its files, without its GPUs (gpurun shell -g 1 has one)"
+        )
     if not command:
         output.note(f"in {run} on {wire.host}; exit or Ctrl-D leaves it")
     line = shlex.join(answer["argv"])

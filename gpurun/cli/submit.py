@@ -154,7 +154,9 @@ def submit(
 
     Prints the id of the run on stdout. The job continues when this laptop is closed.
     """
-    if (target is None) == (module is None):
+    if target is not None and module is not None:
+        raise UsageError(f"{target} and -m {module} are two things to run", f"leave one out: gpurun submit -m {module}")
+    if target is None and module is None:
         raise UsageError("name a script, a job file or -m MODULE", "gpurun submit train.py, or gpurun submit --help")
     said = {
         "module": module, "gpus": gpus, "name": name, "image": image, "runtime": runtime, "memory": memory,

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gpurun import records
 from gpurun.cli import describe, options, output
 from gpurun.cli.logs import seconds
+from gpurun.cli.terminal import can_redraw
+
+if TYPE_CHECKING:
+    from gpurun.index import RunEntry
 
 EXAMPLES = """\
 gpurun wait
@@ -33,7 +38,10 @@ def wait(
 
     span = None if timeout is None else seconds(timeout, "--timeout")
     entries = runs.resolve_all(run)
-    with output.activity(f"waiting for {', '.join(entry.id for entry in entries)}") as say:
+    waited_for = f"waiting for {', '.join(map(_known, entries))}"
+    if not can_redraw(sys.stderr):
+        output.note(waited_for)  # a host that does not answer is not told for a while
+    with output.activity(waited_for) as say:
         waiting = runs.Waiting(
             deadline=None if span is None else time.monotonic() + span,
             ended=_tell_end,
@@ -48,6 +56,12 @@ def wait(
         return EXIT_TIMEOUT
     codes = [records.exit_code(ended[entry.id]) or 0 for entry in entries]
     return next((code for code in codes if code), 0)
+
+
+def _known(entry: RunEntry) -> str:
+    """`train-7f3k on box (running 2m ago)`."""
+    seen = f" ({describe.state(entry.record)} {output.ago(entry.seen)} ago)" if entry.record and entry.seen else ""
+    return f"{entry.id} on {entry.host}{seen}"
 
 
 def _tell_end(record: dict[str, Any]) -> None:

@@ -94,12 +94,18 @@ def choose(flag: str | None = None, *, job: str | None = None, project: str | No
 
 
 def add(name: str, values: Mapping[str, Any]) -> None:
-    """Put `values` (keys of HostProfile; None takes a key away) into `[hosts.NAME]`, beside what stands there."""
+    """Put `values` (keys of HostProfile; None takes a key away) into `[hosts.NAME]`, beside what stands there.
+
+    The only host so far, which was taken without being named, becomes the default: a second one changes nothing about it.
+    """
     import tomlkit
 
     _no_option(name)
     with locked.state():
         document = _document()
+        before = list(document.get("hosts", {}))
+        if len(before) == 1 and name not in before and "default" not in document:
+            document = _with_default_first(before[0], document)
         hosts = document.setdefault("hosts", tomlkit.table(is_super_table=True))
         table = hosts.setdefault(name, tomlkit.table())
         for key, value in values.items():

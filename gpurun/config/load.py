@@ -87,6 +87,8 @@ def load(
 def script_in(project: Project, target: str, here: Path) -> str:
     """`target`, typed in the folder `here`, relative to the project's root. Raises UsageError when it is not there."""
     found = next((base / target for base in (here, project.root) if (base / target).is_file()), None)
+    if found is None and (here / target).is_dir():
+        raise UsageError(f"{target} is a folder", "name the script in it: gpurun submit SCRIPT")
     if found is None:
         raise UsageError(f"there is no script {target} in {here}" + _near(target, here), "name a file of the project")
     # A script may be a link: the link itself is meant. Only a root that was reached through links needs resolving.

@@ -125,7 +125,7 @@ def fetched_checkpoint(project: Path) -> Path:
     """The best checkpoint that came back, as fetched/<run-id>/checkpoints/best.ckpt."""
     found = [path.relative_to(project) for path in project.glob("fetched/*/checkpoints/best.ckpt")]
     if len(found) != 1:
-        raise GpurunError(f"one fetched checkpoint was expected, and {len(found)} are there", where=str(project))
+        raise GpurunError(f"one fetched checkpoint was expected, and {len(found)} are there", where=project)
     return found[0]
 
 

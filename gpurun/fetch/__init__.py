@@ -110,11 +110,9 @@ def explained(error: OSError, to: Path) -> GpurunError:
         return no_room(to, None)
     known = disk.explain(error)
     if known is not None and error.errno in OF_THE_DISK:
-        return GpurunError(
-            known.what, f"{known.next_step}, or name another folder with -o", where=str(to), code=known.code
-        )
+        return GpurunError(known.what, f"{known.next_step}, or name another folder with -o", where=to, code=known.code)
     return GpurunError(
-        f"the files could not be written: {error.strerror or error}", "name another folder with -o", where=str(to)
+        f"the files could not be written: {error.strerror or error}", "name another folder with -o", where=to
     )
 
 

@@ -157,7 +157,7 @@ def _place(destination: Destination, item: Item, came: Arrived) -> Path:
         raise GpurunError(
             f"{item.to} cannot take its place: {reason(error)}",
             "name another folder with -o",
-            where=str(destination.root),
+            where=destination.root,
         ) from error
     sync_folder(str((destination.root / placed.at).parent))
     destination.save()

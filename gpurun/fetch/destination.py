@@ -334,7 +334,7 @@ def _lock(private: Path) -> IO[bytes] | None:
                 raise GpurunError(
                     "another gpurun fetches into this folder",
                     "wait for it, or name another folder with -o",
-                    where=str(private.parent),
+                    where=private.parent,
                     code=BUSY,
                 ) from None
             if not os.path.samestat((private / "fetch.lock").stat(), os.fstat(file.fileno())):
@@ -379,7 +379,7 @@ def _read_state(root: Path, run: str) -> tuple[Host | None, dict[str, dict[str, 
         return None, {}
     if told.get("schema", 1) != SCHEMA:
         what = f"a newer gpurun fetched into this folder (its notes are of schema {told['schema']})"
-        raise GpurunError(what, f"{words.UPDATE}; or name another folder with -o", where=str(note))
+        raise GpurunError(what, f"{words.UPDATE}; or name another folder with -o", where=note)
     if told.get("run") != run:
         return None, {}  # another run was fetched into this folder before: its files are not this run's
     return Host(**told["host"]) if told.get("host") else None, told["files"]

@@ -82,6 +82,6 @@ def no_room(to: Path, needed: int | None) -> GpurunError:
         f"the disk of this machine is full: {size(free)} are free{wants}",
         "free space, name a folder on another disk with -o, or fetch less with --only.\n"
         "What has come is whole and stays; the next fetch goes on from there.",
-        where=str(to),
+        where=to,
         code="disk_full",
     )

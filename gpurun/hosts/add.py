@@ -95,11 +95,12 @@ def _address(order: Order, before: hosts.Host | None) -> Address | None:
         address = Address(**asdict(known)) if known else None
     else:
         address = addresses.parse(order.target)
-    if order.identity_file is None:
+    named = order.identity_file or (address.identity_file if address else None)
+    if named is None:
         return address
-    file = Path(order.identity_file).expanduser()
-    if not file.is_file():
-        raise UsageError(f"there is no key {file}", "name the private key: -i ~/.ssh/id_ed25519")
+    file = Path(named).expanduser()
+    if not file.is_file():  # ssh would go on without it, as if none had been named
+        raise UsageError(f"there is no key {file}", f"name the private key: gpurun host add {order.name} -i FILE")
     return Address(**{**asdict(address or Address(order.name)), "identity_file": str(file.absolute())})
 
 

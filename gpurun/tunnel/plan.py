@@ -104,7 +104,7 @@ def _check_project(project: Project) -> None:
         raise UsageError(
             "no project is here, whose runs TensorBoard could show",
             "gpurun tunnel RUN shows one run; gpurun ps -a lists them",
-            where=str(project.root),
+            where=project.root,
         )
 
 

@@ -287,6 +287,17 @@ def test_shell_runs_a_command_in_the_environment_of_a_run(laptop: Laptop) -> Non
     assert done.out.strip() == run
 
 
+def test_shell_of_an_ended_run_has_its_files_and_says_what_is_not_there(laptop: Laptop) -> None:
+    run = laptop.submit("train.py", "--", "0", "0")
+    laptop.ok("wait", run)
+    done = laptop.gpurun("shell", run, "--", "no-such-smi")
+    said = " ".join(done.err.split())
+    assert done.code == 127
+    assert f"{run} has ended: this is its environment and its files, without its GPUs" in said
+    assert f"gpurun: there is no command no-such-smi in the environment of {run}" in said
+    assert laptop.ok("shell", run, "--", "ls", "weights.ckpt") == "weights.ckpt\n"
+
+
 def test_a_prefix_of_an_id_or_a_name_is_enough(laptop: Laptop) -> None:
     run = laptop.submit("train.py", "-n", "mnist-big", "--", "0", "0")
     assert laptop.json("status", "mnist")["run"]["id"] == run

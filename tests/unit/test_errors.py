@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from gpurun.errors import GpurunError
@@ -23,3 +25,8 @@ from gpurun.errors import GpurunError
 )
 def test_a_host_is_called_one(what: str, where: str, shown: str) -> None:
     assert GpurunError(what, where=where).place == shown
+
+
+def test_relative_file_is_not_taken_for_a_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert GpurunError("it is full", where=Path("train.py")).place == str(tmp_path / "train.py")

@@ -46,4 +46,13 @@ if [ "$1" = python ] && ! command -v python >/dev/null 2>&1; then
     shift
     set -- python3 "$@"
 fi
+case $1 in
+    */*) ;;
+    *)
+        if ! command -v "$1" >/dev/null 2>&1; then
+            echo "gpurun: there is no command $1 in the environment of $GPURUN_RUN_ID" >&2
+            exit 127
+        fi
+        ;;
+esac
 exec "$@"

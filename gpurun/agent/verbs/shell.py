@@ -1,6 +1,6 @@
 """`shell`: the command line that is a shell (or a command) inside a run's container or environment.
 
-`{run, command, tty}` -> `{argv, path}`; `path` is the run's workspace. A live run is entered; one that has ended gets a fresh container or process with its
+`{run, command, tty}` -> `{argv, path, ended}`; `path` is the run's workspace. A live run is entered; one that has ended gets a fresh container or process with its
 image and its workspace.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Dict
 
-from .. import jobs, origin, records, runtimes
+from .. import jobs, journal, origin, records, runtimes
 from ..paths import HostPaths
 
 
@@ -19,4 +19,5 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     origin.refuse(run, job)
     command = [str(word) for word in request.get("command") or []]
     runtime = runtimes.load(job["host"]["runtime"], job["host"]["engine"])
-    return {"argv": runtime.shell(run, job, command, bool(request.get("tty", not command))), "path": run.workspace}
+    argv = runtime.shell(run, job, command, bool(request.get("tty", not command)))
+    return {"argv": argv, "path": run.workspace, "ended": not journal.fold(run).live}

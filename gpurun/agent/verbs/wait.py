@@ -1,4 +1,4 @@
-"""`wait`: answer as soon as all these runs have ended, or when the time is over."""
+"""`wait`: answer as soon as all these runs have ended, or when the time is over; at once when one is unknown to its host."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from typing import Any, Dict
 
 from .. import journal, mirrored, records, tend
+from .. import vocabulary as words
 from ..paths import HostPaths
 
 TICK = 0.1
@@ -15,7 +16,10 @@ TEND_EVERY = 5.0
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     runs = records.find_all(host, request["runs"])
     until = time.monotonic() + float(request["seconds"])
-    tended, failures = -TEND_EVERY, {}
+    failures = {run.id: tend.tend_run(host, run) for run in runs}
+    tended = time.monotonic()
+    if any(records.record_of(run)["state"] == words.UNKNOWN for run in runs):
+        until = tended  # nothing of it is seen from here
     while True:
         if time.monotonic() > tended + TEND_EVERY:
             tended = time.monotonic()

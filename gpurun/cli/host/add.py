@@ -61,6 +61,7 @@ def add(
         output.json({"name": name, "updated": added.updated, "image": added.warming, **as_document(added.report)})
         return None if added.report.ok else words.EXIT_FAILED
     output.say(f"{name} is {'updated' if added.updated else 'added'}")
+    _tell_default(name)
     if added.warming:
         output.note("the image is being made ready there in the background")
     if not added.report.ok:
@@ -71,3 +72,14 @@ def add(
     output.say("Your first job, from inside a project:")
     output.next_step(f"gpurun submit train.py{flags} -H {name} -f")
     return None
+
+
+def _tell_default(name: str) -> None:
+    """Say which host a command means that names none, where there are several."""
+    from gpurun.config import hosts
+
+    known = hosts.read()
+    if known.default not in (None, name):
+        output.note(f"the default host stays {known.default}; gpurun host use {name} changes that")
+    elif known.default is None and len(known.hosts) > 1:
+        output.note(f"no host is the default; gpurun host use {name} makes it {name}")

@@ -33,6 +33,14 @@ def gpurun(*words: str) -> int:
     return app.main(list(words))
 
 
+@pytest.mark.usefixtures("project")
+def test_folder_that_is_a_file_is_told_as_that_file(run: FetchedRun, capsys: pytest.CaptureFixture[str]) -> None:
+    assert gpurun("fetch", run.id, "-o", "gpurun.toml") == 2
+    said = capsys.readouterr().err
+    assert "gpurun.toml is a file" in said
+    assert f"next: gpurun fetch {run.id} -o DIR" in said
+
+
 def test_the_newest_run_comes_below_the_project(
     run: FetchedRun, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -64,6 +64,21 @@ def test_arguments_that_replace_those_of_the_job_file_are_told_with_the_command(
     assert "in place of" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["train.py", "-m", "vision.train"], "train.py and -m vision.train are two things to run"),
+        (["."], ". is a folder"),
+        ([], "name a script, a job file or -m MODULE"),
+    ],
+)
+def test_what_is_to_run_is_named_once_and_is_a_file(words: list[str], said: str, capsys: Capture) -> None:
+    assert dry_run(*words) == 2
+    shown = capsys.readouterr().err
+    assert f"error: {said}" in shown
+    assert "next: " in shown
+
+
 def test_numbers_arrive_as_numbers(capsys: Capture) -> None:
     assert dry_run("train.py", "--cpus", "1.5", "--retries", "2", "--json") == 0
     assert '"cpus": 1.5' in capsys.readouterr().out

@@ -107,6 +107,18 @@ def test_the_first_host_of_all() -> None:
     assert hosts.choose().name == "box"
 
 
+def test_second_host_leaves_the_first_one_the_default() -> None:
+    hosts.add("box", {"root": "/mnt/big"})
+    hosts.add("box", {"python": "/opt/python"})
+    assert hosts.read().default is None  # the only one needs none
+    hosts.add("two", {})
+    hosts.add("three", {})
+    assert (hosts.choose().name, hosts.read().default) == ("box", "box")
+    hosts.use("two")
+    hosts.add("four", {})
+    assert hosts.choose().name == "two"
+
+
 def test_a_default_can_be_any_alias_and_stands_before_the_tables() -> None:
     hosts.add("box", {})
     hosts.use("alias")

@@ -141,3 +141,10 @@ def test_watch_of_a_run_that_its_host_does_not_know_brings_what_is_there_and_end
     with pytest.raises(GpurunError) as error:
         next(passes)
     assert error.value.next_step.startswith("gpurun stop --abandon")
+
+
+def test_wait_for_a_run_that_its_host_knows_nothing_of_is_over_at_once(run: FetchedRun) -> None:
+    """As on a clone of its disk: nobody there will see its end."""
+    run.job.life.close()
+    (answer,) = run.wire.ask("wait", {"runs": [run.id], "seconds": 3600.0}, timeout=60)["runs"]
+    assert (answer["id"], answer["state"]) == (run.id, "unknown")

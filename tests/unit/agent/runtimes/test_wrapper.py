@@ -168,6 +168,12 @@ def test_a_command_that_is_not_there_is_told_in_the_log(run: RunPaths) -> None:
     assert b"no-such-command" in Path(run.log).read_bytes()
 
 
+def test_command_that_a_shell_is_to_run_and_that_is_not_there_is_one_clear_line(run: RunPaths) -> None:
+    done = start(run, ["no-such-command", "-L"])
+    assert (done.returncode, done.stdout) == (127, b"")
+    assert done.stderr.decode() == f"gpurun: there is no command no-such-command in the environment of {JOB['id']}\n"
+
+
 def test_arguments_are_not_read_as_shell(run: RunPaths) -> None:
     hostile = ["$(id)", "a b", "it's", "-n", "", "*", "\n"]
     done = start(run, [sys.executable, "-c", "import json, sys; print(json.dumps(sys.argv[1:]))", *hostile])

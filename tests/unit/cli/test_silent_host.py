@@ -1,0 +1,65 @@
+"""What `wait`, `resume` and `host add` say of a host that cannot be reached, or must not be asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpurun import index
+from gpurun.cli import app
+from gpurun.config import hosts
+
+Capture = pytest.CaptureFixture[str]
+CLOSED: dict[str, Any] = {"address": {"host": "127.0.0.1", "port": 1}}  # nothing listens there
+
+
+@pytest.fixture(autouse=True)
+def _closed(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "400")
+    hosts.add("box", CLOSED)
+
+
+def known(state: str) -> None:
+    job = {"id": "train-7f3k", "name": "train", "created": 1.0, "project": {"name": "p", "root": "/p"}, "env": []}
+    index.add(job, "box")
+    record = {"id": "train-7f3k", "name": "train", "project": "p", "created": 1.0, "state": state, "host_id": "h1"}
+    index.update([record], "box")
+
+
+def test_wait_says_at_once_what_it_waits_for(capsys: Capture) -> None:
+    known("running")
+    assert app.main(["wait", "train-7f3k"]) == 255
+    said = capsys.readouterr().err
+    assert said.startswith("waiting for train-7f3k on box (running ")
+    assert "error: " in said
+
+
+@pytest.mark.parametrize("state", ["stopped", "running"])
+@pytest.mark.parametrize(("others", "named"), [(["spare"], "spare"), ([], "HOST")])
+def test_resume_of_a_run_whose_host_is_away_names_the_way_to_another(
+    state: str, others: list[str], named: str, capsys: Capture
+) -> None:
+    for name in others:
+        hosts.add(name, {})
+    known(state)
+    assert app.main(["resume", "train-7f3k"]) == 255
+    assert f"gpurun resume train-7f3k --host {named}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [["root@127.0.0.1:1", "-i", "nope"], ["ssh -i nope -p 1 root@127.0.0.1"], ["-i", "nope"]]
+)
+def test_key_that_is_not_there_is_refused_before_the_host_is_asked(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    asked = tmp_path / "asked"
+    (tmp_path / "ssh").write_text(f"#!/bin/sh\ntouch {asked}\nexit 255\n")
+    (tmp_path / "ssh").chmod(0o755)
+    monkeypatch.setenv("GPURUN_SSH", str(tmp_path / "ssh"))
+    assert app.main(["host", "add", "new", *words]) == 2
+    assert f"there is no key {Path('nope')}" in capsys.readouterr().err
+    assert not asked.exists()
+    assert "new" not in hosts.read().hosts
