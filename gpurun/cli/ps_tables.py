@@ -28,13 +28,14 @@ class Form:
     bar: int  # columns
     word: str = "epoch "
     left: bool = True  # the time that is left
+    metric: bool = True
     without: tuple[str, ...] = ("DISK",)
 
 
 # The first that leaves room for arguments is taken.
 FORMS = (
     Form(10, without=()), Form(10), Form(6), Form(0), Form(0, ""), Form(0, "", left=False),
-    Form(0, "", left=False, without=("DISK", "SINCE")),
+    Form(0, "", left=False, without=("DISK", "SINCE")), Form(0, "", left=False, metric=False, without=("DISK", "SINCE")),
 )  # fmt: skip
 PIPED = (Form(10), Form(6), Form(0), Form(0, ""))
 
@@ -96,12 +97,13 @@ def _for_a_terminal(jobs: Sequence[Listed], *, owners: bool) -> Columns:
     longest = max(map(len, args))
     columns: dict[str, Sequence[str]] = {}
     for form in FORMS:
-        columns = _with_metric(_with_progress(common, _progress(jobs, form)), jobs)
+        columns = dict(_with_progress(common, _progress(jobs, form)))
+        columns = _with_metric(columns, jobs) if form.metric else columns
         columns = {name: cells for name, cells in columns.items() if name not in form.without}
         if _width(columns) + min(longest, ARGS_ROOM) + 2 <= output.width():
             break
-    if longest:
-        room = max(output.width() - _width(columns) - 2, LEAST_ARGS)
+    room = output.width() - _width(columns) - 2
+    if longest and room >= LEAST_ARGS:
         columns[ARGS] = [text if len(text) <= room else text[: room - 1] + "…" for text in args]
     return columns
 

@@ -20,7 +20,7 @@ gpurun status train --exit-code && echo it worked"""
 
 LOG_LINES = 12  # of a log's end, when there is no traceback
 SCREEN = 24  # lines of the smallest terminal that a status is to fit
-LONGEST = 130  # characters of a fact that is shown without -v
+LONGEST = 130  # characters of a fact about a run that failed, without -v
 LEAST = 3  # lines of a traceback that are shown however little room there is
 _COPIED = ("files", "fetched")  # paths are shown whole
 # Of a run that failed, and of any other: what a terminal shows only with -v. A pipe has all.
@@ -160,11 +160,12 @@ def _title(record: dict[str, Any]) -> str:
 
 def _facts(answer: dict[str, Any], entry: Any, silent: frozenset[str], *, verbose: bool) -> dict[str, str]:
     """What is known of the run, by its label, with it and folded."""
-    more = _MORE_OF_A_FAILURE if answer["run"]["state"] in status_facts.FAILURES else _MORE
+    failed = answer["run"]["state"] in status_facts.FAILURES
+    more = _MORE_OF_A_FAILURE if failed else _MORE
     found: dict[str, str] = {}
     for name, text in status_facts.facts(answer, entry, silent):
         if verbose or name not in more:
-            shown = text if verbose or name in _COPIED else output.cut(text, LONGEST)
+            shown = output.cut(text, LONGEST) if failed and not verbose and name not in _COPIED else text
             line = output.labelled(name, shown, 12, output.DIM, lead="  ")
             found[name] = f"{found[name]}\n{line}" if name in found else line  # there may be several notes
     return found
@@ -187,7 +188,8 @@ def _said(answer: dict[str, Any], room: int | None) -> list[str]:
         if room < 0:
             break
         kept.insert(0, line if output.visible(line) <= wide else output.cut(line, wide))
-    return kept
+    frames = [at for at, line in enumerate(kept) if line.startswith("  File ")]
+    return kept[frames[0] :] if frames and len(kept) < len(lines) else kept  # half a frame says nothing
 
 
 def _hint_lines(answer: dict[str, Any]) -> list[str]:

@@ -33,7 +33,7 @@ def progress_bar(record: Record, length: int, *, word: str = "epoch ", left: boo
         full = int(done * length)
         parts += [FULL * full + EMPTY * (length - full), f"{int(100 * done):3d}%"]
     if (epoch := _epoch(told)) is not None:
-        parts.append(f"{word}{epoch}")
+        parts.append(f"{word if parts else 'epoch '}{epoch}")
     if left and is_number(seconds) and not words.is_over(record):
         parts.append(f"{output.duration(seconds).split()[0]} left")
     return " ".join(filter(None, parts))

@@ -63,7 +63,7 @@ def test_ps_names_each_metric_where_they_differ(show: Show) -> None:
     assert "acc 0.9" in lines[1]
 
 
-@pytest.mark.parametrize("name", ["a", "train", "resnet50-imagenet"])
+@pytest.mark.parametrize("name", ["a", "train", "resnet50-imagenet", "resnet50-imagenet-warmup"])
 def test_ps_fits_80_columns_with_the_beginning_of_the_arguments(show: Show, name: str) -> None:
     queued = record(f"{name}-2222", state="queued", gpus_asked=2, args=["--lr", "0.01"])
     header, *lines = show(training(f"{name}-7f3k"), queued, ended(f"{name}-3333", "failed", exit_code=1, reason="exit"))
@@ -71,6 +71,11 @@ def test_ps_fits_80_columns_with_the_beginning_of_the_arguments(show: Show, name
     assert header.endswith("ARGS")
     assert lines[0].rstrip("…")[-4:].strip() in " ".join(ARGS)
     assert [line.split()[0] for line in lines] == [f"{name}-7f3k", f"{name}-2222", f"{name}-3333"]
+
+
+def test_ps_names_the_epoch_where_nothing_else_says_what_a_number_is(show: Show) -> None:
+    endless = {**PROGRESS, "fraction": None, "max_epochs": None, "left": None}
+    assert "epoch 3 " in show(training("resnet50-imagenet-7f3k", progress=endless))[1]
 
 
 def test_ps_shows_no_gpu_for_a_run_that_has_ended(show: Show) -> None:

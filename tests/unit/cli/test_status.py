@@ -59,6 +59,7 @@ def test_status_of_a_failure_begins_with_the_cause(show: Show) -> None:
     assert lines[1] == "  because   ValueError: lr must be positive"
     before = lines[: next(n for n, line in enumerate(lines) if line.startswith("  command"))]
     assert "ValueError: lr must be positive" in before
+    assert lines[3].startswith('  File "train.py"'), "half a frame says nothing"
     assert any(line.startswith("hint: the script raised this") for line in before)
 
 
