@@ -79,7 +79,7 @@ def _pyproject(path: Path, file: str) -> Dependencies | None:
     told = toml.read(path)
     asked = told.get("project", {}).get("dependencies", [])
     if not isinstance(asked, list) or not all(isinstance(line, str) for line in asked):
-        raise UsageError(f"{path}: project.dependencies: wants a list of text")
+        raise UsageError(f"{path}: project.dependencies: wants a list of text", 'write it as ["torchmetrics>=1"]')
     if asked:
         over_ssh = any(_OVER_SSH.search(line.encode()) for line in asked)
         return Dependencies({"kind": "pyproject", "file": file, "requirements": asked}, over_ssh)

@@ -66,7 +66,7 @@ def logs(
         past.show_log(entry, attempt, tail, timed=timestamps or since is not None, build=build)
         return 0
     wire = runs.wire_to(entry.host)
-    with output.activity() as say:
+    with past.naming_what_came(entry), output.activity() as say:
         screen = Screen(entry.host, say) if follow and not build else _Pages(entry.host, say)
         until = _is_prepared if build else _never
         record: dict[str, Any] | None

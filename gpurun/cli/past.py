@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpurun.agent import vocabulary as words
 from gpurun.cli import describe, output
-from gpurun.errors import HostError, UsageError
+from gpurun.errors import HostError, HostUnreachable, UsageError
 
 if TYPE_CHECKING:
     from gpurun.index import RunEntry
@@ -69,6 +70,33 @@ def _print(entry: RunEntry, found: Sequence[Path], tail: int | None) -> None:
         return
     for data in removed.chunks(shown, tail):
         output.out_bytes(data)
+
+
+@contextmanager
+def naming_what_came(entry: RunEntry) -> Iterator[None]:
+    """Add to the error of a run's host that cannot be reached where its fetched log is."""
+    try:
+        yield
+    except HostUnreachable as error:
+        from gpurun import removed
+
+        came = next((file for file in removed.log(entry) if file is not None), None)
+        if came is not None:
+            error.next_step += f"\nor read what was fetched: {came}"
+        raise
+
+
+@contextmanager
+def naming_removed_runs() -> Iterator[None]:
+    """Add to the error of a laptop that knows no host that it still knows runs."""
+    try:
+        yield
+    except UsageError as error:
+        from gpurun import index
+
+        if index.removed_runs():
+            error.next_step += "\nor list the runs that were removed from their hosts: gpurun ps --removed"
+        raise
 
 
 def show_folder(entry: RunEntry, *, in_json: bool) -> None:

@@ -53,6 +53,9 @@ def prune(
     for one in found:
         if one.failure is not None:
             output.warn(f"{one.host} did not answer, so its runs stay: {describe.silence(one.failure)}")
+    if found and all(one.failure is not None for one in found):
+        assert found[0].failure is not None
+        raise found[0].failure
     if chosen and not yes:
         rows = [[r.record["id"], describe.state(r.record), output.size(r.bytes), r.host, _fetched(r)] for r in chosen]
         if not as_json:

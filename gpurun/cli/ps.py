@@ -40,7 +40,8 @@ def ps(
     if removed:
         past.show_list(in_json=as_json)
         return
-    which = [hosts.choose(host)] if host else runs.hosts_of_interest(all_runs=all_runs)
+    with past.naming_removed_runs():
+        which = [hosts.choose(host)] if host else runs.hosts_of_interest(all_runs=all_runs)
     with output.activity() as say:
         say(f"asking {', '.join(host.name for host in which)}")
         found = runs.list_runs(which, {"all": all_runs, "gpus": all_users})

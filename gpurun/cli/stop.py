@@ -63,9 +63,10 @@ def stop(
     from gpurun import stop as stopping
 
     if abandon and (force or grace is not None or not run):
-        raise UsageError("--abandon takes the names of runs, and neither --force nor --grace: nothing is ended")
+        what = "--abandon takes the names of runs, and neither --force nor --grace: nothing is ended"
+        raise UsageError(what, "gpurun stop --abandon RUN")
     if host is not None and not abandon:
-        raise UsageError("a run is stopped where it runs; --host is for --abandon alone")
+        raise UsageError("a run is stopped where it runs; --host is for --abandon alone", "leave out --host")
     entries = runs.resolve_all(run) if run else [stopping.only_live_run()]
     if host is not None:
         entries = [replace(entry, host=host) for entry in entries]

@@ -19,7 +19,7 @@ def read_env_file(file: Path) -> dict[str, Secret | None]:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise UsageError(f"the env file {file} cannot be read: {reason}") from error
+        raise UsageError(f"the env file {file} cannot be read: {reason}", "name a file with lines K=V") from error
     taken: dict[str, Secret | None] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         stripped = line.strip().removeprefix("export ").strip()

@@ -118,7 +118,7 @@ def _project(job: _Layer | None, target: str | None, here: Path) -> Project:
             return find_project(job.folder)
         root = job.folder / Path(job.values.project).expanduser()
         if not root.is_dir():
-            raise UsageError(f"{job.names['project']}: project: there is no folder {root}")
+            raise UsageError(f"{job.names['project']}: project: there is no folder {root}", "mend `project` there")
         return project_at(root)
     script = here / target if target else None
     return find_project(script if script is not None and script.exists() else here)
@@ -126,7 +126,8 @@ def _project(job: _Layer | None, target: str | None, here: Path) -> Project:
 
 def _job_layer(file: Path, wrong: list[problems.Problem]) -> _Layer:
     if not file.is_file():
-        raise UsageError(f"there is no job file {file}" + _near(str(file), file.parent))
+        what = f"there is no job file {file}" + _near(str(file), file.parent)
+        raise UsageError(what, "name one that is there, or a script: gpurun submit train.py")
     return _file_layer(file, toml.read(file), wrong)
 
 

@@ -27,7 +27,7 @@ def read(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: not valid TOML: it is not UTF-8", _FIX) from error
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+        raise UsageError(f"{path} cannot be read: {error.strerror}", "make it a file that you may read") from error
 
 
 _FIX = "fix the file and repeat the command"

@@ -107,11 +107,16 @@ def _read(text: str, path: str) -> list[Any]:
             warnings.simplefilter("ignore")  # of ids that older notebooks lack
             notebook = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
     except Exception as error:
-        raise UsageError(f"{path} is no notebook: {str(error) or type(error).__name__}") from error
+        raise UsageError(
+            f"{path} is no notebook: {str(error) or type(error).__name__}", "save it again in Jupyter"
+        ) from error
     told = notebook["metadata"]
     language = (told.get("language_info") or {}).get("name") or (told.get("kernelspec") or {}).get("language")
     if language not in (None, "python"):
-        raise UsageError(f"{path} is a notebook in {language}; gpurun runs those in Python")
+        raise UsageError(
+            f"{path} is a notebook in {language}; gpurun runs those in Python",
+            "submit a script instead: gpurun submit run.sh",
+        )
     return list(notebook["cells"])
 
 

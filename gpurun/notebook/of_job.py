@@ -24,9 +24,11 @@ def read(loaded: Loaded) -> Converted | None:
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except OSError:
-        raise UsageError(f"there is no notebook {path} in the project {loaded.project.root}") from None
+        raise UsageError(
+            f"there is no notebook {path} in the project {loaded.project.root}", "name a file of the project"
+        ) from None
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is no notebook: {error}") from None
+        raise UsageError(f"{path} is no notebook: {error}", "save it again in Jupyter") from None
     return convert.convert(text, path)
 
 

@@ -51,7 +51,8 @@ def bring(target: str, into: Path) -> Session:
     if not (into / notebook).is_file():
         there = [path for path in changed if path.endswith(SUFFIX)]
         hint = f"; changed there were {', '.join(there)}" if there else ""
-        raise UsageError(f"there is no notebook {notebook} in the workspace of {entry.id}{hint}", where=entry.host)
+        what = f"there is no notebook {notebook} in the workspace of {entry.id}{hint}"
+        raise UsageError(what, f"gpurun shell {entry.id} -- ls", where=entry.host)
     came = tuple(path for path in files if (into / path).is_file())
     return Session(entry.id, entry.host, root, notebook, into, came)
 

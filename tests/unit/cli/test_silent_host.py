@@ -63,3 +63,32 @@ def test_key_that_is_not_there_is_refused_before_the_host_is_asked(
     assert f"there is no key {Path('nope')}" in capsys.readouterr().err
     assert not asked.exists()
     assert "new" not in hosts.read().hosts
+
+
+def test_logs_of_a_run_whose_host_is_away_names_the_fetched_log(tmp_path: Path, capsys: Capture) -> None:
+    known("stopped")
+    assert app.main(["logs", "train-7f3k"]) == 255
+    assert "what was fetched" not in capsys.readouterr().err
+    record = tmp_path / "fetched/train-7f3k/_gpurun"
+    record.mkdir(parents=True)
+    (record / "job.json").write_text('{"id": "train-7f3k"}')
+    (record / "log").write_text("step 1\n")
+    assert app.main(["logs", "train-7f3k"]) == 255
+    assert f"or read what was fetched: {record / 'log'}" in capsys.readouterr().err
+
+
+def test_prune_that_no_host_answers_fails(capsys: Capture) -> None:
+    known("stopped")
+    assert app.main(["prune", "--fetched"]) == 255
+    said = capsys.readouterr()
+    assert "box did not answer, so its runs stay" in said.err
+    assert "removed" not in said.err + said.out
+
+
+def test_ps_of_a_laptop_without_hosts_names_the_runs_that_it_still_knows(capsys: Capture) -> None:
+    """As after `host leave` of the only one."""
+    known("stopped")
+    index.note_removed("train-7f3k")
+    hosts.remove("box")
+    assert app.main(["ps", "-a"]) == 2
+    assert "gpurun ps --removed" in capsys.readouterr().err
