@@ -55,16 +55,14 @@ def ensure(
 ) -> Image:
     """The image that the job wants, present on the host. `project`: its snapshot. Raises RunFailed, EngineError."""
     if wanted.get("dockerfile"):
-        return ensure_project(engine, wanted, project, say, sleep, step=step)
+        return ensure_project(engine, wanted, project, say, sleep, step)
     if wanted["image"] is None:
-        return ensure_own(engine, wanted, say, sleep, step=step)
+        return ensure_own(engine, wanted, say, sleep, step)
     reference = mirrored(wanted["image"], wanted["profile"].get("registry_mirror"))
     return ensure_present(engine, reference, say, sleep, step=step)
 
 
-def ensure_own(
-    engine: Engine, wanted: Mapping[str, Any], say: Say, sleep: Sleep = time.sleep, *, step: Step = tell_nobody
-) -> Image:
+def ensure_own(engine: Engine, wanted: Mapping[str, Any], say: Say, sleep: Sleep, step: Step) -> Image:
     """gpurun's image, built once for each content of Dockerfile, lock and base."""
     base, profile = wanted["base"], wanted["profile"]
 
@@ -84,13 +82,7 @@ def own_tag(base: Mapping[str, Any]) -> str:
 
 
 def ensure_project(
-    engine: Engine,
-    wanted: Mapping[str, Any],
-    project: str,
-    say: Say,
-    sleep: Sleep = time.sleep,
-    *,
-    step: Step = tell_nobody,
+    engine: Engine, wanted: Mapping[str, Any], project: str, say: Say, sleep: Sleep, step: Step
 ) -> Image:
     """The image of the project's own Dockerfile, built once for each content of what was sent.
 

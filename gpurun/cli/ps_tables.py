@@ -10,6 +10,7 @@ from typing import Any
 
 from gpurun.agent import vocabulary as words
 from gpurun.cli import describe, output, training
+from gpurun.cli.terminal import harmless_line
 
 HEADER = ["RUN", "STATE", "GPUS", "SINCE", "DISK", "HOST"]
 PROGRESS, METRIC, ARGS, ABOUT = "PROGRESS", "METRIC", "ARGS", "ABOUT"
@@ -93,7 +94,7 @@ def _piped(listed: Sequence[Listed], *, owners: bool) -> Columns:
 
 def _for_a_terminal(jobs: Sequence[Listed], *, owners: bool) -> Columns:
     common = _common(jobs, owners=owners)
-    args = [shlex.join(str(word) for word in one.record.get("args") or []) for one in jobs]
+    args = [harmless_line(shlex.join(str(word) for word in one.record.get("args") or [])) for one in jobs]
     longest = max(map(len, args))
     columns: dict[str, Sequence[str]] = {}
     for form in FORMS:
@@ -141,7 +142,7 @@ def _progress(listed: Sequence[Listed], form: Form) -> list[str]:
     return [
         ""
         if not one.record.get("live")
-        else describe.step(one.record, STEP_ROOM, short=not form.bar)
+        else harmless_line(describe.step(one.record, STEP_ROOM, short=not form.bar))
         or training.progress_bar(one.record, form.bar, word=form.word, left=form.left)
         for one in listed
     ]
@@ -154,6 +155,7 @@ def _with_progress(columns: Columns, bars: Sequence[str]) -> Columns:
 def _with_metric(columns: Columns, jobs: Sequence[Listed]) -> dict[str, Sequence[str]]:
     """The monitored metric behind the progress; where all monitor the same one, its name is the column's."""
     found = [training.monitored(one.record) for one in jobs]
+    found = [told and (harmless_line(told[0]), told[1]) for told in found]
     names = {told[0] for told in found if told is not None}
     if not names:
         return dict(columns)

@@ -78,6 +78,14 @@ def test_ps_names_the_epoch_where_nothing_else_says_what_a_number_is(show: Show)
     assert "epoch 3 " in show(training("resnet50-imagenet-7f3k", progress=endless))[1]
 
 
+def test_ps_keeps_a_run_on_its_line_whatever_its_arguments_and_its_metric_are(show: Show) -> None:
+    best = {**BEST, "monitor": "val\n\x1b[2Jloss"}
+    told = training(args=["a\nb", "\x1b]0;title\x07"], checkpoints={"count": 1, "best": best, "last": best})
+    lines = show(told, training("x-2222", step={"doing": "pulling\nx", "seconds": 1.0}))
+    assert len(lines) == 3
+    assert "\x1b" not in "".join(lines)
+
+
 def test_ps_shows_no_gpu_for_a_run_that_has_ended(show: Show) -> None:
     for tty in (True, False):
         lines = show(training(), ended("old-2222"), tty=tty)[1:]
