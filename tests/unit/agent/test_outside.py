@@ -36,10 +36,11 @@ if verb == "container":
         sys.exit("Error: No such container: " + last)
     running = str(os.path.exists(os.path.join(here, "running"))).lower()
     labels, mounts = (open(os.path.join(here, name)).read() for name in ("labels", "mounts"))
-    told = '{"Id": "c0ffee", "State": {"Running": %s}, "Config": {"Labels": %s}, "Mounts": %s}'
-    print(told % (running, labels, mounts))
+    status = "running" if running == "true" else "exited"
+    told = '{"Id": "c0ffee", "State": {"Running": %s, "Status": "%s"}, "Config": {"Labels": %s}, "Mounts": %s}'
+    print(told % (running, status, labels, mounts))
 elif verb == "ps":
-    print("c0ffee")
+    print("c0ffee" if "--all" in sys.argv else "")
 elif verb == "rm":
     os.rename(root, root + ".gone")
 elif verb == "diff":
