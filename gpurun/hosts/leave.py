@@ -23,7 +23,7 @@ class Plan:
     """What stands between us and an empty host. Run ids; `stays` are those of other people, as (owner, run)."""
 
     live: tuple[str, ...]  # jobs
-    services: Mapping[str, str]  # those that are open: what each is, by its run
+    services: tuple[str, ...]  # TensorBoards and the like, which are open
     unfetched: Mapping[str, int]  # bytes that each of them wrote
     all: tuple[str, ...]
     stays: tuple[tuple[str, str], ...] = ()
@@ -90,9 +90,7 @@ def look(wire: Wire, *, owner: str | None = None, also: Sequence[str] = ()) -> P
     seen = held.ask(wire, ended)
     return Plan(
         live=tuple(record["id"] for record in ours if record["live"] and not record.get("service")),
-        services={
-            record["id"]: record["service"]["title"] for record in ours if record["live"] and record.get("service")
-        },
+        services=tuple(record["id"] for record in ours if record["live"] and record.get("service")),
         unfetched={one.run: one.bytes for one in seen if held.why_not_here(one) is not None},
         all=tuple(record["id"] for record in ours),
         stays=tuple((str(record["owner"]), record["id"]) for record in here if record["id"] not in mine),

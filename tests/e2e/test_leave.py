@@ -121,6 +121,6 @@ def test_open_service_is_stopped_and_does_not_keep_the_host(laptop: Laptop, embe
     (service,) = laptop.json("ps", "-H", "demo")["runs"]
     done = laptop.gpurun("host", "leave", "demo", "-y")
     assert done.code == 0, done.err
-    assert f"({service['id']}): stopped" in done.err
+    assert f"{service['id']}: stopped" in done.err
     assert not (embedded_host.home / ".gpurun").exists()
     assert laptop.json("tunnel", "--list") == []

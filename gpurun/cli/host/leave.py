@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -77,7 +77,7 @@ def leave(
     if as_json:
         output.json(left)
     else:
-        _tell_left(name, left, plan)
+        _tell_left(name, left, plan, data=any(folder not in left.data for folder in beside.data))
 
 
 # --- before
@@ -96,7 +96,7 @@ def _lines(plan: Plan, beside: Beside, *, fetch: bool, keep_data: bool) -> Itera
         becomes = "stopped, then fetched" if fetch else "stopped, and given up"
         yield "live", f"{_listed(plan.live)}: {becomes}"
     if plan.services:
-        yield "services", f"{_listed([f'{title} ({run})' for run, title in plan.services.items()])}: stopped"
+        yield "services", f"{_listed(plan.services)}: stopped"
     if beside.data:
         folders = [
             f"{name} ({output.size(data.bytes)}, {output.plural(data.files, 'file')})"
@@ -124,7 +124,7 @@ def _of_runs(plan: Plan, *, fetch: bool) -> str:
     return f"{count}: removed" + (", all that they wrote is here" if ended else "")
 
 
-def _listed(names: Mapping[str, object] | list[str] | tuple[str, ...]) -> str:
+def _listed(names: Iterable[str]) -> str:
     found = list(names)
     more = f" and {len(found) - SHOWN:,} more" if len(found) > SHOWN else ""
     return ", ".join(found[:SHOWN]) + more
@@ -182,8 +182,8 @@ def _tell_fetched(entry: RunEntry, result: Fetched | GpurunError, count: str) ->
 # --- afterwards
 
 
-def _tell_left(name: str, left: Left, plan: Plan) -> None:
-    removed = output.plural(len(left.removed), "run")
+def _tell_left(name: str, left: Left, plan: Plan, *, data: bool) -> None:
+    removed = output.plural(len(left.removed), "run") + (", data" if data else "")
     more = "" if left.shared else ", caches, secrets and the agent"
     output.say(f"removed {removed}{more} from {name}")
     if left.revoked:
