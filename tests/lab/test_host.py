@@ -273,6 +273,25 @@ def test_leaving_refuses_while_a_run_is_live(bare_host: LabHost, laptop: Laptop)
     assert bare_host.processes() == []
 
 
+def test_leaving_asks_one_question_and_no_changes_nothing(bare_host: LabHost, laptop: Laptop) -> None:
+    project = laptop.project({"train.py": TRAIN})
+    run = laptop.gpurun("submit", "train.py", "--gpus", "0", "-H", "bare", cwd=project).stdout.strip()
+    laptop.gpurun("wait", run, cwd=project)
+    with Terminal([*GPURUN, "host", "leave", "bare"], env=laptop.env, cwd=project) as person:
+        person.expect("1 to be fetched")
+        person.expect("Leave bare? [y/N]")
+        person.type("n")
+        assert person.wait() == 1, person.shown
+    assert (bare_host.home() / ".gpurun/runs" / run).is_dir()
+    with Terminal([*GPURUN, "host", "leave", "bare"], env=laptop.env, cwd=project) as person:
+        person.expect("[y/N]")
+        person.type("y")
+        assert person.wait() == 0, person.shown
+    assert person.shown.count("[y/N]") == 1
+    assert "(1 of 1)" in person.shown
+    assert not (bare_host.home() / ".gpurun").exists()
+
+
 def test_data_is_removed_only_when_that_is_said(bare_host: LabHost, laptop: Laptop) -> None:
     laptop.gpurun("ps", "-H", "bare")
     (bare_host.home() / ".gpurun/data/imagenet/train").mkdir(parents=True)

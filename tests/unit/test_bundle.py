@@ -90,7 +90,7 @@ def test_the_question_as_the_hosts_shell_gets_it() -> None:
         '[ -f "$HOME"/.gpurun/agent/abc/__main__.py ] || exit 90; exec python3 -I -S "$HOME"/.gpurun/agent/abc ps',
     ]
     assert shlex.split(bundle.question_command("/opt/my py", "/big disk", "abc", "ps"))[3] == (
-        "[ -f '/big disk/agent/abc'/__main__.py ] || exit 90; exec '/opt/my py' -I -S '/big disk/agent/abc' ps"
+        "[ -f '/big disk/.gpurun/agent/abc'/__main__.py ] || exit 90; exec '/opt/my py' -I -S '/big disk/.gpurun/agent/abc' ps"
     )
 
 
