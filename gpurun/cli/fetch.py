@@ -62,8 +62,9 @@ def fetch(
     """Bring back what runs wrote: log, metrics and checkpoints first, each file complete or not at all.
 
     Works while a run is live, resumes after a lost connection, and sends nothing twice. Caches and unchanged files of
-    the project stay on the host; --only can name a cache. The log and the records of the run are in _gpurun/, files that
-    were written outside the working directory in outside/. Prints the folder.
+    the project stay on the host; --only can name a cache, and searches a live container only for 'outside/...'. The log
+    and the records of the run are in _gpurun/, files that were written outside the working directory in outside/. Prints
+    the folder.
 
     --best and --last fetch one checkpoint, whose SHA-256 is compared with the training's ledger, and print its path and
     metric. Exit code 1: there is none.

@@ -59,7 +59,7 @@ class Pass:
             self.destination.run, self.destination.root, listing.live, listing.attempt, listing.hook, listing.unknown
         )
         stamps, items = [listing.stamp], list(listing.items)
-        outside = Background(lambda: self._list(outside=True)) if listing.container else None
+        outside = Background(lambda: self._list(outside=True)) if self._wants_outside(listing) else None
         self._bring(listing, fetched)
         if outside is not None:
             self.report.say(f"asking {self.wire.host} what was written outside the workspace")
@@ -72,6 +72,15 @@ class Pass:
                 fetched.stamp = ".".join(filter(None, stamps))
                 _note(self.destination, items, fetched.stamp)
         return fetched
+
+    def _wants_outside(self, listing: Listing) -> bool:
+        """A container is searched only when all is fetched, or files in it are asked for: the search may take minutes.
+
+        Once a run has ended, what its container held lies in the run's folder and is found there like all else.
+        """
+        return listing.container and (
+            not self.only or any(glob.lstrip("/").startswith("outside") for glob in self.only)
+        )
 
     def _bring(self, listing: Listing, fetched: Fetched, *, outside: bool = False) -> None:
         """All that `listing` names, as far as it can be had."""

@@ -346,3 +346,28 @@ def end_at_once(run: str, host: EmbeddedHost) -> None:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+
+def test_pushed_data_is_read_by_a_run_without_an_engine_and_not_removed_while_it_lives(laptop: Laptop) -> None:
+    folder = laptop.home / "words"
+    folder.mkdir()
+    (folder / "a b").write_text("hello")
+    reads = "import os, time; print(open(os.environ['GPURUN_DATA'] + '/a b').read(), flush=True); time.sleep(300)"
+    (laptop.project / "reads.py").write_text(reads)
+    unknown = laptop.gpurun("submit", *ON_HOST, "reads.py", "--data", "words")
+    assert unknown.code == 2
+    assert "gpurun push DIR demo:words" in unknown.err
+    laptop.ok("push", str(folder), "demo:words")
+    run = laptop.submit("reads.py", "--data", "words")
+    laptop.until(run, "running")
+    assert laptop.ok("logs", run) == "hello\n"
+    (words,) = [each for each in laptop.json("data", "ls", "-H", "demo")["data"] if each["name"] == "words"]
+    assert (words["files"], words["bytes"], words["used_by"], words["incomplete"]) == (1, 5, [run], False)
+    refused = laptop.gpurun("data", "rm", "words", "-H", "demo", "-y")
+    assert refused.code == 2
+    assert f"next: gpurun stop {run}" in refused.err
+    laptop.ok("stop", run, "--grace", "0s")
+    laptop.gpurun("wait", run)
+    assert laptop.json("data", "rm", "words", "-H", "demo", "-y")["freed"] == 5
+    gone = laptop.gpurun("submit", *ON_HOST, "reads.py", "--data", "words")
+    assert "has no data called words" in gone.err

@@ -135,11 +135,12 @@ def test_tensorboard_sees_no_secret_of_other_runs_and_fetch_brings_none(
         assert host.run("docker", "exec", f"gpurun-{board}", "sh", "-c", seen).strip() == ""
         assert host.run("docker", "exec", f"gpurun-{run}", "sh", "-c", "cat /gpurun/secrets/env").count("hunter2") == 1
     laptop.gpurun("stop", board, run, "--grace", "1s", timeout=60)
-    laptop.gpurun("fetch", board, cwd=project)
-    came = [str(path) for path in (project / "fetched").rglob("*") if path.is_file()]
-    assert came
-    assert [path for path in came if "/runs/" in path or b"hunter2-of-ada" in Path(path).read_bytes()] == []
     assert not any(jobs.secrets(run).iterdir())
+    for line in (["fetch", board], ["fetch", "--all"], ["host", "leave", "ada", "-y"]):
+        laptop.gpurun(*line, cwd=project, timeout=300)
+        came = [str(path) for path in (project / "fetched").rglob("*") if path.is_file()]
+        assert came
+        assert [path for path in came if "/runs/" in path or b"hunter2-of-ada" in Path(path).read_bytes()] == []
 
 
 def lists(page: Browser, run: str) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import glob
 import os
 import re
-from dataclasses import dataclass, field
-from typing import List, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, List, Mapping, Sequence
 
 from .. import services
 from .. import vocabulary as words
@@ -148,6 +148,14 @@ def gpu_options(gpus: Sequence[Gpu], devices: Sequence[str]) -> List[str]:
     return options + [word for device in devices for word in ("--device", device)]
 
 
+def places_of(job: Mapping[str, Any]) -> wrapper.Places:
+    """Where a job finds its things in its container. A TensorBoard does without the caches of other jobs, and without data."""
+    if services.kind(job) != words.TENSORBOARD:
+        return wrapper.IN_CONTAINER
+    own = "/".join((words.WORKSPACE_MOUNT, words.WORKSPACE_PRIVATE, "cache"))
+    return replace(wrapper.IN_CONTAINER, cache=own)
+
+
 def mounts(container: Container) -> List[str]:
     run, job = container.run, container.job
     places = wrapper.IN_CONTAINER
@@ -156,13 +164,16 @@ def mounts(container: Container) -> List[str]:
         bind(run.out, places.out),
         bind(run.ro, places.ro, readonly=True),
         bind(run.secrets, places.secrets, readonly=True),
-        bind(run.host.job_cache, places.cache),
-        bind(run.host.data(job["project"]["name"]), places.data),
     ]
-    if container.who.uid != 0:
-        found += [bind(run.passwd, "/etc/passwd", readonly=True), bind(run.group, "/etc/group", readonly=True)]
     if services.kind(job) == words.TENSORBOARD:  # not runs/: it is shown the event files of its project alone
         found.append(bind(run.board, places.board, readonly=True))
+    else:
+        found += [
+            bind(run.host.job_cache, places.cache),
+            bind(run.host.data(job["project"]["name"]), places.data),
+        ]
+    if container.who.uid != 0:
+        found += [bind(run.passwd, "/etc/passwd", readonly=True), bind(run.group, "/etc/group", readonly=True)]
     for asked in job["mounts"]:
         source = os.path.expanduser(asked["source"])
         found.append(bind(source, asked["target"], readonly=asked.get("readonly", False)))

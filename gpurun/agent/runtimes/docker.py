@@ -39,6 +39,7 @@ from .container import (
     fresh_shell,
     gpu_options,
     name_of,
+    places_of,
     relay,
     shell_beside,
 )
@@ -458,7 +459,7 @@ def ask_image(engine: Engine, image_id: str) -> Optional[Dict[str, Any]]:
 
 def _lay_out(container: Container) -> None:
     """What is mounted: folders of ours, the wrapper, and who the job is."""
-    run, job, places = container.run, container.job, wrapper.IN_CONTAINER
+    run, job, places = container.run, container.job, places_of(container.job)
     wrapper.make_folders(run, job["project"]["name"])
     last = {**wrapper.last_settings(places, job), keeper.ROOT_MARK: facts.root_mark(run.host)}
     wrapper.write(run, places, wrapper.settings(places, container.who.name, job), last)

@@ -116,7 +116,7 @@ def _data(places: Places, job: Mapping[str, Any]) -> str:
     chosen = first_data(job)
     if chosen is None:
         return places.data
-    return str(chosen["target"]) if places is IN_CONTAINER else os.path.expanduser(chosen["source"])
+    return str(chosen["target"]) if places.workspace == words.WORKSPACE_MOUNT else os.path.expanduser(chosen["source"])
 
 
 def exports(values: Mapping[str, str]) -> bytes:

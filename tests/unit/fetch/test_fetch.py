@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gpurun import fetch, held, index
+from gpurun import fetch, held, index, wire
 from gpurun.agent import journal
 from gpurun.errors import GpurunError, HostError
 from gpurun.fetch import destination
@@ -81,6 +81,29 @@ def test_only_globs_pick_and_reach_into_caches(run: FetchedRun) -> None:
     run.job.end()
     run.fetch(only=["*.ckpt", "logs/"])
     assert sorted(run.files()) == [".cache/d.ckpt", "a.ckpt", "deep/b.ckpt", "logs/e"]
+
+
+@pytest.mark.parametrize(
+    ("only", "asks"),
+    [((), True), (("*.ckpt",), False), (("**/metrics.csv", "logs/"), False), (("outside/tmp/*",), True)],
+)
+def test_fetch_only_does_not_search_the_container(
+    run: FetchedRun, only: tuple[str, ...], asks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = json.loads(Path(run.job.paths.job).read_text())
+    job["host"].update(runtime="docker", engine=["docker"])
+    Path(run.job.paths.job).write_text(json.dumps(job))
+    run.job.write("best.ckpt", b"1")
+    asked: list[bool] = []
+    ask = wire.Wire.ask
+
+    def note(self: wire.Wire, verb: str, request: Any, **more: Any) -> Any:
+        asked.append(verb == "outputs" and request["outside"])
+        return ask(self, verb, request, **more)
+
+    monkeypatch.setattr(wire.Wire, "ask", note)
+    run.fetch(only=only)
+    assert any(asked) is asks
 
 
 def test_a_changed_file_replaces_the_one_fetched_before(run: FetchedRun) -> None:

@@ -185,3 +185,8 @@ def test_tensorboard_is_shown_its_board_and_no_other_run() -> None:
     board = "type=bind,source=/home/ada/.gpurun/runs/train-7f3k/board,target=/gpurun/board,readonly"
     assert board in mounts
     assert [word for word in mounts if "source=/home/ada/.gpurun/runs," in word] == []
+    # What belongs to all jobs of the host or the project is none of its business: caches (with ~), data.
+    targets = {field[len("target=") :] for word in mounts for field in word.split(",") if field.startswith("target=")}
+    assert targets == {
+        "/workspace", "/gpurun/out", "/gpurun/ro", "/gpurun/secrets", "/gpurun/board", "/etc/passwd", "/etc/group",
+    }  # fmt: skip
