@@ -64,6 +64,8 @@ class Steps:
             self._build = max(self._build, (int(at) - 1) / int(of))
             self._does("building the image", f"step {at} of {of}", counted=True)
             self.now = f"{self.at}: {step[5].split(' ', 1)[0]}"
+        elif ": Pulling from " in line:
+            self._does("pulling the image")
         elif line.startswith("building "):  # what follows are the agent's own words, see agent/image.py
             self._does("building the image")
         elif line.startswith("installing what "):

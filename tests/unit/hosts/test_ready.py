@@ -19,6 +19,8 @@ f9ca5d4b79ca: Download complete
 
 def test_layers_then_steps_of_the_older_builder() -> None:
     steps = Steps()
+    steps.feed(PULL.splitlines(keepends=True)[0])
+    assert steps.step == "pulling the image"
     steps.feed(PULL)
     assert steps.now == "layer 1 of 3"
     assert steps.fraction == pytest.approx(0.7 * 1.5 / 3)
