@@ -45,7 +45,7 @@ def status(
 ) -> int:
     """Show one run: what it waits for, how far it is, or why it failed and what may help.
 
-    On a terminal of 24 lines without -v; elsewhere all that is known.
+    Without -v it fits a terminal of 24 lines, also for a run that failed; a pipe gets all.
     Of a run that was removed from its host: what this laptop knows of it, and what was fetched.
     """
     from gpurun import mirror, runs
