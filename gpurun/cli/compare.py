@@ -34,7 +34,7 @@ def compare(
         typer.Argument(
             metavar="[RUN]...",
             help="Two or more runs. [the newest two of this project]",
-            autocompletion=complete.runs,
+            autocompletion=complete.known_runs,
             show_default=False,
         ),
     ] = None,

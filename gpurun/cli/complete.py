@@ -12,6 +12,14 @@ def runs(incomplete: str) -> list[tuple[str, str]]:
     return [(run.id, f"{run.project} on {run.host}") for run in index.all_runs() if run.id.startswith(incomplete)]
 
 
+def known_runs(incomplete: str) -> list[tuple[str, str]]:
+    """Return `runs`, and the ids of removed runs after them, for verbs that answer without a host."""
+    from gpurun import index
+
+    gone = [(run.id, f"{run.project}, removed from {run.host}") for run in index.removed_runs()]
+    return runs(incomplete) + [(run, what) for run, what in gone if run.startswith(incomplete)]
+
+
 def hosts(incomplete: str) -> list[tuple[str, str]]:
     """Hosts that were added, and aliases of the SSH configuration that have no wildcard."""
     from gpurun.config import hosts as known

@@ -23,7 +23,7 @@ gpurun logs --build                 what was printed while the image was made"""
 
 
 def logs(
-    run: options.Run = None,
+    run: options.KnownRun = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the log until the run has ended.")] = False,
     tail: Annotated[
         int | None, typer.Option("--tail", "-n", metavar="N", min=0, help="Print only the last N lines.")

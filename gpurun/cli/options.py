@@ -23,6 +23,15 @@ Run = Annotated[
         show_default=False,
     ),
 ]
+KnownRun = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[RUN]",
+        help="Its id, its name, or the beginning of one; also of a removed run. [the newest run of this project]",
+        autocompletion=complete.known_runs,
+        show_default=False,
+    ),
+]
 Runs = Annotated[
     list[str] | None,
     typer.Argument(

@@ -12,7 +12,7 @@ scp $(gpurun path train-7f3k)/metrics.csv ."""
 
 
 def path(
-    run: options.Run = None,
+    run: options.KnownRun = None,
     as_json: options.Json = False,
 ) -> None:
     """Print the working directory of a run as host:/path, for scp and rsync.

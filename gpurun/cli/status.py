@@ -30,7 +30,7 @@ _FIRST_TO_GO = ("progress", "host", "attempt", "limits")  # where too little roo
 
 
 def status(
-    run: options.Run = None,
+    run: options.KnownRun = None,
     exit_code: Annotated[
         bool,
         typer.Option("--exit-code", help="End with the job's exit code (125 while it is live)."),

@@ -14,6 +14,7 @@ import pytest
 
 from gpurun import index, locked
 from gpurun.agent import vocabulary as words
+from gpurun.cli import complete
 from gpurun.errors import UsageError
 from gpurun.project import Project
 
@@ -482,3 +483,11 @@ def test_index_entry_that_the_disk_does_not_give_is_not_written_anew(monkeypatch
     entry = index.find("train-7f3k")
     assert entry is not None
     assert (entry.manifest, entry.host) == ({"digest": "c0ffee"}, "box")
+
+
+def test_removed_run_is_completed_where_no_host_is_needed() -> None:
+    for run in ("train-7f3k", "train-9abc"):
+        index.update([record(run, "succeeded")], "box")
+    index.note_removed("train-7f3k")
+    assert [run for run, _ in complete.runs("tr")] == ["train-9abc"]
+    assert complete.known_runs("train-7") == [("train-7f3k", "vision, removed from box")]
