@@ -16,12 +16,19 @@ from tests.lab.host.engine import Engine
 from tests.lab.host.golden import BASE_IMAGE
 from tests.lab.host.labhost import LabHost
 from tests.lab.host.laptop import Laptop
+from tests.lab.host.users import SUE
 from tests.lab.jobs import SLEEPER, Jobs
 
 
 @pytest.fixture
 def bare(laptop: Laptop, bare_host: LabHost) -> Jobs:
     return Jobs(laptop, bare_host, alias="bare")
+
+
+@pytest.fixture
+def sue(laptop: Laptop, host: LabHost) -> Jobs:
+    """Of a user who may use the engine through sudo alone."""
+    return Jobs(laptop, host, alias=SUE.alias, user=SUE)
 
 
 def engine(jobs: Jobs) -> Engine:
@@ -144,6 +151,27 @@ def test_engine_shut_down_under_a_job_that_leaves_with_0_is_no_success(jobs: Job
     engine(jobs).stop()
     engine(jobs).start()
     assert jobs.until_ended(run) == (words.FAILED, "signal", 0)
+
+
+def test_engine_shut_down_under_a_job_that_nobody_watches_and_that_leaves_with_0_is_no_success(jobs: Jobs) -> None:
+    run = jobs.submit(SAVES_ON_TERM)
+    jobs.until_running(run)
+    jobs.kill_supervisor(run)
+    engine(jobs).stop()
+    engine(jobs).start()
+    assert jobs.until_ended(run) == (words.LOST, "unseen", 0)
+
+
+@pytest.mark.parametrize("by", ["docker stop", "the engine's shutdown"])
+def test_engine_under_sudo_tells_of_a_job_that_was_stopped_from_outside(sue: Jobs, by: str) -> None:
+    run = sue.submit(SAVES_ON_TERM)
+    sue.until_running(run)
+    if by == "docker stop":
+        engine(sue).docker("stop", sue.container(run))
+    else:
+        engine(sue).stop()
+        engine(sue).start()
+    assert sue.until_ended(run) == (words.FAILED, "signal", 0)
 
 
 def test_engine_killed_under_a_job_that_finishes_meanwhile_is_success(jobs: Jobs) -> None:
