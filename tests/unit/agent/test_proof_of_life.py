@@ -10,6 +10,8 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -256,18 +258,25 @@ def test_lock_whose_file_was_removed_is_still_held(lock: str) -> None:
     again.release()
 
 
-def test_lock_whose_file_was_removed_is_held_by_whoever_inherited_it(lock: str) -> None:
+@contextmanager
+def inherited(lock: str) -> Iterator[int]:
+    """The process that alone holds the lock, whose file was removed."""
     held = locks.acquire(lock)
     assert held is not None
     child = subprocess.Popen(["sleep", "60"], pass_fds=held.fds)
     try:
         held.release()
         os.unlink(lock)
-        assert locks.acquire(lock) is None
-        assert locks.holders(lock) == {child.pid}
+        yield child.pid
     finally:
         child.kill()
         child.wait()
+
+
+def test_lock_whose_file_was_removed_is_held_by_whoever_inherited_it(lock: str) -> None:
+    with inherited(lock) as pid:
+        assert locks.acquire(lock) is None
+        assert locks.holders(lock) == {pid}
     assert locks.is_free(lock)
 
 
@@ -319,18 +328,10 @@ def test_lock_of_another_container_in_the_same_network_is_free_here(lock: str, r
 
 
 def test_holders_of_another_root_are_none(lock: str, roots: list[HostPaths]) -> None:
-    held = locks.acquire(lock)
-    assert held is not None
-    child = subprocess.Popen(["sleep", "60"], pass_fds=held.fds)
-    try:
-        held.release()
-        os.unlink(lock)
-        assert locks.holders(lock) == {child.pid}
+    with inherited(lock) as pid:
+        assert locks.holders(lock) == {pid}
         locks.work_for(roots[1])
         assert locks.holders(lock) == set()
-    finally:
-        child.kill()
-        child.wait()
 
 
 def test_lock_of_an_earlier_gpurun_whose_file_was_removed_is_still_held(lock: str, roots: list[HostPaths]) -> None:
