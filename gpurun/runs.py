@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import getpass
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from gpurun import index, mirror, records
 from gpurun.agent import vocabulary as words
 from gpurun.config import hosts
-from gpurun.errors import ContactLost, GpurunError, HostError, HostUnreachable, UsageError
+from gpurun.errors import ContactLost, GpurunError, HostUnreachable, UsageError
 
 if TYPE_CHECKING:
     from gpurun.config.hosts import Host
-    from gpurun.held import Held
     from gpurun.index import RunEntry
     from gpurun.wire import Wire
 
@@ -25,8 +24,6 @@ PAGE = 200  # ended runs of one answer to `ps`
 PATIENCE = 2.0  # seconds that `ps` gives each of several hosts
 WAIT_ROUND = 25  # seconds that one question of `wait` may last
 PAUSE = 2.0  # seconds before a host that could not be reached is asked again
-REMOVED_AT_ONCE = 50  # runs in one question: the host holds a lock of each
-REMOVED_IN = 900.0  # seconds; a workspace of a million files takes its time
 
 
 @dataclass(frozen=True)
@@ -274,96 +271,6 @@ def _wait_on(host: str, ids: Sequence[str], waiting: Waiting) -> list[dict[str, 
     return done
 
 
-@dataclass
-class Removed:
-    """What a removal did: `freed` in bytes, `remains` in sentences about what stays on a host."""
-
-    runs: list[str] = field(default_factory=list)
-    freed: int = 0
-    remains: list[str] = field(default_factory=list)
-
-
-def remove(entries: Sequence[RunEntry], seen: Iterable[Held]) -> Removed:
-    """Remove ended runs from their hosts and from the index. A host refuses what is not as it was `seen`, or is live.
-
-    What they left on a host that they went on from goes too, if that was `seen`, and if it ever could be fetched.
-    """
-    refuse_twins(entries)
-    stamps: dict[str, dict[str, str | None]] = {}
-    for one in seen:
-        stamps.setdefault(one.host, {})[one.run] = one.stamp
-    done = Removed()
-    for entry in entries:
-        _settle_move(entry, done)
-    for host, ids in by_host(entries).items():
-        for begin in range(0, len(ids), REMOVED_AT_ONCE):
-            some = ids[begin : begin + REMOVED_AT_ONCE]
-            for entry in entries:
-                if entry.id in some:
-                    _remove_left(entry, stamps, done)
-            _remove_on(host, some, stamps.get(host, {}), done)
-            for run_id in some:
-                index.note_removed(run_id)
-                done.runs.append(run_id)
-    return done
-
-
-def _settle_move(entry: RunEntry, done: Removed) -> None:
-    """Keep a move whose end is not known from beginning elsewhere what is removed here. Raises UsageError when it began."""
-    if entry.maybe_on is None or entry.move is None:
-        return
-    from gpurun import carry
-
-    try:
-        begun = carry.settle(entry, entry.maybe_on, entry.move, done.remains.append)
-    except HostUnreachable as error:
-        done.remains.append(f"{entry.id} may have gone on on {entry.maybe_on}, which does not answer: {error.what}")
-        return
-    if begun is not None:
-        what = f"{entry.id} went on on {entry.maybe_on}, as attempt {begun['attempt']}"
-        raise UsageError(what, f"gpurun rm {entry.id} once more, for both hosts")
-
-
-def _remove_on(host: str, ids: list[str], stamps: Mapping[str, str | None], done: Removed) -> None:
-    asked = {"runs": ids, "stamps": {run: stamps[run] for run in ids if run in stamps}}
-    answer = wire_to(host).ask("rm", asked, idempotent=False, timeout=REMOVED_IN)
-    done.freed += int(answer["freed"])
-    for left in answer.get("left") or []:
-        done.remains.append(f"{host}:{left['path']} could not be removed whole ({left['why']})")
-
-
-def _remove_left(entry: RunEntry, stamps: Mapping[str, Mapping[str, str | None]], done: Removed) -> None:
-    """Remove what could be looked at; the rest stays, and is told in `done`.
-
-    Raises UsageError when an attempt of the run is live there after all.
-    """
-    for host, fetched in entry.left_on.items():
-        if fetched is None:
-            continue
-        stays = f"what {entry.id} left on {host} stays there"
-        try:
-            if entry.id in stamps.get(host, {}):
-                _remove_on(host, [entry.id], stamps[host], done)
-            elif _has_ended_on(host, entry.id):  # without a stamp the host would remove whatever it has
-                done.remains.append(f"{stays}: nobody could look at it")
-        except HostUnreachable as error:
-            done.remains.append(f"{stays}: nobody could look at it ({error.what})")
-        except GpurunError as error:
-            if error.code == "live":
-                what = f"an earlier attempt of {entry.id} is still live on {host}"
-                raise UsageError(what, f"gpurun stop {entry.id}") from error
-            done.remains.append(f"{stays}: {error.what}")
-
-
-def _has_ended_on(host: str, run: str) -> bool:
-    """Tell whether that host has the run; False when it has it no more. Raises HostError when the run is live there."""
-    answer = wire_to(host, interactive=False).ask("ps", {"ids": [run]}, within=PATIENCE)
-    told = [record for record in answer["runs"] if record["id"] == run]
-    if any(not words.is_over(record) for record in told):
-        raise HostError(f"{run} is live there", where=host, code="live")
-    return bool(told)
-
-
 def answers(host: str) -> bool:
     """Whether it answers at once, without a word to anybody."""
     try:
@@ -388,11 +295,6 @@ def ask_maybe(entries: Iterable[RunEntry]) -> None:
             with suppress(GpurunError):  # it may have gone on with the run, and then that one tells
                 wire = wire_to(entry.maybe_on, interactive=False)
                 mirror.take_in(wire.ask("ps", {"ids": [entry.id]}, within=PATIENCE), entry.maybe_on)
-
-
-def forget(entry: RunEntry) -> None:
-    """Drop a run from the index alone."""
-    index.remove(entry.id)
 
 
 def refuse_live(entries: Sequence[RunEntry]) -> None:

@@ -13,7 +13,7 @@ import traceback
 from contextlib import suppress
 from typing import Any, Callable, Dict, List, Optional
 
-from . import facts, gpus, journal
+from . import gpus, journal, machine
 from .errors import AgentError
 from .files import read_json, write_json
 from .paths import HostPaths, RunPaths
@@ -92,7 +92,7 @@ def record(run: RunPaths, job: Job, prepared: Dict[str, Any], found: Dict[str, A
 def _driver(host: HostPaths) -> Optional[str]:
     """As it was last asked since the boot; it cannot change while GPUs are in use."""
     known = read_json(host.facts) or {}
-    if known.get("boot_id") == facts.boot_id():
+    if known.get("boot_id") == machine.boot_id():
         return known.get("driver")
     with suppress(AgentError):
         return gpus.driver_version()

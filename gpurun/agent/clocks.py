@@ -8,7 +8,7 @@ and for the order of what happened in two boots.
 import time
 from typing import Any, Dict, Mapping, Optional
 
-from . import facts
+from . import machine
 
 Mark = Dict[str, Any]
 
@@ -23,7 +23,7 @@ def up() -> float:
 
 def mark() -> Mark:
     """Return the present moment as a mark."""
-    return {"t": time.time(), "up": up(), "boot": facts.boot_id()[:_BOOT]}
+    return {"t": time.time(), "up": up(), "boot": machine.boot_id()[:_BOOT]}
 
 
 def between(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> Optional[float]:

@@ -7,52 +7,19 @@ import importlib
 import json
 import os
 import sys
-import time
 import traceback
 from typing import Any, Dict
 
 from . import locks
 from . import vocabulary as words
 from .errors import AgentError
+from .frames import Frames
 from .paths import HostPaths
 
 VERBS = (
     "prepare", "start", "ps", "status", "logs", "wait", "stop", "rm", "shell",
     "outputs", "hash", "fetched", "data", "data_folders", "facts", "check", "leave", "warm", "attend", "resume", "carry", "checkpoint", "holds",
 )  # fmt: skip
-
-
-class Frames:
-    """What a streaming verb sends after its answer. A client that went away raises BrokenPipeError at the next write."""
-
-    BEAT_EVERY = 5.0
-
-    def __init__(self) -> None:
-        self.spoke = time.monotonic()
-
-    def chunk(self, stream: str, offset: int, data: bytes, attempt: int = 1) -> None:
-        """`data`, which begins at byte `offset` of the `stream` (`log` or `prepare`) of that attempt."""
-        self._send({"stream": stream, "offset": offset, "size": len(data), "attempt": attempt}, data)
-
-    def state(self, record: Dict[str, Any]) -> None:
-        self._send({"state": record})
-
-    def end(self, record: Dict[str, Any]) -> None:
-        self._send({"end": record})
-
-    def error(self, error: Dict[str, Any]) -> None:
-        """Why nothing follows: asking again would bring the same."""
-        self._send({"error": error})
-
-    def beat(self, *, now: bool = False) -> None:
-        """A sign of life, when nothing was said for a while; by this a follower of a dead connection ends."""
-        if now or time.monotonic() > self.spoke + self.BEAT_EVERY:
-            self._send({"beat": time.time()})
-
-    def _send(self, head: Dict[str, Any], data: bytes = b"") -> None:
-        sys.stdout.buffer.write(json.dumps(head).encode() + b"\n" + data)
-        sys.stdout.buffer.flush()
-        self.spoke = time.monotonic()
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from typing import Any, Dict
 
-from . import checkpoints, clocks, facts, hooks, journal, locks, origin, secret_files, services, sockets
+from . import checkpoints, clocks, hooks, journal, locks, machine, origin, secret_files, services, sockets
 from . import vocabulary as words
 from .errors import AgentError
 from .files import read_json, write_json
@@ -132,7 +132,7 @@ def _shut_down(run: RunPaths, state: journal.Run, presence: Presence) -> bool:
         return False
     if presence.finished_at is not None and presence.finished_at > state.shutdown + SHUTDOWN_LASTS:
         return False
-    if not facts.is_this_boot(state.boot_id):
+    if not machine.is_this_boot(state.boot_id):
         return True
     # Still the same boot: the host is on its way down, or somebody has ended the supervisor alone. A plugin was asked to
     # save and end; another job was asked nothing by us.
@@ -142,7 +142,7 @@ def _shut_down(run: RunPaths, state: journal.Run, presence: Presence) -> bool:
 def end_gone(run: RunPaths, state: journal.Run) -> None:
     """Nothing is there of a job that ran, and it left no exit: why."""
     job = read_json(run.job) or {"host": {}}
-    if not facts.is_this_boot(state.boot_id):
+    if not machine.is_this_boot(state.boot_id):
         end(run, words.LOST, "reboot", message="the host was restarted while the job ran")
     elif job["host"].get("runtime") == "bare" and state.stop is not None:  # it may have died of our KILL
         end_by_presence(run, state, Presence("exited"))

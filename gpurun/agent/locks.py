@@ -25,7 +25,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import Callable, Iterator, List, Optional, Set, Tuple
 
-from . import facts
+from . import machine
 from .lock_folder import base_folder, first_choice, folder, is_it
 from .paths import HostPaths
 
@@ -36,13 +36,13 @@ _works_for: List[HostPaths] = []  # one at most
 
 def work_for(host: HostPaths) -> None:
     """From now on this process, and all that it forks, works for the runs of this root."""
-    facts.make_root_id(host)
+    machine.make_root_id(host)
     _works_for[:] = [host]
 
 
 def _mark() -> str:
     """The mark of the root that this process works for; empty where there is none."""
-    return facts.root_mark(_works_for[0]) if _works_for else ""
+    return machine.root_mark(_works_for[0]) if _works_for else ""
 
 
 class Held:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, Dict, Iterable, List, Mapping
 
-from . import facts
+from . import machine
 from .files import open_regular
 from .ledger import parse
 from .paths import HostPaths, RunPaths
@@ -26,7 +26,7 @@ def ledgers(request: Mapping[str, Any], host: HostPaths, runs: Iterable[RunPaths
     known = request.get("ledgers")
     if known is None:
         return {}
-    here = facts.host_id(host)
+    here = machine.host_id(host)
     pieces: Dict[str, Dict[str, Any]] = {}
     left = MOST_IN_ALL
     for run in runs:

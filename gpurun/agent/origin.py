@@ -10,7 +10,7 @@ import fcntl
 import os
 from typing import Any, Dict, Mapping, Optional
 
-from . import facts, journal
+from . import journal, machine
 from . import vocabulary as words
 from .errors import AgentError
 from .files import read_json, write_json
@@ -22,10 +22,10 @@ ABANDON = "gpurun stop --abandon %s"
 def identity(host: HostPaths) -> Dict[str, Any]:
     """What a run remembers of the machine that it is prepared on."""
     return {
-        "machine_id": facts.machine_id(),
-        "hostname": facts.hostname(),
-        "boot_id": facts.boot_id(),
-        "signs": facts.signs(),
+        "machine_id": machine.machine_id(),
+        "hostname": machine.hostname(),
+        "boot_id": machine.boot_id(),
+        "signs": machine.signs(),
         "runs": os.path.realpath(host.runs),
     }
 
@@ -35,15 +35,15 @@ def doubt(run: RunPaths, job: Optional[Mapping[str, Any]] = None) -> Optional[st
     job = read_json(run.job) if job is None else job
     known = {**((job or {}).get("host") or {}), **(read_json(run.adopted) or {})}
     name = known.get("hostname") or "another machine"
-    if known.get("machine_id") != facts.machine_id():
+    if known.get("machine_id") != machine.machine_id():
         return "%s belongs to %s, which shares this home or had it before" % (run.id, name)
     if os.path.exists(run.exit):  # nothing of it can live: a disk may move on, and its machine change
         return None
     if known.get("runs") not in (None, os.path.realpath(run.host.runs)):
         return "%s is a copy: it was made in %s, and its job may run there" % (run.id, known["runs"])
-    why = facts.another_machine(known.get("signs") or {}, facts.signs())
+    why = machine.another_machine(known.get("signs") or {}, machine.signs())
     if why is not None and not any(
-        map(facts.is_this_boot, filter(None, (known.get("boot_id"), journal.fold(run).boot_id)))
+        map(machine.is_this_boot, filter(None, (known.get("boot_id"), journal.fold(run).boot_id)))
     ):
         return "%s may run on another machine: %s, since this disk was cloned or its machine changed" % (run.id, why)
     return None

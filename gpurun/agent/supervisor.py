@@ -21,11 +21,11 @@ from . import (
     allocation,
     attempts,
     endings,
-    facts,
     jobs,
     journal,
     leases,
     locks,
+    machine,
     origin,
     preparing,
     runtimes,
@@ -447,4 +447,4 @@ def check_stop(run: RunPaths) -> None:
 
 def _note_running(run: RunPaths) -> None:
     if journal.fold(run).state != words.RUNNING:
-        journal.record(run, words.RUNNING, boot_id=facts.boot_id())
+        journal.record(run, words.RUNNING, boot_id=machine.boot_id())

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Callable, Dict, List, Optional, Tuple
 
-from . import attempts, clocks, endings, facts, jobs, journal, locks, origin, runtimes, supervisor
+from . import attempts, clocks, endings, jobs, journal, locks, machine, origin, runtimes, supervisor
 from . import vocabulary as words
 from .errors import AgentError
 from .files import read_json, write_json
@@ -146,8 +146,8 @@ def _act(run: RunPaths) -> str:
             state=state.state,
             presence=presence.kind,
             exit_code=presence.exit_code,
-            same_boot=facts.is_this_boot(state.boot_id),
-            ended_before_boot=presence.finished_at is not None and presence.finished_at < facts.booted_at(),
+            same_boot=machine.is_this_boot(state.boot_id),
+            ended_before_boot=presence.finished_at is not None and presence.finished_at < machine.booted_at(),
             upload_idle=_idle(run, state) if syncing else 0.0,
             between=state.between,
         )

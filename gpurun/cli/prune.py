@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gpurun import removal
 from gpurun.cli import describe, options, output
 from gpurun.cli.logs import seconds
 from gpurun.errors import UsageError
@@ -42,12 +43,12 @@ def prune(
     found = runs.list_runs(which, {"all": True})
     chosen = pruning.choose(found, owner=getpass.getuser(), fetched=fetched, older_than=span)
     with output.activity("asking what the runs wrote"):
-        entries = [entry for removal in chosen if (entry := index.find(removal.record["id"])) is not None]
+        entries = [entry for choice in chosen if (entry := index.find(choice.record["id"])) is not None]
         chosen = pruning.with_held(chosen, held.ask_all(entries))
-    chosen = [removal for removal in chosen if not any(one.live for one in removal.held)]  # a hook of it works
-    for removal in [removal for removal in chosen if any(one.shells for one in removal.held)]:
-        output.note(f"{removal.record['id']} stays: a shell is open in it")
-        chosen.remove(removal)
+    chosen = [choice for choice in chosen if not any(one.live for one in choice.held)]  # a hook of it works
+    for choice in [choice for choice in chosen if any(one.shells for one in choice.held)]:
+        output.note(f"{choice.record['id']} stays: a shell is open in it")
+        chosen.remove(choice)
     if fetched:
         chosen = _really_fetched(chosen)
     for one in found:
@@ -60,15 +61,15 @@ def prune(
         rows = [[r.record["id"], describe.state(r.record), output.size(r.bytes), r.host, _fetched(r)] for r in chosen]
         if not as_json:
             output.table(["RUN", "STATE", "DISK", "HOST", "FETCHED"], rows, shrink=(3, 1))
-        lost_runs = sum(removal.why_not_here is not None for removal in chosen)
+        lost_runs = sum(choice.why_not_here is not None for choice in chosen)
         lost = f" {lost_runs} of them are not, or not all, on this laptop." if lost_runs else ""
         output.confirm(
             f"Remove {output.plural(len(chosen), 'run')}, {output.size(sum(r.bytes for r in chosen))}?{lost}",
             yes=yes,
             otherwise="add -y to remove them",
         )
-    entries = [entry for removal in chosen if (entry := index.find(removal.record["id"])) is not None]
-    done = runs.remove(entries, [one for removal in chosen for one in removal.held])
+    entries = [entry for choice in chosen if (entry := index.find(choice.record["id"])) is not None]
+    done = removal.remove(entries, [one for choice in chosen for one in choice.held])
     if as_json:
         output.json({"removed": done.runs, "freed": done.freed, "remains": done.remains})
         return
@@ -81,16 +82,16 @@ def _really_fetched(chosen: Sequence[Removal]) -> list[Removal]:
     """Those of which nothing would be lost; tells the others, which were fetched once."""
     from gpurun import held
 
-    for removal in chosen:
-        if removal.why_not_here is not None:
-            output.note(f"{removal.record['id']} stays: it was {removal.why_not_here}")
-    if any(removal.why_not_here == held.UNPROVEN for removal in chosen):
+    for choice in chosen:
+        if choice.why_not_here is not None:
+            output.note(f"{choice.record['id']} stays: it was {choice.why_not_here}")
+    if any(choice.why_not_here == held.UNPROVEN for choice in chosen):
         output.note("gpurun fetch --all, once for each project, proves it or brings what is missing")
-    return [removal for removal in chosen if removal.why_not_here is None]
+    return [choice for choice in chosen if choice.why_not_here is None]
 
 
-def _fetched(removal: Removal) -> str:
+def _fetched(choice: Removal) -> str:
     from gpurun import held
 
     words = {None: "yes", held.NEVER: "never", held.ELSEWHERE: "elsewhere", held.UNPROVEN: "no proof"}
-    return words.get(removal.why_not_here, "not all")
+    return words.get(choice.why_not_here, "not all")

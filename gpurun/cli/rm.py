@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gpurun import removal
 from gpurun.cli import complete, options, output
 from gpurun.errors import HostUnreachable, UsageError
 
@@ -41,7 +42,7 @@ def rm(
         if any(entry.record is not None for entry in entries):
             raise
         for entry in entries:  # a submit that broke off before a host ever spoke of it
-            runs.forget(entry)
+            removal.forget(entry)
         output.say(
             f"forgot {', '.join(entry.id for entry in entries)}; the host never took it over, as far as is known"
         )
@@ -54,7 +55,7 @@ def rm(
         first = next(entry.id for entry in entries if any(entry.id in ids for ids in lost.values()))
         fetch = "gpurun fetch --all" if held.UNPROVEN in lost else f"gpurun fetch {first}"
         output.confirm(_question(entries, seen, lost), yes=yes, otherwise=f"{fetch}, or add -y")
-    done = runs.remove(entries, seen)
+    done = removal.remove(entries, seen)
     if as_json:
         output.json({"removed": done.runs, "freed": done.freed, "remains": done.remains})
         return

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gpurun import carry, held, index, prune, records, resume, runs, stop
+from gpurun import carry, held, index, prune, records, removal, resume, runs, stop
 from gpurun.agent import vocabulary as words
 from gpurun.cli.app import main
 from gpurun.errors import GpurunError, HostError, HostUnreachable, UsageError
@@ -235,7 +235,7 @@ def test_run_whose_former_host_tells_of_a_live_attempt_is_not_removed(
     hosts = Hosts(box="running", spare="stopped")
     monkeypatch.setattr(runs, "wire_to", hosts.wire_to)
     with pytest.raises(UsageError, match="attempt 1 of train-7f3k is still running on box"):
-        runs.remove([went_on], [])
+        removal.remove([went_on], [])
     assert ("spare", "rm") not in hosts.asked
     assert index.find("train-7f3k") is not None
 
@@ -243,7 +243,7 @@ def test_run_whose_former_host_tells_of_a_live_attempt_is_not_removed(
 def test_run_whose_former_host_is_gone_is_removed(went_on: index.RunEntry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs, "wire_to", Hosts(box=None, spare="stopped").wire_to)
     assert [(twin.host, twin.seen) for twin in runs.twins(went_on)] == [("box", None)]
-    assert runs.remove([went_on], []).freed == 7
+    assert removal.remove([went_on], []).freed == 7
     assert index.find("train-7f3k") is None
 
 
@@ -265,7 +265,7 @@ def test_attempt_that_was_left_behind_live_is_refused_its_removal_by_the_host_al
     index.note_begun({**told, "state": "stopped", "attempt": 2, "host_id": "spare"}, "spare", fetched=True)
     monkeypatch.setattr(runs, "wire_to", Hosts(box="running", spare="stopped").wire_to)
     with pytest.raises(UsageError, match="still live on box"):
-        runs.remove([index.resolve("train-7f3k")], [])
+        removal.remove([index.resolve("train-7f3k")], [])
     assert index.find("train-7f3k") is not None
 
 
@@ -290,7 +290,7 @@ def test_what_is_left_on_a_former_host_goes_once_it_was_looked_at(
     monkeypatch.setattr(runs, "wire_to", hosts.wire_to)
     seen = held.ask_all([moved])
     assert held.at_stake([moved], seen) == {}
-    assert runs.remove([moved], seen).remains == []
+    assert removal.remove([moved], seen).remains == []
     assert ("box", "rm") in hosts.asked
 
 
@@ -311,7 +311,7 @@ def test_what_is_left_on_a_former_host_stays_when_nobody_could_look_at_it(
     lost = came == "deleted"
     assert held.at_stake([moved], seen) == ({held.NEVER: ["train-7f3k"]} if lost else {})
     assert held.left_at_stake(seen, [moved]) == (["box"] if lost else [])
-    (remark,) = runs.remove([moved], seen).remains
+    (remark,) = removal.remove([moved], seen).remains
     assert "what train-7f3k left on box stays there: nobody could look at it" in remark
     assert ("box", "rm") not in hosts.asked
 
@@ -325,7 +325,7 @@ def test_former_host_that_has_the_run_no_more_is_nothing_to_tell(
             return {**answer, "held": {}, "runs": []} if host == "box" else answer
 
     monkeypatch.setattr(runs, "wire_to", Emptied(box="failed", spare="stopped").wire_to)
-    assert runs.remove([moved], held.ask_all([moved])).remains == []
+    assert removal.remove([moved], held.ask_all([moved])).remains == []
 
 
 def test_prune_leaves_a_run_whose_former_host_was_written_to_since_the_fetch(
@@ -427,7 +427,7 @@ def test_host_that_may_have_a_run_is_asked_for_it_by_ps_stop_and_rm(
     assert [host.name for host in runs.hosts_of_interest(all_runs=False)] == ["spare"]
     assert [(one.host, one.state) for one in runs.twins(undecided)] == [("spare", "running")]
     with pytest.raises(UsageError, match="attempt 2 of train-7f3k is still running on spare"):
-        runs.remove([undecided], [])
+        removal.remove([undecided], [])
 
 
 def test_look_at_a_run_that_may_have_gone_on_elsewhere_asks_there_too(
@@ -500,11 +500,11 @@ def test_run_that_may_have_begun_elsewhere_is_removed_only_once_it_never_will(
     monkeypatch.setattr(runs, "wire_to", hosts.wire_to)
     if begun:
         with pytest.raises(UsageError, match="train-7f3k went on on spare, as attempt 2"):
-            runs.remove([undecided], [])
+            removal.remove([undecided], [])
         assert ("box", "rm") not in hosts.asked
         assert index.resolve("train-7f3k").host == "spare"
     else:
-        runs.remove([undecided], [])
+        removal.remove([undecided], [])
         assert hosts.asked[-3:] == [("spare", "settle"), ("box", "back"), ("box", "rm")]
         assert index.find("train-7f3k") is None
 

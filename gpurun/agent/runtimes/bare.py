@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
-from .. import about, environments, facts, locks, notebooks, plugin_files, programs, services, sockets
+from .. import about, environments, locks, machine, notebooks, plugin_files, programs, services, sockets
 from .. import vocabulary as words
 from ..errors import AgentError, RunFailed
 from ..files import read_json, write_json
@@ -101,7 +101,7 @@ class Bare:
             time.sleep(min(LOOK, left))
 
     def signal(self, run: RunPaths, job: Job, name: str) -> None:
-        root = facts.root_mark(run.host)
+        root = machine.root_mark(run.host)
         if keeper.carriers(run.id, root, KEEPER_MARK):
             with open(run.keeper_control, "ab") as file:
                 file.write(name.encode() + b"\n")
@@ -152,7 +152,7 @@ class Bare:
         return [*mark, *wrapper.shell(places, command, services.holder(job, places.ro))]
 
     def shells(self, run: RunPaths, job: Job) -> List[str]:
-        return ["kill -HUP %d" % pid for pid in keeper.shells(run.id, facts.root_mark(run.host))]
+        return ["kill -HUP %d" % pid for pid in keeper.shells(run.id, machine.root_mark(run.host))]
 
 
 def job_processes(run: RunPaths, job: Optional[Job]) -> Set[int]:
@@ -160,7 +160,7 @@ def job_processes(run: RunPaths, job: Optional[Job]) -> Set[int]:
 
     Neither hooks nor shells beside the job are of it; its keepers are, who have its end to write.
     """
-    root = facts.root_mark(run.host)
+    root = machine.root_mark(run.host)
     found = keeper.of_job(run.id, root, None if job is None else job.get("attempt", 1))
     found |= keeper.carriers(run.id, root, KEEPER_MARK) | locks.holders(locks.job_lock(run.id))
     return found | _main_process(read_json(run.keeper) or {})
@@ -169,7 +169,7 @@ def job_processes(run: RunPaths, job: Optional[Job]) -> Set[int]:
 def _main_process(record: Mapping[str, Any]) -> Set[int]:
     """The process that the keeper started, if it lives: it may have wiped its environment and closed its files."""
     pid, ticks = record.get("pid"), record.get("ticks")
-    if pid is None or ticks is None or "exit_code" in record or record.get("boot_id") != facts.boot_id():
+    if pid is None or ticks is None or "exit_code" in record or record.get("boot_id") != machine.boot_id():
         return set()
     return {pid} if keeper.start_ticks(pid) == ticks else set()
 
@@ -185,15 +185,15 @@ def order(run: RunPaths, job: Job, fds: List[int]) -> keeper.Order:
             **inherited(os.environ),
             # The wrapper sets them too, but /proc shows what a program began with.
             keeper.RUN_MARK: run.id,
-            keeper.ROOT_MARK: facts.root_mark(run.host),
+            keeper.ROOT_MARK: machine.root_mark(run.host),
             "GPURUN_ATTEMPT": str(job.get("attempt", 1)),
         },
-        "boot_id": facts.boot_id(),
+        "boot_id": machine.boot_id(),
         "log": run.log,
         "record": run.keeper,
         "control": run.keeper_control,
         "fds": fds,
-        "root": facts.root_mark(run.host),
+        "root": machine.root_mark(run.host),
     }
 
 
@@ -218,7 +218,7 @@ def settings(
     first["PATH"] = os.pathsep.join([*prepared["path"], os.environ.get("PATH", os.defpath)])
     # HOME is ours now; what was installed by `pip install --user` stays in reach.
     first["PYTHONUSERBASE"] = os.environ.get("PYTHONUSERBASE", os.path.join(user.pw_dir, ".local"))
-    last = {**wrapper.last_settings(places, job), keeper.ROOT_MARK: facts.root_mark(run.host)}
+    last = {**wrapper.last_settings(places, job), keeper.ROOT_MARK: machine.root_mark(run.host)}
     last["CUDA_VISIBLE_DEVICES"] = ",".join(gpu.uuid for gpu in gpus)
     return first, last
 

@@ -17,6 +17,7 @@ from .. import (
     facts,
     image,
     journal,
+    machine,
     notebooks,
     plugin_files,
     programs,
@@ -142,7 +143,7 @@ class Docker:
                 if error.kind != "rlimit":
                     raise
                 # An engine without the right to raise limits, in a container itself: its own limits have to do.
-                write_json(run.host.engine_limits, {"boot_id": facts.boot_id(), "engine": self.engine.argv})
+                write_json(run.host.engine_limits, {"boot_id": machine.boot_id(), "engine": self.engine.argv})
                 self._make_anew(self._container(run, job, prepared["image_id"], gpus))
         except EngineError as error:
             if error.is_away:
@@ -247,7 +248,7 @@ class Docker:
 
     def _container(self, run: RunPaths, job: Job, image_id: str, gpus: Sequence[Gpu]) -> Container:
         who = identity(login(), self._engine_facts(run), job["user"])
-        if read_json(run.host.engine_limits) == {"boot_id": facts.boot_id(), "engine": self.engine.argv}:
+        if read_json(run.host.engine_limits) == {"boot_id": machine.boot_id(), "engine": self.engine.argv}:
             who = replace(who, may_raise_limits=False)
         return Container(image_id, who, facts.memory(), run, job, gpus, device_files(gpus))
 
@@ -256,7 +257,7 @@ class Docker:
         if self._facts is None:
             known = read_json(run.host.facts) or {}
             cached = known.get("engine") or {}
-            fresh = known.get("boot_id") == facts.boot_id() and cached.get("argv") == self.engine.argv
+            fresh = known.get("boot_id") == machine.boot_id() and cached.get("argv") == self.engine.argv
             self._facts = cached if fresh else self.engine.facts(patience=PATIENCE)
         return self._facts
 
@@ -270,7 +271,7 @@ class Docker:
             own = [one for one in there if one is not None and attempt_of(one) == job.get("attempt", 1)]
             if not own:  # one that was removed in between may be this: the next question will tell
                 # Or this engine is another than the one that runs it: DOCKER_HOST, a context, rootless beside the system's.
-                lives = None in there or keeper.of_job(run.id, facts.root_mark(run.host), job.get("attempt", 1))
+                lives = None in there or keeper.of_job(run.id, machine.root_mark(run.host), job.get("attempt", 1))
                 return Presence("no_answer" if lives else "absent")
             self._ids[_key(job)] = str(own[0]["Id"])
             presence = parse_state(own[0]["State"])
@@ -369,7 +370,7 @@ class Docker:
     def _note_that_it_broke_off(self, run: RunPaths, job: Job) -> None:
         if self._broke_off is None and job.get("user") != "root":  # root's processes are not ours to look at
             self._broke_off = time.time()
-            self._lived_then = bool(keeper.of_job(run.id, facts.root_mark(run.host), job.get("attempt", 1)))
+            self._lived_then = bool(keeper.of_job(run.id, machine.root_mark(run.host), job.get("attempt", 1)))
 
     def signal(self, run: RunPaths, job: Job, name: str) -> None:
         # Without a name it is KILL. TERM reaches init, which passes it to its only child, the job's main process.
@@ -433,7 +434,7 @@ class Docker:
         filters = [word for pair in wanted.items() for word in ("--filter", "label=%s=%s" % pair)]
         found = self.engine.ask("ps", *filters, "--format", "{{.ID}}", patience=SHORT_PATIENCE).text.split()
         pids = (
-            [] if found else keeper.shells(run.id, facts.root_mark(run.host))
+            [] if found else keeper.shells(run.id, machine.root_mark(run.host))
         )  # one of an earlier gpurun has no label
         return ["%s kill %s" % (" ".join(self.engine.argv), one) for one in found] + [
             "kill -HUP %d" % pid for pid in pids
@@ -461,7 +462,7 @@ def _lay_out(container: Container) -> None:
     """What is mounted: folders of ours, the wrapper, and who the job is."""
     run, job, places = container.run, container.job, places_of(container.job)
     wrapper.make_folders(run, job["project"]["name"])
-    last = {**wrapper.last_settings(places, job), keeper.ROOT_MARK: facts.root_mark(run.host)}
+    last = {**wrapper.last_settings(places, job), keeper.ROOT_MARK: machine.root_mark(run.host)}
     wrapper.write(run, places, wrapper.settings(places, container.who.name, job), last)
     services.lay_out(run, job, places)
     notebooks.lay_out(run, job)

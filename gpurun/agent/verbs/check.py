@@ -16,8 +16,8 @@ import threading
 import time
 from typing import Any, Dict, Optional
 
-from .. import disks, environments, facts, fits, programs
-from ..dispatch import Frames
+from .. import disks, environments, facts, fits, machine, programs
+from ..frames import Frames
 from ..paths import HostPaths
 
 ECHO_FOR = 60.0  # seconds
@@ -74,7 +74,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
         "pythons": environments.find_pythons(),
         "engine_free": fits.room(known["engine"]["root"]) if known["engine"] else None,
         "disks": disks.lasting(mounts, known["user"]),
-        "home": {"type": disks.type_of(mounts, host.root), "machines": facts.machines_here(host)},
+        "home": {"type": disks.type_of(mounts, host.root), "machines": machine.machines_here(host)},
         "ends_at_logout": ends_at_logout(known["user"]),
         "echo": _echo.where() if _echo else None,
     }

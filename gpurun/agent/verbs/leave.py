@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 from typing import Any, Dict, List, Optional
 
-from .. import clearing, facts, hooks, journal, lock_folder, locks, origin, records, shells, sockets, tend
+from .. import clearing, facts, hooks, journal, lock_folder, locks, machine, origin, records, shells, sockets, tend
 from .. import vocabulary as words
 from ..engine import Engine, EngineError
 from ..errors import AgentError
@@ -67,9 +67,9 @@ def _wipe(host: HostPaths, request: Dict[str, Any], outcome: clearing.Outcome) -
     rest = [run for run in host.all_runs() if os.path.exists(run.job)]
     _refuse_more([run for run in rest if origin.is_of_this_host(run)])
     # A run that stays is another machine's, or may be: nobody has looked at what it wrote.
-    shared = facts.machines_here(host) > 1 or bool(rest)
+    shared = machine.machines_here(host) > 1 or bool(rest)
     if shared:  # what is left is in use by another machine
-        clearing.remove(facts.host_id_file(host), outcome)
+        clearing.remove(machine.host_id_file(host), outcome)
     else:
         _remove_images(engine)
         _empty(host, None if request.get("keep_data") else request.get("data") or {}, outcome)
@@ -155,7 +155,7 @@ def _roots(host: HostPaths) -> List[HostPaths]:
 def _is_left(first: HostPaths, host: HostPaths) -> bool:
     """Tell whether nobody uses `first` any more, which is not the root that the profile names."""
     same = os.path.realpath(first.root) == os.path.realpath(host.root)
-    return not same and not any(first.all_runs()) and facts.machines_here(first) <= 1
+    return not same and not any(first.all_runs()) and machine.machines_here(first) <= 1
 
 
 def _empty(host: HostPaths, data: Optional[Dict[str, Any]], outcome: clearing.Outcome) -> None:

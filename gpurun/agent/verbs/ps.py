@@ -7,7 +7,7 @@ import shutil
 import time
 from typing import Any, Dict, List, Optional, Tuple
 
-from .. import allocation, clocks, facts, leases, ledger, mirrored, records, tend, tickets
+from .. import allocation, clocks, facts, leases, ledger, machine, mirrored, records, tend, tickets
 from ..errors import AgentError
 from ..gpus import Gpu
 from ..paths import HostPaths, RunPaths
@@ -32,9 +32,9 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
         "now": time.time(),
         "more": more,
         "mark": clocks.mark(),
-        "host_id": facts.host_id(host),
-        "hostname": facts.hostname(),
-        "boot_id": facts.boot_id(),
+        "host_id": machine.host_id(host),
+        "hostname": machine.hostname(),
+        "boot_id": machine.boot_id(),
         "runs": sorted(
             (records.record_of(run, failures.get(run.id)) for run in runs),
             key=lambda record: ledger.number(record["created"]),

@@ -16,10 +16,10 @@ from contextlib import suppress
 from typing import Any, Dict
 
 from .. import about, facts, fits, image, locks
-from ..dispatch import Frames
 from ..engine import Engine
 from ..errors import AgentError, RunFailed
 from ..files import read_json, remove, write_json
+from ..frames import Frames
 from ..paths import HostPaths
 from ..runtimes.docker import ask_image
 

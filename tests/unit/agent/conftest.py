@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from gpurun import bundle
-from gpurun.agent import facts, locks, manifest
+from gpurun.agent import locks, machine, manifest
 from gpurun.agent import vocabulary as words
 from gpurun.agent.paths import HostPaths, RunPaths
 
@@ -222,7 +222,7 @@ def root_of_locks(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: p
     if "agent" not in request.fixturenames:
         root = tmp_path / "root of locks"
         root.mkdir()
-        facts.make_root_id(HostPaths(str(root)))
+        machine.make_root_id(HostPaths(str(root)))
     monkeypatch.setattr(locks, "_works_for", [HostPaths(str(root))])
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gpurun.agent import endings, facts, journal
+from gpurun.agent import endings, journal, machine
 from gpurun.agent import vocabulary as words
 from gpurun.agent.runtimes import Presence
 
@@ -91,7 +91,7 @@ def test_end_long_after_a_term_to_the_supervisor_is_the_jobs_own(run: RunFolder,
 @pytest.fixture
 def same_boot(tmp_path: Path) -> RunFolder:
     run = RunFolder(tmp_path / "same", host={"runtime": "docker"})
-    journal.record(run.paths, words.RUNNING, boot_id=facts.boot_id())
+    journal.record(run.paths, words.RUNNING, boot_id=machine.boot_id())
     return run
 
 

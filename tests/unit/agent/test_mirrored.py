@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gpurun.agent import facts, mirrored
+from gpurun.agent import machine, mirrored
 
 from .run_folder import RUN, RunFolder
 from .test_checkpoints import add, note
@@ -20,7 +20,7 @@ def run(tmp_path: Path) -> RunFolder:
 
 
 def ask(run: RunFolder, read: int = 0) -> dict[str, Any] | None:
-    known = {RUN: {facts.host_id(run.host): read, "another": 7}} if read else {}
+    known = {RUN: {machine.host_id(run.host): read, "another": 7}} if read else {}
     told: dict[str, Any] | None = mirrored.ledgers({"ledgers": known}, run.host, [run.paths]).get(RUN)
     return told
 

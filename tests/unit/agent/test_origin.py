@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gpurun.agent import facts, origin, outside, supervisor
+from gpurun.agent import machine, origin, outside, supervisor
 from gpurun.agent import vocabulary as words
 from gpurun.agent.paths import RunPaths
 
@@ -218,22 +218,22 @@ def test_home_with_a_run_in_doubt_is_not_emptied_by_leave(agent: AgentHost) -> N
         ({"hostname": "x", "macs": ["m"]}, {"hostname": "y"}, False),
     ],
 )
-def test_another_machine_by_its_signs(before: facts.Signs, now: facts.Signs, same: bool) -> None:
-    assert (facts.another_machine(before, now) is None) is same
+def test_another_machine_by_its_signs(before: machine.Signs, now: machine.Signs, same: bool) -> None:
+    assert (machine.another_machine(before, now) is None) is same
 
 
 def test_boot_id_in_a_container_changes_with_the_container(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GPURUN_BOOT_ID_FILE", raising=False)
-    monkeypatch.setattr(facts, "in_container", lambda: True)
+    monkeypatch.setattr(machine, "in_container", lambda: True)
     of_the_machine = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     boots = set()
     for started in (100, 200):
-        monkeypatch.setattr(facts, "_first_process_started", lambda at=started: at)
-        boots.add(facts.boot_id())
-        assert facts.is_this_boot(facts.boot_id())
-        assert facts.is_this_boot(of_the_machine)  # as an earlier gpurun noted it
+        monkeypatch.setattr(machine, "_first_process_started", lambda at=started: at)
+        boots.add(machine.boot_id())
+        assert machine.is_this_boot(machine.boot_id())
+        assert machine.is_this_boot(of_the_machine)  # as an earlier gpurun noted it
     assert len(boots - {of_the_machine}) == 2
-    assert not facts.is_this_boot(next(iter(boots - {facts.boot_id()})))
+    assert not machine.is_this_boot(next(iter(boots - {machine.boot_id()})))
 
 
 def a_run(folder: Path) -> RunPaths:

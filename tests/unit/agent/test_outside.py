@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gpurun.agent import attempts, endings, facts, files, jobs, journal, locks, outside, runtimes, supervisor
+from gpurun.agent import attempts, endings, files, jobs, journal, locks, machine, outside, runtimes, supervisor
 from gpurun.agent import vocabulary as words
 from gpurun.agent.errors import AgentError
 from gpurun.agent.outside import collect, forget
@@ -94,7 +94,7 @@ def container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Container:
 
 @pytest.fixture
 def run(tmp_path: Path, container: Container) -> RunFolder:
-    host = {"runtime": "docker", "engine": container.argv, "machine_id": facts.machine_id()}
+    host = {"runtime": "docker", "engine": container.argv, "machine_id": machine.machine_id()}
     return RunFolder(tmp_path / "host", token=TOKEN, host=host, mounts=[{"target": "/data/imagenet"}])
 
 

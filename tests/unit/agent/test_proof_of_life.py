@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from gpurun.agent import facts, locks
+from gpurun.agent import locks, machine
 from gpurun.agent import vocabulary as words
 from gpurun.agent.paths import HostPaths, RunPaths
 from gpurun.agent.runtimes import bare, keeper
@@ -50,7 +50,7 @@ def starts(run: RunPaths) -> list[str]:
 def keepers(run: RunPaths) -> tuple[int, int]:
     """The upper keeper, and the lower one that it is the parent of."""
     lower = json.loads(Path(run.keeper).read_text())["keeper"]
-    (upper,) = keeper.carriers(run.id, facts.root_mark(run.host), bare.KEEPER_MARK) - {lower}
+    (upper,) = keeper.carriers(run.id, machine.root_mark(run.host), bare.KEEPER_MARK) - {lower}
     return upper, lower
 
 
@@ -214,10 +214,10 @@ def test_job_processes_of_another_roots_run_of_the_same_id_are_none(
     monkeypatch.setenv("GPURUN_LOCKS", str(agent.root / "locks"))
     (tmp_path / "root").mkdir()
     another = HostPaths(str(tmp_path / "root"))
-    facts.make_root_id(another)
-    other = facts.root_mark(another)
+    machine.make_root_id(another)
+    other = machine.root_mark(another)
     children = []
-    for more in ({keeper.ROOT_MARK: other}, {keeper.ROOT_MARK: facts.root_mark(run.host)}, {}):
+    for more in ({keeper.ROOT_MARK: other}, {keeper.ROOT_MARK: machine.root_mark(run.host)}, {}):
         environment = {"GPURUN_ATTEMPT": "1", **more, keeper.RUN_MARK: run.id, bare.KEEPER_MARK: run.id}
         children.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env=environment))
     try:
@@ -232,7 +232,7 @@ def test_job_processes_of_another_roots_run_of_the_same_id_are_none(
 def test_job_carries_the_mark_of_its_root_from_keeper_to_script(agent: AgentHost) -> None:
     run = agent.submit(WAITS)
     agent.until_running(run, b"here")
-    mark = f"{keeper.ROOT_MARK}={facts.root_mark(run.host)}".encode()
+    mark = f"{keeper.ROOT_MARK}={machine.root_mark(run.host)}".encode()
     for pid in (*keepers(run), main_process(run)):
         assert mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     let_end(run)
@@ -310,7 +310,7 @@ def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[HostPaths]:
     roots = [HostPaths(str(tmp_path / name)) for name in ("one", "two")]
     for root in roots:
         os.mkdir(root.root)
-        facts.make_root_id(root)
+        machine.make_root_id(root)
     monkeypatch.setattr(locks, "_works_for", [roots[0]])
     return roots
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gpurun import wire
-from gpurun.agent import facts, locks, sockets
+from gpurun.agent import locks, machine, sockets
 from gpurun.agent.paths import HostPaths
 from gpurun.config.hosts import Host
 from gpurun.tunnel.registry import OpenDoor
@@ -39,8 +39,8 @@ class Box:
     def run(self, name: str = "train", **job: Any) -> RunFolder:
         """One that lives until the test ends it: the lock of its supervisor is held here."""
         told = {"owner": self.wire.owner, "created": 1.0, "project": {"name": "digits"}, "token": "t", **job}
-        here = facts.host_id(HostPaths(str(self.host.home / ".gpurun")))
-        told["host"] = {"machine_id": facts.machine_id(), "id": here, "engine": None, **told.get("host", {})}
+        here = machine.host_id(HostPaths(str(self.host.home / ".gpurun")))
+        told["host"] = {"machine_id": machine.machine_id(), "id": here, "engine": None, **told.get("host", {})}
         run = RunFolder(self.host.home / ".gpurun", f"{name}-{secrets.token_hex(2)}", **told)
         held = locks.acquire(locks.run_lock(run.paths.id))
         assert held is not None

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gpurun.agent import facts, supervisor
+from gpurun.agent import machine, supervisor
 from gpurun.agent import vocabulary as words
 from gpurun.agent.engine import EngineError
 from gpurun.agent.errors import ImageGone, RunFailed
@@ -40,7 +40,7 @@ def run(tmp_path: Path) -> RunPaths:
     made = HostPaths(str(tmp_path / "root")).run("train-7f3k")
     os.makedirs(made.out)
     os.makedirs(made.workspace)
-    facts.make_root_id(made.host)  # suites side by side have runs of this id
+    machine.make_root_id(made.host)  # suites side by side have runs of this id
     return made
 
 
