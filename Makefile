@@ -26,6 +26,7 @@ lint: $(INSTALLED)  ## Check style and types
 	$(BIN)/mypy
 	MYPYPATH=gpurun/agent/serve $(BIN)/mypy --explicit-package-bases gpurun/agent/serve/*.py
 	MYPYPATH=gpurun/agent/plugin $(BIN)/mypy --explicit-package-bases gpurun/agent/plugin/gpurun_lightning/*.py
+	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/vermin --quiet --no-tips --violations --target=3.8- gpurun/agent
 
 unit: $(INSTALLED)  ## Run the fast tests

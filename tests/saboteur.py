@@ -6,14 +6,14 @@ from pathlib import Path
 
 # Where a supervisor may die: before and after each of its steps. (module, attribute)
 STEPS = (
-    ("gpurun.agent.preparing", "make_workspace"),
-    ("gpurun.agent.preparing", "prepare"),
-    ("gpurun.agent.allocation", "wait_for_gpus"),
+    ("gpurun.agent.lifecycle.preparation", "make_workspace"),
+    ("gpurun.agent.lifecycle.preparation", "prepare"),
+    ("gpurun.agent.queue.allocation", "wait_for_gpus"),
     ("RUNTIME", "create_and_start"),
-    ("gpurun.agent.supervisor", "_note_running"),
-    ("gpurun.agent.endings", "end_by_presence"),
-    ("gpurun.agent.journal", "record_end"),
-    ("gpurun.agent.endings", "disk_use"),
+    ("gpurun.agent.lifecycle.supervisor", "_note_running"),
+    ("gpurun.agent.lifecycle.finish", "end_by_presence"),
+    ("gpurun.agent.state.journal", "record_end"),
+    ("gpurun.agent.lifecycle.finish", "disk_use"),
 )
 POINTS = tuple(f"{when} {attribute}" for _, attribute in STEPS for when in ("before", "after"))
 
@@ -56,5 +56,5 @@ def arm(agent: Path, point: str, *, runtime: str, flag: Path, flag_on_host: str)
     place = next(module for module, name in STEPS if name == attribute).replace("RUNTIME", RUNTIMES[runtime])
     flag.write_text("")
     flag.chmod(0o666)
-    source = agent / "gpurun/agent/supervisor.py"
+    source = agent / "gpurun/agent/lifecycle/supervisor.py"
     source.write_text(source.read_text() + _TRAP.format(flag=flag_on_host, place=place, attribute=attribute, when=when))

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from gpurun.agent import services
+from gpurun.agent.setup import services
 
 
 def loaded(name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:

@@ -10,10 +10,10 @@ import sys
 import traceback
 from typing import Any, Dict
 
-from . import locks
 from . import vocabulary as words
 from .errors import AgentError
 from .frames import Frames
+from .host import locks
 from .paths import HostPaths
 
 VERBS = (

@@ -13,11 +13,11 @@ import typer
 from gpurun.cli import complete, options, output, training
 from gpurun.cli.fetch import printable
 from gpurun.errors import UsageError
-from gpurun.mirror import is_number
+from gpurun.store.checkpoint_store import is_number
 
 if TYPE_CHECKING:
-    from gpurun.compare import Row
-    from gpurun.index import RunEntry
+    from gpurun.commands.compare import Row
+    from gpurun.store.run_store import RunEntry
 
 EXAMPLES = """\
 gpurun compare
@@ -47,8 +47,8 @@ def compare(
     Asks no host: it is what was known at the last contact, of runs that were removed since, too. What differs is marked
     with *.
     """
-    from gpurun import runs
-    from gpurun.compare import compare
+    from gpurun.commands import runs
+    from gpurun.commands.compare import compare
 
     if as_json and as_csv:
         raise UsageError("--json and --csv are two formats", "leave one of them out")
@@ -102,7 +102,7 @@ def _label(row: Row) -> str:
 
 
 def _cells(row: Row) -> list[str]:
-    from gpurun.compare import UNLIKE_FIRST
+    from gpurun.commands.compare import UNLIKE_FIRST
 
     if row.name == UNLIKE_FIRST:
         return ["", *("not known" if value is None else printable(value) for value in row.values[1:])]
@@ -140,7 +140,7 @@ def _as_csv(entries: Sequence[RunEntry], rows: Sequence[Row]) -> str:
 
 def _tell_age(entries: Sequence[RunEntry]) -> None:
     """Of what may have changed since, and of what is there no more."""
-    from gpurun import removed
+    from gpurun.commands import removed
 
     for entry in entries:
         if entry.removed is not None:

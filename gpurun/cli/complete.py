@@ -7,16 +7,16 @@ from pathlib import Path
 
 def runs(incomplete: str) -> list[tuple[str, str]]:
     """Run ids, newest first, with what they are."""
-    from gpurun import index
+    from gpurun.store import run_store
 
-    return [(run.id, f"{run.project} on {run.host}") for run in index.all_runs() if run.id.startswith(incomplete)]
+    return [(run.id, f"{run.project} on {run.host}") for run in run_store.all_runs() if run.id.startswith(incomplete)]
 
 
 def known_runs(incomplete: str) -> list[tuple[str, str]]:
     """Return `runs`, and the ids of removed runs after them, for verbs that answer without a host."""
-    from gpurun import index
+    from gpurun.store import run_store
 
-    gone = [(run.id, f"{run.project}, removed from {run.host}") for run in index.removed_runs()]
+    gone = [(run.id, f"{run.project}, removed from {run.host}") for run in run_store.removed_runs()]
     return runs(incomplete) + [(run, what) for run, what in gone if run.startswith(incomplete)]
 
 
@@ -55,6 +55,6 @@ def scripts(incomplete: str) -> list[str]:
 
 def templates(incomplete: str) -> list[str]:
     """What `gpurun init` can write."""
-    from gpurun.project_template import TEMPLATES
+    from gpurun.job.templates import TEMPLATES
 
     return [name for name in TEMPLATES if name.startswith(incomplete)]

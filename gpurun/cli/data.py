@@ -12,9 +12,9 @@ from gpurun.cli.command import VerbCommand, noun
 from gpurun.errors import UsageError
 
 if TYPE_CHECKING:
+    from gpurun.commands.data import Folder
     from gpurun.config.hosts import Host
-    from gpurun.data import Folder
-    from gpurun.wire import Wire
+    from gpurun.remote.wire import Wire
 
 app = noun("data", "List and remove the data folders of a host. `gpurun push` fills them.")
 
@@ -31,7 +31,7 @@ def ls(host: options.Host = None, as_json: options.Json = False) -> None:
 
     A project's own folder, where $GPURUN_DATA points, is listed under the project's name.
     """
-    from gpurun import data
+    from gpurun.commands import data
 
     chosen, wire = _reach(host)
     with output.activity(f"asking {chosen.name}"):
@@ -78,7 +78,7 @@ def rm(
     as_json: options.Json = False,
 ) -> None:
     """Remove data from a host. Asks first; data that a live run uses is refused."""
-    from gpurun import data
+    from gpurun.commands import data
 
     before, _, plain = name.rpartition(":")
     if before and host and before != host:
@@ -107,8 +107,8 @@ def rm(
 
 def _reach(name: str | None) -> tuple[Host, Wire]:
     from gpurun.config import hosts
-    from gpurun.project import find_project
-    from gpurun.wire import connect
+    from gpurun.config.project import find_project
+    from gpurun.remote.wire import connect
 
     told = None if name else find_project().settings().get("host")
     host = hosts.choose(name, project=told if isinstance(told, str) else None)

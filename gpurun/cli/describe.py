@@ -10,7 +10,7 @@ from gpurun.agent import vocabulary as words
 from gpurun.cli import output
 from gpurun.cli.training import number
 from gpurun.errors import GpurunError
-from gpurun.mirror import is_number
+from gpurun.store.checkpoint_store import is_number
 
 Record = dict[str, Any]
 

@@ -15,9 +15,9 @@ from gpurun.cli import one_checkpoint, options, output
 from gpurun.errors import GpurunError, HostError, UsageError
 
 if TYPE_CHECKING:
+    from gpurun.commands.held import Held
     from gpurun.fetch import Fetched, Report, Wanted
-    from gpurun.held import Held
-    from gpurun.index import RunEntry
+    from gpurun.store.run_store import RunEntry
 
 EXAMPLES = """\
 gpurun fetch
@@ -102,7 +102,7 @@ def bring(
     yes: bool = False,
 ) -> list[Fetched]:
     """Fetch these runs one after the other and say how it went on stderr. One that its host lacks stops no other."""
-    from gpurun import runs
+    from gpurun.commands import runs
 
     if to is not None and to.is_file():
         named = " ".join(entry.id for entry in entries)
@@ -133,9 +133,10 @@ def bring(
 
 def _left_anew(entry: RunEntry, host: str) -> bool:
     """Whether what was fetched of an earlier attempt is not here any more, or its host holds more by now."""
-    from gpurun import held, index, runs
+    from gpurun.commands import held, runs
+    from gpurun.store import run_store
 
-    if not index.is_here(entry.id, host):
+    if not run_store.is_here(entry.id, host):
         return True
     if not runs.answers(host):
         return False
@@ -160,18 +161,19 @@ def bring_left(entry: RunEntry, host: str, *, yes: bool = False) -> Fetched | No
 
 
 def _named(run: list[str] | None) -> list[RunEntry]:
-    from gpurun import runs
+    from gpurun.commands import runs
 
     return runs.resolve_all(run)
 
 
 def _unfetched() -> list[RunEntry]:
-    from gpurun import held, index
-    from gpurun.project import find_project
+    from gpurun.commands import held
+    from gpurun.config.project import find_project
+    from gpurun.store import run_store
 
-    jobs, services = index.of_project(str(find_project().root))
+    jobs, services = run_store.of_project(str(find_project().root))
     sessions = [entry for entry in services if entry.service in (words.JUPYTER, words.SHELL)]
-    here = [entry for entry in (*jobs, *sessions) if index.is_here(entry.id)]
+    here = [entry for entry in (*jobs, *sessions) if run_store.is_here(entry.id)]
     told = _held([*here, *(entry for entry in sessions if entry not in here)])
     again = {one.run for one in told if held.why_not_here(one) is not None}
     used = {one.run for one in told if one.files or (one.container and not one.live)}
@@ -184,7 +186,7 @@ def _unfetched() -> list[RunEntry]:
 
 def _held(entries: Sequence[RunEntry]) -> list[Held]:
     """What the hosts hold of these runs; of a host that does not answer, nothing."""
-    from gpurun import held, runs
+    from gpurun.commands import held, runs
 
     found: list[Held] = []
     for host, ids in runs.by_host(entries).items():
@@ -198,8 +200,8 @@ def _held(entries: Sequence[RunEntry]) -> list[Held]:
 
 def folder_for(entry: RunEntry, to: Path | None = None, several: bool = False) -> Path:
     """Return the folder that a run is fetched to; what came from another host makes room there."""
+    from gpurun.config.project import find_project
     from gpurun.fetch import default_folder, ignore_in_git
-    from gpurun.project import find_project
 
     if to is not None:
         return to / entry.id if several else to
@@ -211,20 +213,21 @@ def folder_for(entry: RunEntry, to: Path | None = None, several: bool = False) -
 
 def _put_aside(entry: RunEntry, folder: Path) -> None:
     """What was fetched before the run went on on another host makes room: the files of both have the same names."""
-    from gpurun import index
     from gpurun.fetch.destination import put_aside
+    from gpurun.store import run_store
 
     if entry.host_id is None:
         return
     before = folder.resolve()
     moved = put_aside(folder, entry.id, entry.host_id, lambda host: one_checkpoint.left_on(folder, host.name))
     if moved is not None:
-        index.note_moved(entry.id, str(before), str(moved[1].resolve()))
+        run_store.note_moved(entry.id, str(before), str(moved[1].resolve()))
         output.note(f"what had come from {moved[0].name} is in {moved[1]} now")
 
 
 def _one(entry: RunEntry, to: Path, only: Sequence[str], watch: bool, yes: bool) -> Fetched:
-    from gpurun import fetch, runs
+    from gpurun import fetch
+    from gpurun.commands import runs
 
     wire = runs.wire_to(entry.host)
     with _reporting(entry, yes) as report:

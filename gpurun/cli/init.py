@@ -34,7 +34,7 @@ def init(
 ) -> None:
     """Write a Lightning project (models/, data/, train.py) that can be submitted as it is. No file is overwritten."""
     from gpurun.config import hosts
-    from gpurun.project_template import TEMPLATES, write_project
+    from gpurun.job.templates import TEMPLATES, write_project
 
     folder = Path(os.path.abspath(directory))  # noqa: PTH100 - the name as it was typed, links and all
     written = write_project(folder, folder.name, template)

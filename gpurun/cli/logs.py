@@ -13,7 +13,7 @@ from gpurun.cli.screen import Screen, say_detached, say_end
 from gpurun.errors import HostError, HostUnreachable, UsageError
 
 if TYPE_CHECKING:
-    from gpurun.index import RunEntry
+    from gpurun.store.run_store import RunEntry
 
 EXAMPLES = """\
 gpurun logs -f
@@ -50,8 +50,8 @@ def logs(
     """
     if build and (since is not None or timestamps):
         raise UsageError("--since and --timestamps are for the log, not for --build", "gpurun logs --build --tail 50")
-    from gpurun import runs
-    from gpurun.follow import show_log
+    from gpurun.commands import runs
+    from gpurun.commands.follow import show_log
 
     request = {
         "tail": tail,
@@ -121,8 +121,8 @@ def _of_a_former_host(
 
     Raises UsageError where it is nowhere, and `error` where no host of the run answers either.
     """
-    from gpurun import runs
-    from gpurun.follow import show_log
+    from gpurun.commands import runs
+    from gpurun.commands.follow import show_log
 
     silent = []
     for host in entry.left_on:

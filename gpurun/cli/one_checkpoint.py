@@ -14,7 +14,7 @@ from gpurun.errors import GpurunError, HostError, HostUnreachable, UsageError
 if TYPE_CHECKING:
     from gpurun.fetch import Report
     from gpurun.fetch.checkpoint import Came
-    from gpurun.index import RunEntry
+    from gpurun.store.run_store import RunEntry
 
 SUFFIXES = (".ckpt", ".pt", ".pth", ".bin", ".safetensors")  # with -o: the file itself, not a folder for it
 
@@ -73,18 +73,19 @@ def _one(
 
 def _was_elsewhere(entry: RunEntry) -> bool:
     """Whether it was on several hosts, each of which has what was saved there."""
-    from gpurun import mirror
+    from gpurun.store import checkpoint_store
 
-    return {told["host"] for told in mirror.there(entry.id)} - {entry.host} != set()
+    return {told["host"] for told in checkpoint_store.there(entry.id)} - {entry.host} != set()
 
 
 def _best_of_all(entry: RunEntry, to: Path | None, at: Path, report: Report, *, yes: bool) -> Came:
-    from gpurun import mirror, runs
+    from gpurun.commands import runs
     from gpurun.fetch.checkpoint import BEST, NO_CHECKPOINT
+    from gpurun.store import checkpoint_store
 
     runs.status(entry)  # what was saved since we last asked
     tried: set[str] = set()
-    while (best := mirror.best(entry.id, at=entry.host)) is not None and best["sha256"] not in tried:
+    while (best := checkpoint_store.best(entry.id, at=entry.host)) is not None and best["sha256"] not in tried:
         tried.add(best["sha256"])
         try:
             return _from_its_host(entry, best, to, at, report, yes=yes)
@@ -118,7 +119,7 @@ def _from_its_host(
 def _fetched(
     entry: RunEntry, host: str, which: str, to: Path | None, folder: Path, report: Report, *, yes: bool
 ) -> Came:
-    from gpurun import runs
+    from gpurun.commands import runs
     from gpurun.fetch.checkpoint import fetch_checkpoint, fetch_checkpoint_as
 
     wire = runs.wire_to(host)
@@ -145,8 +146,8 @@ def left_on(folder: Path, host: str) -> Path:
 
 def _tell_that_it_travels(file: Path) -> None:
     """A file that was named is its owner's, who may have it for the next job, or may not think of it any more."""
+    from gpurun.commands.submit import list_code
     from gpurun.config.load import load
-    from gpurun.submit import list_code
 
     try:
         loaded = load({}, None, file.absolute().parent, need_host=False, need_script=False)

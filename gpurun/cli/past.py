@@ -14,7 +14,7 @@ from gpurun.cli import describe, output
 from gpurun.errors import HostError, HostUnreachable, UsageError
 
 if TYPE_CHECKING:
-    from gpurun.index import RunEntry
+    from gpurun.store.run_store import RunEntry
 
 NO_RUN = "no_run"  # the code of an error: the host has no such run
 
@@ -28,7 +28,7 @@ def instead(entry: RunEntry, error: HostError) -> RunEntry:
 
 def answer(entry: RunEntry) -> dict[str, Any]:
     """A host's answer to `status`, as far as it is known here; `removed` says that it is none of a host."""
-    from gpurun import removed
+    from gpurun.commands import removed
 
     return {**removed.answer(entry), "removed": removed.sentence(entry)}
 
@@ -37,7 +37,7 @@ def show_log(entry: RunEntry, attempt: int | None, tail: int | None, *, timed: b
     """Print the log that was fetched; where it is empty, or with `build`, what preparing printed. Raises UsageError for
     what is not here.
     """
-    from gpurun import removed
+    from gpurun.commands import removed
 
     gone = removed.sentence(entry)
     if timed:
@@ -52,7 +52,7 @@ def show_log(entry: RunEntry, attempt: int | None, tail: int | None, *, timed: b
 
 def show_log_of_attempt(entry: RunEntry, attempt: int, tail: int | None, *, build: bool = False) -> bool:
     """Print the log of an attempt whose host does not answer, as it was fetched; False when it was not."""
-    from gpurun import removed
+    from gpurun.commands import removed
 
     found = [file for file in removed.log(entry, attempt)[build:] if file is not None]
     if found:
@@ -62,7 +62,7 @@ def show_log_of_attempt(entry: RunEntry, attempt: int, tail: int | None, *, buil
 
 
 def _print(entry: RunEntry, found: Sequence[Path], tail: int | None) -> None:
-    from gpurun import removed
+    from gpurun.commands import removed
 
     shown = next((file for file in found if file.stat().st_size), None)
     if shown is None:
@@ -78,7 +78,7 @@ def naming_what_came(entry: RunEntry) -> Iterator[None]:
     try:
         yield
     except HostUnreachable as error:
-        from gpurun import removed
+        from gpurun.commands import removed
 
         came = next((file for file in removed.log(entry) if file is not None), None)
         if came is not None:
@@ -92,16 +92,16 @@ def naming_removed_runs() -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        from gpurun import index
+        from gpurun.store import run_store
 
-        if index.removed_runs():
+        if run_store.removed_runs():
             error.next_step += "\nor list the runs that were removed from their hosts: gpurun ps --removed"
         raise
 
 
 def show_folder(entry: RunEntry, *, in_json: bool) -> None:
     """Print the folder that the run was fetched into. Raises UsageError when there is none."""
-    from gpurun import removed
+    from gpurun.commands import removed
 
     found = removed.folders(entry)
     if not found:
@@ -115,9 +115,9 @@ def show_folder(entry: RunEntry, *, in_json: bool) -> None:
 
 def show_list(*, in_json: bool) -> None:
     """List the runs that were removed from their hosts."""
-    from gpurun import index
+    from gpurun.store import run_store
 
-    known = index.removed_runs()
+    known = run_store.removed_runs()
     if in_json:
         output.json({"runs": [{**_record(entry), "removed": as_json(entry)} for entry in known]})
     elif known:
@@ -138,7 +138,7 @@ def _row(entry: RunEntry) -> list[str]:
 
 
 def _folder(entry: RunEntry) -> str:
-    from gpurun import removed
+    from gpurun.commands import removed
 
     found = removed.folders(entry)
     return str(found[0].path) if found else ""
@@ -151,8 +151,8 @@ def as_json(entry: RunEntry) -> dict[str, Any]:
 
 def note_more() -> None:
     """After a list of all runs: those that were removed are listed elsewhere."""
-    from gpurun import index
+    from gpurun.store import run_store
 
-    count = len(index.removed_runs())
+    count = len(run_store.removed_runs())
     if count:
         output.note(f"{output.plural(count, 'run')} removed from a host: gpurun ps --removed")

@@ -19,7 +19,7 @@ def path(
 
     Of a run that was removed from its host: the folder here that it was fetched into.
     """
-    from gpurun import runs
+    from gpurun.commands import runs
 
     entry = runs.resolve(run, removed=True)
     if entry.removed is not None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from gpurun.cli import describe, output
 
 if TYPE_CHECKING:
+    from gpurun.commands.submit import Plan
     from gpurun.config.load import Loaded
-    from gpurun.submit import Plan
 
 WARN_FROM = 500_000_000  # bytes of a project
 ASK_FROM = 1_000_000_000
@@ -71,7 +71,7 @@ def tell_prepared(prepared: dict[str, Any]) -> None:
 
 
 def show(loaded: Loaded, *, as_json: bool) -> int:
-    from gpurun.submit import make_plan
+    from gpurun.commands.submit import make_plan
 
     plan = make_plan(loaded)
     shown = {

@@ -10,16 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol, TypeVar
 
 from gpurun.agent.sizes import size
-from gpurun.cli.terminal import (
-    BOLD,
-    CYAN,
-    can_redraw,
-    cut,
-    duration,
-    harmless_line,
-    styled,
-    width,
-)
+from gpurun.cli.terminal import BOLD, CYAN, can_redraw, cut, duration, harmless_line, styled, width
 
 PIPE_INTERVAL = 10.0  # seconds between two lines of progress where nothing can be redrawn
 TEXT_WIDTH = 44  # columns behind a bar: `1.2 GB of 12.0 GB  117 MB/s  12m 30s left`

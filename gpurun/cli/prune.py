@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gpurun import removal
 from gpurun.cli import describe, options, output
 from gpurun.cli.logs import seconds
+from gpurun.commands import removal
 from gpurun.errors import UsageError
 
 if TYPE_CHECKING:
-    from gpurun.prune import Removal
+    from gpurun.commands.prune import Removal
 
 EXAMPLES = """\
 gpurun prune --fetched
@@ -31,9 +31,10 @@ def prune(
     as_json: options.Json = False,
 ) -> None:
     """Remove many of your ended runs from their hosts. With both options, a run must meet both."""
-    from gpurun import held, index, runs
-    from gpurun import prune as pruning
+    from gpurun.commands import held, runs
+    from gpurun.commands import prune as pruning
     from gpurun.config import hosts
+    from gpurun.store import run_store
 
     if not fetched and older_than is None:
         raise UsageError("say which runs can go", "gpurun prune --fetched, or --older-than 14d, or both")
@@ -43,7 +44,7 @@ def prune(
     found = runs.list_runs(which, {"all": True})
     chosen = pruning.choose(found, owner=getpass.getuser(), fetched=fetched, older_than=span)
     with output.activity("asking what the runs wrote"):
-        entries = [entry for choice in chosen if (entry := index.find(choice.record["id"])) is not None]
+        entries = [entry for choice in chosen if (entry := run_store.find(choice.record["id"])) is not None]
         chosen = pruning.with_held(chosen, held.ask_all(entries))
     chosen = [choice for choice in chosen if not any(one.live for one in choice.held)]  # a hook of it works
     for choice in [choice for choice in chosen if any(one.shells for one in choice.held)]:
@@ -68,7 +69,7 @@ def prune(
             yes=yes,
             otherwise="add -y to remove them",
         )
-    entries = [entry for choice in chosen if (entry := index.find(choice.record["id"])) is not None]
+    entries = [entry for choice in chosen if (entry := run_store.find(choice.record["id"])) is not None]
     done = removal.remove(entries, [one for choice in chosen for one in choice.held])
     if as_json:
         output.json({"removed": done.runs, "freed": done.freed, "remains": done.remains})
@@ -80,7 +81,7 @@ def prune(
 
 def _really_fetched(chosen: Sequence[Removal]) -> list[Removal]:
     """Those of which nothing would be lost; tells the others, which were fetched once."""
-    from gpurun import held
+    from gpurun.commands import held
 
     for choice in chosen:
         if choice.why_not_here is not None:
@@ -91,7 +92,7 @@ def _really_fetched(chosen: Sequence[Removal]) -> list[Removal]:
 
 
 def _fetched(choice: Removal) -> str:
-    from gpurun import held
+    from gpurun.commands import held
 
     words = {None: "yes", held.NEVER: "never", held.ELSEWHERE: "elsewhere", held.UNPROVEN: "no proof"}
     return words.get(choice.why_not_here, "not all")

@@ -11,7 +11,7 @@ from gpurun.agent import vocabulary as words
 from gpurun.cli import describe, options, output, past
 
 if TYPE_CHECKING:
-    from gpurun.runs import HostRuns
+    from gpurun.commands.runs import HostRuns
 
 EXAMPLES = """\
 gpurun ps
@@ -34,7 +34,7 @@ def ps(
     TensorBoards, Jupyters and shells stand apart. On a terminal also: the metric that is monitored, with the best
     checkpoint's value, and the arguments, as far as there is room.
     """
-    from gpurun import runs
+    from gpurun.commands import runs
     from gpurun.config import hosts
 
     if removed:

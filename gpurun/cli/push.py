@@ -24,10 +24,10 @@ def push(
     Resumes after a lost connection, deletes nothing there, and sends only what is new or changed. A job mounts it with
     `gpurun submit --data NAME`, or data = ["NAME"] in its job file, and reads it in $GPURUN_DATA.
     """
-    from gpurun import runs
     from gpurun.cli.fetch import printable
-    from gpurun.push import parse_target, survey
-    from gpurun.push import push as send
+    from gpurun.commands import runs
+    from gpurun.commands.push import parse_target, survey
+    from gpurun.commands.push import push as send
 
     host, name = parse_target(target)
     tree = survey(folder)

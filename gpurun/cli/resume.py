@@ -15,11 +15,11 @@ from gpurun.cli.submit import after_start, tell_started
 from gpurun.errors import HostError, HostUnreachable
 
 if TYPE_CHECKING:
-    from gpurun.carry import Report
-    from gpurun.index import RunEntry
-    from gpurun.resume import Asked
-    from gpurun.rsync import Progress
-    from gpurun.submit import Started
+    from gpurun.commands.migrate import Report
+    from gpurun.commands.resume import Asked
+    from gpurun.commands.submit import Started
+    from gpurun.store.run_store import RunEntry
+    from gpurun.sync.rsync import Progress
 
 EXAMPLES = """\
 gpurun resume
@@ -62,8 +62,8 @@ def resume(
     Variables are read from your shell and files again. Values that were typed at submit (-e K=V) are not stored: type
     them again.
     """
-    from gpurun import resume as resuming
-    from gpurun import runs
+    from gpurun.commands import resume as resuming
+    from gpurun.commands import runs
 
     entry = runs.resolve(run)
     if entry.maybe_on is not None:
@@ -105,8 +105,8 @@ def resume(
 
 
 def _begin(entry: RunEntry, target: str, *, asked: Asked, report: Report, follow: bool) -> Started:
-    from gpurun import resume as resuming
-    from gpurun import runs
+    from gpurun.commands import resume as resuming
+    from gpurun.commands import runs
 
     if target != entry.host:
         return _carry(entry, target, asked, report, follow=follow)
@@ -130,8 +130,9 @@ def _naming_another_host(entry: RunEntry) -> Iterator[None]:
 
 def _settled_by_its_host(entry: RunEntry, *, yes: bool) -> RunEntry:
     """The entry once it is known how a move went that this laptop knows nothing of: the run's host names it."""
-    from gpurun import carry, index, runs
+    from gpurun.commands import migrate, runs
     from gpurun.config import hosts
+    from gpurun.store import run_store
 
     runs.look([entry])
     entry = runs.resolve(entry.id)
@@ -139,47 +140,48 @@ def _settled_by_its_host(entry: RunEntry, *, yes: bool) -> RunEntry:
     if not moving:
         return entry
     host, move = str(moving["to"]), str(moving["ask"])
-    if host in hosts.read().hosts or any(host in (one.host, *one.left_on) for one in index.all_runs()):
+    if host in hosts.read().hosts or any(host in (one.host, *one.left_on) for one in run_store.all_runs()):
         return _settled(entry, host, move, yes=yes)
     # A host's word alone makes this laptop connect to nobody.
     question = f"{entry.id} may have gone on on {host}, which this laptop does not know: it would run twice. Go on?"
     output.confirm(question, yes=yes, otherwise=f"gpurun ps -a -H {host}, if you know that host; else add -y")
-    carry.give_back(entry, move)
+    migrate.give_back(entry, move)
     return runs.resolve(entry.id)
 
 
 def _settled(entry: RunEntry, host: str, move: str | None, *, yes: bool) -> RunEntry:
     """The entry once it is known whether `host`, whose answer to an earlier resume never came, has begun with the run."""
-    from gpurun import carry, index, mirror, runs
+    from gpurun.commands import migrate, runs
+    from gpurun.store import checkpoint_store, run_store
 
     with output.activity(f"asking {host}"):
         try:
             if move is not None:
-                carry.settle(entry, host, move, output.warn)
+                migrate.settle(entry, host, move, output.warn)
             else:  # noted by an earlier gpurun
-                mirror.take_in(runs.wire_to(host).ask("ps", {"ids": [entry.id]}, timeout=30), host)
+                checkpoint_store.take_in(runs.wire_to(host).ask("ps", {"ids": [entry.id]}, timeout=30), host)
         except HostUnreachable as error:
             question = (
                 f"{entry.id} may have gone on on {host}, which does not answer ({error.what}): it would run twice."
             )
             output.confirm(f"{question} Go on?", yes=yes, otherwise=f"try again when {host} answers, or add -y")
             if move is not None:
-                carry.give_back(entry, move, maybe_on=host)
+                migrate.give_back(entry, move, maybe_on=host)
     if move is None:
-        index.note_settled(entry.id, None)
+        run_store.note_settled(entry.id, None)
     return runs.resolve(entry.id)
 
 
 def _carry(entry: RunEntry, target: str, asked: Asked, report: Report, *, follow: bool) -> Started:
-    from gpurun import rsync
-    from gpurun.carry import carry
+    from gpurun.commands.migrate import carry
+    from gpurun.sync import rsync
 
     rsync.check_local()
     return carry(entry, target, asked, report, follow=follow)
 
 
 def _report(say: Callable[[str], None], bar: Callable[..., None], *, yes: bool) -> Report:
-    from gpurun.carry import Report
+    from gpurun.commands.migrate import Report
 
     def confirm(question: str) -> None:
         say("")

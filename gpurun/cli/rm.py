@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gpurun import removal
 from gpurun.cli import complete, options, output
+from gpurun.commands import removal
 from gpurun.errors import HostUnreachable, UsageError
 
 if TYPE_CHECKING:
-    from gpurun.held import Held
-    from gpurun.index import RunEntry
+    from gpurun.commands.held import Held
+    from gpurun.store.run_store import RunEntry
 
 EXAMPLES = """\
 gpurun rm train-7f3k
@@ -32,7 +32,7 @@ def rm(
     Asks first when something that a run wrote is not on this laptop: it was never fetched, was written since, or what was
     fetched is not there any more.
     """
-    from gpurun import held, runs
+    from gpurun.commands import held, runs
 
     entries = runs.resolve_all(run)
     try:
@@ -79,7 +79,7 @@ def _refuse_in_use(entries: Sequence[RunEntry], seen: Sequence[Held]) -> None:
 
 
 def _question(entries: Sequence[RunEntry], seen: Sequence[Held], lost: Mapping[str, Sequence[str]]) -> str:
-    from gpurun import held
+    from gpurun.commands import held
 
     parts = [f"{', '.join(ids)} {'were' if len(ids) > 1 else 'was'} {why}" for why, ids in lost.items()]
     count = len({run for ids in lost.values() for run in ids})

@@ -14,7 +14,7 @@ from gpurun.cli.terminal import can_redraw
 
 
 class Screen:
-    """What `gpurun.follow` tells us, shown. `say` changes the status line (see output.activity)."""
+    """What `gpurun.commands.follow` tells us, shown. `say` changes the status line (see output.activity)."""
 
     def __init__(self, host: str, say: Say, *, log_to_stderr: bool = False) -> None:
         self._host = host

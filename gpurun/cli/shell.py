@@ -14,7 +14,7 @@ from gpurun.cli.own_arguments import KEY, CommandWithArguments
 from gpurun.errors import UsageError
 
 if TYPE_CHECKING:
-    from gpurun.wire import Wire
+    from gpurun.remote.wire import Wire
 
 COMMAND = CommandWithArguments
 EXAMPLES = """\
@@ -47,14 +47,14 @@ def shell(
         return _session(gpus, host, command)
     if host is not None:
         raise UsageError("-H is for a session of its own", "gpurun shell -g 1 -H HOST")
-    from gpurun import runs
+    from gpurun.commands import runs
 
     entry = runs.resolve(run)
     return _enter(runs.wire_to(entry.host), entry.id, command)
 
 
 def _enter(wire: Wire, run: str, command: list[str]) -> int:
-    from gpurun.ssh import process
+    from gpurun import process
 
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     # The first start of an image can take its time.
@@ -77,8 +77,8 @@ def _session(gpus: str, host: str | None, command: list[str]) -> int:
     """Submit a session, wait for it, enter it."""
     from gpurun.cli.tunnel_shown import Starting, report
     from gpurun.config.load import load
+    from gpurun.remote.wire import connect
     from gpurun.tunnel import services
-    from gpurun.wire import connect
 
     loaded = load({"gpus": gpus, "host": host}, None, need_script=False)
     assert loaded.host is not None

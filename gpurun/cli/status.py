@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from gpurun import records
 from gpurun.agent import vocabulary as words
 from gpurun.cli import describe, options, output, past, status_facts, training
 from gpurun.errors import HostError, HostUnreachable
+from gpurun.remote import records
 
 EXAMPLES = """\
 gpurun status
@@ -48,7 +48,8 @@ def status(
     Without -v it fits a terminal of 24 lines, also for a run that failed; a pipe gets all.
     Of a run that was removed from its host: what this laptop knows of it, and what was fetched.
     """
-    from gpurun import mirror, runs
+    from gpurun.commands import runs
+    from gpurun.store import checkpoint_store
 
     entry = runs.resolve(run, removed=True)
     try:
@@ -76,7 +77,7 @@ def status(
         more = {"host": entry.host, "exit": records.exit_code(record), "hint": status_facts.hint(answer), "twins": also}
         more["limits"] = describe.limits_set(answer["job"] or {})
         gone = {} if entry.removed is None else {"removed": past.as_json(entry)}
-        output.json({**answer, **more, **gone, "checkpoints": mirror.there(entry.id)})
+        output.json({**answer, **more, **gone, "checkpoints": checkpoint_store.there(entry.id)})
     else:
         _show(answer, entry, silent, verbose=verbose or not sys.stdout.isatty())
     if not exit_code:
@@ -87,16 +88,16 @@ def status(
 
 def _with_twins(entry: Any, twins: Any) -> tuple[Any, frozenset[str]]:
     """The entry with the attempts that are live elsewhere, and which of their hosts do not answer."""
-    from gpurun import index
+    from gpurun.store import run_store
 
-    known = entry if entry.removed is not None else index.find(entry.id) or entry
+    known = entry if entry.removed is not None else run_store.find(entry.id) or entry
     silent = frozenset(twin.host for twin in twins if twin.seen is None)
     live = {twin.host: twin.record for twin in twins if twin.record is not None}
     return replace(entry, twins=live, ended_on=known.ended_on), silent
 
 
 def _asked(entry: Any) -> dict[str, Any]:
-    from gpurun import runs
+    from gpurun.commands import runs
 
     if entry.removed is not None:
         return past.answer(entry)
@@ -105,8 +106,8 @@ def _asked(entry: Any) -> dict[str, Any]:
 
 
 def _watched(entry: Any) -> dict[str, Any]:
-    from gpurun import follow, runs
     from gpurun.cli.watched import Board
+    from gpurun.commands import follow, runs
 
     with Board(entry.host, lambda answer: _head(answer, entry)) as board:
         return follow.watch(runs.wire_to(entry.host), entry.id, board, board.show)

@@ -78,9 +78,9 @@ def _attempt(record: dict[str, Any], entry: Any) -> str:
 
 
 def checkpoints(record: dict[str, Any], host: str) -> str:
-    from gpurun import mirror
+    from gpurun.store import checkpoint_store
 
-    saved = mirror.saved(record["id"], host, record.get("checkpoints"))
+    saved = checkpoint_store.saved(record["id"], host, record.get("checkpoints"))
     last, best = saved.last, saved.best
     if not last:
         return ""
@@ -154,7 +154,7 @@ def _raised(answer: dict[str, Any]) -> str:
 
 
 def hint(answer: dict[str, Any]) -> str | None:
-    from gpurun import hints
+    from gpurun.commands import hints
 
     record = answer["run"]
     if record["state"] not in FAILURES:

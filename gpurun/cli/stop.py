@@ -13,8 +13,8 @@ from gpurun.cli.logs import seconds
 from gpurun.errors import GpurunError, HostUnreachable, UsageError
 
 if TYPE_CHECKING:
-    from gpurun.index import RunEntry
-    from gpurun.stop import Asked
+    from gpurun.commands.stop import Asked
+    from gpurun.store.run_store import RunEntry
 
 EXAMPLES = """\
 gpurun stop
@@ -59,8 +59,8 @@ def stop(
     When you know that its machine is gone for good, --abandon records the run as lost and touches nothing else; then it
     can be resumed or removed.
     """
-    from gpurun import runs
-    from gpurun import stop as stopping
+    from gpurun.commands import runs
+    from gpurun.commands import stop as stopping
 
     if abandon and (force or grace is not None or not run):
         what = "--abandon takes the names of runs, and neither --force nor --grace: nothing is ended"
@@ -104,7 +104,7 @@ def stop(
 
 def _ask(entries: list[RunEntry], asked: Asked) -> tuple[list[dict[str, Any]], HostUnreachable | None]:
     """Ask the hosts that have these runs now. One that is away is returned: live twins elsewhere need not wait for it."""
-    from gpurun import stop as stopping
+    from gpurun.commands import stop as stopping
 
     try:
         return stopping.ask(entries, asked), None

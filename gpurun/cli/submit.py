@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gpurun import records
 from gpurun.agent import vocabulary as words
 from gpurun.cli import complete, describe, options, output, plan_shown
 from gpurun.cli.own_arguments import KEY, CommandWithArguments
 from gpurun.cli.progress import Say
 from gpurun.cli.screen import Screen, say_detached, say_end
 from gpurun.errors import UsageError
+from gpurun.remote import records
 
 if TYPE_CHECKING:
+    from gpurun.commands.submit import Plan, Started
     from gpurun.config.load import Loaded
     from gpurun.config.session import Session
-    from gpurun.submit import Plan, Started
-    from gpurun.wire import Wire
+    from gpurun.remote.wire import Wire
 
 COMMAND = CommandWithArguments
 EXAMPLES = """\
@@ -194,15 +194,15 @@ def _asked(said: dict[str, Any], target: str | None) -> Iterator[_Asked]:
         return
     import tempfile
 
-    from gpurun.notebook import session
+    from gpurun.commands import notebook_session
 
-    if not session.is_meant(target, Path.cwd()):
+    if not notebook_session.is_meant(target, Path.cwd()):
         yield _Asked(said, target)
         return
     with tempfile.TemporaryDirectory(prefix="gpurun-") as folder:
         with output.activity() as say:
             say(f"bringing {target}")
-            found = session.bring(target, Path(folder))
+            found = notebook_session.bring(target, Path(folder))
         host = said["host"] or found.host
         yield _Asked({**said, "host": host, "script": found.notebook}, None, found.project_root, found)
 
@@ -218,7 +218,7 @@ class _ForAnotherHost(Exception):
 def _submit(asked: _Asked, *, follow: bool, yes: bool, as_json: bool) -> int:
     """Over a connection that stands, ssh starts first, and the configuration is checked while it travels."""
     from gpurun.config.early import likely_host
-    from gpurun.wire import connect
+    from gpurun.remote.wire import connect
 
     likely = likely_host(asked.said["host"], asked.target, asked.folder)
     if likely is not None and (wire := connect(likely)).connection.is_warm:
@@ -246,16 +246,16 @@ def _submit(asked: _Asked, *, follow: bool, yes: bool, as_json: bool) -> int:
 
 
 def _make_plan(loaded: Loaded) -> Plan:
-    from gpurun import rsync
-    from gpurun.submit import make_plan
+    from gpurun.commands.submit import make_plan
+    from gpurun.sync import rsync
 
     rsync.check_local()
     return make_plan(loaded)
 
 
 def _submit_over(wire: Wire, plan: Callable[[], Plan], *, follow: bool, yes: bool, as_json: bool) -> int:
-    from gpurun.submit import Report
-    from gpurun.submit import submit as start
+    from gpurun.commands.submit import Report
+    from gpurun.commands.submit import submit as start
 
     with output.activity() as say, output.transfer(f"sending to {wire.host}") as bar:
         known: list[str] = []
@@ -320,7 +320,7 @@ def after_start(wire: Wire, started: Started, say: Say, *, follow: bool, as_json
 
 def _hold_until_running(wire: Wire, started: Started, say: Say) -> None:
     """Stay until the dependencies are installed: some come over git+ssh with this laptop's SSH agent."""
-    from gpurun.follow import show_log
+    from gpurun.commands.follow import show_log
 
     say("lending the host your SSH agent for the dependencies")
     over = (words.RUNNING, *words.ENDS)
@@ -334,7 +334,7 @@ def _hold_until_running(wire: Wire, started: Started, say: Say) -> None:
 
 
 def _follow(wire: Wire, started: Started, say: Say, *, as_json: bool) -> int:
-    from gpurun.follow import show_log
+    from gpurun.commands.follow import show_log
 
     run = started.record["id"]
     screen = Screen(wire.host, say, log_to_stderr=as_json)
@@ -356,8 +356,8 @@ def _follow(wire: Wire, started: Started, say: Say, *, as_json: bool) -> int:
 
 def _fetch(run: str) -> None:
     """What --fetch asks for. The log has stdout for itself, so the folder is told on stderr."""
-    from gpurun import runs
     from gpurun.cli.fetch import bring
+    from gpurun.commands import runs
 
     results = bring([runs.resolve(run)], yes=True)
     if any(fetched.hook for fetched in results):  # what on_end makes of the results is asked for, too

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpurun import epochs
 from gpurun.agent import vocabulary as words
 from gpurun.cli import output
-from gpurun.mirror import is_number
+from gpurun.store import epochs
+from gpurun.store.checkpoint_store import is_number
 
 Record = dict[str, Any]
 

@@ -13,8 +13,8 @@ from gpurun.cli import describe, output, plan_shown
 from gpurun.cli.screen import Screen
 
 if TYPE_CHECKING:
+    from gpurun.commands.submit import Report
     from gpurun.errors import GpurunError
-    from gpurun.submit import Report
     from gpurun.tunnel.plan import Found
     from gpurun.tunnel.registry import OpenDoor, Tunnel
 
@@ -31,7 +31,7 @@ class Starting(Screen):
 
 def report(host: str, say: Callable[[str], None], bar: Any) -> Report:
     """Where the submit of a service to `host` tells how far it is."""
-    from gpurun.submit import Plan, Report
+    from gpurun.commands.submit import Plan, Report
 
     def listed(plan: Plan) -> None:
         if plan.files.count:

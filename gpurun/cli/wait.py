@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gpurun import records
 from gpurun.cli import describe, options, output
 from gpurun.cli.logs import seconds
 from gpurun.cli.terminal import can_redraw
+from gpurun.remote import records
 
 if TYPE_CHECKING:
-    from gpurun.index import RunEntry
+    from gpurun.store.run_store import RunEntry
 
 EXAMPLES = """\
 gpurun wait
@@ -34,7 +34,7 @@ def wait(
 
     With several runs it is the first exit code that is not 0, in the order of the names.
     """
-    from gpurun import runs
+    from gpurun.commands import runs
 
     span = None if timeout is None else seconds(timeout, "--timeout")
     entries = runs.resolve_all(run)

@@ -1,4 +1,4 @@
-"""A run's status that is looked at for a while: what `gpurun.follow.watch` tells, shown."""
+"""A run's status that is looked at for a while: what `gpurun.commands.follow.watch` tells, shown."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from gpurun.errors import UsageError
 
 if TYPE_CHECKING:
     from gpurun.agent.ledger import Entry
-    from gpurun.mirror import Kept
+    from gpurun.store.checkpoint_store import Kept
 
     Match = tuple[str, Kept, Entry]
 
@@ -36,13 +36,13 @@ def which(
     For a single file the details follow. A file is recognized by its SHA-256, also when it was renamed or copied, and
     after its run was removed. Asks no host: searches what was known at the last contact. Exit code 1: a file is unknown.
     """
-    from gpurun import mirror
+    from gpurun.store import checkpoint_store
 
     found = []
     for file in files:
         sha256 = _digest(file)
         # Of several with this content the one of the file's own name: `last.ckpt` may be a copy of the best.
-        matches = sorted(mirror.find(sha256), key=lambda match: Path(match[2]["path"]).name != file.name)
+        matches = sorted(checkpoint_store.find(sha256), key=lambda match: Path(match[2]["path"]).name != file.name)
         found.append((file, sha256, matches))
     if as_json:
         output.json({"files": [_as_json(file, sha256, matches) for file, sha256, matches in found]})
@@ -101,18 +101,19 @@ def _details(sha256: str, matches: list[Match]) -> list[str]:
 
 
 def _run(run: str, kept: Kept, entry: Entry) -> str:
-    from gpurun import index
+    from gpurun.store import run_store
 
-    known = index.find(run) or index.find_removed(run)
+    known = run_store.find(run) or run_store.find_removed(run)
     state = "removed since" if known is None else describe.state({"state": known.state, **(known.record or {})})
     attempt = f", attempt {entry['attempt']}" if entry["attempt"] > 1 else ""
     return f"{run}{attempt} on {entry['host']}, {state}"
 
 
 def _removed(run: str) -> str:
-    from gpurun import index, removed
+    from gpurun.commands import removed
+    from gpurun.store import run_store
 
-    gone = index.find_removed(run) if index.find(run) is None else None
+    gone = run_store.find_removed(run) if run_store.find(run) is None else None
     return "" if gone is None else removed.sentence(gone)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gpurun.config import hosts, toml
+from gpurun import toml
+from gpurun.config import hosts
 from gpurun.config.hosts import Host
+from gpurun.config.project import Project, find_project, project_at
 from gpurun.errors import UsageError
-from gpurun.project import Project, find_project, project_at
 
 
 def likely_host(flag: str | None, target: str | None, cwd: Path | None = None) -> Host | None:

@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gpurun import locked
+from gpurun import locked, toml
 from gpurun.agent.files import write_atomically
-from gpurun.config import toml
 from gpurun.errors import UsageError
 
 

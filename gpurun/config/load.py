@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpurun.config import hosts, problems, toml
+from gpurun import toml
+from gpurun.config import hosts, problems
 from gpurun.config.envfile import read_env_file
 from gpurun.config.hosts import Host
+from gpurun.config.project import Project, find_project, project_at
 from gpurun.config.schema import JOB_FILE_ONLY, JobConfig, MountConfig
 from gpurun.errors import UsageError
-from gpurun.project import Project, find_project, project_at
 from gpurun.secret import Secret
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from gpurun.config import toml
+from gpurun import toml
 from gpurun.errors import UsageError
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpurun.errors import GpurunError, UsageError
-from gpurun.project_template import PACKAGE, write_project
+from gpurun.job.templates import PACKAGE, write_project
 
 if TYPE_CHECKING:
     from gpurun.demo.host import EmbeddedHost

@@ -12,14 +12,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpurun import disk, index, records
+from gpurun import disk
 from gpurun.errors import OF_THE_DISK, ContactLost, GpurunError, HostError, HostUnreachable
 from gpurun.fetch.destination import opened
 from gpurun.fetch.report import Fetched, Report, Wanted, no_room
+from gpurun.remote import records
+from gpurun.store import run_store
 
 if TYPE_CHECKING:
-    from gpurun.index import RunEntry
-    from gpurun.wire import Wire
+    from gpurun.remote.wire import Wire
+    from gpurun.store.run_store import RunEntry
 
 __all__ = [
     "ASK_ABOVE",
@@ -101,7 +103,7 @@ def _mark(wire: Wire, fetched: Fetched, some: bool) -> None:
         fetched.unnoted = error.what
         counts = whole and fetched.stamp is not None
     if counts:
-        index.mark_fetched(fetched.run, str(fetched.to), host=wire.host, stamp=fetched.stamp)
+        run_store.mark_fetched(fetched.run, str(fetched.to), host=wire.host, stamp=fetched.stamp)
 
 
 def explained(error: OSError, to: Path) -> GpurunError:

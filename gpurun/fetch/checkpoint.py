@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpurun import mirror, rsync
 from gpurun.agent import vocabulary as words
 from gpurun.agent.files import sync_folder
 from gpurun.errors import GpurunError, HostError, UsageError
@@ -19,10 +18,12 @@ from gpurun.fetch.destination import Destination, InTheWay, opened, reason
 from gpurun.fetch.once import OUTSIDE_SECONDS, PAUSE
 from gpurun.fetch.plan import Item, is_inside
 from gpurun.fetch.report import Report, no_room
-from gpurun.transfer import keep_on
+from gpurun.store import checkpoint_store
+from gpurun.sync import rsync
+from gpurun.sync.retry import keep_on
 
 if TYPE_CHECKING:
-    from gpurun.wire import Wire
+    from gpurun.remote.wire import Wire
 
 TRIES = 5  # for a file that is written anew while it comes
 BEST, LAST = "best", "last"
@@ -85,9 +86,9 @@ def fetch_checkpoint_as(wire: Wire, run: str, which: str, file: Path, *, replace
 
 def _ask(wire: Wire, run: str, which: str, report: Report) -> dict[str, Any]:
     report.say(f"asking {wire.host} for the {which if which in (BEST, LAST) else 'best'} checkpoint of {run}")
-    request = {"run": run, "which": which, **mirror.question([run])}
+    request = {"run": run, "which": which, **checkpoint_store.question([run])}
     answer = wire.ask("checkpoint", request, timeout=OUTSIDE_SECONDS)
-    mirror.take_in(answer, wire.host)
+    checkpoint_store.take_in(answer, wire.host)
     if answer["checkpoint"] is None:
         raise _none(run, which, answer)
     return answer

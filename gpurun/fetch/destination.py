@@ -26,12 +26,12 @@ from gpurun.agent import vocabulary as words
 from gpurun.agent.files import write_atomically
 from gpurun.errors import GpurunError
 from gpurun.fetch.plan import Item, looks_secret
-from gpurun.fetched_files import PRIVATE
+from gpurun.store.fetched_files import PRIVATE
 
 SCHEMA = 1  # of fetch.json
 BUSY = "busy"  # the code of an error: another gpurun fetches into the folder
 CUT = ".cut"  # behind the name of a file whose end was never written
-PARTIAL = ".gpurun-partial"  # rsync's folder for what broke off, beside each file (gpurun.rsync.pull_argv)
+PARTIAL = ".gpurun-partial"  # rsync's folder for what broke off, beside each file (gpurun.sync.rsync.pull_argv)
 _TEMPORARY = re.compile(rb"\.(.+)\.[A-Za-z0-9]{6}")  # rsync's name for a file on its way
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 

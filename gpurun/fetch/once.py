@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpurun import fetched_files, mirror, rsync
 from gpurun.agent.files import sync_folder
 from gpurun.errors import OF_THE_DISK
 from gpurun.fetch import arrivals, verify
@@ -18,10 +17,12 @@ from gpurun.fetch.background import Background
 from gpurun.fetch.destination import CUT, Destination, InTheWay, Placed, reason
 from gpurun.fetch.plan import Item, Left, Listing, groups, read_listing, select, without_clashes
 from gpurun.fetch.report import Fetched, Report, Wanted, no_room
-from gpurun.transfer import keep_on
+from gpurun.store import checkpoint_store, fetched_files
+from gpurun.sync import rsync
+from gpurun.sync.retry import keep_on
 
 if TYPE_CHECKING:
-    from gpurun.wire import Wire
+    from gpurun.remote.wire import Wire
 
 TRIES = 3  # for a file that changes under our hands
 PAUSE = 2.2  # seconds between two tries: a file that was quiet for 2 s is taken to be whole
@@ -100,9 +101,9 @@ class Pass:
 
     def _list(self, *, outside: bool = False) -> Listing:
         run = self.destination.run
-        request = {"run": run, "caches": bool(self.only), "outside": outside, **mirror.question([run])}
+        request = {"run": run, "caches": bool(self.only), "outside": outside, **checkpoint_store.question([run])}
         answer = self.wire.ask("outputs", request, timeout=OUTSIDE_SECONDS if outside else LISTING_SECONDS)
-        mirror.take_in({"run": answer["record"], "ledgers": answer["ledgers"]}, self.wire.host)
+        checkpoint_store.take_in({"run": answer["record"], "ledgers": answer["ledgers"]}, self.wire.host)
         self.destination.comes_from(self.wire.host, answer["record"])
         return read_listing(answer)
 

@@ -13,10 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gpurun import unwanted
 from gpurun.agent import vocabulary as words
 from gpurun.errors import GpurunError
-from gpurun.fetched_files import PRIVATE
+from gpurun.job import ignore
+from gpurun.store.fetched_files import PRIVATE
 
 GROUP_BYTES = 500_000_000  # what is placed at once; also bounds one question for hashes
 SMALL_GROUP_BYTES = 16_000_000  # not worth a transfer of its own
@@ -28,7 +28,7 @@ _FOLDERS = frozenset(["workspace", "out", "outside", "attempts"])
 
 # A fetched file that looks like one is its owner's alone. Wider than what a submit leaves out: nothing is lost by it.
 _SECRETS = re.compile(
-    rf"{unwanted.SECRET_NAMES}|\.env\..*|.*\.(key|jks|keystore|kdbx|ovpn)"
+    rf"{ignore.SECRET_NAMES}|\.env\..*|.*\.(key|jks|keystore|kdbx|ovpn)"
     r"|\.(npmrc|htpasswd|boto|s3cfg)|kubeconfig.*"
     r"|(.*[._-])?(credentials?|secrets?|tokens?|passwords?|passwd|api[_-]?keys?)([._-].*)?",
     re.IGNORECASE | re.DOTALL,

@@ -12,13 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpurun import rsync
 from gpurun.errors import GpurunError, HostUnreachable
 from gpurun.fetch import Fetched, Report, fetch_run
 from gpurun.fetch.background import Background
+from gpurun.sync import rsync
 
 if TYPE_CHECKING:
-    from gpurun.wire import Wire
+    from gpurun.remote.wire import Wire
 
 AT_ONCE = 4  # runs
 LOOK_EVERY = 0.1  # seconds

@@ -14,7 +14,7 @@ from gpurun.fetch.background import Background
 from gpurun.fetch.plan import Item
 
 if TYPE_CHECKING:
-    from gpurun.wire import Wire
+    from gpurun.remote.wire import Wire
 
 _SLOWEST = 20_000_000  # bytes/s that a host hashes at the least
 _PATIENCE = 60.0  # seconds on top

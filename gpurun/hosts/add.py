@@ -10,18 +10,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from gpurun import index
+from gpurun import process
 from gpurun.config import hosts
 from gpurun.errors import GpurunError, HostError, HostUnreachable, UsageError
 from gpurun.hosts import address as addresses
 from gpurun.hosts import ready
 from gpurun.hosts.check import Report, check
 from gpurun.hosts.findings import GB, WARN, Finding
-from gpurun.ssh import config, diagnose, keys, process
+from gpurun.remote.wire import Wire, connect
+from gpurun.ssh import config, diagnose, keys
 from gpurun.ssh.config import Resolved
 from gpurun.ssh.keys import HostKey
 from gpurun.ssh.openssh import CONNECTION_FAILED, Address, Connection
-from gpurun.wire import Wire, connect
+from gpurun.store import run_store
 
 PASSWORD_TRIES = 3
 LOGIN_IN = 15.0  # seconds
@@ -244,12 +245,12 @@ def roomier_root(answer: dict[str, Any]) -> tuple[str, int] | None:
 
 
 def _has_runs(name: str) -> bool:
-    return any(entry.host == name for entry in index.all_runs())
+    return any(entry.host == name for entry in run_store.all_runs())
 
 
 def _follow_runs(name: str) -> None:
     """Runs of this host that the laptop knows under another name or address are found under this one from now on."""
-    index.update(_wire(name).ask("ps", {"all": True, "ids": None})["runs"], name)
+    run_store.update(_wire(name).ask("ps", {"all": True, "ids": None})["runs"], name)
 
 
 def _warm(name: str, report: Report, dialog: Dialog) -> bool:

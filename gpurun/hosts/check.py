@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gpurun import process
 from gpurun.errors import GpurunError, HostUnreachable
 from gpurun.hosts.findings import FAIL, OK, WARN, Finding, examine, of_rsync
-from gpurun.ssh import openssh, process
+from gpurun.remote.wire import Wire
+from gpurun.ssh import openssh
 from gpurun.ssh.openssh import Connection
-from gpurun.wire import Wire
 
 CHECK_IN = 60.0  # seconds: nvidia-smi, the engine and a search for Pythons may each take their time
 ECHO_IN = 5.0
@@ -70,7 +71,7 @@ def _beyond_this(error: HostUnreachable, used: Connection) -> str:
 
 
 def laptop_rsync() -> Finding:
-    from gpurun import rsync as ours
+    from gpurun.sync import rsync as ours
 
     try:
         version = ours.check_local()

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from gpurun import catalogue
 from gpurun.agent import vocabulary as words
-from gpurun.catalogue import Base, Catalogue
+from gpurun.job import images as catalogue
+from gpurun.job.images import Base, Catalogue
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 GB = 1_000_000_000

@@ -6,11 +6,12 @@ import getpass
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gpurun import held, index
+from gpurun.commands import held
 from gpurun.config import hosts
 from gpurun.errors import GpurunError, UsageError
 from gpurun.hosts.add import mark
-from gpurun.wire import Wire, connect
+from gpurun.remote.wire import Wire, connect
+from gpurun.store import run_store
 
 WIPE_IN = 900.0  # seconds; a large data folder takes its time
 NOT_MADE = "gpurun did not make it"
@@ -81,11 +82,11 @@ def look(wire: Wire, *, owner: str | None = None, also: Sequence[str] = ()) -> P
     answer = wire.ask("ps", {"all": True, "ids": None})
     # One that was given up here is this machine's, though another prepared it.
     here = [r for r in answer["runs"] if r["host_id"] == answer["host_id"] or r.get("here")]
-    known = {record["id"] for record in here if index.find(record["id"]) is not None}
+    known = {record["id"] for record in here if run_store.find(record["id"]) is not None}
     # A run of an account that several people share belongs to whoever submitted it; what this laptop submitted is its own.
     ours = [record for record in here if record["owner"] in (owner, *also) or _is_from_here(record["id"])]
     mine = {record["id"] for record in ours}
-    index.update([record for record in answer["runs"] if record["id"] in mine | known], wire.host)
+    run_store.update([record for record in answer["runs"] if record["id"] in mine | known], wire.host)
     ended = [record["id"] for record in ours if not record["live"]]
     seen = held.ask(wire, ended)
     return Plan(
@@ -100,7 +101,7 @@ def look(wire: Wire, *, owner: str | None = None, also: Sequence[str] = ()) -> P
 
 
 def _is_from_here(run: str) -> bool:
-    entry = index.find(run)
+    entry = run_store.find(run)
     return entry is not None and entry.job is not None
 
 
@@ -111,7 +112,7 @@ def stop(wire: Wire, runs: Sequence[str], say: Callable[[str], None]) -> None:
     left = list(runs)
     for _ in range(40):
         answer = wire.ask("wait", {"runs": left, "seconds": STOP_ROUND}, timeout=STOP_ROUND + 15)
-        index.update(answer["runs"], wire.host)
+        run_store.update(answer["runs"], wire.host)
         left = [record["id"] for record in answer["runs"] if record["live"]]
         if not left:
             return
@@ -184,10 +185,10 @@ def wipe(wire: Wire, plan: Plan, *, data: Mapping[str, str] | None) -> Left:
 def _forget(host: str, plan: Plan) -> None:
     """Forget what was there, also what an earlier try removed whose answer was lost."""
     for run in plan.all:
-        index.forget_on(run, host)
-    for entry in index.all_runs():
+        run_store.forget_on(run, host)
+    for entry in run_store.all_runs():
         if host in (entry.host, *entry.left_on) and entry.id not in plan.there:
-            index.forget_on(entry.id, host)
+            run_store.forget_on(entry.id, host)
 
 
 def revoke(name: str) -> bool:

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from gpurun import catalogue
 from gpurun.config.hosts import Host
 from gpurun.errors import ContactLost, GpurunError
-from gpurun.wire import Wire
+from gpurun.job import images
+from gpurun.remote.wire import Wire
 
 QUESTION_IN = 60.0  # seconds: nvidia-smi and the engine may each take their time
 PULL_PART = 0.7  # of the whole, where layers are pulled before the build
@@ -66,7 +66,7 @@ class Steps:
             self.now = f"{self.at}: {step[5].split(' ', 1)[0]}"
         elif ": Pulling from " in line:
             self._does("pulling the image")
-        elif line.startswith("building "):  # what follows are the agent's own words, see agent/image.py
+        elif line.startswith("building "):  # what follows are the agent's own words, see agent/images/image.py
             self._does("building the image")
         elif line.startswith("installing what "):
             self._does("installing the dependencies")
@@ -92,7 +92,7 @@ class Ready:
 def request(host: Host, image: str | None = None) -> dict[str, Any]:
     """What the host is told of the image. Raises UsageError for a name that is none."""
     profile = {key: getattr(host, key) for key in ("pip_index", "registry_mirror")}
-    return {**catalogue.wanted(image, host), "profile": profile}
+    return {**images.wanted(image, host), "profile": profile}
 
 
 def warm(wire: Wire, host: Host) -> bool:

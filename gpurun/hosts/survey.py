@@ -35,7 +35,7 @@ def survey(which: list[Host]) -> list[Seen]:
     """Never raises for a host that does not answer."""
 
     def ask(host: Host) -> Seen:
-        from gpurun.wire import connect
+        from gpurun.remote.wire import connect
 
         try:
             answer = connect(host, interactive=False).ask(

@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpurun import index
 from gpurun.agent import vocabulary as words
 from gpurun.errors import GpurunError, HostError
 from gpurun.hosts.findings import FAIL, OK, Finding
+from gpurun.store import run_store
 
 if TYPE_CHECKING:
+    from gpurun.commands.follow import Listener
+    from gpurun.commands.submit import Plan, Report
     from gpurun.config.hosts import Host
-    from gpurun.follow import Listener
-    from gpurun.submit import Plan, Report
-    from gpurun.wire import Wire
+    from gpurun.remote.wire import Wire
 
 FACTS_IN = 60.0  # seconds: nvidia-smi and the engine may each take their time
 AT_MOST = 900.0  # seconds for the tries themselves
@@ -100,19 +100,19 @@ def look(wire: Wire) -> Finding:
 
 def start(wire: Wire, host: Host, wish: Wish, report: Report) -> dict[str, Any]:
     """Submit the check; its record. Raises what a submit raises, an old driver and a full disk among it."""
-    from gpurun.submit import submit
+    from gpurun.commands.submit import submit
 
     return submit(wire, lambda: plan(host, wish), report, follow=False).record
 
 
 def plan(host: Host, wish: Wish) -> Plan:
     """A run of no project: the program is the agent's."""
+    from gpurun.commands.submit import Plan
     from gpurun.config.load import Loaded
+    from gpurun.config.project import Project
     from gpurun.config.schema import JobConfig
-    from gpurun.files import FileList
-    from gpurun.job import make_job
-    from gpurun.project import Project
-    from gpurun.submit import Plan
+    from gpurun.job.files import FileList
+    from gpurun.job.spec import make_job
 
     spec = JobConfig.model_validate({"gpus": wish.gpus, "image": wish.image, "max_duration": f"{AT_MOST}s", "grace": 0})
     loaded = Loaded(spec, Project(Path("/"), words.GPU_CHECK, "folder", False), host, {}, {}, None, ())
@@ -124,7 +124,7 @@ def plan(host: Host, wish: Wish) -> Plan:
 
 def follow(wire: Wire, record: dict[str, Any], listener: Listener, findings: Findings) -> Verdict:
     """Stay until it has ended. A run that ended before its program spoke is a finding too."""
-    from gpurun.follow import show_log
+    from gpurun.commands.follow import show_log
 
     if not words.is_over(record):
         record = show_log(wire, {"run": record["id"], "follow": True, "offset": 0}, listener)
@@ -140,10 +140,10 @@ def follow(wire: Wire, record: dict[str, Any], listener: Listener, findings: Fin
 
 def stop(wire: Wire, run: str) -> None:
     """Nobody waits for it any more."""
-    index.update(wire.ask("stop", {"runs": [run], "grace": 0, "force": True}, timeout=30)["runs"], wire.host)
+    run_store.update(wire.ask("stop", {"runs": [run], "grace": 0, "force": True}, timeout=30)["runs"], wire.host)
 
 
 def clear(wire: Wire, run: str) -> None:
     """Take away what a check leaves behind when there is nothing to look up in it."""
     wire.ask("rm", {"runs": [run]}, idempotent=False, timeout=60)
-    index.remove(run)
+    run_store.remove(run)

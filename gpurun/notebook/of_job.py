@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gpurun.dependencies import Dependencies
 from gpurun.errors import UsageError
+from gpurun.job.dependencies import Dependencies
 from gpurun.notebook import convert
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def read(loaded: Loaded) -> Converted | None:
 
 
 def of_job(loaded: Loaded, converted: Converted) -> dict[str, Any]:
-    """What job.json says of it (see agent/notebooks.py)."""
+    """What job.json says of it (see agent/setup/notebooks.py)."""
     assert loaded.spec.script is not None
     path = loaded.spec.script
     return {"path": path, "script": convert.script_name(path), "source": converted.source}

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpurun import process
 from gpurun.errors import UsageError
-from gpurun.ssh import process
 from gpurun.ssh.openssh import Connection, program
 
 MANY = 16  # files deep is as far as ssh itself follows Include

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gpurun import process
 from gpurun.errors import NO_NAME, ContactLost, GpurunError, HostUnreachable
-from gpurun.ssh import config, keys, process
+from gpurun.ssh import config, keys
 from gpurun.ssh.config import Resolved
 from gpurun.ssh.keys import HostKey, KnownKey
 from gpurun.ssh.openssh import CONNECTION_FAILED, Address, Connection

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
+from gpurun import process
 from gpurun.errors import UsageError
-from gpurun.ssh import config, process
+from gpurun.ssh import config
 from gpurun.ssh.openssh import Address, Connection, program
 
 MANY = 8  # hosts on the way

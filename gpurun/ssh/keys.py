@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from gpurun import process
 from gpurun.errors import GpurunError, HostUnreachable
-from gpurun.ssh import process
 from gpurun.ssh.config import Resolved
 from gpurun.ssh.openssh import program
 

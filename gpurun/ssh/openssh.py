@@ -16,10 +16,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
+from gpurun import process
 from gpurun.errors import GpurunError, UsageError
-from gpurun.ssh import process
+from gpurun.process import Completed, Process, TimedOut
 from gpurun.ssh.pipe import Patience
-from gpurun.ssh.process import Completed, Process, TimedOut
 
 KEEP_MASTER = 600  # seconds without use until the master ends
 KEEP_LENDING = 15  # the same for one that lends the user's agent: root of the host could use it meanwhile

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from gpurun.ssh.process import Process, TimedOut
+from gpurun.process import Process, TimedOut
 
 _CHUNK = 1 << 18
 

@@ -16,13 +16,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from gpurun import healing, index
 from gpurun.errors import MALFORMED, ContactLost, GpurunError, HostError, HostUnreachable
+from gpurun.remote import reconnect
 from gpurun.ssh.openssh import socket_folder
+from gpurun.store import run_store
 
 if TYPE_CHECKING:
+    from gpurun.remote.wire import Stream, Wire
     from gpurun.ssh.openssh import Connection
-    from gpurun.wire import Stream, Wire
 
 HOST_FAILED = 5.0  # seconds until a host whose agent failed is asked again
 SAY_EVERY = 3.0  # seconds between two words to the host
@@ -70,7 +71,7 @@ class Link:
         self.traffic: Callable[[], float] = lambda: 0.0  # when bytes last came through a door
         self._loopback = self._proven = False  # how the host's sshd forwards, and whether that was seen
         self._own = True  # until the host turns out to want a person at each login
-        self._patience = healing.connect_within(0.0)  # seconds for a new try, from what the first took
+        self._patience = reconnect.connect_within(0.0)  # seconds for a new try, from what the first took
         self._ended = threading.Event()
         self._stream: Stream | None = None
         self._forwards: list[tuple[Connection, Path, str]] = []
@@ -118,12 +119,12 @@ class Link:
         try:
             stream = self._connect(self.wire.quiet(), None)
         except HostUnreachable as error:
-            if not healing.for_a_person(error):
+            if not reconnect.for_a_person(error):
                 raise
             # It lets in only who can be asked. The connection that all verbs share has been let in.
             self._own = False
             stream = self._connect(self.wire, None)
-        self._patience = healing.connect_within(time.monotonic() - began)
+        self._patience = reconnect.connect_within(time.monotonic() - began)
         return stream
 
     def _again(self) -> Stream | None:
@@ -135,13 +136,13 @@ class Link:
             self._own = False
             self.listener.asks()
 
-        return healing.reach_again(self.wire, self._connect, within=self._patience, asks=asks, wait=self._ended.wait)
+        return reconnect.reach_again(self.wire, self._connect, within=self._patience, asks=asks, wait=self._ended.wait)
 
     def _connect(self, wire: Wire, within: float | None) -> Stream:
         if self._own:
             path = socket_folder() / f"t-{self.tunnel}"
             path.unlink(missing_ok=True)
-            timeout = wire.connection.connect_timeout if within is None else healing.connect_timeout(within)
+            timeout = wire.connection.connect_timeout if within is None else reconnect.connect_timeout(within)
             wire = replace(wire, connection=replace(wire.connection, own_socket=path, connect_timeout=timeout))
         stream = None
         try:
@@ -204,10 +205,10 @@ class Link:
                 said = time.monotonic()
                 stream.say()  # the host beats at once
 
-        with healing.Vigil(stream, traffic=self.traffic, speak=speak):
+        with reconnect.Vigil(stream, traffic=self.traffic, speak=speak):
             for frame in stream:
                 if frame.state is not None:
-                    index.update([frame.state], self.wire.host)
+                    run_store.update([frame.state], self.wire.host)
                     self.listener.state(frame.state)
                 if frame.end is not None:  # each run's own has come as its state
                     return True

@@ -14,12 +14,12 @@ from gpurun.tunnel.link import Target
 from gpurun.tunnel.services import Service
 
 if TYPE_CHECKING:
+    from gpurun.commands.follow import Listener
+    from gpurun.commands.submit import Report
     from gpurun.config.load import Loaded
-    from gpurun.follow import Listener
-    from gpurun.index import RunEntry
-    from gpurun.project import Project
-    from gpurun.submit import Report
-    from gpurun.wire import Wire
+    from gpurun.config.project import Project
+    from gpurun.remote.wire import Wire
+    from gpurun.store.run_store import RunEntry
 
 NAMES = {words.TENSORBOARD: "TensorBoard", words.JUPYTER: "Jupyter"}
 
@@ -75,9 +75,9 @@ class Found:
 
 def make(asked: Asked) -> Planned:
     """Reads the project and the index; asks no host. Raises UsageError."""
-    from gpurun import runs
+    from gpurun.commands import runs
     from gpurun.config.load import load
-    from gpurun.wire import connect
+    from gpurun.remote.wire import connect
 
     entry = runs.resolve(asked.run) if asked.run is not None else None
     if entry is not None and asked.host not in (None, entry.host):
@@ -98,9 +98,9 @@ def make(asked: Asked) -> Planned:
 
 def _check_project(project: Project) -> None:
     """Raises UsageError for a folder that nothing makes a project, and from which nothing was submitted."""
-    from gpurun import index
+    from gpurun.store import run_store
 
-    if project.marker == "folder" and not any(one.project_root == str(project.root) for one in index.all_runs()):
+    if project.marker == "folder" and not any(one.project_root == str(project.root) for one in run_store.all_runs()):
         raise UsageError(
             "no project is here, whose runs TensorBoard could show",
             "gpurun tunnel RUN shows one run; gpurun ps -a lists them",
@@ -135,13 +135,13 @@ def _typed_ports(asked: Asked, entry: RunEntry | None) -> Ports:
 
 def _named_ports(asked: Asked, entry: RunEntry | None, loaded: Loaded) -> Ports:
     """Those that the settings of a job name: of the run that is meant, or of the project's newest that lives on the host."""
-    from gpurun import index
+    from gpurun.store import run_store
 
     if asked.tensorboard or asked.jupyter:
         return Ports(None, ())
     assert loaded.host is not None
-    jobs, _ = index.of_project(str(loaded.project.root))
-    here = [one for one in jobs if index.is_live(one) and one.host == loaded.host.name]
+    jobs, _ = run_store.of_project(str(loaded.project.root))
+    here = [one for one in jobs if run_store.is_live(one) and one.host == loaded.host.name]
     for one in [entry] if entry is not None else here:
         told = (one.job or one.record or {}).get("ports") or []
         if told:

@@ -6,15 +6,15 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from gpurun import index
 from gpurun.agent import vocabulary as words
 from gpurun.errors import GpurunError
+from gpurun.store import run_store
 
 if TYPE_CHECKING:
+    from gpurun.commands.follow import Listener
+    from gpurun.commands.submit import Plan, Report
     from gpurun.config.load import Loaded
-    from gpurun.follow import Listener
-    from gpurun.submit import Plan, Report
-    from gpurun.wire import Wire
+    from gpurun.remote.wire import Wire
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ def find(wire: Wire, wanted: Service) -> dict[str, Any] | None:
     # Another machine that shares this home may have one too, which cannot be reached from here.
     here = [record for record in told["runs"] if record["host_id"] == told["host_id"]]
     found = [record for record in here if wanted.is_in(record, wire.owner)]
-    index.update(found, wire.host)
+    run_store.update(found, wire.host)
     return found[-1] if found else None
 
 
 def start(wire: Wire, wanted: Service, loaded: Loaded, report: Report) -> dict[str, Any]:
     """Submit the service; its record. TensorBoard needs nothing of the project; the others get its code."""
-    from gpurun.submit import submit
+    from gpurun.commands.submit import submit
 
     def plan() -> Plan:
         return _board_plan(wanted, loaded) if wanted.kind == words.TENSORBOARD else _session_plan(wanted, loaded)
@@ -59,7 +59,7 @@ def start(wire: Wire, wanted: Service, loaded: Loaded, report: Report) -> dict[s
 
 def wait_until_running(wire: Wire, record: dict[str, Any], listener: Listener) -> dict[str, Any]:
     """Stay while the host makes image and dependencies and waits for GPUs. Raises GpurunError when it ends before."""
-    from gpurun.follow import show_log
+    from gpurun.commands.follow import show_log
 
     run = record["id"]
     if record["state"] != words.RUNNING:
@@ -79,10 +79,10 @@ def _told(wanted: Service, loaded: Loaded) -> dict[str, Any]:
 
 
 def _board_plan(wanted: Service, loaded: Loaded) -> Plan:
+    from gpurun.commands.submit import Plan
     from gpurun.config.schema import JobConfig
-    from gpurun.files import FileList
-    from gpurun.job import make_job
-    from gpurun.submit import Plan
+    from gpurun.job.files import FileList
+    from gpurun.job.spec import make_job
 
     # gpurun's own image has TensorBoard; the project's settings are for its jobs.
     idle = f"{loaded.spec.idle}s"
@@ -95,7 +95,7 @@ def _board_plan(wanted: Service, loaded: Loaded) -> Plan:
 
 
 def _session_plan(wanted: Service, loaded: Loaded) -> Plan:
-    from gpurun.submit import make_plan
+    from gpurun.commands.submit import make_plan
 
     # It lasts as long as somebody uses it; a job's time limit is not meant, and root's files would not be the user's.
     spec = loaded.spec.model_copy(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from gpurun.agent import services
+from gpurun.agent.setup import services
 from tests.services import loaded
 
 PROGRAM = Path(services.PROGRAMS) / "gpucheck_service.py"

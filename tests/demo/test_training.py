@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from gpurun.agent import notebooks
 from gpurun.agent.paths import HostPaths
+from gpurun.agent.setup import notebooks
 from gpurun.notebook.convert import convert
 
 CHECKOUT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Done, Laptop
+from tests.e2e.conftest import Done, Laptop
 
 FULL = "cat /dev/zero >{place}/filler 2>/dev/null || true"
 READ_ONLY = "mount -o remount,ro {place}"

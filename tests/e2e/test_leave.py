@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .conftest import REPOSITORY, Laptop
+from tests.e2e.conftest import REPOSITORY, Laptop
 
 if TYPE_CHECKING:
     from gpurun.demo.host import EmbeddedHost
 
 LOSES_THE_ANSWER = """
-import gpurun.wire
+import gpurun.remote.wire
 from gpurun.errors import ContactLost
-ask = gpurun.wire.Wire.ask
+ask = gpurun.remote.wire.Wire.ask
 def lossy(self, verb, request, **more):
     answer = ask(self, verb, request, **more)
     if verb == "leave" and request["wipe"]:
         raise ContactLost("the connection broke off", "try again", where="demo")
     return answer
-gpurun.wire.Wire.ask = lossy
+gpurun.remote.wire.Wire.ask = lossy
 """
 
 

@@ -60,7 +60,7 @@ def two() -> Iterator[Several]:
 @pytest.mark.parametrize(("when", "step"), POINTS)
 def test_resume_elsewhere_that_was_killed_is_settled_by_the_next_resume(two: Several, when: str, step: str) -> None:
     run = two.ended_with_a_checkpoint("a")
-    two.with_trap(KILLED.format(module="gpurun.carry", name=step, when=when))
+    two.with_trap(KILLED.format(module="gpurun.commands.migrate", name=step, when=when))
     assert two.gpurun("resume", run, "--host", "b", "-y").code == -9
     two.without_trap()
     begun = two.attempts(run)
@@ -77,7 +77,7 @@ def test_resume_elsewhere_that_was_killed_is_settled_by_the_next_resume(two: Sev
 
 def test_resume_elsewhere_whose_laptop_is_full_behind_the_beginning_begins_once(two: Several) -> None:
     run = two.ended_with_a_checkpoint("a")
-    two.with_trap(FULL.format(module="gpurun.index", name="note_begun", when="before"))
+    two.with_trap(FULL.format(module="gpurun.store.run_store", name="note_begun", when="before"))
     assert two.gpurun("resume", run, "--host", "b", "-y").code != 0
     two.without_trap()
     refused = two.gpurun("resume", run)
@@ -89,7 +89,7 @@ def test_resume_elsewhere_whose_laptop_is_full_behind_the_beginning_begins_once(
 def test_resume_where_it_was_is_refused_on_any_laptop_while_it_may_be_elsewhere(two: Several) -> None:
     """Another laptop knows nothing of the move: it asks the host to which the run was left."""
     run = two.ended_with_a_checkpoint("a")
-    two.with_trap(KILLED.format(module="gpurun.carry", name="_unload", when="after"))
+    two.with_trap(KILLED.format(module="gpurun.commands.migrate", name="_unload", when="after"))
     two.gpurun("resume", run, "--host", "b", "-y")
     two.without_trap()
     entry = next((two.home / ".local/share/gpurun/runs").glob(f"{run}.json"))
@@ -102,7 +102,7 @@ def test_resume_where_it_was_is_refused_on_any_laptop_while_it_may_be_elsewhere(
 
 def test_resume_elsewhere_whose_host_does_not_answer_any_more_wants_a_yes(two: Several) -> None:
     run = two.ended_with_a_checkpoint("a")
-    two.with_trap(KILLED.format(module="gpurun.carry", name="_unload", when="after"))
+    two.with_trap(KILLED.format(module="gpurun.commands.migrate", name="_unload", when="after"))
     two.gpurun("resume", run, "--host", "b", "-y")
     two.without_trap()
     good = two.config.read_text()
@@ -235,9 +235,9 @@ def test_id_that_a_run_of_another_laptop_has_on_the_host_is_drawn_anew(two: Seve
 import sys
 class Finder:
     def find_spec(self, name, path=None, target=None):
-        if name == "gpurun.submit":
+        if name == "gpurun.commands.submit":
             sys.meta_path.remove(self)
-            import gpurun.run_ids as run_ids, secrets
+            import gpurun.store.run_ids as run_ids, secrets
             real, drawn = run_ids.new_id, []
             def new_id(name, choose=secrets.choice):
                 drawn.append(1)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpurun.agent import locks
+from gpurun.agent.host import locks
 from gpurun.agent.runtimes import bare, keeper
 from tests.e2e.conftest import ON_HOST, Laptop
 

@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 ASK = """
 import dataclasses, json, os, sys, time
 sys.path.insert(0, os.path.expanduser("~/code"))
-from gpurun.agent import gpus, runtimes
+from gpurun.agent.host import gpus; from gpurun.agent import runtimes
 from gpurun.agent.errors import AgentError, RunFailed
 from gpurun.agent.paths import HostPaths
 from gpurun.agent.runtimes import wrapper

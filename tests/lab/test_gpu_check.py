@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gpurun.agent import services
+from gpurun.agent.setup import services
 from tests.lab.host.labhost import LabHost
 from tests.lab.host.laptop import Laptop
 from tests.lab.terminal import Terminal

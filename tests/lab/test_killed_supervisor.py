@@ -1,4 +1,4 @@
-"""As tests/unit/agent/test_killed_supervisor.py, with a real engine: killed anywhere, the container is started once."""
+"""As tests/unit/agent/lifecycle/test_killed_supervisor.py, with a real engine: killed anywhere, the container is started once."""
 
 from __future__ import annotations
 

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from gpurun import wire
 from gpurun.config.hosts import Host
 from gpurun.errors import ContactLost
+from gpurun.remote import wire
+from gpurun.remote.wire import Wire
 from gpurun.ssh.openssh import Connection
-from gpurun.wire import Wire
 from tests.faultproxy import FaultProxy
 from tests.lab.host.labhost import LabHost
 from tests.lab.host.laptop import Laptop

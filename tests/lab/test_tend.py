@@ -11,7 +11,7 @@ import time
 import pytest
 
 from gpurun.agent import vocabulary as words
-from gpurun.agent.runtimes import wrapper
+from gpurun.agent.setup import wrapper
 from tests.lab.host.engine import Engine
 from tests.lab.host.golden import BASE_IMAGE
 from tests.lab.host.labhost import LabHost

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from gpurun import claims, index, locked, mirror
+from gpurun import locked
 from gpurun.config import hosts
 from gpurun.errors import GpurunError
+from gpurun.store import checkpoint_store, pending_submits, run_store
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -41,13 +42,13 @@ def together(do: Callable[[int, int], None]) -> None:
 @pytest.fixture
 def _known(home: Path) -> None:
     record = {"id": RUN, "name": "train", "project": "vision", "created": 1.0, "state": "running", "host_id": "h1"}
-    index.update([record], "box")
+    run_store.update([record], "box")
 
 
 @pytest.mark.usefixtures("_known")
 def test_index_changed_by_four_processes_keeps_every_change() -> None:
-    together(lambda number, turn: index.note_left(RUN, f"host-{number}-{turn}", fetched=False))
-    entry = index.find(RUN)
+    together(lambda number, turn: run_store.note_left(RUN, f"host-{number}-{turn}", fetched=False))
+    entry = run_store.find(RUN)
     assert entry is not None
     assert set(entry.left_on) == {f"host-{number}-{turn}" for number, turn in EACH}
 
@@ -56,15 +57,15 @@ def test_index_changed_by_four_processes_keeps_every_change() -> None:
 def test_index_updated_from_a_host_keeps_what_another_process_notes() -> None:
     def do(number: int, turn: int) -> None:
         if number == 0:
-            index.change(RUN, lambda entry: replace(entry, left_on={**entry.left_on, f"host-{turn}": False}))
+            run_store.change(RUN, lambda entry: replace(entry, left_on={**entry.left_on, f"host-{turn}": False}))
         else:
-            found = index.find(RUN)
+            found = run_store.find(RUN)
             assert found is not None
             assert found.record is not None
-            index.update([{**found.record, "log_bytes": turn * 10 + number}], "box")
+            run_store.update([{**found.record, "log_bytes": turn * 10 + number}], "box")
 
     together(do)
-    entry = index.find(RUN)
+    entry = run_store.find(RUN)
     assert entry is not None
     assert set(entry.left_on) == {f"host-{turn}" for turn in range(CHANGES)}
 
@@ -74,10 +75,10 @@ def test_mirror_updated_by_four_processes_keeps_every_checkpoint() -> None:
     def do(number: int, turn: int) -> None:
         saved = {"path": f"{turn}.ckpt", "sha256": f"{turn:064x}", "size": 1, "complete": True}
         piece = {"host_id": f"h{number}", "from": turn, "to": turn + 1, "lines": [saved]}
-        mirror.update({"ledgers": {RUN: piece}}, f"box-{number}")
+        checkpoint_store.update({"ledgers": {RUN: piece}}, f"box-{number}")
 
     together(do)
-    assert {(one["host"], one["path"]) for one in mirror.there(RUN)} == {
+    assert {(one["host"], one["path"]) for one in checkpoint_store.there(RUN)} == {
         (f"box-{number}", f"{turn}.ckpt") for number, turn in EACH
     }
 
@@ -92,14 +93,14 @@ def test_hosts_added_by_four_processes_are_all_there() -> None:
 def test_claim_that_another_submit_looks_at_is_taken_over_all_the_same(tmp_path: Path) -> None:
     """To look at an abandoned claim is to hold its lock; who repeats that submit must not take it for a live one."""
     job = {"id": "train-aaaa", "name": "train", "created": 1.0, "token": "t" * 16}
-    claims.take(job, {}, "box", now={"t": 2.0}).release()
+    pending_submits.take(job, {}, "box", now={"t": 2.0}).release()
 
     def do(number: int, turn: int) -> None:
         if number:
             other = {**job, "id": f"train-{number:02}{turn:02}", "name": f"{number}-{turn}"}
-            claims.take(other, {}, "box", now={"t": 2.0}).settle()
+            pending_submits.take(other, {}, "box", now={"t": 2.0}).settle()
         else:
-            claim = claims.take({**job, "id": f"train-zz{turn:02}"}, {}, "box", now={"t": 2.0})
+            claim = pending_submits.take({**job, "id": f"train-zz{turn:02}"}, {}, "box", now={"t": 2.0})
             (tmp_path / f"{turn}").write_text(claim.job["id"])
             claim.release()
 

@@ -6,7 +6,7 @@ import importlib
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Optional, Protocol, Sequence, Tuple
 
-from ..gpus import Gpu
+from ..host.gpus import Gpu
 from ..paths import RunPaths
 
 Job = Dict[str, Any]
@@ -50,7 +50,7 @@ class Runtime(Protocol):
         """
 
     def about(self, run: RunPaths, job: Job, prepared: Dict[str, Any]) -> Optional[Dict[str, Any]]:
-        """What the job's Python has, as about_python.py tells it; None when it has none. May take seconds.
+        """What the job's Python has, as inventory_probe.py tells it; None when it has none. May take seconds.
 
         Raises AgentError.
         """

@@ -10,13 +10,16 @@ import sys
 import time
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
-from .. import about, environments, locks, machine, notebooks, plugin_files, programs, services, sockets
+from .. import machine, programs
 from .. import vocabulary as words
 from ..errors import AgentError, RunFailed
 from ..files import read_json, write_json
-from ..gpus import Gpu
+from ..host import locks
+from ..host.gpus import Gpu
+from ..images import environments, inventory
 from ..paths import RunPaths
-from . import Job, Presence, Say, keeper, wrapper
+from ..setup import notebooks, plugin_files, services, sockets, wrapper
+from . import Job, Presence, Say, keeper
 
 KEEPER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "keeper.py")
 KEEPER_MARK = "GPURUN_KEEPER"
@@ -73,7 +76,9 @@ class Bare:
             held.release()  # keeper and job hold it now
 
     def about(self, run: RunPaths, job: Job, prepared: Dict[str, Any]) -> Optional[Dict[str, Any]]:
-        return about.parse(programs.ask([prepared["python"], "-I", "-"], timeout=180.0, stdin=about.program(), cwd="/"))
+        return inventory.parse(
+            programs.ask([prepared["python"], "-I", "-"], timeout=180.0, stdin=inventory.program(), cwd="/")
+        )
 
     def presence(self, run: RunPaths, job: Job) -> Presence:
         for _ in range(2):  # the keeper writes the exit, then frees the lock: look again behind it

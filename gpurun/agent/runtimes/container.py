@@ -8,13 +8,13 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Any, List, Mapping, Sequence
 
-from .. import services
 from .. import vocabulary as words
-from ..gpus import Gpu
-from ..identity import Identity
-from ..mounts import bind
+from ..host.gpus import Gpu
+from ..host.identity import Identity
 from ..paths import RunPaths
-from . import Job, keeper, wrapper
+from ..setup import services, wrapper
+from ..setup.mounts import bind
+from . import Job, keeper
 
 PIDS = 32768
 STACK = 64 << 20

@@ -10,29 +10,20 @@ import time
 from dataclasses import replace
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
-from .. import (
-    about,
-    docker_layers,
-    engine_events,
-    facts,
-    image,
-    journal,
-    machine,
-    notebooks,
-    plugin_files,
-    programs,
-    secret_files,
-    services,
-)
+from .. import machine, programs
 from .. import vocabulary as words
-from ..engine import Engine, EngineError
 from ..errors import AgentError, ImageGone, RunFailed
 from ..files import read_json, write_atomically, write_json
-from ..gpus import Gpu
-from ..identity import identity, login
-from ..mounts import bind
+from ..host import engine_events, facts
+from ..host.engine import Engine, EngineError
+from ..host.gpus import Gpu
+from ..host.identity import identity, login
+from ..images import docker_layers, image, inventory
 from ..paths import RunPaths
-from . import Job, Presence, Say, keeper, wrapper
+from ..setup import notebooks, plugin_files, secret_files, services, wrapper
+from ..setup.mounts import bind
+from ..state import journal
+from . import Job, Presence, Say, keeper
 from .container import (
     Container,
     create,
@@ -454,8 +445,8 @@ def ask_image(engine: Engine, image_id: str) -> Optional[Dict[str, Any]]:
         "65534:65534",
     ]
     command = ["run", "--rm", "--interactive", *confined, *gpu_options([], []), "--entrypoint", "/bin/sh", image_id]
-    answer = programs.ask(engine.command(*command, *about.command()), timeout=ABOUT_IN, stdin=about.program())
-    return about.parse(answer)
+    answer = programs.ask(engine.command(*command, *inventory.command()), timeout=ABOUT_IN, stdin=inventory.program())
+    return inventory.parse(answer)
 
 
 def _lay_out(container: Container) -> None:

@@ -20,10 +20,14 @@ import subprocess
 import time
 from typing import Any, Dict, List, Optional, Union
 
-from .. import locks, loopback, origin, programs, records, runtimes, services, sockets, tend
+from .. import loopback, programs, runtimes
 from .. import vocabulary as words
 from ..files import read_json, remove
+from ..host import locks
+from ..lifecycle import reconcile, records
 from ..paths import HostPaths, RunPaths
+from ..setup import services, sockets
+from ..state import origin
 
 TICK = 0.5  # seconds between two looks
 SILENCE = 30.0  # seconds without a word of the laptop
@@ -36,7 +40,7 @@ Door = Dict[str, Any]
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     runs = records.find_all(host, sorted({door["run"] for door in request["doors"] if door["run"]}))
     for run in runs:
-        tend.tend_run(host, run)
+        reconcile.tend_run(host, run)
     _sweep(request)
     _clean_up(request)  # of one that had this number
     doors = [_door(host, request, at) for at in range(len(request["doors"]))]
@@ -156,7 +160,7 @@ class _Watched:
     def look(self, out: Any) -> None:
         if time.monotonic() > self.tended + 10 * TICK:
             self.tended = time.monotonic()
-            tend.tend_run(self.host, self.run)
+            reconcile.tend_run(self.host, self.run)
         ready = self.record.get("ready") or (self.service and _answers(self.run))
         self.record = {**records.record_of(self.run), "ready": bool(ready)}
         what = "%s %s %s" % (self.record["state"], self.record["reason"], ready)

@@ -2,7 +2,7 @@
 
 -> `{run: RunRecord, job, root, snapshot: [[path, kind, size, mtime_ns, target]], checkpoint}`. `job` has its image by digest where
 a registry has it. `snapshot` lists the code as it was sent; `checkpoint` is null, or the ledger's entry with `folder` and `name`,
-where it lies. From here on the run is left to the host that the laptop calls `target` (see agent/moving.py).
+where it lies. From here on the run is left to the host that the laptop calls `target` (see agent/state/moving.py).
 
 `{run, to, attempt}` tells that host `to` has begun the next attempt, `{run, back: ask}` that the host never began it and never will;
 the answer is `{}`. `{run, settle: ask}` is for the host to which it goes: -> `{begun, run: RunRecord or null}`.
@@ -14,12 +14,15 @@ import os
 import re
 from typing import Any, Dict
 
-from .. import attempts, checkpoints, image, jobs, journal, manifest, moving, records, tend
+from .. import manifest
 from .. import vocabulary as words
 from ..errors import AgentError
 from ..file_names import to_wire
 from ..files import read_json
+from ..images import image
+from ..lifecycle import attempts, reconcile, records
 from ..paths import HostPaths, RunPaths
+from ..state import checkpoints, jobs, journal, moving
 from . import resume
 
 
@@ -36,7 +39,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
         moving.take_back(run, request["back"])
         return {}
     records.refuse_damaged(run)
-    tend.tend_run(host, run)
+    reconcile.tend_run(host, run)
     job = jobs.job_of(run) or {}
     attempt = journal.fold(run).attempt
     _refuse(run, job, request["ask"])
@@ -82,6 +85,6 @@ def _settle(host: HostPaths, run_id: str, ask: str) -> Dict[str, Any]:
         raise AgentError("no_run", "no run can have the id %r" % run_id)
     run = host.run(run_id)
     if os.path.exists(run.job):
-        tend.tend_run(host, run)
+        reconcile.tend_run(host, run)
     begun = moving.settle(run, ask)
     return {"begun": begun, "run": records.record_of(run) if os.path.exists(run.job) else None}

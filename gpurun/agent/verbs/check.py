@@ -16,8 +16,10 @@ import threading
 import time
 from typing import Any, Dict, Optional
 
-from .. import disks, environments, facts, fits, machine, programs
+from .. import machine, programs
 from ..frames import Frames
+from ..host import disks, facts
+from ..images import environments, preflight
 from ..paths import HostPaths
 
 ECHO_FOR = 60.0  # seconds
@@ -72,7 +74,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
         "rsync": _version(["rsync", "--version"]),
         "toolkit": _version(["nvidia-ctk", "--version"]),
         "pythons": environments.find_pythons(),
-        "engine_free": fits.room(known["engine"]["root"]) if known["engine"] else None,
+        "engine_free": preflight.room(known["engine"]["root"]) if known["engine"] else None,
         "disks": disks.lasting(mounts, known["user"]),
         "home": {"type": disks.type_of(mounts, host.root), "machines": machine.machines_here(host)},
         "ends_at_logout": ends_at_logout(known["user"]),

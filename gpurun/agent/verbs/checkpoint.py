@@ -12,10 +12,13 @@ import posixpath
 import time
 from typing import Any, Callable, Dict, List, Optional
 
-from .. import checkpoints, jobs, ledger, mirrored, outputs, records, tend, unlisted
+from .. import ledger
 from .. import vocabulary as words
-from ..outside import collect
+from ..lifecycle import reconcile, records
+from ..outputs import outputs
+from ..outputs.container_files import collect
 from ..paths import HostPaths, RunPaths
+from ..state import checkpoints, jobs, ledger_sync, recovered
 
 PATIENCE = 5.0  # seconds for the ledger to tell of a file that is written anew just now
 TICK = 0.2
@@ -25,16 +28,16 @@ _PICKS: Dict[str, Callable[[List[ledger.Entry]], Optional[ledger.Entry]]] = {"be
 
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     run = records.find(host, str(request.get("run")))
-    tend.tend_run(host, run)
+    reconcile.tend_run(host, run)
     live = not os.path.exists(run.exit)
     if checkpoints.in_container(run):
         collect(run, jobs.job_of(run) or {}, live)
     if not live:  # a supervisor that was killed too has not done it
-        unlisted.take_in(run)
+        recovered.take_in(run)
     entry = _choose(run, request["which"], live)
     return {
         "run": records.record_of(run),
-        "ledgers": mirrored.ledgers(request, host, [run]),
+        "ledgers": ledger_sync.ledgers(request, host, [run]),
         "count": len(checkpoints.ledger(run)),
         "checkpoint": None if entry is None else _with_file(run, entry),
     }

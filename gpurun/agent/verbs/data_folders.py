@@ -14,11 +14,11 @@ import shutil
 import time
 from typing import Any, Dict, List, Tuple
 
-from .. import jobs, journal
 from .. import vocabulary as words
 from ..errors import AgentError
 from ..files import read_json, remove
 from ..paths import HostPaths, RunPaths
+from ..state import jobs, journal
 from .data import NAME
 
 COUNT_WITHIN = 20.0  # seconds for all folders together

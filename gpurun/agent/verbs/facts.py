@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Dict
 
-from .. import facts
+from ..host import facts
 from ..paths import HostPaths
 
 

@@ -12,10 +12,12 @@ import time
 from contextlib import suppress
 from typing import Any, Dict
 
-from .. import jobs, journal, locks, records
 from ..files import read_json, write_json
-from ..outside import forget, may_hold_more
+from ..host import locks
+from ..lifecycle import records
+from ..outputs.container_files import forget, may_hold_more
 from ..paths import HostPaths
+from ..state import jobs, journal
 
 
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:

@@ -14,9 +14,10 @@ import stat
 import time
 from typing import Any, BinaryIO, Dict, List, Optional, Tuple
 
-from .. import records, wholeness
 from ..file_names import from_wire
+from ..lifecycle import records
 from ..paths import HostPaths
+from ..state import completeness
 
 _BLOCK = 1 << 20
 _FETCHED_FROM = (b"workspace", b"out", b"outside", b"attempts")
@@ -51,8 +52,8 @@ def _hash(top: bytes, path: bytes, prefix: Optional[int], live: bool) -> Dict[st
         after = os.fstat(file.fileno())
         # The record's files are ours: written by rename, or only appended to.
         why = _why_not(file, before, after, asked) if live and path not in _RECORDS else None
-        cut = wholeness.begins_as_zip(file) and not wholeness.has_zip_end(file, after.st_size)
-        if wholeness.stamp(before) != wholeness.stamp(after):
+        cut = completeness.begins_as_zip(file) and not completeness.has_zip_end(file, after.st_size)
+        if completeness.stamp(before) != completeness.stamp(after):
             why = "it changed while it was read"
     return {
         "sha256": digest,
@@ -63,7 +64,7 @@ def _hash(top: bytes, path: bytes, prefix: Optional[int], live: bool) -> Dict[st
         "cut": why is None and cut,
         "why": why,
         "prefix_sha256": first,
-        "identity": wholeness.identity(after),
+        "identity": completeness.identity(after),
     }
 
 
@@ -115,12 +116,12 @@ def _digests(file: BinaryIO, prefix: Optional[int]) -> Tuple[str, Optional[str]]
 
 
 def _why_not(file: BinaryIO, before: os.stat_result, after: os.stat_result, asked: float) -> Optional[str]:
-    quiet = wholeness.QUIET_SECONDS
-    if wholeness.begins_as_zip(file):
-        if not wholeness.has_zip_end(file, after.st_size):
+    quiet = completeness.QUIET_SECONDS
+    if completeness.begins_as_zip(file):
+        if not completeness.has_zip_end(file, after.st_size):
             return "its end is not written yet"
-        quiet = wholeness.QUIET_ZIP_SECONDS
-    if wholeness.is_young(before, asked, quiet):
+        quiet = completeness.QUIET_ZIP_SECONDS
+    if completeness.is_young(before, asked, quiet):
         return "it was written a moment ago"
     return None
 
@@ -132,7 +133,7 @@ def _look_again(top: bytes, hashes: Dict[str, Dict[str, Any]]) -> None:
     In this order: what was closed before the first look without a further change was complete. Once for all
     files: it looks at every process.
     """
-    writers = wholeness.open_for_writing(entry["identity"] for entry in hashes.values() if "identity" in entry)
+    writers = completeness.open_for_writing(entry["identity"] for entry in hashes.values() if "identity" in entry)
     for path, entry in hashes.items():
         if not entry["whole"]:
             continue
@@ -148,6 +149,6 @@ def _wrote_on(full: bytes, entry: Dict[str, Any]) -> bool:
         now = os.lstat(full)
     except OSError:
         return False
-    return wholeness.identity(now) == entry["identity"] and (
+    return completeness.identity(now) == entry["identity"] and (
         (now.st_size, now.st_mtime_ns) != (entry["size"], entry["mtime_ns"])
     )

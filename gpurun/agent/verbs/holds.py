@@ -8,22 +8,23 @@ from __future__ import annotations
 import os
 from typing import Any, Dict, List
 
-from .. import holdings, jobs, mirrored, records, shells, tend
 from ..errors import AgentError
+from ..lifecycle import holdings, reconcile, records, shells
 from ..paths import HostPaths, RunPaths
+from ..state import jobs, ledger_sync
 
 
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     known = [run_id for run_id in request["runs"] if os.path.isdir(host.run(str(run_id)).root)]
     runs = records.find_all(host, known)
     for run in runs:
-        tend.tend_run(host, run)
+        reconcile.tend_run(host, run)
     return {
         "runs": [records.record_of(run) for run in runs],
         "held": {
             run.id: {**holdings.look(run, jobs.job_of(run) or {}).as_json(), "shells": _shells(run)} for run in runs
         },
-        "ledgers": mirrored.ledgers(request, host, runs),
+        "ledgers": ledger_sync.ledgers(request, host, runs),
     }
 
 

@@ -14,12 +14,16 @@ import time
 from contextlib import suppress
 from typing import Any, Dict, List, Optional
 
-from .. import clearing, facts, hooks, journal, lock_folder, locks, machine, origin, records, shells, sockets, tend
+from .. import clearing, machine
 from .. import vocabulary as words
-from ..engine import Engine, EngineError
 from ..errors import AgentError
 from ..files import write_atomically
+from ..host import facts, lock_folder, locks
+from ..host.engine import Engine, EngineError
+from ..lifecycle import hooks, reconcile, records, shells
 from ..paths import HostPaths, RunPaths
+from ..setup import sockets
+from ..state import journal, origin
 from . import rm
 
 LAST_WORDS = 10.0  # seconds
@@ -45,7 +49,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
 def _wipe(host: HostPaths, request: Dict[str, Any], outcome: clearing.Outcome) -> Dict[str, Any]:
     """Remove all but the agent. What is refused is refused before anything is removed."""
     agreed, stays = request["runs"], set(request.get("stays") or [])
-    tend.tend(host)
+    reconcile.tend(host)
     engine = _engine(host, request)
     going = [run for run in host.all_runs() if run.id not in stays]
     for run in going:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import Any, Dict
 
-from .. import journal, logs, records, tend
+from ..lifecycle import logs, reconcile, records
 from ..paths import HostPaths
+from ..state import journal
 
 
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     run = records.find(host, request["run"])
-    tend.tend_run(host, run)
+    reconcile.tend_run(host, run)
     if request.get("attempt") is not None:
         logs.place_of(run, request["attempt"], journal.fold(run))
     return {"run": records.record_of(run)}

@@ -18,14 +18,17 @@ import os
 import time
 from typing import Any, Dict
 
-from .. import holdings, jobs, listing, mirrored, outputs, records, services, tend
-from ..outside import collect, may_hold_more, remarks
+from ..lifecycle import holdings, reconcile, records
+from ..outputs import listing, outputs
+from ..outputs.container_files import collect, may_hold_more, remarks
 from ..paths import HostPaths
+from ..setup import services
+from ..state import jobs, ledger_sync
 
 
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     run = records.find(host, str(request.get("run")))
-    tend.tend_run(host, run)
+    reconcile.tend_run(host, run)
     job = jobs.job_of(run) or {}
     live = not holdings.is_final(run, job)
     now = time.time()
@@ -52,7 +55,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     return {
         "run": run.id,
         "record": records.record_of(run),
-        "ledgers": mirrored.ledgers(request, host, [run]),
+        "ledgers": ledger_sync.ledgers(request, host, [run]),
         "root": run.root,
         "live": live,
         "now": now,

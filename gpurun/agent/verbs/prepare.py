@@ -7,12 +7,16 @@ import secrets
 import shutil
 from typing import Any, Dict, List, Tuple
 
-from .. import facts, fits, journal, origin, records, runtimes, snapshots, tend
+from .. import runtimes
 from .. import vocabulary as words
 from ..errors import AgentError
 from ..files import read_json, sync_folder, write_json
+from ..host import facts
+from ..images import preflight
+from ..lifecycle import reconcile, records
 from ..paths import HostPaths, RunPaths
 from ..sizes import size
+from ..state import journal, origin, snapshots
 
 MARGIN = 1 << 30  # bytes that stay free on the host's disk
 
@@ -20,7 +24,7 @@ MARGIN = 1 << 30  # bytes that stay free on the host's disk
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     """Make the run's directory: that rename is the idempotency key, so that the same submit sent twice is one run."""
     job = request["job"]
-    tend.tend(host)
+    reconcile.tend(host)
     known = facts.host_facts(host, request.get("engine"))
     run = host.run(job["id"])
     if not os.path.isdir(run.root):
@@ -29,7 +33,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
         check_data(job)
     runtime, notes = _choose_runtime(job, known)
     if runtime == "docker" and not os.path.isdir(run.root):
-        fits.check(job, known, gpus=job["resources"]["gpus"] != 0)
+        preflight.check(job, known, gpus=job["resources"]["gpus"] != 0)
     job["host"] = {
         "id": known["host_id"],
         **origin.identity(host),

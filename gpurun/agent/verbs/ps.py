@@ -7,10 +7,14 @@ import shutil
 import time
 from typing import Any, Dict, List, Optional, Tuple
 
-from .. import allocation, clocks, facts, leases, ledger, machine, mirrored, records, tend, tickets
+from .. import clocks, ledger, machine
 from ..errors import AgentError
-from ..gpus import Gpu
+from ..host import facts
+from ..host.gpus import Gpu
+from ..lifecycle import reconcile, records
 from ..paths import HostPaths, RunPaths
+from ..queue import allocation, leases, tickets
+from ..state import ledger_sync
 
 
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
@@ -20,7 +24,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     begins, which is asked for with `after`.
     """
     after = request.get("after")
-    failures = tend.tend(host) if after is None else {}
+    failures = reconcile.tend(host) if after is None else {}
     wanted = request.get("ids")
     runs = [
         run
@@ -39,7 +43,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
             (records.record_of(run, failures.get(run.id)) for run in runs),
             key=lambda record: ledger.number(record["created"]),
         ),
-        "ledgers": mirrored.ledgers(request, host, runs),
+        "ledgers": ledger_sync.ledgers(request, host, runs),
         "queue": _queue(),
         "disk": _disk(host),
         **_gpus(request, host),

@@ -13,27 +13,14 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any, Dict, List
 
-from .. import (
-    attempts,
-    checkpoints,
-    endings,
-    facts,
-    jobs,
-    journal,
-    locks,
-    moving,
-    origin,
-    records,
-    services,
-    snapshots,
-    supervisor,
-    tend,
-)
 from .. import vocabulary as words
 from ..errors import AgentError
 from ..files import sync_disk
+from ..host import facts, locks
+from ..lifecycle import attempts, finish, reconcile, records, supervisor
 from ..paths import HostPaths, RunPaths
-from ..runtimes import wrapper
+from ..setup import services, wrapper
+from ..state import checkpoints, jobs, journal, moving, origin, snapshots
 from . import prepare, start
 
 PATIENCE = 20.0  # seconds for a supervisor whose run has ended to go
@@ -44,7 +31,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     run = records.find(host, request["run"])
     records.refuse_newer(run)
     records.refuse_damaged(run)
-    tend.tend_run(host, run)
+    reconcile.tend_run(host, run)
     if not moving.has_begun(run, request["ask"]):
         _begin(run, host, request)
     # Not under the run's lock, which the supervisor takes.
@@ -90,7 +77,7 @@ def _begin(run: RunPaths, host: HostPaths, request: Dict[str, Any]) -> None:
         if not journal.fold(run).live:
             with suppress(OSError):  # the next verb does it, and why it failed here is what is to be told
                 attempts.put_back(run)
-            endings.wipe(run)
+            finish.wipe(run)
         raise
     finally:
         held.release()

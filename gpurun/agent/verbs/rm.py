@@ -12,10 +12,14 @@ import sys
 from contextlib import ExitStack
 from typing import Any, Dict, List, Mapping, Optional
 
-from .. import endings, holdings, hooks, jobs, journal, locks, origin, outside, records, runtimes, shells, tend
+from .. import runtimes
 from .. import vocabulary as words
 from ..errors import AgentError
+from ..host import locks
+from ..lifecycle import finish, holdings, hooks, reconcile, records, shells
+from ..outputs import container_files
 from ..paths import HostPaths, RunPaths
+from ..state import jobs, journal, origin
 
 PATIENCE = 20.0  # seconds for a supervisor whose run has ended to go
 GONE = ".gone-"
@@ -33,12 +37,12 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     freed = 0
     for run in runs:  # before the first lock is ours: a supervisor that is started here would inherit it
         records.refuse_newer(run)
-        tend.tend_run(host, run)
+        reconcile.tend_run(host, run)
         _refuse_live(run)
     with ExitStack() as stack:
         for run in runs:
             stack.callback(_lock(run).release)
-            stack.callback(outside.hold(run).release)
+            stack.callback(container_files.hold(run).release)
             _refuse_live(run)  # again: an attempt may have begun before the lock was ours
             # Null: a container held more than was known then, and was agreed to go with it.
             seen = stamps.get(run.id)
@@ -79,7 +83,7 @@ def _lock(run: RunPaths) -> locks.Held:
 
 def _remove(host: HostPaths, run: RunPaths, left: List[Dict[str, Any]]) -> int:
     """Remove one run; return the bytes that are free again, and add to `left` what stays."""
-    before = endings.disk_use(run)
+    before = finish.disk_use(run)
     job = jobs.job_of(run)
     if job is not None and origin.is_of_this_host(run):
         runtimes.load(job["host"]["runtime"], job["host"]["engine"]).remove(run, job)
@@ -118,6 +122,4 @@ def _clear(folder: str, run_id: str) -> List[Dict[str, Any]]:
         shutil.rmtree(folder, onerror=note)
     if not os.path.isdir(folder):
         return []
-    return [
-        {"run": run_id, "path": folder, "bytes": endings.disk_use(RunPaths(folder)), "why": whys[0] if whys else ""}
-    ]
+    return [{"run": run_id, "path": folder, "bytes": finish.disk_use(RunPaths(folder)), "why": whys[0] if whys else ""}]

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import Any, Dict
 
-from .. import jobs, journal, origin, records, runtimes
+from .. import runtimes
+from ..lifecycle import records
 from ..paths import HostPaths
+from ..state import jobs, journal, origin
 
 
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:

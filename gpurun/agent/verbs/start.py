@@ -6,12 +6,16 @@ import os
 import shutil
 from typing import Any, Dict
 
-from .. import journal, locks, logs, manifest, origin, records, snapshots, supervisor, tend, tickets
+from .. import manifest
 from .. import vocabulary as words
 from ..errors import AgentError
 from ..files import read_json, sync_disk
+from ..host import locks
+from ..lifecycle import logs, reconcile, records, supervisor
 from ..paths import HostPaths, RunPaths
-from ..runtimes import wrapper
+from ..queue import tickets
+from ..setup import wrapper
+from ..state import journal, origin, snapshots
 
 
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
@@ -36,7 +40,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
             number = None if job["resources"]["gpus"] == 0 else tickets.draw(run.id).number
             journal.record(run, words.QUEUED, ticket=number, manifest=request["manifest"])
     if not journal.fold(run).live:  # stopped since: its end has wiped the secrets before they were written
-        tend.tend_run(host, run)
+        reconcile.tend_run(host, run)
     # Not under the lock: a supervisor would inherit it, and hold it for its whole life.
     if journal.fold(run).live:
         supervisor.launch_or_end(run)

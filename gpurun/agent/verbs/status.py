@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Dict
 
-from .. import journal, logs, mirrored, records, tend
 from ..files import read_json
+from ..lifecycle import logs, reconcile, records
 from ..paths import HostPaths
+from ..state import journal, ledger_sync
 
 TAIL = 1 << 13  # bytes
 
 
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     run = records.find(host, request["run"])
-    record = records.record_of(run, tend.tend_run(host, run))
+    record = records.record_of(run, reconcile.tend_run(host, run))
     return {
         "run": record,
         "job": read_json(run.job),
@@ -24,5 +25,5 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
         "path": run.workspace,
         "environment": read_json(run.environment),
         "prepared": journal.fold(run).prepared,
-        "ledgers": mirrored.ledgers(request, host, [run]),
+        "ledgers": ledger_sync.ledgers(request, host, [run]),
     }

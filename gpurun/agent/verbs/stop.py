@@ -8,24 +8,26 @@ from __future__ import annotations
 
 from typing import Any, Dict, List
 
-from .. import endings, jobs, journal, origin, records, runtimes, tend
+from .. import runtimes
 from .. import vocabulary as words
 from ..files import read_json
+from ..lifecycle import finish, reconcile, records
 from ..paths import HostPaths, RunPaths
+from ..state import jobs, journal, origin
 
 
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
-    """Raises AgentError: `elsewhere`, after the others were asked to end; see endings.abandon."""
+    """Raises AgentError: `elsewhere`, after the others were asked to end; see finish.abandon."""
     runs = records.find_all(host, request["runs"])
     not_ours: List[RunPaths] = []
     for run in runs:
         if request.get("abandon"):
-            endings.abandon(run)
+            finish.abandon(run)
         elif journal.fold(run).live and origin.doubt(run) is not None and not origin.lives(run):
             not_ours.append(run)
         else:
             _stop(run, request)
-            tend.tend_run(host, run)
+            reconcile.tend_run(host, run)
     for run in not_ours:
         origin.refuse(run)
     return {"runs": [records.record_of(run) for run in runs]}
@@ -47,7 +49,7 @@ def _stop(run: RunPaths, request: Dict[str, Any]) -> None:
         words.CREATED,
         words.SYNCING,
     ):  # nobody supervises it yet, and `start` reads the journal first
-        endings.end(run, words.STOPPED, "stop", message="stopped before the job was started")
+        finish.end(run, words.STOPPED, "stop", message="stopped before the job was started")
 
 
 def _kill_what_is_left(run: RunPaths) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any, Dict
 
-from .. import journal, mirrored, records, tend
 from .. import vocabulary as words
+from ..lifecycle import reconcile, records
 from ..paths import HostPaths
+from ..state import journal, ledger_sync
 
 TICK = 0.1
 TEND_EVERY = 5.0
@@ -16,17 +17,17 @@ TEND_EVERY = 5.0
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     runs = records.find_all(host, request["runs"])
     until = time.monotonic() + float(request["seconds"])
-    failures = {run.id: tend.tend_run(host, run) for run in runs}
+    failures = {run.id: reconcile.tend_run(host, run) for run in runs}
     tended = time.monotonic()
     if any(records.record_of(run)["state"] == words.UNKNOWN for run in runs):
         until = tended  # nothing of it is seen from here
     while True:
         if time.monotonic() > tended + TEND_EVERY:
             tended = time.monotonic()
-            failures = {run.id: tend.tend_run(host, run) for run in runs}
+            failures = {run.id: reconcile.tend_run(host, run) for run in runs}
         if time.monotonic() >= until or not any(journal.fold(run).live for run in runs):
             return {
                 "runs": [records.record_of(run, failures.get(run.id)) for run in runs],
-                "ledgers": mirrored.ledgers(request, host, runs),
+                "ledgers": ledger_sync.ledgers(request, host, runs),
             }
         time.sleep(TICK)

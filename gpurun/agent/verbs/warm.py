@@ -1,6 +1,6 @@
 """`warm`: make an image ready ahead of time, in the background, so that no job need wait for it.
 
-Request: `{image: reference or null, base: see gpurun/catalogue.py, profile: {pip_index, registry_mirror}, gpus: bool, follow: bool}`.
+Request: `{image: reference or null, base: see gpurun/job/images.py, profile: {pip_index, registry_mirror}, gpus: bool, follow: bool}`.
 Answer: `{name, started: bool, engine: bool}`; not started when it is being made already, or there is no engine. What the engine
 says goes to a file; a job that comes meanwhile waits for the same build. With `follow` that file comes as the stream `prepare`,
 and the end is `{ok, image, digest, id, seconds}` or `{ok: false, what, next}`. Whoever followed may go away at any time.
@@ -15,11 +15,12 @@ import traceback
 from contextlib import suppress
 from typing import Any, Dict
 
-from .. import about, facts, fits, image, locks
-from ..engine import Engine
 from ..errors import AgentError, RunFailed
 from ..files import read_json, remove, write_json
 from ..frames import Frames
+from ..host import facts, locks
+from ..host.engine import Engine
+from ..images import image, inventory, preflight
 from ..paths import HostPaths
 from ..runtimes.docker import ask_image
 
@@ -34,7 +35,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
             error = known["engine_error"]
             raise AgentError(error["code"], error["what"], error["next"], where=error["where"])
         return {"name": name, "started": False, "engine": False}
-    fits.check(request, known, gpus=bool(known["gpus"]))
+    preflight.check(request, known, gpus=bool(known["gpus"]))
     held = locks.acquire(_lock(name))
     if held is None:
         return {"name": name, "started": False, "engine": True}
@@ -89,10 +90,10 @@ def _make(engine: Engine, request: Dict[str, Any], host: HostPaths) -> Dict[str,
 
 def _ask_about(engine: Engine, host: HostPaths, image_id: str) -> None:
     """What the image has, for the record of the runs in it."""
-    if read_json(host.about(about.key(image_id))) is None:
+    if read_json(host.about(inventory.key(image_id))) is None:
         found = ask_image(engine, image_id)
         if found is not None:
-            about.keep(host, about.key(image_id), found)
+            inventory.keep(host, inventory.key(image_id), found)
 
 
 def _pass_on(path: str, offset: int, out: Frames) -> int:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gpurun.config.hosts import Host
     from gpurun.hosts.check import Report
     from gpurun.hosts.findings import Finding
-    from gpurun.wire import Wire
+    from gpurun.remote.wire import Wire
 
 EXAMPLES = """\
 gpurun host check box
@@ -46,7 +46,7 @@ def check(
     """
     from gpurun.config import hosts
     from gpurun.hosts import check as doctor
-    from gpurun.wire import connect
+    from gpurun.remote.wire import connect
 
     host = hosts.choose(name)
     wire = connect(host)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gpurun.config.hosts import Host
     from gpurun.hosts.findings import Finding
     from gpurun.hosts.verify import Findings, Verdict, Wish
-    from gpurun.wire import Wire
+    from gpurun.remote.wire import Wire
 
 
 class _Listening(Screen):

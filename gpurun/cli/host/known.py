@@ -84,9 +84,9 @@ def rm(
     as_json: options.Json = False,
 ) -> None:
     """Forget a host. Its runs continue and stay there; `host leave` cleans up."""
-    from gpurun import index
     from gpurun.config import hosts
     from gpurun.hosts import leave
+    from gpurun.store import run_store
 
     if name not in hosts.read().hosts:
         raise UsageError(f"{name} was not added", "gpurun host ls")
@@ -96,7 +96,7 @@ def rm(
         output.json({"name": name, "revoked": revoked})
         return
     output.say(f"{name} is forgotten" + ("; its key is taken away there" if revoked else ""))
-    if there := [entry for entry in index.all_runs() if entry.host == name]:
+    if there := [entry for entry in run_store.all_runs() if entry.host == name]:
         live = sum(not entry.ended for entry in there)
         output.note(f"{output.plural(len(there), 'run')} of yours ({live} live) stay there; add it again to reach them")
     if revoke and not revoked:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from gpurun.fetch import Fetched
     from gpurun.hosts.leave import Beside, Left, Plan
-    from gpurun.index import RunEntry
-    from gpurun.wire import Wire
+    from gpurun.remote.wire import Wire
+    from gpurun.store.run_store import RunEntry
 
 SHOWN = 6  # names that are listed before "and more"
 COLUMN = 12  # where the text of the summary begins
@@ -45,7 +45,7 @@ def leave(
     """
     from gpurun.config import hosts
     from gpurun.hosts import leave as leaving
-    from gpurun.wire import connect
+    from gpurun.remote.wire import connect
 
     wire = connect(hosts.read().get(name))
     with output.activity(f"asking {name}"):
@@ -135,11 +135,11 @@ def _listed(names: Iterable[str]) -> str:
 
 def _bring_home(wire: Wire, sizes: Mapping[str, int]) -> None:
     """Fetch these runs. Raises GpurunError unless all of them have come whole."""
-    from gpurun import index
     from gpurun.fetch.several import fetch_several
     from gpurun.hosts import leave as leaving
+    from gpurun.store import run_store
 
-    entries = {run: entry for run in sizes if (entry := index.find(run)) is not None}
+    entries = {run: entry for run in sizes if (entry := run_store.find(run)) is not None}
     whole: set[str] = set()
     finished = 0
     with output.steps("fetching") as bar:

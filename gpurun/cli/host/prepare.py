@@ -35,7 +35,7 @@ def prepare(
     """
     from gpurun.config import hosts
     from gpurun.hosts import ready
-    from gpurun.wire import connect
+    from gpurun.remote.wire import connect
 
     host = hosts.choose(name)
     tail = Tail()

@@ -19,10 +19,11 @@ from typing import Any
 
 import pytest
 
-from gpurun import bundle
-from gpurun.agent import locks, machine, manifest
+from gpurun.agent import machine, manifest
 from gpurun.agent import vocabulary as words
+from gpurun.agent.host import locks
 from gpurun.agent.paths import HostPaths, RunPaths
+from gpurun.remote import bundle
 
 
 def oldest_python() -> str:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from gpurun.agent import vocabulary as words
-from gpurun.agent.engine import Engine
-from gpurun.agent.runtimes import Job, wrapper
+from gpurun.agent.host.engine import Engine
+from gpurun.agent.runtimes import Job
+from gpurun.agent.setup import wrapper
 
 PROGRAM = """
 import json, os, pathlib, sys, time

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from gpurun.agent import journal, origin
 from gpurun.agent.paths import HostPaths, RunPaths
+from gpurun.agent.state import journal, origin
 
 RUN = "train-7f3k"
 LONG_AGO = 1_700_000_000.0  # unix seconds

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gpurun.agent.engine import Engine
+from gpurun.agent.host.engine import Engine
 
 # (how the command begins, exit code, stdout, stderr)
 Line = tuple[str, int, str, str]

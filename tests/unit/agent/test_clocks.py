@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from gpurun.agent import checkpoints, clocks, journal
+from gpurun.agent import clocks
 from gpurun.agent import vocabulary as words
 from gpurun.agent.paths import RunPaths
-
-from .conftest import AgentHost
-from .run_folder import RunFolder
-from .test_attempts import until
+from gpurun.agent.state import checkpoints, journal
+from tests.unit.agent.conftest import AgentHost
+from tests.unit.agent.lifecycle.test_attempts import until
+from tests.unit.agent.run_folder import RunFolder
 
 YEAR = 365 * 86400.0
 SLEEPER = "import time\nprint('here', flush=True)\ntime.sleep(60)\n"

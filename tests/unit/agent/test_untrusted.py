@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from gpurun.agent import attempts, checkpoints, journal, lasting, preparing
-from gpurun.agent.runtimes import wrapper
-
-from .run_folder import RunFolder
+from gpurun.agent.lifecycle import attempts, preparation
+from gpurun.agent.outputs import session_merge
+from gpurun.agent.setup import wrapper
+from gpurun.agent.state import checkpoints, journal
+from tests.unit.agent.run_folder import RunFolder
 
 CONTENT = b"a checkpoint"
 
@@ -60,7 +61,7 @@ def test_stage_writes_through_no_link_of_the_job(folder: RunFolder, mine: Path, 
 
 def test_folder_for_temporary_files_is_made_through_no_link_of_the_job(folder: RunFolder, mine: Path) -> None:
     Path(folder.paths.workspace, ".gpurun").symlink_to(mine)
-    preparing.make_workspace(folder.paths, {}, lambda: None)
+    preparation.make_workspace(folder.paths, {}, lambda: None)
     assert list(mine.iterdir()) == []
     assert Path(folder.paths.tmp).is_dir()
 
@@ -83,7 +84,7 @@ def test_new_code_beside_a_session_goes_through_no_link_of_the_session(tmp_path:
     (now / "lib/a.py").write_text("new")
     (workspace / "lib").write_text("a file of the user's")
     (workspace / "lib.from-laptop").symlink_to(mine)
-    lasting.merge(str(before), str(workspace), str(now))
+    session_merge.merge(str(before), str(workspace), str(now))
     assert list(mine.iterdir()) == []
 
 

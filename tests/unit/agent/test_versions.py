@@ -10,13 +10,12 @@ from typing import Any
 
 import pytest
 
-from gpurun import answers
-from gpurun.agent import journal
 from gpurun.agent import vocabulary as words
 from gpurun.agent.paths import RunPaths
+from gpurun.agent.state import journal
+from gpurun.remote import answers
 from tests import old_files
-
-from .conftest import AgentHost
+from tests.unit.agent.conftest import AgentHost
 
 
 @pytest.fixture

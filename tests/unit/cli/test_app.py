@@ -13,11 +13,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from gpurun import index
 from gpurun.cli import output, rm
 from gpurun.cli.app import VERBS, main
 from gpurun.cli.help import TOPICS
 from gpurun.errors import NO_NAME, GpurunError, HostUnreachable, UsageError
+from gpurun.store import run_store
 
 
 def test_help_names_every_command_and_fits_a_terminal_of_24_lines(capsys: pytest.CaptureFixture[str]) -> None:
@@ -34,7 +34,7 @@ def test_help_names_every_command_and_fits_a_terminal_of_24_lines(capsys: pytest
 def test_help_loads_no_verb_and_nothing_slow() -> None:
     code = (
         "import sys; from gpurun.cli.app import main; main(['--help']); "
-        "slow = ('pydantic', 'rich', 'paramiko', 'fabric', 'tenacity', 'gpurun.cli.submit', 'gpurun.wire'); "
+        "slow = ('pydantic', 'rich', 'paramiko', 'fabric', 'tenacity', 'gpurun.cli.submit', 'gpurun.remote.wire'); "
         "sys.exit(', '.join(name for name in slow if name in sys.modules) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -141,7 +141,7 @@ def test_each_failure_has_its_exit_code(
     def fail(*_: object, **__: object) -> None:
         raise raised
 
-    monkeypatch.setattr("gpurun.runs.resolve", fail)
+    monkeypatch.setattr("gpurun.commands.runs.resolve", fail)
     assert main(["status"]) == code
     shown = capsys.readouterr().err
     assert "Traceback" not in shown
@@ -153,7 +153,7 @@ def test_an_address_where_a_name_is_wanted_is_told_how_to_become_one(
     def fail(*_: object, **__: object) -> None:
         raise HostUnreachable("no machine is known", "check it", where="root@10.0.0.7:2298", code=NO_NAME)
 
-    monkeypatch.setattr("gpurun.runs.resolve", fail)
+    monkeypatch.setattr("gpurun.commands.runs.resolve", fail)
     assert main(["status"]) == 255
     assert "gpurun host add NAME root@10.0.0.7:2298" in capsys.readouterr().err.replace("\n", " ")
 
@@ -186,7 +186,7 @@ def test_a_bug_when_no_disk_has_room_is_told_in_full(
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("x")
 
-    monkeypatch.setattr("gpurun.runs.resolve", fail)
+    monkeypatch.setattr("gpurun.commands.runs.resolve", fail)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
     assert main(["status"]) == 125
     shown = capsys.readouterr().err
@@ -215,7 +215,7 @@ def test_a_disk_of_this_machine_is_no_bug(
     def fail(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number), at)
 
-    monkeypatch.setattr("gpurun.runs.resolve", fail)
+    monkeypatch.setattr("gpurun.commands.runs.resolve", fail)
     assert main(["status"]) == 125
     shown = capsys.readouterr().err
     assert f"error: {what}" in shown
@@ -233,10 +233,10 @@ def test_a_store_that_cannot_be_written_is_one_warning(
 
     def update_twice(*_: object, **__: object) -> None:
         for _again in range(2):
-            index.update([record], "box")
+            run_store.update([record], "box")
         raise GpurunError("that was all")
 
-    monkeypatch.setattr("gpurun.runs.resolve", update_twice)
+    monkeypatch.setattr("gpurun.commands.runs.resolve", update_twice)
     assert main(["status"]) == 125
     shown = capsys.readouterr().err
     assert shown.count("warning: what gpurun knows on this machine is not kept up to date") == 1
@@ -251,7 +251,7 @@ def test_debug_may_stand_anywhere_and_shows_the_traceback(
     def fail(*_: object, **__: object) -> None:
         raise UsageError("no such thing", "try another")
 
-    monkeypatch.setattr("gpurun.runs.resolve", fail)
+    monkeypatch.setattr("gpurun.commands.runs.resolve", fail)
     assert main(["status", "--debug"]) == 2
     assert "Traceback" in capsys.readouterr().err
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from gpurun import bundle
 from gpurun.cli.app import main
+from gpurun.remote import bundle
 from tests.unit.agent_answers import RUN, sound
 
 LOCAL_SSH = Path(__file__).parents[1] / "ssh" / "local_ssh.sh"
@@ -89,10 +89,10 @@ class FakeHost:
 
     def learn(self) -> None:
         """Let the laptop know the run."""
-        from gpurun import index
+        from gpurun.store import run_store
 
         shutil.rmtree(self.home / ".local", ignore_errors=True)
-        index.update([self.sound["status"]["run"]], "box")
+        run_store.update([self.sound["status"]["run"]], "box")
 
     def run(self, line: list[str], seconds: int = 20) -> int:
         def hang(*_: object) -> None:

@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from gpurun import index
 from gpurun.cli import app
-from gpurun.compare import UNLIKE_FIRST
-from tests.unit.test_compare import record, submitted
+from gpurun.commands.compare import UNLIKE_FIRST
+from gpurun.store import run_store
+from tests.unit.commands.test_compare import record, submitted
 
 
 @pytest.fixture(autouse=True)
 def _runs(home: object) -> None:
     for run, lr, loss in (("train-2222", "1e-3", 0.5), ("train-3333", "1e-2, twice", 0.123456789)):
         submitted(run, args=["--lr", lr, "--epochs", "3"])
-        index.update([record(run, metrics={"val_loss": loss}, progress={"step": 12_000})], "box")
-    index.update([record("live-2222", state="running")], "box")
+        run_store.update([record(run, metrics={"val_loss": loss}, progress={"step": 12_000})], "box")
+    run_store.update([record("live-2222", state="running")], "box")
 
 
 def compare(*words: str) -> int:
@@ -73,7 +73,7 @@ def test_on_a_terminal_what_does_not_fit_beside_stands_below_and_no_id_is_cut(
     ids = [f"a-training-with-a-name-{at}222" for at in range(2, 6)]
     for run in ids:
         submitted(run, args=["--lr", "1e-3"])
-        index.update([record(run, metrics={"val_loss": 0.5})], "box")
+        run_store.update([record(run, metrics={"val_loss": 0.5})], "box")
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "80")

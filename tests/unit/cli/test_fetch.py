@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from gpurun import index, mirror, runs
 from gpurun.cli import app
 from gpurun.cli.fetch import printable
+from gpurun.commands import runs
 from gpurun.errors import HostUnreachable
-from gpurun.wire import Wire
-from tests.unit.agent.test_checkpoints import save
+from gpurun.remote.wire import Wire
+from gpurun.store import checkpoint_store, run_store
+from tests.unit.agent.state.test_checkpoints import save
 from tests.unit.fetch.conftest import FetchedRun, laptop, run
-from tests.unit.test_mirror import line
+from tests.unit.store.test_checkpoint_store import line
 
 __all__ = ["laptop", "run"]
 
@@ -25,7 +26,7 @@ def project(run: FetchedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (tmp_path / "gpurun.toml").touch()
     monkeypatch.chdir(tmp_path)
     job = {"id": run.id, "name": "train", "created": 1.0, "project": {"name": "p", "root": str(tmp_path)}}
-    index.add(job, "demo")
+    run_store.add(job, "demo")
     return tmp_path
 
 
@@ -139,7 +140,7 @@ def moved(run: FetchedRun, project: Path, monkeypatch: pytest.MonkeyPatch) -> Fe
     """It went on from the host `box`, which does not answer, and had its best checkpoint there."""
     save(run.job, "a.ckpt", b"12", monitor="val_loss", mode="min", value=0.5, step=20)
     left = line("best.ckpt", "123", best=True, step=10, monitor="val_loss", mode="min", value=0.25)
-    mirror.update({"ledgers": {run.id: {"host_id": "h1", "from": 0, "to": 9, "lines": [left]}}}, "box")
+    checkpoint_store.update({"ledgers": {run.id: {"host_id": "h1", "from": 0, "to": 9, "lines": [left]}}}, "box")
     answering = runs.wire_to
 
     def wire_to(host: str) -> Wire:

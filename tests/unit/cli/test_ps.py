@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gpurun import runs
 from gpurun.cli.app import main
+from gpurun.commands import runs
 from tests.unit.agent.run_folder import RunFolder
 
 LOCAL_SSH = Path(__file__).parents[1] / "ssh" / "local_ssh.sh"

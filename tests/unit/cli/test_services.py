@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from gpurun import held, index, prune, runs, stop
 from gpurun.cli.app import main
 from gpurun.cli.fetch import _unfetched
+from gpurun.commands import held, prune, runs, stop
 from gpurun.errors import UsageError
+from gpurun.store import run_store
 from tests.unit.agent.run_folder import RunFolder
 from tests.unit.cli.test_ps import home
 
@@ -38,8 +39,8 @@ def begun(project: Path, name: str, **job: Any) -> RunFolder:
     service = None if name == "train" else {"kind": name, "title": name, "idle": 7200, "run": None}
     told = {"name": name, "service": service, "owner": getpass.getuser(), "created": float(number), **job}
     run = RunFolder(project.parent / ".gpurun", f"{name}-{number}", **told)
-    index.add({**told, "id": run.paths.id, "project": {"name": "vision", "root": str(project)}}, "box")
-    runs.look([entry for entry in index.all_runs() if entry.id == run.paths.id])
+    run_store.add({**told, "id": run.paths.id, "project": {"name": "vision", "root": str(project)}}, "box")
+    runs.look([entry for entry in run_store.all_runs() if entry.id == run.paths.id])
     return run
 
 
@@ -50,7 +51,7 @@ def test_command_without_a_run_means_no_service(project: Path) -> None:
     assert [entry.id for entry in runs.resolve_all(None)] == [job.paths.id]
     assert stop.only_live_run().id == job.paths.id
     job.end()
-    runs.look(index.all_runs())
+    runs.look(run_store.all_runs())
     with pytest.raises(UsageError) as refused:
         stop.only_live_run()
     assert "gpurun stop shell-" in refused.value.next_step
@@ -91,7 +92,7 @@ def test_rm_and_prune_ask_about_a_service_only_when_somebody_wrote_files_in_it(
     if file is not None:
         run.write(file)
     run.end()
-    entry = index.resolve(run.paths.id)
+    entry = run_store.resolve(run.paths.id)
     found = runs.HostRuns("box", runs.wire_to("box").ask("ps", {"all": True}), None, ())
     (removal,) = prune.choose([found], owner=getpass.getuser(), fetched=True, older_than=None)
     (removal,) = prune.with_held([removal], held.ask_all([entry]))

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from gpurun import index
 from gpurun.cli import app
 from gpurun.config import hosts
+from gpurun.store import run_store
 
 Capture = pytest.CaptureFixture[str]
 CLOSED: dict[str, Any] = {"address": {"host": "127.0.0.1", "port": 1}}  # nothing listens there
@@ -24,9 +24,9 @@ def _closed(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def known(state: str) -> None:
     job = {"id": "train-7f3k", "name": "train", "created": 1.0, "project": {"name": "p", "root": "/p"}, "env": []}
-    index.add(job, "box")
+    run_store.add(job, "box")
     record = {"id": "train-7f3k", "name": "train", "project": "p", "created": 1.0, "state": state, "host_id": "h1"}
-    index.update([record], "box")
+    run_store.update([record], "box")
 
 
 def test_wait_says_at_once_what_it_waits_for(capsys: Capture) -> None:
@@ -88,7 +88,7 @@ def test_prune_that_no_host_answers_fails(capsys: Capture) -> None:
 def test_ps_of_a_laptop_without_hosts_names_the_runs_that_it_still_knows(capsys: Capture) -> None:
     """As after `host leave` of the only one."""
     known("stopped")
-    index.note_removed("train-7f3k")
+    run_store.note_removed("train-7f3k")
     hosts.remove("box")
     assert app.main(["ps", "-a"]) == 2
     assert "gpurun ps --removed" in capsys.readouterr().err

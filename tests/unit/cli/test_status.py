@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from gpurun import index, runs
 from gpurun.cli import app, describe
+from gpurun.commands import runs
 from gpurun.errors import HostUnreachable
+from gpurun.store import run_store
 from tests.unit.agent_answers import sound
 
 RUN = "train-7f3k"
@@ -32,7 +33,7 @@ def show(home: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
         answer["run"].update({"exit_code": 1, "message": None, "next": None, "started": 2.0, **changes.pop("run", {})})
         answer["job"].update(changes.pop("job", {}))
         answer.update({"traceback": TRACEBACK, **changes})
-        index.update([answer["run"]], "box")
+        run_store.update([answer["run"]], "box")
         monkeypatch.setattr(runs, "status", lambda entry: answer)
         monkeypatch.setenv("COLUMNS", "80")
         monkeypatch.setenv("LINES", "24")
@@ -117,8 +118,8 @@ def test_status_is_true_of_an_attempt_that_was_left_behind(
 ) -> None:
     told = sound(RUN)["status"]["run"]
     left = {**told, "attempt": 1, "attempts": [], "host_id": "other", "state": "running", "live": True, "ended": None}
-    index.update([left], "spare")
-    index.note_begun(told, "box", fetched=None)
+    run_store.update([left], "spare")
+    run_store.note_begun(told, "box", fetched=None)
 
     class Spare:
         def ask(self, *_: object, **__: object) -> dict[str, Any]:

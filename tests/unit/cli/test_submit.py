@@ -10,10 +10,10 @@ import pytest
 
 from gpurun.cli import app, plan_shown
 from gpurun.cli.submit import after_start
+from gpurun.commands.submit import Started, make_plan
 from gpurun.config import hosts
 from gpurun.config.load import load
-from gpurun.submit import Started, make_plan
-from gpurun.wire import Wire
+from gpurun.remote.wire import Wire
 
 Capture = pytest.CaptureFixture[str]
 

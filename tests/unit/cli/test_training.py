@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from gpurun import index
 from gpurun.cli import app, training
 from gpurun.errors import HostUnreachable
+from gpurun.store import run_store
 
 TOLD = {
     "t": 1.0, "attempt": 1, "stage": "fit", "epoch": 3, "step": 1200, "max_epochs": 10, "max_steps": None, "batch": 5,
@@ -62,7 +62,7 @@ def test_what_a_checkpoint_was_judged_by() -> None:
 
 @pytest.mark.usefixtures("home")
 def test_resume_of_a_training_that_is_done_asks_first(capsys: pytest.CaptureFixture[str]) -> None:
-    index.update([record(state="succeeded", epoch=10)], "box")
+    run_store.update([record(state="succeeded", epoch=10)], "box")
     assert app.main(["resume", "train-7f3k"]) == 2
     said = capsys.readouterr().err
     assert "train-7f3k has succeeded (epoch 9/9, step 1200): as it was submitted, its training is done" in said
@@ -74,12 +74,12 @@ def test_status_of_a_silent_host_tells_what_was_last_known(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     last = {"path": "last.ckpt", "epoch": 3, "step": 1200, "monitor": "val_loss", "mode": "min", "value": 0.5}
-    index.update([{**record(), "checkpoints": {"count": 1, "best": None, "last": last}}], "box")
+    run_store.update([{**record(), "checkpoints": {"count": 1, "best": None, "last": last}}], "box")
 
     def silent(*_: object) -> None:
         raise HostUnreachable("box does not answer", "try again")
 
-    monkeypatch.setattr("gpurun.runs.status", silent)
+    monkeypatch.setattr("gpurun.commands.runs.status", silent)
     assert app.main(["status", "train-7f3k"]) == 255
     shown = capsys.readouterr().out
     assert "progress  62%, epoch 3/9" in shown

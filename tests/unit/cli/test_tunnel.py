@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from gpurun import wire
 from gpurun.agent import vocabulary as words
 from gpurun.cli import app
 from gpurun.cli.tunnel_shown import Shown, open_in_browser
 from gpurun.config import hosts
 from gpurun.config.hosts import Host
+from gpurun.remote import wire
 from gpurun.tunnel import registry
 from gpurun.tunnel.link import Target
 from gpurun.tunnel.plan import Found, Way

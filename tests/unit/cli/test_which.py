@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from gpurun import index, mirror
 from gpurun.cli import app
-from tests.unit.test_mirror import RUN, answer, line, record
+from gpurun.store import checkpoint_store, run_store
+from tests.unit.store.test_checkpoint_store import RUN, answer, line, record
 
 JUDGED = {"monitor": "val_loss", "mode": "min", "value": 0.25, "epoch": 3, "step": 120, "t": 1_700_000_000.0}
 
@@ -22,9 +22,9 @@ def folder(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    index.update([record(args=["--lr", "1e 3"], command=["python", "train.py", "--lr", "1e 3"])], "box")
+    run_store.update([record(args=["--lr", "1e 3"], command=["python", "train.py", "--lr", "1e 3"])], "box")
     best = line("checkpoints/a.ckpt", "weights", best=True, attempt=2, **JUDGED)
-    mirror.update(answer(best, line("checkpoints/last.ckpt", "weights", **JUDGED)), "box")
+    checkpoint_store.update(answer(best, line("checkpoints/last.ckpt", "weights", **JUDGED)), "box")
     return folder
 
 
@@ -57,7 +57,7 @@ def test_of_two_names_the_files_own_is_told(folder: Path, capsys: pytest.Capture
 
 def test_a_run_that_was_removed_is_still_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "x").write_text("weights")
-    index.note_removed(RUN, now=1_700_000_000.0)
+    run_store.note_removed(RUN, now=1_700_000_000.0)
     assert which("x") == 0
     shown = capsys.readouterr().out
     assert f"{RUN} was removed from box on 2023-11-1" in shown

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from gpurun.config import hosts, toml
+from gpurun import toml
+from gpurun.config import hosts
 from gpurun.config.load import Loaded, load
 from gpurun.config.schema import MountConfig
 from gpurun.config.units import span

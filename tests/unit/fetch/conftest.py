@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gpurun import fetch, wire
+from gpurun import fetch
 from gpurun.config.hosts import Host
+from gpurun.remote import wire
 from tests.faultproxy import FaultProxy
 from tests.unit.agent.run_folder import RunFolder
 from tests.unit.slow_line import slow_line

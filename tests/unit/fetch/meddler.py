@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gpurun.wire import Wire
+from gpurun.remote.wire import Wire
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import pytest
 from gpurun import fetch
 from gpurun.errors import ContactLost, GpurunError, HostUnreachable
 from gpurun.fetch import destination
-from gpurun.transfer import PATIENCE
+from gpurun.sync.retry import PATIENCE
 from tests.faultproxy import FaultProxy
 from tests.unit.fetch.conftest import FetchedRun
 
@@ -145,7 +145,7 @@ def test_a_line_that_drops_again_and_again_brings_all_in_one_fetch(run: FetchedR
 KILLED = """
 import sys
 from pathlib import Path
-from gpurun import fetch, wire
+from gpurun import fetch; from gpurun.remote import wire
 from gpurun.config.hosts import Host
 def progress(done, total):
     if done > 4_000_000:

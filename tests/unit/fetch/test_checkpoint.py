@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from gpurun import mirror, rsync
 from gpurun.agent.verbs import checkpoint as verb
 from gpurun.errors import GpurunError, HostError, UsageError
 from gpurun.fetch.checkpoint import _item, fetch_checkpoint, fetch_checkpoint_as
 from gpurun.fetch.destination import opened
 from gpurun.fetch.report import Report
-from gpurun.transfer import keep_on
-from tests.unit.agent.test_checkpoints import note, save
-
-from .conftest import FetchedRun
+from gpurun.store import checkpoint_store
+from gpurun.sync import rsync
+from gpurun.sync.retry import keep_on
+from tests.unit.agent.state.test_checkpoints import note, save
+from tests.unit.fetch.conftest import FetchedRun
 
 GOOD, NEW = b"good weights", b"newer weight"
 JUDGED = {"monitor": "val_loss", "mode": "min", "value": 0.25, "epoch": 3}
@@ -40,7 +40,10 @@ def test_best_and_last_of_a_live_run(run: FetchedRun) -> None:
     assert (best.file, best.unchanged) == (run.to / "checkpoints/a.ckpt", False)
     assert {key: best.entry[key] for key in JUDGED} == JUDGED
     assert (last.entry["step"], last.entry["attempt"]) == (20, 2)
-    assert [entry["path"] for entry in mirror.there(run.id)] == ["checkpoints/a.ckpt", "checkpoints/last.ckpt"]
+    assert [entry["path"] for entry in checkpoint_store.there(run.id)] == [
+        "checkpoints/a.ckpt",
+        "checkpoints/last.ckpt",
+    ]
 
 
 def test_what_is_here_is_not_sent_again_by_either_fetch(run: FetchedRun) -> None:

@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 
-from gpurun import fetch, held, index, wire
-from gpurun.agent import journal
+from gpurun import fetch
+from gpurun.agent.state import journal
+from gpurun.commands import held
 from gpurun.errors import GpurunError, HostError
 from gpurun.fetch import destination
+from gpurun.remote import wire
+from gpurun.store import run_store
 from tests.unit.agent.run_folder import HOST_ID
 from tests.unit.fetch.conftest import FetchedRun
 from tests.unit.fetch.meddler import Meddler, an_entry
@@ -43,7 +46,7 @@ def test_any_tree_comes_back_byte_for_byte(run: FetchedRun) -> None:
 
 def test_what_was_fetched_is_known_to_host_and_index(run: FetchedRun) -> None:
     job = {"id": run.id, "name": "train", "created": 1.0, "project": {"name": "p", "root": "/p"}}
-    index.add(job, "demo")
+    run_store.add(job, "demo")
     run.job.write("x")
     run.fetch()
     assert not Path(run.job.paths.fetched).exists()  # it lives, and writes on
@@ -52,14 +55,14 @@ def test_what_was_fetched_is_known_to_host_and_index(run: FetchedRun) -> None:
     assert json.loads(Path(run.job.paths.fetched).read_text())["t"] is None
     run.fetch()
     assert json.loads(Path(run.job.paths.fetched).read_text())["t"] is not None
-    entry = index.find(run.id)
+    entry = run_store.find(run.id)
     assert entry is not None
     assert entry.fetched_to == str(run.to)
 
 
 def test_a_host_that_cannot_note_it_takes_nothing_away(run: FetchedRun) -> None:
     """Its disk is full, or it went away once everything had come."""
-    index.add({"id": run.id, "name": "train", "created": 1.0, "project": {"name": "p", "root": "/p"}}, "demo")
+    run_store.add({"id": run.id, "name": "train", "created": 1.0, "project": {"name": "p", "root": "/p"}}, "demo")
     run.job.write("x")
     run.job.end()
 
@@ -68,11 +71,11 @@ def test_a_host_that_cannot_note_it_takes_nothing_away(run: FetchedRun) -> None:
 
     failing = Meddler(run.wire, {"fetched": fails})
     some = fetch.fetch_run(failing, run.id, run.to, only=["x"])  # type: ignore[arg-type]
-    entry = index.find(run.id)
+    entry = run_store.find(run.id)
     assert entry is not None
     assert (some.unnoted, entry.fetched) == ("the host's disk is full", None)
     assert fetch.fetch_run(failing, run.id, run.to).unnoted  # type: ignore[arg-type]
-    assert index.is_here(run.id)
+    assert run_store.is_here(run.id)
 
 
 def test_only_globs_pick_and_reach_into_caches(run: FetchedRun) -> None:
@@ -292,7 +295,7 @@ def test_a_file_that_cannot_be_read_stops_no_other(run: FetchedRun) -> None:
 
 def known(run: FetchedRun) -> None:
     """The run as the index has it once its host has spoken of it."""
-    index.add({"id": run.id, "name": "train", "created": 1.0, "project": {"name": "p", "root": "/p"}}, "demo")
+    run_store.add({"id": run.id, "name": "train", "created": 1.0, "project": {"name": "p", "root": "/p"}}, "demo")
 
 
 def why_not_here(run: FetchedRun) -> str | None:
@@ -308,7 +311,7 @@ def test_what_was_fetched_counts_until_the_run_is_written_to(run: FetchedRun) ->
     run.fetch(only=["*.ckpt"])
     assert why_not_here(run) == held.NEVER
     run.fetch()
-    assert (why_not_here(run), index.is_here(run.id)) == (None, True)
+    assert (why_not_here(run), run_store.is_here(run.id)) == (None, True)
     run.job.write("evaluation.csv", b"of 5 hours")
     assert why_not_here(run) == held.CHANGED
     run.fetch()
@@ -332,10 +335,10 @@ def test_what_was_fetched_counts_only_while_all_of_it_is_here(run: FetchedRun, h
         (run.to / "metrics.csv").write_text("mine")
     else:
         (run.to / ".gpurun/whole.json").unlink()
-    assert (why_not_here(run), index.is_here(run.id)) == (held.MISSING, False)
+    assert (why_not_here(run), run_store.is_here(run.id)) == (held.MISSING, False)
     if how == "folder deleted":
         run.fetch()
-        assert (why_not_here(run), index.is_here(run.id)) == (None, True)
+        assert (why_not_here(run), run_store.is_here(run.id)) == (None, True)
 
 
 def test_what_another_laptop_fetched_is_not_here(run: FetchedRun) -> None:
@@ -343,7 +346,7 @@ def test_what_another_laptop_fetched_is_not_here(run: FetchedRun) -> None:
     run.job.write("weights.ckpt")
     run.job.end()
     run.fetch()
-    index.remove(run.id)  # as on a laptop that never fetched it
+    run_store.remove(run.id)  # as on a laptop that never fetched it
     known(run)
     assert why_not_here(run) == held.ELSEWHERE
     run.job.write("more.ckpt")
@@ -355,7 +358,7 @@ def test_what_an_earlier_gpurun_fetched_is_proven_by_another_fetch(run: FetchedR
     run.job.write("weights.ckpt")
     run.job.end()
     run.fetch()
-    index.change(run.id, lambda entry: replace(entry, verified={}))  # as one wrote it that knew no stamps
+    run_store.change(run.id, lambda entry: replace(entry, verified={}))  # as one wrote it that knew no stamps
     assert why_not_here(run) == held.UNPROVEN
     run.fetch()
     assert why_not_here(run) is None

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gpurun import index, mirror
-from gpurun.agent import journal
+from gpurun.agent.state import journal
 from gpurun.cli import app
+from gpurun.store import checkpoint_store, run_store
 from tests.unit.fetch.conftest import FetchedRun
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def _project(run: FetchedRun, laptop: EmbeddedHost, tmp_path: Path, monkeypatch:
         "command": ["python", "train.py", "--lr", "1"],
     }
     job |= {"args": ["--lr", "1"], "project": {"name": "vision", "root": str(tmp_path)}}
-    index.add(job, laptop.alias)
+    run_store.add(job, laptop.alias)
     run.job.write("weights.ckpt", b"weights")
     run.job.write("log", LOG, to="out")
     run.job.write("progress.jsonl", json.dumps({"metrics": {"loss": 0.25}}).encode() + b"\n", to="out")
@@ -158,7 +158,7 @@ def test_removed_runs_are_compared_and_listed(
     run.fetch()
     remove(run, monkeypatch)
     job = {"id": "train-2222", "name": "train", "created": 2.0, "args": ["--lr", "2"]}
-    index.add({**job, "project": {"name": "vision", "root": str(tmp_path)}}, laptop.alias)
+    run_store.add({**job, "project": {"name": "vision", "root": str(tmp_path)}}, laptop.alias)
     capsys.readouterr()
     assert app.main(["compare", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)["runs"]
@@ -183,7 +183,7 @@ def test_run_that_its_host_lost_is_told_as_far_as_it_is_known(
 ) -> None:
     """Another laptop removed it, or somebody by hand."""
     run.fetch()
-    mirror.take_in(run.wire.ask("status", {"run": run.id}), run.wire.host)
+    checkpoint_store.take_in(run.wire.ask("status", {"run": run.id}), run.wire.host)
     shutil.rmtree(run.job.root)
     assert app.main(["status", run.id]) == 0
     told = f"{run.id} is not on demo any more; its files are in fetched/{run.id}"

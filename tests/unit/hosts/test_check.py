@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gpurun.agent.engine import EngineError
+from gpurun.agent.host.engine import EngineError
 from gpurun.errors import HostUnreachable
 from gpurun.hosts import add, check, findings
 from gpurun.hosts.findings import FAIL, GB, OK, WARN

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from gpurun.agent import services
+from gpurun.agent.setup import services
+from gpurun.commands.submit import Report, Started
 from gpurun.config.hosts import Host
 from gpurun.hosts.findings import Finding
 from gpurun.hosts.verify import Findings, Verdict, Wish, follow, plan, start
-from gpurun.submit import Report, Started
 
 LINE = json.dumps({"topic": "CUDA", "status": "fail", "found": "none", "mend": "do"}).encode() + b"\n"
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from gpurun.commands import notebook_session
+from gpurun.commands.submit import make_plan
 from gpurun.config import hosts
 from gpurun.config.load import Loaded, load
 from gpurun.config.session import Session
 from gpurun.errors import UsageError
-from gpurun.files import list_files
-from gpurun.notebook import of_job, session
-from gpurun.submit import make_plan
+from gpurun.job.files import list_files
+from gpurun.notebook import of_job
 from tests.notebook_text import of
 
 
@@ -95,8 +96,8 @@ def test_a_session_lies_over_the_project(project: Path, tmp_path: Path) -> None:
 
 def test_each_part_is_sent_from_the_folder_that_it_lies_in(project: Path, tmp_path: Path) -> None:
     came = brought(project, tmp_path)
-    files = session.laid_over(list_files(load({}, "helper.py", project).project), came)
-    theirs, own = session.parts(files, came)
+    files = notebook_session.laid_over(list_files(load({}, "helper.py", project).project), came)
+    theirs, own = notebook_session.parts(files, came)
     assert (theirs.root, [entry.path for entry in theirs.entries]) == (project, [b"gpurun.toml", b"train.ipynb"])
     assert (own.root, [entry.path for entry in own.entries]) == (came.root, [b"helper.py", b"tries/new.ipynb"])
 
@@ -114,4 +115,4 @@ def test_each_part_is_sent_from_the_folder_that_it_lies_in(project: Path, tmp_pa
 )
 def test_which_target_names_a_session(project: Path, target: str, meant: bool) -> None:
     (project / "odd:name.ipynb").touch()
-    assert session.is_meant(target, project) is meant
+    assert notebook_session.is_meant(target, project) is meant

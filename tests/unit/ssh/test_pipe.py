@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from gpurun.ssh import process
+from gpurun import process
+from gpurun.process import TimedOut
 from gpurun.ssh.pipe import Patience, Pipe
-from gpurun.ssh.process import TimedOut
 
 
 @pytest.fixture

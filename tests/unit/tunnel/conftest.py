@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gpurun import wire
-from gpurun.agent import locks, machine, sockets
+from gpurun.agent import machine
+from gpurun.agent.host import locks
 from gpurun.agent.paths import HostPaths
+from gpurun.agent.setup import sockets
 from gpurun.config.hosts import Host
+from gpurun.remote import wire
+from gpurun.remote.wire import Wire
 from gpurun.tunnel.registry import OpenDoor
-from gpurun.wire import Wire
 from tests.unit.agent.run_folder import RunFolder
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from gpurun import wire
 from gpurun.config.hosts import Host
+from gpurun.remote import wire
 from gpurun.tunnel import hold
 from gpurun.tunnel.link import Target
 from gpurun.tunnel.plan import Found, Way

@@ -16,12 +16,13 @@ from typing import Any
 
 import pytest
 
-from gpurun import healing, index
-from gpurun.agent import sockets
 from gpurun.agent import vocabulary as words
+from gpurun.agent.setup import sockets
 from gpurun.demo.host import EmbeddedHost
 from gpurun.errors import GpurunError, HostError, HostUnreachable
+from gpurun.remote import reconnect
 from gpurun.ssh.openssh import socket_folder
+from gpurun.store import run_store
 from gpurun.tunnel import link as module
 from gpurun.tunnel.link import Link, Target
 from tests.faultproxy import FaultProxy
@@ -173,7 +174,7 @@ def left() -> list[str]:
 
 def speak_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SAY_EVERY", 0.5)
-    monkeypatch.setattr(healing, "SILENT", 2.0)
+    monkeypatch.setattr(reconnect, "SILENT", 2.0)
 
 
 def test_bytes_go_through_and_nothing_is_left(box: Box, port: Target) -> None:
@@ -217,7 +218,7 @@ def test_a_service_is_told_ready_and_its_end_ends_the_link(box: Box, hold: Hold)
     assert held.heard.until("succeeded")
     held.over()
     assert held.failure is None
-    entry = index.find(run.paths.id)
+    entry = run_store.find(run.paths.id)
     assert entry is not None
     assert entry.state == words.SUCCEEDED, "the index of this laptop knows it"
     assert left() == []

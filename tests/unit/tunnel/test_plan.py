@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from gpurun import index
-from gpurun.agent import journal
 from gpurun.agent import vocabulary as words
+from gpurun.agent.state import journal
+from gpurun.commands.submit import Report
 from gpurun.config import hosts
 from gpurun.errors import UsageError
-from gpurun.submit import Report
+from gpurun.store import run_store
 from gpurun.tunnel import plan, ports
 from gpurun.tunnel.link import Target
 from gpurun.tunnel.plan import Asked, Planned, Ports
@@ -39,8 +39,8 @@ def project(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def remember(root: Path, run: str, *, host: str = "box", state: str = words.RUNNING, **job: Any) -> None:
     told = {"id": run, "name": run[:-5], "created": 1.0, "project": {"name": root.name, "root": str(root)}, **job}
-    index.add(told, host)
-    index.update([{**told, "project": root.name, "state": state}], host)
+    run_store.add(told, host)
+    run_store.update([{**told, "project": root.name, "state": state}], host)
 
 
 def wanted(**asked: Any) -> tuple[tuple[Service, ...], Ports]:

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from gpurun import index
-from gpurun.agent import journal
 from gpurun.agent import vocabulary as words
+from gpurun.agent.state import journal
 from gpurun.config import hosts
 from gpurun.config.load import Loaded, load
 from gpurun.errors import GpurunError
+from gpurun.store import run_store
 from gpurun.tunnel import services
 from gpurun.tunnel.services import Service
 from tests.unit.tunnel.conftest import Box
@@ -58,7 +58,7 @@ def test_the_newest_live_one_is_found_and_remembered(box: Box) -> None:
     found = services.find(box.wire, BOARD)
     assert found is not None
     assert found["id"] == newest.paths.id
-    entry = index.find(newest.paths.id)
+    entry = run_store.find(newest.paths.id)
     assert entry is not None
     assert (entry.host, entry.service) == ("demo", words.TENSORBOARD)
 

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from gpurun.agent.gpus import Gpu
-from gpurun.agent.identity import Identity, Login, identity
-from gpurun.agent.mounts import bind
+from gpurun.agent.host.gpus import Gpu
+from gpurun.agent.host.identity import Identity, Login, identity
 from gpurun.agent.paths import HostPaths
-from gpurun.agent.runtimes import Presence, docker, wrapper
+from gpurun.agent.runtimes import Presence, docker
 from gpurun.agent.runtimes import container as argv
 from gpurun.agent.runtimes.container import Container
+from gpurun.agent.setup import wrapper
+from gpurun.agent.setup.mounts import bind
 
 RUN = HostPaths("/home/ada/.gpurun").run("train-7f3k")
 ADA = identity(Login(1000, 1000, (27, 1000), "ada"), {})

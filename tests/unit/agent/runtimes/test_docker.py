@@ -11,14 +11,16 @@ from typing import Any
 
 import pytest
 
-from gpurun.agent import machine, supervisor
+from gpurun.agent import machine
 from gpurun.agent import vocabulary as words
-from gpurun.agent.engine import EngineError
 from gpurun.agent.errors import ImageGone, RunFailed
-from gpurun.agent.identity import Login
+from gpurun.agent.host.engine import EngineError
+from gpurun.agent.host.identity import Login
+from gpurun.agent.lifecycle import supervisor
 from gpurun.agent.paths import HostPaths, RunPaths
-from gpurun.agent.runtimes import Presence, wrapper
+from gpurun.agent.runtimes import Presence
 from gpurun.agent.runtimes.docker import Docker
+from gpurun.agent.setup import wrapper
 from tests.unit.agent.fake_engine import FakeEngine
 
 IMAGE = "sha256:1a2b"
@@ -400,7 +402,7 @@ def test_prepare_whose_image_is_pruned_between_two_of_its_steps_begins_anew_once
         if gone:
             raise gone.pop()
 
-    monkeypatch.setattr("gpurun.agent.docker_layers.ensure", ensure)
+    monkeypatch.setattr("gpurun.agent.images.docker_layers.ensure", ensure)
     if times == 1:
         assert Docker(fake.argv).prepare(run, make_job(), lambda _: None)["image_id"] == IMAGE
         return

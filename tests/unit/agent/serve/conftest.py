@@ -15,8 +15,7 @@ from typing import Any
 
 import pytest
 
-from gpurun.agent import services
-from gpurun.agent.runtimes import wrapper
+from gpurun.agent.setup import services, wrapper
 from tests.unit.agent.run_folder import RunFolder
 
 

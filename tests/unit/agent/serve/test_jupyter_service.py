@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gpurun.agent import services
+from gpurun.agent.setup import services
 from tests.unit.agent.serve.conftest import until
 
 

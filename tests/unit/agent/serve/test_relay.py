@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from gpurun.agent import services
+from gpurun.agent.setup import services
 from tests.unit.agent.serve.conftest import until
 
 Answer = Callable[[socket.socket], None]

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gpurun.agent import services
+from gpurun.agent.setup import services
 from tests.unit.agent.serve.conftest import Make, Program, Served, open_files, until
 
 # Nothing of it is replaced but how long it waits, and the terminals of whoever else works on this machine.

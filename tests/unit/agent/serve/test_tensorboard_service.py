@@ -9,7 +9,7 @@ import socket
 import time
 from pathlib import Path
 
-from gpurun.agent import boards
+from gpurun.agent.setup import boards
 from tests.unit.agent.run_folder import RunFolder
 from tests.unit.agent.serve.conftest import Make, Program, Served, open_files, until
 

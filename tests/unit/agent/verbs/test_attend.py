@@ -16,8 +16,10 @@ from typing import Any
 
 import pytest
 
-from gpurun.agent import locks, loopback, secret_files, sockets
+from gpurun.agent import loopback
 from gpurun.agent import vocabulary as words
+from gpurun.agent.host import locks
+from gpurun.agent.setup import secret_files, sockets
 from tests.unit.agent.conftest import AgentHost
 from tests.unit.agent.run_folder import RunFolder
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from gpurun.agent import journal
 from gpurun.agent.errors import AgentError
+from gpurun.agent.state import journal
 from gpurun.agent.verbs import fetched, outputs
 from tests.unit.agent.run_folder import RUN, RunFolder
 

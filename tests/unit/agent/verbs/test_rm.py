@@ -12,13 +12,15 @@ from typing import Any
 
 import pytest
 
-from gpurun.agent import endings, holdings, journal, locks
 from gpurun.agent.errors import AgentError
+from gpurun.agent.host import locks
+from gpurun.agent.lifecycle import finish, holdings
 from gpurun.agent.paths import RunPaths
+from gpurun.agent.state import journal
 from gpurun.agent.verbs import rm
 from tests.unit.agent.conftest import AgentHost, eventually
+from tests.unit.agent.lifecycle.test_attempts import until
 from tests.unit.agent.run_folder import RUN, RunFolder
-from tests.unit.agent.test_attempts import until
 
 WRITES = "open('weights.ckpt', 'wb').write(b'w' * 1000)\n"
 
@@ -61,13 +63,13 @@ def test_rm_of_an_ended_run_holds_its_lock_from_the_look_to_the_removal(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run.end()
-    real, free = endings.disk_use, []
+    real, free = finish.disk_use, []
 
     def measured(folder: RunPaths) -> int:
         free.append(locks.is_free(locks.run_lock(RUN)))
         return real(folder)
 
-    monkeypatch.setattr(endings, "disk_use", measured)
+    monkeypatch.setattr(finish, "disk_use", measured)
     rm.answer({"runs": [RUN]}, run.host)
     assert free == [False]
     assert locks.is_free(locks.run_lock(RUN))

@@ -1,0 +1,73 @@
+"""The host's disks: where there is room that lasts."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Dict, Iterator, List, Tuple
+
+from .. import vocabulary as words
+from . import facts
+
+# File systems that are on a disk of this machine and outlive a reboot.
+LASTING = ("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "jfs", "bcachefs")
+
+_NOT_FOR_DATA = ("/boot", "/efi", "/etc", "/usr", "/var/lib/docker", "/snap", "/nix", "/proc", "/sys", "/dev")
+
+
+def lasting(mounts: str, user: str) -> List[Dict[str, Any]]:
+    """Folders of this user on each lasting disk, the roomiest first: `{path, type, free, total, inodes...}`.
+
+    `mounts`: /proc/self/mountinfo. A disk that is mounted at several places comes once.
+    """
+    found: Dict[int, Dict[str, Any]] = {}
+    for place, kind, options in parse(mounts):
+        system = any(place == name or place.startswith(name + "/") for name in _NOT_FOR_DATA)
+        if kind not in LASTING or "ro" in options or system or not os.path.isdir(place):
+            continue
+        path = _own_folder(place, user)
+        if path is None:
+            continue
+        room = facts.disk(place)
+        found.setdefault(os.stat(place).st_dev, {"path": path, "mount": place, "type": kind, **room})
+    return sorted(found.values(), key=lambda disk: -disk["free"])
+
+
+def parse(mounts: str) -> Iterator[Tuple[str, str, List[str]]]:
+    """(mount point, file system, options) of each line of mountinfo, in which spaces are written as \\040."""
+    for line in mounts.splitlines():
+        left, mark, right = line.partition(" - ")
+        fields = left.split()
+        if mark and len(fields) >= 6:
+            place = fields[4].encode("latin-1", "replace").decode("unicode_escape")
+            yield place, right.split()[0], fields[5].split(",")
+
+
+def type_of(mounts: str, path: str) -> str:
+    """The file system that `path` is on; "" when that cannot be told."""
+    path = os.path.realpath(path)
+    best, kind = "", ""
+    for place, its_kind, _ in parse(mounts):
+        inside = path == place or path.startswith(place.rstrip("/") + "/")
+        if inside and len(place) >= len(best):  # a later mount on the same place hides the earlier one
+            best, kind = place, its_kind
+    return kind
+
+
+def read_mounts() -> str:
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def _own_folder(place: str, user: str) -> Any:
+    """Where this user could keep gpurun's files on the disk at `place`; None when nothing there is his to write."""
+    for owned in (user, os.path.join("home", user), os.path.join("users", user)):
+        folder = os.path.join(place, owned)
+        if os.path.isdir(folder) and os.access(folder, os.W_OK):
+            return os.path.join(folder, words.HOME)
+    if os.access(place, os.W_OK):
+        # A folder for everybody: another user may want one too.
+        return os.path.join(place, words.HOME if os.stat(place).st_uid == os.getuid() else "gpurun-" + user)
+    return None

@@ -1,0 +1,154 @@
+"""The host's GPUs, as `nvidia-smi` tells them. A question stands beside the parser of its answer."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from typing import Dict, List, Optional, Tuple
+
+from .. import programs
+from ..errors import AgentError
+
+# Where it lies when the PATH of a non-interactive login does not name it (the second is WSL's).
+_ELSEWHERE = ("/usr/bin/nvidia-smi", "/usr/lib/wsl/lib/nvidia-smi", "/opt/bin/nvidia-smi")
+_MIB = 1 << 20
+
+# The name stands last: it is the only field that may hold a comma.
+_GPU_FIELDS = "index,uuid,memory.total,memory.used,mig.mode.current,name"
+_PROCESS_FIELDS = "gpu_uuid,pid,used_memory,process_name"
+# What stands in a field of a GPU that fell off the bus, or waits for a reset: nobody can compute on it.
+_BROKEN = ("err!", "[unknown error]", "[gpu is lost]", "[gpu requires reset]")
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU, or one MIG slice of it (`index` is then its parent's)."""
+
+    index: int
+    uuid: str
+    name: str
+    memory: int  # bytes; 0 when the driver does not tell
+    used: int  # bytes
+
+
+def list_gpus(timeout: float = 10.0) -> List[Gpu]:
+    """The GPUs that can compute. Empty without `nvidia-smi`; AgentError `nvidia_smi` when it hangs or fails."""
+    program = find_nvidia_smi()
+    if program is None:
+        return []
+    rows = parse_gpus(_ask(program, "--query-gpu=" + _GPU_FIELDS, timeout=timeout))
+    if not any(sliced for _, sliced in rows):
+        return [gpu for gpu, _ in rows]
+    return with_slices(rows, parse_slices(_ask(program, "-L", timeout=timeout)))
+
+
+def parse_gpus(text: str) -> List[Tuple[Gpu, bool]]:
+    """`--query-gpu` as CSV without header and units -> (GPU, whether it is cut by MIG); broken GPUs are left out."""
+    found = []
+    for line in text.splitlines():
+        fields = [field.strip() for field in line.split(",", 5)]
+        if len(fields) < 6 or not fields[0].isdigit() or not fields[1].startswith("GPU-"):
+            continue
+        index, uuid, total, used, mig, name = fields
+        if any(value.lower() in _BROKEN for value in (total, used, name)):
+            continue
+        found.append((Gpu(int(index), uuid, name, _mebibytes(total), _mebibytes(used)), mig == "Enabled"))
+    return found
+
+
+def parse_slices(text: str) -> Dict[str, List[Tuple[str, str]]]:
+    """`nvidia-smi -L` -> GPU UUID -> its MIG slices as (UUID, profile), such as ("MIG-...", "1g.10gb")."""
+    found: Dict[str, List[Tuple[str, str]]] = {}
+    parent = ""
+    for line in text.splitlines():
+        gpu = re.match(r"GPU \d+: .*\(UUID: (GPU-[^)]+)\)", line)
+        mig = re.match(r"\s+MIG (\S+)\s+Device\s+\d+: \(UUID: (MIG-[^)]+)\)", line)
+        if gpu:
+            parent = gpu.group(1)
+        elif mig:
+            found.setdefault(parent, []).append((mig.group(2), mig.group(1)))
+    return found
+
+
+def with_slices(rows: List[Tuple[Gpu, bool]], slices: Dict[str, List[Tuple[str, str]]]) -> List[Gpu]:
+    """A GPU that is cut gives way to its slices: CUDA cannot use it as a whole. Their use is not told by `nvidia-smi`."""
+    found = []
+    for gpu, cut in rows:
+        if not cut:
+            found.append(gpu)
+            continue
+        for uuid, profile in slices.get(gpu.uuid, []):
+            size = re.search(r"(\d+)gb", profile)
+            memory = int(size.group(1)) << 30 if size else 0
+            found.append(Gpu(gpu.index, uuid, "%s MIG %s" % (gpu.name, profile), memory, 0))
+    return found
+
+
+def processes(timeout: float = 10.0) -> List[Tuple[str, int, str, int]]:
+    """Who computes: (GPU UUID, pid, program, bytes). Asked of a host that has GPUs: no answer is not nobody.
+
+    Raises AgentError `nvidia_smi` when there is none.
+    """
+    program = find_nvidia_smi()
+    if program is None:
+        raise _gone("nvidia-smi")
+    return parse_processes(_ask(program, "--query-compute-apps=" + _PROCESS_FIELDS, timeout=timeout))
+
+
+def parse_processes(text: str) -> List[Tuple[str, int, str, int]]:
+    found = []
+    for line in text.splitlines():
+        fields = [field.strip() for field in line.split(",", 3)]
+        if len(fields) == 4 and fields[1].isdigit():
+            found.append((fields[0], int(fields[1]), fields[3], _mebibytes(fields[2])))
+    return found
+
+
+def driver_version(timeout: float = 10.0) -> Optional[str]:
+    """Such as "570.86.15"; None without `nvidia-smi` or a GPU."""
+    program = find_nvidia_smi()
+    if program is None:
+        return None
+    return parse_driver(_ask(program, "--query-gpu=driver_version", timeout=timeout))
+
+
+def parse_driver(text: str) -> Optional[str]:
+    found = re.search(r"^\s*(\d+(?:\.\d+)+)\s*$", text, re.MULTILINE)
+    return found.group(1) if found else None
+
+
+def find_nvidia_smi() -> Optional[str]:
+    for name in ("nvidia-smi", *_ELSEWHERE):
+        path = shutil.which(name)
+        if path is not None:
+            return path
+    return None
+
+
+def _gone(program: str) -> AgentError:
+    return AgentError("nvidia_smi", "nvidia-smi is away", "run `nvidia-smi` on the host", where=program)
+
+
+def _mebibytes(value: str) -> int:
+    """`[N/A]`, `[Not Supported]` and the like are nothing known: 0."""
+    return int(value) * _MIB if value.isdigit() else 0
+
+
+def _ask(program: str, question: str, *, timeout: float) -> str:
+    argv = [program, question] if question == "-L" else [program, question, "--format=csv,noheader,nounits"]
+    try:
+        answer = programs.ask(argv, timeout=timeout)
+    except OSError:  # it is being replaced by another version
+        raise _gone(program) from None
+    if answer.timed_out:
+        raise AgentError(
+            "nvidia_smi",
+            "nvidia-smi gave no answer in %g s" % timeout,
+            "the driver hangs: look at `nvidia-smi` and `dmesg` on the host, a reboot usually mends it",
+            where=program,
+        )
+    if not answer.ok and "No devices were found" not in answer.text + answer.complaint:
+        said = (answer.complaint.splitlines() or ["exit code %d" % answer.code])[0]
+        raise AgentError("nvidia_smi", "nvidia-smi failed: " + said, "run `nvidia-smi` on the host", where=program)
+    return answer.text if answer.ok else ""

@@ -1,0 +1,73 @@
+"""Who a job is inside its container, so that what it writes belongs to the user outside. A value made from the host's facts."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from dataclasses import dataclass
+from typing import Any, List, Mapping, Optional, Sequence
+
+from .. import vocabulary as words
+
+# What a program needs that must be root inside, such as apt, besides the files of the user's that it finds there.
+ROOT_CAPS = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID")
+
+
+@dataclass(frozen=True)
+class Login:
+    """The user of the agent, on the host."""
+
+    uid: int
+    gid: int
+    groups: Sequence[int]
+    name: str
+
+
+def login() -> Login:
+    uid = os.getuid()
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        name = "user"
+    return Login(uid, os.getgid(), sorted(set(os.getgroups())), name)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """`options` for the engine; `name` and ids inside.
+
+    `hand_over`: what the job writes is root's and not the user's. `may_raise_limits`: no rootless engine may.
+    """
+
+    options: List[str]
+    name: str
+    uid: int
+    gid: int
+    hand_over: bool = False
+    may_raise_limits: bool = True
+
+    def passwd(self) -> bytes:
+        """A passwd file of two lines: without an entry `getpwuid` fails, and HOME is /."""
+        home = words.CACHE_MOUNT + "/home"
+        lines = ["root:x:0:0:root:/root:/bin/sh", "%s:x:%d:%d::%s:/bin/sh" % (self.name, self.uid, self.gid, home)]
+        return "".join(line + "\n" for line in lines).encode()
+
+    def group(self) -> bytes:
+        lines = ["root:x:0:"] + (["%s:x:%d:" % (self.name, self.gid)] if self.gid else [])
+        return "".join(line + "\n" for line in lines).encode()
+
+
+def identity(who: Login, engine: Mapping[str, Any], user: Optional[str] = None) -> Identity:
+    """The identity for an engine with these facts ("rootless", "userns", "selinux"); `user` is None or "root"."""
+    options = ["--security-opt", "label=disable"] if engine.get("selinux") else []
+    if engine.get("rootless"):  # root inside is the user outside
+        return Identity(["--user", "0:0", *options], "root", 0, 0, may_raise_limits=False)
+    if engine.get("userns"):
+        options = ["--userns", "host", *options]
+    if who.uid == 0:
+        return Identity(["--user", "0:0", *options], "root", 0, 0)
+    if user == "root":
+        caps = [word for cap in ROOT_CAPS for word in ("--cap-add", cap)]
+        return Identity(["--user", "0:0", *caps, *options], "root", 0, 0, hand_over=True)
+    groups = [word for group in who.groups if group != who.gid for word in ("--group-add", str(group))]
+    return Identity(["--user", "%d:%d" % (who.uid, who.gid), *groups, *options], who.name, who.uid, who.gid)

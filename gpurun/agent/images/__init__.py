@@ -1,0 +1,1 @@
+"""Images, and the dependencies of a project in them."""

@@ -1,0 +1,182 @@
+"""A project's dependencies as a layer on top of an image: pip runs in a container of it, which is then committed.
+
+That needs no BuildKit, and no Dockerfile of the project's. What was found to be there already is remembered too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+
+from .. import vocabulary as words
+from ..files import read_json, write_json
+from ..host import locks
+from ..host.engine import Engine, EngineError, essence
+from ..paths import RunPaths
+from ..programs import Answer, Say
+from ..setup.mounts import bind
+from ..state import journal
+from . import layer_install, layers
+from .image import Image, look
+
+REPOSITORY = "gpurun/layer"
+PIP_CACHE = "gpurun-pip"  # a volume: pip runs as root there, and a folder of the user's would fill with root's files
+_PROJECT, _ORDER, _INSTALLER, _CACHE = (
+    "/gpurun/project",
+    "/gpurun/order.json",
+    "/gpurun/layer_install.py",
+    "/gpurun/pip",
+)
+_AGENT, _KNOWN_HOSTS = "/gpurun/agent.sock", "/gpurun/known_hosts"
+# Told to a shell on stdin: arguments would stay in the layer's configuration, where `commit` cannot unset them.
+_SCRIPT = b"""
+if command -v python >/dev/null 2>&1; then python=python; else python=python3; fi
+exec $python %s %s </dev/null
+""" % (_INSTALLER.encode(), _ORDER.encode())
+
+
+@dataclass(frozen=True)
+class Layer:
+    tag: str
+    id: str
+
+
+def ensure(
+    engine: Engine, facts: Callable[[], Mapping[str, Any]], run: RunPaths, job: Mapping[str, Any], base: Image, say: Say
+) -> Optional[Layer]:
+    """The image with the dependencies, made if it is not there; None when the base has all. `facts`: the engine's.
+
+    Raises RunFailed, EngineError.
+    """
+    asked = layers.asked(job)
+    if asked is None:
+        return None
+    key = layers.key(base.id, layers.fingerprint(run.workspace, asked))
+    tag = "%s:%s" % (REPOSITORY, key)
+
+    def wait() -> None:
+        journal.record_step(run, "waiting for another run, which installs the same dependencies")
+        say(b"")
+
+    with locks.host_lock("layer-" + key, wait):
+        found = look(engine, tag)
+        if found is not None:
+            return Layer(tag, found.id)
+        if (read_json(run.host.layer(key)) or {}).get("satisfied"):
+            return None
+        doing = "installing what %s asks for" % asked["file"]
+        journal.record_step(run, doing)
+        say((doing + "\n").encode())
+        if not _install(engine, facts, run, job, base, "gpurun.layer.%s.%d" % (key, os.getuid()), tag, say):
+            os.makedirs(os.path.dirname(run.host.layer(key)), exist_ok=True)
+            write_json(run.host.layer(key), {"satisfied": True, "base": base.id})
+            return None
+    made = look(engine, tag)
+    if made is None:
+        raise EngineError("unknown", "the layer was made and is gone again", engine.argv[-1])
+    return Layer(tag, made.id)
+
+
+def _install(
+    engine: Engine,
+    facts: Callable[[], Mapping[str, Any]],
+    run: RunPaths,
+    job: Mapping[str, Any],
+    base: Image,
+    container: str,
+    tag: str,
+    say: Say,
+) -> bool:
+    """Run pip in a container and commit it; False when there was nothing to install."""
+    ssh = ssh_agent(os.environ)
+    order = {**layers.order(job, project=_PROJECT, where="the image"), "cache": _CACHE, "ssh": _ssh_order(ssh)}
+    # Root of a remapped engine is another user on the host, who could not read a private file of ours.
+    write_json(run.layer, order, 0o644 if facts().get("userns") else 0o600)
+    remove = ["rm", "--force", "--volumes", container]
+    try:
+        if engine.inspect("container", container) is not None:  # of a supervisor that was killed
+            engine.ask(*remove, timeout=120.0)
+        config = (engine.inspect("image", base.id) or {}).get("Config") or {}
+        options = ["--security-opt", "label=disable"] if facts().get("selinux") else []
+        # By its id from here on: a name can be changed by others.
+        container = engine.ask(*create(container, base.id, config, run, ssh, options), timeout=300.0).text.strip()
+        remove[-1] = container
+        answer = engine.watch("start", "--attach", "--interactive", container, say=say, stdin=_SCRIPT)
+        if not answer.ok and _is_broken_off(engine, answer, container):
+            raise EngineError("down", essence(answer.text), engine.argv[-1])
+        installed = layers.check(answer, job, 'change it there, or name an image that has it: image = "…"')
+        if installed:
+            say(b"keeping it as " + tag.encode() + b"\n")
+            engine.ask("commit", *restored(config), container, tag, timeout=3600.0)
+        return installed
+    finally:
+        os.unlink(run.layer)
+        try:
+            engine.ask(*remove, timeout=120.0)
+        except EngineError:
+            pass  # the next try removes it
+
+
+def _is_broken_off(engine: Engine, answer: Answer, container: str) -> bool:
+    """Return whether the engine went away under the installation. Raises EngineError when it is away still."""
+    if answer.code in (layer_install.SATISFIED, layer_install.CONFLICT):
+        return False
+    engine.check()
+    found = engine.inspect("container", container)
+    # What the client ends with when its engine goes is not what the container ended with, if it has ended at all.
+    return found is None or found["State"]["Status"] != "exited" or found["State"]["ExitCode"] != answer.code
+
+
+def create(
+    container: str,
+    base: str,
+    config: Mapping[str, Any],
+    run: RunPaths,
+    ssh: Mapping[str, str],
+    options: Sequence[str] = (),
+) -> List[str]:
+    """`docker create` for pip, in an image with this configuration. No --env: it would stay in the layer's."""
+    mounts = [
+        bind(run.workspace, _PROJECT, readonly=True),
+        bind(run.layer, _ORDER, readonly=True),
+        bind(layers.INSTALLER, _INSTALLER, readonly=True),
+        "type=volume,source=%s,target=%s" % (PIP_CACHE, _CACHE),
+        *(bind(source, target) for target, source in ssh.items()),
+    ]
+    return [
+        "create", "--name", container, "--interactive", "--init", "--network", "host", "--user", "0:0", "--workdir", "/",
+        *options,
+        *(word for mount in mounts for word in ("--mount", mount)),
+        # An entrypoint can be set back, but not taken away again.
+        *(["--entrypoint", "/bin/sh", base] if config.get("Entrypoint") else [base, "/bin/sh"]),
+    ]  # fmt: skip
+
+
+def restored(config: Mapping[str, Any]) -> List[str]:
+    """`docker commit` would keep how pip was run: set back what the base image says."""
+    changes = [
+        *(["ENTRYPOINT " + json.dumps(config["Entrypoint"])] if config.get("Entrypoint") else []),
+        *(["CMD " + json.dumps(config["Cmd"])] if config.get("Cmd") else []),
+        "USER " + (config.get("User") or "0"),
+        "WORKDIR " + (config.get("WorkingDir") or "/"),
+        "LABEL %s=" % words.LABEL_LAYER,
+    ]
+    return [word for change in changes for word in ("--change", change)]
+
+
+def ssh_agent(environ: Mapping[str, str]) -> Dict[str, str]:
+    """What pip needs for git+ssh, as place in the container -> place on the host; empty without an agent."""
+    socket = environ.get("SSH_AUTH_SOCK", "")
+    if not os.path.exists(socket):
+        return {}
+    found = {_AGENT: socket}
+    known = os.path.expanduser("~/.ssh/known_hosts")
+    if os.path.exists(known):
+        found[_KNOWN_HOSTS] = known
+    return found
+
+
+def _ssh_order(ssh: Mapping[str, str]) -> Optional[Dict[str, str]]:
+    return {"agent": _AGENT, "known_hosts": _KNOWN_HOSTS} if ssh else None

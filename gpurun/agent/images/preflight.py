@@ -1,0 +1,73 @@
+"""Whether this host can run an image at all: asked before anything is sent, pulled or built."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Mapping, Optional, Tuple
+
+from ..errors import AgentError
+from ..host import facts
+from ..host.engine import Engine, EngineError
+from ..sizes import size
+from . import image
+
+
+def check(wanted: Mapping[str, Any], known: Mapping[str, Any], *, gpus: bool) -> None:
+    """Raise AgentError when the driver or the engine's disk cannot do with gpurun's image that the job wants.
+
+    `known`: HostFacts. Of another image nothing is known before it is there.
+    """
+    base = wanted.get("base")
+    if not base or not known["engine"]:
+        return
+    if gpus:
+        check_driver(base, known["driver"])
+    check_room(base, known["engine"])
+
+
+def check_driver(base: Mapping[str, Any], driver: Optional[str]) -> None:
+    if not driver or number(driver) >= number(base["driver"]):
+        return
+    raise AgentError(
+        "driver_too_old",
+        "the NVIDIA driver %s is too old for the image %s (PyTorch %s, CUDA %s), which wants %s or later"
+        % (driver, base["name"], base["torch"], base["cuda"], base["driver"]),
+        "update the driver on the host, or name an image for an older CUDA: --image REF",
+    )
+
+
+def check_room(base: Mapping[str, Any], engine: Mapping[str, Any]) -> None:
+    place = engine.get("root")
+    free = room(place)
+    if free is None or free >= base["room"] or _is_there(base, engine):
+        return
+    raise AgentError(
+        "no_room",
+        "the image %s takes up to %s, and the engine's disk has %s free"
+        % (base["name"], size(base["room"]), size(free)),
+        "docker system prune on the host, or give the engine a roomier disk (data-root in /etc/docker/daemon.json)",
+        where=str(place),
+    )
+
+
+def room(place: Optional[str]) -> Optional[int]:
+    """Bytes free where the engine keeps its images; None when they do not lie on a disk that is seen here."""
+    if not place or not os.path.isdir(os.path.dirname(place)):
+        return None
+    try:
+        return facts.disk(place)["free"]
+    except OSError:
+        return None
+
+
+def _is_there(base: Mapping[str, Any], engine: Mapping[str, Any]) -> bool:
+    docker = Engine(engine["argv"])
+    try:
+        return any(image.look(docker, name) is not None for name in (image.own_tag(base), base["reference"]))
+    except EngineError:
+        return True  # whoever cannot be asked now will say later what is wrong
+
+
+def number(version: str) -> Tuple[int, ...]:
+    """`525.60.13` -> (525, 60, 13)."""
+    return tuple(int(part) for part in version.split(".") if part.isdigit())

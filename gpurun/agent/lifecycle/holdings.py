@@ -1,0 +1,105 @@
+"""What a run wrote that may be nowhere else, and a stamp that changes with it.
+
+"Fetched" is not a flag: the laptop keeps the stamp of the last fetch that brought everything, and whoever wants to remove the
+run compares it with the stamp of now. A stamp has two parts, one for the workspace with log and record, one for what was
+copied out of containers, because a fetch may list them one after the other.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, Dict, Iterable, Mapping, Optional
+
+from .. import vocabulary as words
+from ..files import read_json
+from ..host import locks
+from ..outputs import listing, outputs
+from ..outputs.container_files import may_hold_more
+from ..paths import RunPaths
+from ..setup import services
+from . import hooks
+
+# gpurun's own record, which grows by a note or an event without anything that the run wrote.
+_OWN = ("job.json", "exit.json", "events.jsonl", "prepare.log", "environment.json")
+_SESSIONS = (words.JUPYTER, words.SHELL)  # services in which a person writes files
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """What would go with the run. `stamp` is None while that may still change, or is not known."""
+
+    live: bool  # its job, or a hook of it, may write on
+    container: bool  # a container may hold files that were never copied
+    files: int = 0
+    bytes: int = 0
+    stamp: Optional[str] = None
+    elsewhere: Optional[float] = None  # unix seconds: when some laptop had fetched all that there is now
+
+    def as_json(self) -> Dict[str, Any]:
+        return dict(vars(self))
+
+
+def look(run: RunPaths, job: Mapping[str, Any], *, locked: bool = False) -> Holdings:
+    """Walk what the run wrote. `locked`: the caller holds the run's lock.
+
+    Of a service, what a person wrote in it: a TensorBoard holds nothing, and a live session is walked too.
+    """
+    kind = services.kind(job)
+    container = kind in (None, *_SESSIONS) and may_hold_more(run, dict(job))
+    live = not is_final(run, job, locked=locked)
+    if live and kind not in _SESSIONS:
+        return Holdings(True, container)
+    found, inside = listing.workspace_files(run)
+    beside = listing.outside_files(run)
+    written = [file for file in (*inside, *beside) if _counts(file, kind)]
+    unreadable = sum(bool(one["lost"]) for one in found.skipped) if kind in (None, *_SESSIONS) else 0
+    stamp = None if live or container else join(part(inside), part(beside))
+    known = read_json(run.fetched) or {}
+    same = stamp is not None and known.get("stamp") == stamp
+    return Holdings(
+        live=live,
+        container=container,
+        files=len(written) + unreadable,
+        bytes=sum(file["size"] for file in written),
+        stamp=stamp,
+        elsewhere=known.get("t") if same else None,
+    )
+
+
+def is_final(run: RunPaths, job: Mapping[str, Any], *, locked: bool = False) -> bool:
+    """Return whether nothing of gpurun's writes to the run any more: it has ended, and its hooks are done.
+
+    The hook at the end is started behind the record of the end, by whoever holds the run's lock.
+    """
+    if not os.path.exists(run.exit):
+        return False
+    if not locked and job.get(hooks.ON_END) and not locks.is_free(locks.run_lock(run.id)):
+        return False
+    return not hooks.running(run)
+
+
+def part(files: Iterable[Mapping[str, Any]]) -> str:
+    """Return the part of a stamp that stands for these files of a listing."""
+    return outputs.digest(file for file in files if file["path"] not in _OWN)
+
+
+def join(workspace: str, outside: str) -> str:
+    """Return the stamp of a run from its two parts."""
+    return "%s.%s" % (workspace, outside)
+
+
+def _counts(file: Mapping[str, Any], kind: Optional[str]) -> bool:
+    """Return whether a file, or link, is something that the run wrote: an empty log is not, nor what a service says itself."""
+    path = file["path"]
+    if kind is not None:
+        return kind in _SESSIONS and (path is None or str(path).startswith(("workspace/", "outside/")))
+    if path is None or not str(path).startswith(("out/", "attempts/", "hooks.log")):
+        return path not in _OWN
+    name = os.path.basename(str(path))
+    return file["size"] > 0 and name not in _OWN
+
+
+def stamp_of(run: RunPaths, job: Mapping[str, Any], *, locked: bool = False) -> Optional[str]:
+    """Return the stamp of the run as it is now, or None."""
+    return look(run, job, locked=locked).stamp

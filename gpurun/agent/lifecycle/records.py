@@ -1,0 +1,189 @@
+"""The RunRecord: what the laptop is told of a run. A fold over job.json, events.jsonl, exit.json and what the plugin reports,
+nothing of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any, Dict, List, Optional
+
+from .. import clocks
+from .. import vocabulary as words
+from ..errors import AgentError
+from ..files import read_json
+from ..images import inventory
+from ..paths import HostPaths, RunPaths
+from ..state import checkpoints, jobs, journal, moving, origin
+from . import reconcile
+
+
+def record_of(run: RunPaths, problem: Optional[str] = None) -> Dict[str, Any]:
+    """Return the record of one run; times are unix seconds of the host's clock, sizes bytes.
+
+    `problem`: what keeps this gpurun from looking after the run, if something does. Where the run cannot even be read, its
+    state is `unknown`, and all else is empty.
+    """
+    try:
+        return _record_of(run, problem)
+    except Exception as error:  # noqa: BLE001 (one that cannot be read takes no other run along)
+        return {**_unread(run.id), "problem": "it cannot be read: %s" % reconcile.describe(error)}
+
+
+def _record_of(run: RunPaths, problem: Optional[str]) -> Dict[str, Any]:
+    state = journal.fold(run)
+    job = _job(run, state)
+    host = job.get("host", {})
+    newer = why_newer(job, state)
+    doubt = origin.doubt(run, job) if newer is None else None
+    unknown = _unknown(run, doubt) if state.live and doubt is not None else {}
+    return {
+        **_unread(run.id),
+        "problem": (newer and "%s; %s" % (newer, words.UPDATE)) or state.damaged or problem,
+        "newer": newer is not None,
+        "id": run.id,
+        "name": job.get("name", run.id),
+        "project": job.get("project", {}).get("name"),
+        "owner": job.get("owner"),
+        "script": job.get("script"),
+        "args": job.get("args", []),
+        "command": job.get("command", []),
+        "git": _git(job),
+        "state": state.state,
+        "reason": state.reason,
+        "message": state.message,
+        "next": state.next_step,
+        "exit_code": state.exit_code,
+        "attempt": state.attempt,
+        "attempts": state.earlier,
+        "moving": moving.summary(state),
+        "resumed": state.begun.get("checkpoint"),
+        "retries": {"asked": int(job.get("retries") or 0), "used": state.retried},
+        "created": job.get("created"),
+        "since": state.since,
+        "started": state.started,
+        "ended": state.ended,
+        "ended_mark": {key: state.end.get(key) for key in ("up", "boot")} if state.end and not state.live else None,
+        "ran": state.end.get("ran"),
+        "service": job.get("service"),
+        "ports": job.get("ports", []),
+        "gpus": state.gpus,
+        "gpus_asked": job.get("resources", {}).get("gpus"),
+        "waiting": state.waiting,
+        "step": _step(state),
+        "runtime": host.get("runtime"),
+        "image": state.prepared.get("image") or job.get("image") or job.get("dockerfile"),
+        "digest": state.prepared.get("digest"),
+        "environment": inventory.summary(run),
+        "disk": (read_json(run.usage) or {}).get("bytes"),
+        "log_bytes": _size(run.log),
+        "progress": checkpoints.progress(run),
+        "metrics": checkpoints.metrics(run),
+        "checkpoints": checkpoints.summary(run, state.live),
+        "live": state.live and not unknown,
+        "stop_requested": state.stop is not None,
+        "kill_in": max(0.0, float(state.stop["grace"]) - clocks.since(state.stop)) if state.stop else None,
+        "saving": state.live and checkpoints.is_saving(run),
+        "stopped": checkpoints.stopped(run, state.attempt),
+        "fetched": (read_json(run.fetched) or {}).get("t"),
+        "notes": state.notes,
+        "host_id": host.get("id"),
+        "here": doubt is None,
+        "boot_id": host.get("boot_id"),
+        **unknown,
+    }
+
+
+def _step(state: journal.Run) -> Optional[Dict[str, Any]]:
+    """What is being done before the job starts, since when, and for how many seconds by now; None when that is not told."""
+    if not state.live or not state.step:
+        return None
+    return {"doing": str(state.step.get("doing")), "since": state.step["t"], "seconds": clocks.since(state.step)}
+
+
+def _job(run: RunPaths, state: journal.Run) -> Dict[str, Any]:
+    job = jobs.job_of(run, state)
+    if not isinstance(job, dict) and os.path.exists(run.job):
+        raise ValueError("%s is damaged" % run.job)
+    return job or {}
+
+
+def _unread(run_id: str) -> Dict[str, Any]:
+    """A record of a run that tells nothing but its id."""
+    lists = ("args", "command", "attempts", "ports", "gpus", "notes")
+    texts = (
+        "project", "owner", "script", "git", "reason", "message", "next", "exit_code", "resumed", "created", "since",
+        "started", "ended", "ended_mark", "ran", "service", "gpus_asked", "waiting", "step", "runtime", "image", "digest",
+        "environment", "disk", "log_bytes", "progress", "checkpoints", "kill_in", "stopped", "fetched", "host_id", "boot_id", "here",
+        "problem", "moving",
+    )  # fmt: skip
+    flags = ("live", "stop_requested", "saving", "newer")
+    return {
+        "id": run_id,
+        "name": run_id,
+        "state": words.UNKNOWN,
+        "attempt": 1,
+        "retries": {"asked": 0, "used": 0},
+        "metrics": {},
+        **{name: [] for name in lists},
+        **dict.fromkeys(texts),
+        **dict.fromkeys(flags, False),
+    }
+
+
+def why_newer(job: Dict[str, Any], state: journal.Run) -> Optional[str]:
+    """Return why only a newer gpurun may touch this run; None when this one may."""
+    schema = journal.schema_of(job)
+    if schema > words.JOB_SCHEMA:
+        return "it is a newer gpurun's (its job is of schema %s, and this gpurun knows %d)" % (
+            job["schema"], words.JOB_SCHEMA,
+        )  # fmt: skip
+    return "it is a newer gpurun's (%s)" % state.newer if state.newer else None
+
+
+def refuse_newer(run: RunPaths) -> None:
+    """Raise AgentError `newer` for a run that a newer gpurun began or went on with: nothing of it is touched."""
+    why = why_newer(read_json(run.job) or {}, journal.fold(run))
+    if why is not None:
+        raise AgentError("newer", "the run %s is left alone: %s" % (run.id, why), words.UPDATE, where=run.root)
+
+
+def refuse_damaged(run: RunPaths) -> None:
+    """Raise AgentError `damaged` for a run whose journal cannot be read to its end: another attempt may have begun."""
+    why = journal.fold(run).damaged
+    if why is not None:
+        next_step = "mend it there, or take away what cannot be read; or fetch the run and submit it again"
+        raise AgentError("damaged", "the run %s is left alone: %s" % (run.id, why), next_step, where=run.events)
+
+
+def _unknown(run: RunPaths, why: str) -> Dict[str, Any]:
+    """What replaces the state of a run that is another machine's, or may be, and shows no life: nobody here knows it."""
+    if origin.lives(run):
+        return {}
+    return {"state": words.UNKNOWN, "message": why, "next": origin.ABANDON % run.id}
+
+
+def find(host: HostPaths, run_id: str) -> RunPaths:
+    """The run of that id. Raises AgentError `no_run`."""
+    run = host.run(run_id)
+    if not re.fullmatch(words.RUN_ID, run_id) or not os.path.exists(run.job):
+        raise AgentError(
+            "no_run", "there is no run %s on this host" % run_id, "gpurun ps -a", exit_code=words.EXIT_USAGE
+        )
+    return run
+
+
+def find_all(host: HostPaths, run_ids: List[str]) -> List[RunPaths]:
+    return [find(host, run_id) for run_id in run_ids]
+
+
+def _git(job: Dict[str, Any]) -> Optional[Dict[str, Any]]:
+    git = job.get("git")
+    return {key: git.get(key) for key in ("commit", "branch", "dirty")} if git else None
+
+
+def _size(path: str) -> Optional[int]:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,32 @@
+"""Shells that people have open in runs that have ended: what they work in must not be removed under them."""
+
+from __future__ import annotations
+
+from typing import List
+
+from .. import runtimes
+from .. import vocabulary as words
+from ..errors import AgentError
+from ..paths import RunPaths
+from ..state import jobs, origin
+
+
+def open_in(run: RunPaths) -> List[str]:
+    """Return for each shell in the run's workspace, or what was started in one, the command that ends it on the host.
+
+    Raises AgentError when the engine does not answer.
+    """
+    job = jobs.job_of(run)
+    if job is None or not origin.is_of_this_host(run):
+        return []
+    return runtimes.load(job["host"]["runtime"], job["host"]["engine"]).shells(run, job)
+
+
+def refuse(run: RunPaths) -> None:
+    """Raise AgentError `live` while somebody has a shell open in the run."""
+    found = open_in(run)
+    if found:
+        next_step = "leave it (exit or Ctrl-D), then remove the run; or end it on the host: " + "; ".join(found)
+        raise AgentError(
+            "live", "a shell is open in the run %s" % run.id, next_step, where=run.workspace, exit_code=words.EXIT_USAGE
+        )

@@ -1,0 +1,120 @@
+"""The files of a run as a fetch lists them: its workspace, gpurun's record of it, and what was copied out of its containers."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import Any, Dict, List, Tuple
+
+from .. import file_names
+from .. import vocabulary as words
+from ..paths import RunPaths
+from ..setup import secret_files
+from ..state import completeness, journal
+from . import outputs
+
+File = Dict[str, Any]
+
+
+def workspace_files(run: RunPaths, *, with_caches: bool = False) -> Tuple[outputs.Found, List[File]]:
+    """Walk the workspace; return what the walk met, and gpurun's record of the run with the files to fetch."""
+    names = outputs.free_names(run.workspace, ("_gpurun", "outside"))
+    found = outputs.find_outputs(run.workspace, run.snapshot, with_caches=with_caches)
+    return found, [*_record(run, names["_gpurun"]), *_workspace(found)]
+
+
+def outside_files(run: RunPaths) -> List[File]:
+    """Return the files that were copied out of the run's containers."""
+    return _outside(run, outputs.free_names(run.workspace, ("_gpurun", "outside"))["outside"])
+
+
+def _record(run: RunPaths, folder: str) -> List[File]:
+    """gpurun's own record of the run, and what lies in `out/` (the log, and what a plugin reported)."""
+    files = []
+    for path, growing in _record_paths(run):
+        full = os.path.join(os.fsencode(run.root), path)
+        try:
+            entry = os.lstat(full)
+        except OSError:
+            continue
+        if stat.S_ISREG(entry.st_mode):
+            inner = path[len(b"out/") :] if path.startswith(b"out/") else path
+            destination = os.path.join(folder.encode(), inner)
+            files.append(outputs.file_entry(path, destination, entry, outputs.RECORD, growing))
+    return files
+
+
+def _record_paths(run: RunPaths) -> List[Tuple[bytes, bool]]:
+    paths = [(os.path.basename(path).encode(), growing) for path, growing in (
+        (run.job, False), (run.exit, False), (run.events, True), (run.prepare_log, True),
+        (run.environment, False), (run.hooks_log, True),
+    )]  # fmt: skip
+    try:
+        out = sorted(os.listdir(os.path.join(os.fsencode(run.root), b"out")))
+    except OSError:
+        out = []
+    own = {os.path.basename(path) for path, _ in paths}
+    paths += [(path, False) for path in _of_earlier_attempts(run)]
+    return paths + [(b"out/" + name, True) for name in out if name != words.STOP_FILE.encode() and name not in own]
+
+
+def _of_earlier_attempts(run: RunPaths) -> List[bytes]:
+    numbers = range(1, journal.fold(run).attempt)
+    kept = [(place.log, place.exit, place.prepare_log) for place in map(run.of_attempt, numbers)]
+    return [os.path.relpath(path, run.root).encode() for paths in kept for path in paths]
+
+
+def _workspace(found: outputs.Found) -> List[File]:
+    files = [
+        outputs.file_entry(b"workspace/" + path, path, entry, outputs.rank(path, entry.st_size), outputs.grows(path))
+        for path, entry in found.files
+    ]
+    return files + [_link(path, target) for path, target in found.links]
+
+
+def _link(path: bytes, target: str) -> File:
+    return {
+        "path": None,
+        "as": file_names.to_wire(path),
+        "size": 0,
+        "mtime_ns": 0,
+        "ctime_ns": 0,
+        "inode": 0,
+        "link": target,
+        "rank": outputs.SMALL,
+        "grows": False,
+        "writing": None,
+    }
+
+
+def _outside(run: RunPaths, folder: str) -> List[File]:
+    secret_files.remove_copies(run)
+    found = outputs.find_outputs(run.outside, os.devnull, with_caches=True)
+    return [
+        outputs.file_entry(
+            b"outside/" + path,
+            os.path.join(folder.encode(), path),
+            entry,
+            outputs.OUTSIDE,
+            outputs.grows(path),
+        )
+        for path, entry in found.files
+    ]
+
+
+def mark_writing(run: RunPaths, files: List[File], now: float) -> None:
+    """At a glance: what is transferred in vain. The hash looks closely."""
+    top = os.fsencode(run.root)
+    watched = {}
+    for file in files:
+        if file["link"] is not None or file["grows"] or file["rank"] in (outputs.RECORD, outputs.OUTSIDE):
+            continue
+        try:
+            entry = os.lstat(os.path.join(top, file_names.from_wire(file["path"])))
+        except OSError:
+            continue
+        watched[completeness.identity(entry)] = file
+        if completeness.is_young(entry, now, completeness.QUIET_ZIP_SECONDS):
+            file["writing"] = "it was written a moment ago"
+    for identity in completeness.open_for_writing(watched):
+        watched[identity]["writing"] = "a process has it open for writing"

@@ -1,0 +1,226 @@
+"""What a job wrote: what in its workspace is new, or differs from the snapshot of the code as it was
+submitted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from dataclasses import dataclass, field
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Set, Tuple
+
+from .. import vocabulary as words
+from ..file_names import CACHE_FILES, CACHES, matches, to_wire
+from ..files import open_regular
+
+_CACHE_TAG = b"Signature: 8a477f597d28d172789f06886806bc55"
+_BLOCK = 1 << 20
+
+# Small and precious first: what is fetched first is there when the line drops.
+RECORD, METRICS, BEST, LAST, SMALL, CHECKPOINT, LARGE, OUTSIDE = range(8)
+SMALL_BYTES = 8_000_000
+_CHECKPOINTS = (".ckpt", ".pt", ".pth", ".safetensors", ".onnx", ".pkl", ".joblib", ".bin", ".h5", ".npz")
+_METRICS = ("metrics.csv", "*events.out.tfevents*", "hparams.yaml")
+# Only ever appended to: the first part of one is worth having, and it stays what it is.
+_GROWING = ("*.log", "*.csv", "*.tsv", "*.jsonl", "*.txt", "*events.out.tfevents*")
+
+
+@dataclass
+class Found:
+    """What the walk met. Paths are relative to the workspace."""
+
+    files: List[Tuple[bytes, os.stat_result]] = field(default_factory=list)
+    links: List[Tuple[bytes, str]] = field(default_factory=list)  # (path, relative target inside the workspace)
+    skipped: List[Dict[str, Any]] = field(default_factory=list)
+    caches: List[str] = field(default_factory=list)
+
+    def skip(self, path: bytes, why: str, *, lost: bool = True) -> None:
+        """`lost`: the fetch is not whole without it."""
+        self.skipped.append({"path": to_wire(path), "why": why, "lost": lost})
+
+
+def find_outputs(workspace: str, snapshot: str, *, with_caches: bool = False) -> Found:
+    """Walk the workspace and follow no link; what cannot be read is told in `skipped` and stops nothing."""
+    top = os.fsencode(workspace)
+    code = os.fsencode(snapshot)
+    found = Found()
+    for path, entry in _walk(top, b"", found, with_caches):
+        try:
+            _sort_in(top, code, path, entry, found)
+        except FileNotFoundError:  # removed during the walk
+            continue
+        except OSError as error:
+            found.skip(path, os.strerror(error.errno or 0))
+    return found
+
+
+def _walk(top: bytes, folder: bytes, found: Found, with_caches: bool) -> Iterator[Tuple[bytes, os.stat_result]]:
+    pending = [folder]
+    while pending:
+        folder = pending.pop()
+        for name in _names(top, folder, found):
+            path = os.path.join(folder, name)
+            try:
+                entry = os.lstat(os.path.join(top, path))
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                found.skip(path, os.strerror(error.errno or 0))
+                continue
+            is_folder = stat.S_ISDIR(entry.st_mode)
+            if path == words.WORKSPACE_PRIVATE.encode():
+                continue
+            if not with_caches and _is_cache(top, path, is_folder):
+                found.caches.append(to_wire(path) + ("/" if is_folder else ""))
+            elif is_folder:
+                pending.append(path)
+            else:
+                yield path, entry
+
+
+def _names(top: bytes, folder: bytes, found: Found) -> List[bytes]:
+    try:
+        return sorted(os.listdir(os.path.join(top, folder)))
+    except (FileNotFoundError, NotADirectoryError):  # removed or replaced during the walk
+        return []
+    except OSError as error:
+        found.skip(folder + b"/", os.strerror(error.errno or 0))
+        return []
+
+
+def _is_cache(top: bytes, path: bytes, is_folder: bool) -> bool:
+    name = os.path.basename(path)
+    if not is_folder:
+        return matches(name, CACHE_FILES)
+    if name in CACHES:
+        return True
+    full = os.path.join(top, path)
+    if os.path.lexists(os.path.join(full, b"pyvenv.cfg")):
+        return True
+    try:
+        with open_regular(os.path.join(full, b"CACHEDIR.TAG")) as file:  # a pipe would hold us for ever
+            return file.read(len(_CACHE_TAG)) == _CACHE_TAG
+    except OSError:
+        return False
+
+
+def _sort_in(top: bytes, code: bytes, path: bytes, entry: os.stat_result, found: Found) -> None:
+    full, before = os.path.join(top, path), os.path.join(code, path)
+    if stat.S_ISLNK(entry.st_mode):
+        target = os.readlink(full)
+        if os.path.islink(before) and os.readlink(before) == target:
+            return
+        inside = inward_target(top, path, target)
+        if inside is None:
+            found.skip(path, "a link that leads out of the workspace, to " + to_wire(target), lost=False)
+        else:
+            found.links.append((path, to_wire(inside)))
+    elif not stat.S_ISREG(entry.st_mode):
+        found.skip(path, "a socket, pipe or device", lost=False)
+    elif not _same_content(full, entry, before):
+        found.files.append((path, entry))
+
+
+def inward_target(top: bytes, path: bytes, target: bytes) -> Optional[bytes]:
+    """The target of the link `path`, relative to the link's folder, or None when it leads out of the
+    workspace.
+
+    An absolute target may name the workspace as the container sees it or as the host does.
+    """
+    if target.startswith(b"/"):
+        for base in (words.WORKSPACE_MOUNT.encode(), top):
+            if os.path.normpath(target) == base or os.path.normpath(target).startswith(base + b"/"):
+                inner = os.path.relpath(os.path.normpath(target), base)
+                break
+        else:
+            return None
+    else:
+        inner = os.path.normpath(os.path.join(os.path.dirname(path), target))
+    if inner == b".." or inner.startswith(b"../"):
+        return None
+    return os.path.relpath(inner, os.path.dirname(path) or b".")
+
+
+def _same_content(full: bytes, entry: os.stat_result, before: bytes) -> bool:
+    try:
+        code = os.lstat(before)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    if not stat.S_ISREG(code.st_mode) or code.st_size != entry.st_size:
+        return False
+    return code.st_mtime_ns == entry.st_mtime_ns or _equal_bytes(full, before)
+
+
+def _equal_bytes(one: bytes, other: bytes) -> bool:
+    written = os.open(one, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with open(written, "rb") as left, open(other, "rb") as right:
+        while True:
+            a, b = left.read(_BLOCK), right.read(_BLOCK)
+            if a != b:
+                return False
+            if not a:
+                return True
+
+
+def grows(path: bytes) -> bool:
+    """A file that its writer only appends to, by its name."""
+    return matches(os.path.basename(path), _GROWING)
+
+
+def rank(path: bytes, size: int) -> int:
+    """When it is its turn: 0 comes first."""
+    name = os.path.basename(path).lower()
+    if matches(name, _METRICS):
+        return METRICS
+    if to_wire(name).endswith(_CHECKPOINTS):
+        words_in_name = re.split(rb"[^a-z]+", name)
+        if b"best" in words_in_name:
+            return BEST
+        return LAST if b"last" in words_in_name else CHECKPOINT if size > SMALL_BYTES else SMALL
+    return SMALL if size <= SMALL_BYTES else LARGE
+
+
+def free_names(workspace: str, wanted: Tuple[str, ...]) -> Dict[str, str]:
+    """Names at the top of the fetched folder for what is not the workspace's, that no file of the workspace
+    has.
+
+    Compared without case: a laptop's disk may not tell `Outside` from `outside`.
+    """
+    try:
+        taken: Set[str] = {to_wire(name).lower() for name in os.listdir(os.fsencode(workspace))}
+    except FileNotFoundError:
+        taken = set()
+    chosen = {}
+    for name in wanted:
+        free = name
+        while free in taken:
+            free += "_"
+        chosen[name] = free
+    return chosen
+
+
+def digest(files: Iterable[Mapping[str, Any]]) -> str:
+    """Return a text that changes when one of these `file_entry`s or links is added, removed, or written to."""
+    keys = ("as", "path", "link", "size", "mtime_ns", "ctime_ns", "inode")
+    lines = (ascii([file[key] for key in keys]) for file in files)  # ascii: no name makes two entries look like others
+    running = hashlib.sha256()
+    for line in sorted(lines):
+        running.update(line.encode() + b"\n")
+    return running.hexdigest()[:32]
+
+
+def file_entry(path: bytes, destination: bytes, entry: os.stat_result, turn: int, growing: bool) -> Dict[str, Any]:
+    return {
+        "path": to_wire(path),
+        "as": to_wire(destination),
+        "size": entry.st_size,
+        "mtime_ns": entry.st_mtime_ns,
+        "ctime_ns": entry.st_ctime_ns,
+        "inode": entry.st_ino,
+        "link": None,
+        "rank": turn,
+        "grows": growing,
+        "writing": None,
+    }

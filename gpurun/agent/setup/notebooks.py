@@ -1,0 +1,37 @@
+"""Runs of a notebook: its script, made on the laptop, and what that calls, laid into the run's ro/.
+
+A job with `notebook` = {"path", "script", "source"} runs `source`, as the file `script`; `path` is the notebook's in the
+project.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from typing import Any, List, Mapping
+
+from ..files import write_atomically
+from ..paths import RunPaths
+
+PROGRAMS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "notebook")
+PACKAGE = "gpurun_notebook"
+_FOLDER = "notebook"  # in ro/
+
+
+def command(job: Mapping[str, Any], ro: str) -> List[str]:
+    """What the job runs; `ro` is where it sees the run's ro/."""
+    return ["python", "%s/%s/%s" % (ro, _FOLDER, job["notebook"]["script"]), *job["args"]]
+
+
+def lay_out(run: RunPaths, job: Mapping[str, Any]) -> None:
+    """Write the script and copy the package; nothing for other jobs."""
+    notebook = job.get("notebook")
+    if not notebook:
+        return
+    folder = os.path.join(run.ro, _FOLDER)
+    os.makedirs(os.path.join(folder, PACKAGE), exist_ok=True)
+    source = notebook["source"].encode("utf-8", "surrogateescape")
+    write_atomically(os.path.join(folder, os.path.basename(notebook["script"])), source)
+    for module in glob.glob(os.path.join(PROGRAMS, PACKAGE, "*.py")):
+        with open(module, "rb") as file:
+            write_atomically(os.path.join(folder, PACKAGE, os.path.basename(module)), file.read())

@@ -1,0 +1,24 @@
+"""gpurun's part in the job's own training: `plugin/`, which Lightning finds by its entry point. See plugin/ for what it does."""
+
+import os
+from typing import Any, Mapping
+
+from .. import vocabulary as words
+from ..files import write_atomically
+from ..paths import RunPaths
+from . import services
+
+SOURCE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), words.PLUGIN)
+
+
+def lay_out(run: RunPaths, job: Mapping[str, Any]) -> None:
+    """Into the run's ro/, where the wrapper puts it at the end of PYTHONPATH. Services train nothing: they get none."""
+    if services.kind(job) is not None:
+        return
+    for folder, folders, names in os.walk(SOURCE):
+        folders[:] = [name for name in folders if name != "__pycache__"]
+        target = os.path.join(run.plugin, os.path.relpath(folder, SOURCE))
+        os.makedirs(target, exist_ok=True)
+        for name in names:
+            with open(os.path.join(folder, name), "rb") as file:
+                write_atomically(os.path.join(target, name), file.read())

@@ -1,0 +1,114 @@
+"""Checkpoints that the plugin had no time to list: its thread is a second or two behind a save, and a SIGKILL takes it along.
+
+Once nothing of the job runs, a file of `torch.save` says by itself whether it was finished: it is a zip, whose directory comes
+last. Such a file comes into the ledger as if the plugin had listed it, but for its metric, which only the training knew. A
+file that was half written has no directory, and stays out. Nothing in a file is executed.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+import traceback
+import zipfile
+from contextlib import suppress
+from typing import Any, Dict, Iterator, List, Optional
+
+from .. import ledger
+from ..files import open_regular
+from ..paths import RunPaths
+from ..plugin.gpurun_lightning import checkpoint_file
+from . import checkpoints, completeness, journal
+
+SUFFIX = ".ckpt"
+LOOKING = 20.0  # seconds: a workspace may hold a data set of a million files
+MOST = 3  # the newest ones; what is older the plugin has had the time to list
+_LARGEST_PICKLE = 1 << 26  # bytes
+
+
+def take_in(run: RunPaths) -> None:
+    """List what the present attempt saved last. Nothing of its job may run any more."""
+    state = journal.fold(run)
+    if state.started is None or not checkpoints.has_plugin(run, state.attempt):
+        return
+    listed = {entry["path"]: entry for entry in ledger.read(run.ledger, run.ledger_cache)}
+    found = [path for path in _files(run.workspace) if _is_new(path, run, listed, state.started)]
+    for path in sorted(found, key=_changed, reverse=True)[:MOST][::-1]:
+        try:
+            entry = _entry(run, path, state.attempt)
+            if entry is not None:
+                ledger.append(run.ledger, entry)
+        except Exception:  # noqa: BLE001 (removed meanwhile, or a job's odd idea of a zip: the run ends all the same)
+            traceback.print_exc()
+
+
+def _files(workspace: str) -> Iterator[str]:
+    until = time.monotonic() + LOOKING
+    for folder, folders, names in os.walk(workspace):
+        folders[:] = [one for one in folders if not one.startswith(".")]
+        if time.monotonic() > until:
+            return
+        for name in names:
+            path = os.path.join(folder, name)
+            if name.endswith(SUFFIX) and not os.path.islink(path):
+                yield path
+
+
+def _is_new(path: str, run: RunPaths, listed: Dict[str, ledger.Entry], since: float) -> bool:
+    """Nothing is listed of it as it is now, and it came neither with the project nor from an earlier attempt."""
+    try:
+        found, name = os.lstat(path), os.path.relpath(path, run.workspace)
+        name.encode()
+    except (OSError, UnicodeError):  # JSON has no name for it
+        return False
+    known = listed.get(name, {})
+    told = (known.get("size"), known.get("mtime_ns"))
+    return stat.S_ISREG(found.st_mode) and found.st_mtime >= since and told != (found.st_size, found.st_mtime_ns)
+
+
+def _changed(path: str) -> float:
+    with suppress(OSError):
+        return os.lstat(path).st_mtime
+    return 0.0
+
+
+def _entry(run: RunPaths, path: str, attempt: int) -> Optional[Dict[str, Any]]:
+    """None for what is not whole, or did not hold still while it was read."""
+    with open_regular(path) as file:
+        before = os.fstat(file.fileno())
+        if completeness.open_for_writing([completeness.identity(before)]) or not _is_whole(path, before.st_size):
+            return None
+        facts, digest = checkpoint_file.facts(path), checkpoints.digest(file)
+        if completeness.stamp(os.lstat(path)) != completeness.stamp(before):
+            return None
+    return {
+        "t": time.time(),
+        "attempt": attempt,
+        "path": os.path.relpath(path, run.workspace),
+        **facts,
+        "monitor": None,
+        "mode": None,
+        "value": None,
+        "best": False,
+        "last": False,
+        "size": before.st_size,
+        "sha256": digest,
+        "mtime_ns": before.st_mtime_ns,
+        "complete": True,
+    }
+
+
+def _is_whole(path: str, size: int) -> bool:
+    """A zip as torch writes it: nothing is packed, so that no job can make this take longer than its file is long."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts: List[zipfile.ZipInfo] = archive.infolist()
+            plain = all(part.compress_type == zipfile.ZIP_STORED for part in parts)
+            pickles = [part for part in parts if part.filename.endswith("/data.pkl")]
+            if not plain or sum(part.file_size for part in parts) > size or len(pickles) != 1:
+                return False
+            # A host that lost its power may have kept a file's end and not its middle.
+            return pickles[0].file_size <= _LARGEST_PICKLE and archive.testzip() is None
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError, EOFError):
+        return False

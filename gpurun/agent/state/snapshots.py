@@ -1,0 +1,43 @@
+"""Which earlier snapshots of a project a new one is linked against, so that unchanged files are neither sent nor stored."""
+
+from __future__ import annotations
+
+import os
+from typing import Dict, List
+
+from ..files import read_json, write_json
+from ..paths import HostPaths, RunPaths
+
+
+def newest(host: HostPaths, project: str, run: RunPaths) -> List[str]:
+    """Snapshots to give rsync as --link-dest: the newest whole one, and the newest that an upload left partial.
+
+    Without the partial one, all is sent again after an upload that broke off.
+    """
+    known = _read(host, project)
+    ids = [known[kind] for kind in ("whole", "partial") if kind in known and known[kind] != run.id]
+    paths = [host.run(run_id).snapshot for run_id in dict.fromkeys(ids)]
+    return [path for path in paths if os.path.isdir(path)]
+
+
+def note_partial(host: HostPaths, project: str, run: RunPaths) -> None:
+    _note(host, project, "partial", run)
+
+
+def note_whole(host: HostPaths, project: str, run: RunPaths) -> None:
+    _note(host, project, "whole", run)
+
+
+def _note(host: HostPaths, project: str, kind: str, run: RunPaths) -> None:
+    # Two submits at once may each leave out the other's note: that costs bytes on the wire, never a wrong file.
+    write_json(_path(host, project), {**_read(host, project), kind: run.id})
+
+
+def _read(host: HostPaths, project: str) -> Dict[str, str]:
+    return dict(read_json(_path(host, project)) or {})
+
+
+def _path(host: HostPaths, project: str) -> str:
+    folder = os.path.join(host.cache, "snapshots")
+    os.makedirs(folder, exist_ok=True)
+    return os.path.join(folder, project + ".json")

@@ -1,0 +1,139 @@
+"""Ending runs: ask the job to stop, wait out its grace time, and see that container and GPUs are free."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gpurun.agent import vocabulary as words
+from gpurun.commands import runs
+from gpurun.errors import ContactLost, GpurunError, UsageError
+from gpurun.remote.records import refuse_unknown
+from gpurun.store import checkpoint_store, run_store
+
+if TYPE_CHECKING:
+    from gpurun.store.run_store import RunEntry
+
+ROUND = 2.0  # seconds that one question lasts while a countdown is shown
+OVERTIME = 90.0  # seconds that a host may take beyond the grace time before we say that something is wrong
+TRIES, PAUSE = 20, 0.5  # until the GPUs of an ended run must be free
+
+
+@dataclass(frozen=True)
+class Asked:
+    grace: float | None  # seconds; None: what the job says
+    force: bool  # KILL at once
+    abandon: bool = False  # nothing is ended: their machine is gone
+
+
+def only_live_run() -> RunEntry:
+    """What `stop` without RUN means: the one live job of this project. Raises UsageError for none and several."""
+    from gpurun.config.project import find_project
+
+    project = find_project()
+    live, services = _live(str(project.root))
+    if len(live) > 1:  # some may have ended since they were last seen
+        runs.look(live)
+        live, services = _live(str(project.root))
+    if len(live) == 1:
+        return live[0]
+    if not live:
+        next_step = (
+            f"a service is named: gpurun stop {' '.join(one.id for one in services)}" if services else "gpurun ps"
+        )
+        raise UsageError(f"no run of the project {project.name} is live, as far as is known here", next_step)
+    lines = [f"  {entry.id}  {entry.state}  {entry.host}" for entry in live]
+    raise UsageError("\n".join(["several runs are live:", *lines]), f"name one: gpurun stop {live[0].id}")
+
+
+def _live(project_root: str) -> tuple[list[RunEntry], list[RunEntry]]:
+    jobs, services = run_store.of_project(project_root)
+    return [one for one in jobs if run_store.is_live(one)], [one for one in services if run_store.is_live(one)]
+
+
+def ask(entries: Sequence[RunEntry], asked: Asked) -> list[dict[str, Any]]:
+    """Write down on every host that these are to end; the records. From here on the hosts act by themselves."""
+    request = {"grace": asked.grace, "force": asked.force, "abandon": asked.abandon}
+    groups = runs.by_host(entries)
+
+    def tell(host: str) -> list[dict[str, Any]]:
+        answer = runs.wire_to(host).ask("stop", {"runs": groups[host], **request}, timeout=30)
+        run_store.update(answer["runs"], host)
+        return list(answer["runs"])
+
+    with ThreadPoolExecutor(max_workers=len(groups)) as pool:
+        return [record for records in pool.map(tell, groups) for record in records]
+
+
+def watch(
+    entries: Sequence[RunEntry],
+    records: Sequence[dict[str, Any]],
+    countdown: Callable[[list[tuple[dict[str, Any], float | None]]], None],
+    *,
+    clock: Callable[[], float] = time.monotonic,
+) -> list[dict[str, Any]]:
+    """Wait until all have ended; `countdown` gets the live ones, each with the seconds until it is killed.
+
+    Raises GpurunError when one does not end, or is unknown to its host.
+    """
+    now = {record["id"]: record for record in records}
+    latest = clock() + max([_left(record) or 0.0 for record in records], default=0.0)
+    hosts = {entry.id: entry.host for entry in entries}
+    while live := [record for record in now.values() if not words.is_over(record)]:
+        for record in live:
+            refuse_unknown(record, hosts[record["id"]])
+        countdown([(record, _left(record)) for record in live])
+        if any(record.get("saving") for record in live):  # its grace time pauses
+            latest = clock() + max(_left(record) or 0.0 for record in live)
+        if clock() > latest + OVERTIME:
+            names = ", ".join(record["id"] for record in live)
+            raise GpurunError(
+                f"{names} has not ended, long after its grace time", f"gpurun stop --force {names.replace(',', '')}"
+            )
+        for record in _ask_again([entry for entry in entries if now[entry.id] in live]):
+            now[record["id"]] = record
+    return [now[entry.id] for entry in entries]
+
+
+def _ask_again(entries: Sequence[RunEntry]) -> list[dict[str, Any]]:
+    found = []
+    for host, ids in runs.by_host(entries).items():
+        try:
+            answer = runs.wire_to(host).ask("wait", {"runs": ids, "seconds": ROUND, **checkpoint_store.question(ids)})
+        except ContactLost:
+            time.sleep(ROUND)
+            continue
+        checkpoint_store.take_in(answer, host)
+        found += answer["runs"]
+    return found
+
+
+def _left(record: dict[str, Any]) -> float | None:
+    """Seconds until the host kills it, by the host's own clock: the laptop's may be another."""
+    return None if record.get("kill_in") is None else float(record["kill_in"])
+
+
+def still_held(entries: Sequence[RunEntry], *, sleep: Callable[[float], None] = time.sleep) -> list[str]:
+    """GPUs that runs which ended hold on to, in words; empty when all are free, as they should be within seconds."""
+    held: list[str] = []
+    for host, ids in runs.by_host(entries).items():
+        wire = runs.wire_to(host)
+        for _ in range(TRIES):
+            answer = wire.ask("ps", {"ids": ids, "gpus": True}, timeout=30)
+            theirs = {gpu["uuid"] for record in answer["runs"] for gpu in record["gpus"]}
+            used = [gpu for gpu in answer["gpus"] if gpu["uuid"] in theirs and _is_leftover(gpu["used_by"], ids)]
+            if not used:
+                break
+            sleep(PAUSE)
+        else:
+            held += [f"GPU {gpu['index']} of {host} is still used by {gpu['used_by']}" for gpu in used]
+    return held
+
+
+def _is_leftover(used_by: str | None, ids: Sequence[str]) -> bool:
+    """True unless the GPU is free or was given to the next run: a process that stayed behind bears no run's name."""
+    words_of = (used_by or "").split()
+    return bool(words_of) and (words_of[0] != "run" or words_of[1] in ids)

@@ -1,0 +1,261 @@
+"""Starting a job on a host: plan, then act. `--dry-run` shows the plan that a submit carries out."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from gpurun import locked
+from gpurun.agent import vocabulary as words
+from gpurun.errors import ContactLost, HostError, HostUnreachable
+from gpurun.store import pending_submits, run_store
+from gpurun.sync import upload
+
+if TYPE_CHECKING:
+    from gpurun.config.load import Loaded
+    from gpurun.job.files import FileList
+    from gpurun.remote.wire import Stream, Wire
+    from gpurun.store.pending_submits import Claim
+    from gpurun.sync.rsync import Progress
+
+SYNC_AGAIN = 3  # times, when files change while they are sent
+DRAWS = 5  # of an id; the host may have a run of another laptop's under the one that was drawn
+# Codes of a HostError that leaves open how far the agent had come.
+OPEN = ("no_answer", "internal")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a submit sends and runs."""
+
+    loaded: Loaded
+    files: FileList
+    job: dict[str, Any]  # job.json, less what the host adds
+    notes: tuple[str, ...]  # for the person
+    needs_agent: bool  # a dependency comes over git+ssh: the host needs the user's SSH agent
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where a submit tells how far it is."""
+
+    say: Callable[[str], None]  # what goes on now
+    listed: Callable[[Plan], None]  # the plan stands; may raise, and then nothing is sent
+    prepared: Callable[[dict[str, Any]], None]  # the host has made room: the answer to `prepare`
+    progress: Callable[[Progress, int], None]  # bytes on their way, of so many in all
+    # The host has taken over. Until this has returned, a submit that is killed is gone on with by the same one again.
+    started: Callable[[Started], None] = lambda started: None
+
+
+@dataclass(frozen=True)
+class Started:
+    """A run that its host has taken over."""
+
+    record: dict[str, Any]
+    stream: Stream | None  # its log, when that was asked for
+    earlier: bool  # it had been started already, by the submit that this one repeats
+    fetch: bool  # the job wants to be fetched when it has ended
+
+
+def make_plan(
+    loaded: Loaded, *, run_id: str | None = None, now: float | None = None, service: dict[str, Any] | None = None
+) -> Plan:
+    """List the project's files and write the job. Reads the project alone. `service`: one that has the project's code."""
+    from gpurun.config.project import git_facts
+    from gpurun.job.dependencies import find_dependencies
+    from gpurun.job.spec import make_job, module_note
+    from gpurun.notebook import of_job
+
+    notebook = None if service else of_job.read(loaded)
+    files = list_code(loaded)
+    git = git_facts(loaded.project.root, files.has)
+    found = find_dependencies(files, loaded.spec.dependencies, own_image=_own_image(loaded))
+    now = time.time() if now is None else now
+    told, notes = (
+        None,
+        list(filter(None, [*loaded.notes, *files.notes, found.note, module_note(loaded.spec.module, files)])),
+    )
+    if notebook is not None:
+        found = of_job.with_requirements(found, loaded, notebook)
+        told = of_job.of_job(loaded, notebook)
+        notes += of_job.notes(loaded, notebook)
+    job = make_job(
+        loaded, files, now=now, dependencies=found.job, git=git, run_id=run_id, service=service, notebook=told
+    )
+    return Plan(loaded, files, job, tuple(notes), found.needs_agent)
+
+
+def submit(
+    wire: Wire, plan: Callable[[], Plan], report: Report, *, follow: bool, taken_ids: tuple[str, ...] = ()
+) -> Started:
+    """Start a job and return once its supervisor stands on the host. To repeat one that broke off goes on with its run.
+
+    `plan` is asked for while the connection is made. `taken_ids` are not drawn for the run. Raises what the host refuses,
+    HostUnreachable, RsyncError.
+    """
+    taken: list[Claim] = []
+    plan = functools.cache(plan)
+    again = functools.partial(submit, wire, plan, report, follow=follow)
+    prepared: dict[str, Any] | None = None
+    try:
+        prepared = wire.ask("prepare", lambda: _first_question(wire, plan(), report, taken, taken_ids), timeout=60)
+        run_store.update([prepared["run"]], wire.host)
+        record = prepared["run"]
+        if words.is_over(record) and (record["started"] is None or _is_old_service(taken[0])):
+            taken[0].settle()  # what we took over was given up meanwhile, or is over: begin anew
+            return again(taken_ids=taken_ids)
+        report.prepared(prepared)
+        if record["state"] in (words.CREATED, words.SYNCING):
+            started = _send_and_start(wire, plan(), prepared, report, taken[0].job, follow=follow)
+        else:
+            started = Started(record, None, earlier=True, fetch=plan().loaded.spec.fetch)
+        run_store.update([started.record], wire.host)
+        report.started(started)
+    except BaseException as error:
+        if taken:
+            _give_up(taken[0], error, on_host=prepared is not None or taken[0].taken_over)
+            if _id_is_taken(error) and prepared is None and len(taken_ids) < DRAWS:
+                return again(taken_ids=(*taken_ids, taken[0].job["id"]))
+        raise
+    taken[0].settle()
+    return started
+
+
+def _first_question(
+    wire: Wire, plan: Plan, report: Report, taken: list[Claim], taken_ids: tuple[str, ...]
+) -> dict[str, Any]:
+    """The request of `prepare`. From here on the run is known on this laptop, whatever becomes of this process."""
+    report.listed(plan)
+    files = plan.files.manifest()
+    with locked.state():
+        claim = pending_submits.take(
+            {**plan.job},
+            files,
+            wire.host,
+            plan.loaded.env,
+            is_taken=lambda run_id: run_id in taken_ids or run_store.is_taken(run_id),
+        )
+        taken.append(claim)
+        run_store.add(claim.job, wire.host, files)
+    report.say(f"asking {wire.host}")
+    return {"job": claim.job, "total_bytes": plan.files.bytes}
+
+
+def _is_old_service(claim: Claim) -> bool:
+    """Whether an earlier process began it: a check or a session that has ended tells nothing of now."""
+    return claim.taken_over and claim.job["service"] is not None
+
+
+def _id_is_taken(error: BaseException) -> bool:
+    return isinstance(error, HostError) and error.code == "id_taken"
+
+
+def _give_up(claim: Claim, error: BaseException, *, on_host: bool) -> None:
+    """Keep the claim for whoever repeats the submit, unless the host surely has no such run, or never will start it.
+
+    A refusal is no proof that nothing has begun: only the host's own word about this id is.
+    """
+    never_got_in = isinstance(error, HostUnreachable) and not isinstance(error, ContactLost)
+    if not on_host and (isinstance(error, HostError) or never_got_in):
+        run_store.remove(claim.job["id"])  # without a `start` nothing of it runs
+        if isinstance(error, HostError) and error.code in OPEN:
+            claim.release()
+        else:
+            claim.settle()
+    elif isinstance(error, HostError) and error.code in ("id_taken", "elsewhere"):
+        claim.settle()
+    else:
+        claim.release()
+
+
+def _send_and_start(
+    wire: Wire, plan: Plan, prepared: dict[str, Any], report: Report, job: dict[str, Any], *, follow: bool
+) -> Started:
+    """Sync, then start; once more when files changed on the way."""
+
+    files, link_dest = plan.files, list(prepared["link_dest"])
+    if plan.needs_agent:
+        wire = replace(wire, connection=wire.connection.with_agent())
+    for attempt in range(1, SYNC_AGAIN + 1):
+        report.say(f"sending to {wire.host}")
+        for part in _parts(plan.loaded, files):
+            upload.push(
+                wire.connection,
+                part,
+                prepared["snapshot"],
+                link_dest,
+                progress=functools.partial(_tell_progress, report, files.bytes),
+            )
+        report.say(f"starting {job['id']}")
+        try:
+            return _start(wire, plan, files, job, follow=follow)
+        except HostError as error:
+            if error.code in OPEN:
+                again = f"submit again: that goes on with {job['id']}, whether it has begun or not"
+                raise HostError(
+                    error.what,
+                    f"{again}\n{error.next_step}",
+                    where=error.where,
+                    exit_code=error.exit_code,
+                    code=error.code,
+                ) from error
+            if error.code != "snapshot_differs" or attempt == SYNC_AGAIN:
+                raise
+        files = list_code(plan.loaded)
+        run_store.note_manifest(job["id"], files.manifest())
+        link_dest = [*prepared["link_dest"], f"{prepared['snapshot']}.before"]  # where the host has put what came
+    raise AssertionError("unreachable")
+
+
+def _tell_progress(report: Report, total: int, at: Progress) -> None:
+    report.progress(at, total)
+
+
+def _start(wire: Wire, plan: Plan, files: FileList, job: dict[str, Any], *, follow: bool) -> Started:
+    # While dependencies come over git+ssh, the SSH agent reaches the host through this very connection.
+    follow = follow or plan.needs_agent
+    request = {
+        "run": job["id"],
+        "token": job["token"],
+        "manifest": files.manifest(),
+        "env": {name: secret.reveal() for name, secret in plan.loaded.env.items()},
+        "agent_socket": plan.needs_agent,
+        "follow": follow,
+    }
+    if not follow:
+        record = wire.ask("start", {**request, "stream": False}, timeout=60)["run"]
+        return Started(record, None, earlier=False, fetch=plan.loaded.spec.fetch)
+    stream = wire.stream("start", request, timeout=60)
+    return Started(stream.answer["run"], stream, earlier=False, fetch=plan.loaded.spec.fetch)
+
+
+def _own_image(loaded: Loaded) -> bool:
+    """Whether the job brings an image that is not gpurun's."""
+    from gpurun.job import images
+
+    spec = loaded.spec
+    return spec.dockerfile is not None or images.wanted(spec.image, loaded.host)["image"] is not None
+
+
+def list_code(loaded: Loaded) -> FileList:
+    """What of the project travels."""
+    from gpurun.job.files import list_files
+
+    files = list_files(loaded.project, exclude=loaded.spec.exclude, env_files=loaded.env_files)
+    if loaded.session is None:
+        return files
+    from gpurun.commands import notebook_session
+
+    return notebook_session.laid_over(files, loaded.session)
+
+
+def _parts(loaded: Loaded, files: FileList) -> list[FileList]:
+    """What one rsync can send, each from a folder of its own; none when nothing is to be sent."""
+    if loaded.session is None:
+        return [files] if files.count else []
+    from gpurun.commands import notebook_session
+
+    return notebook_session.parts(files, loaded.session)

@@ -1,0 +1,168 @@
+"""The project that a command is about: its root folder, its name, and what git knows of it.
+
+The root, from a folder inside it, is the first of
+1. the nearest folder upwards with a `gpurun.toml`,
+2. the nearest one whose `pyproject.toml` has a `[tool.gpurun]` table,
+3. the nearest one with a `pyproject.toml` or a `.git`,
+4. the folder itself.
+The search leaves out the home directory and `/`, and neither is ever sent (gpurun/job/files.py): keys and other people's data
+lie in there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpurun import process, toml
+from gpurun.errors import UsageError
+
+PATCH_LIMIT = 1 << 20  # bytes; a larger patch is left out of the run record
+# Slow disks and huge repositories exist; a git that waits for a lock or a password must not hold a submit for ever.
+GIT_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Project:
+    """`root` is absolute. `marker` says why it is the root: gpurun.toml, pyproject.toml, git, folder or job file."""
+
+    root: Path
+    name: str
+    marker: str
+    in_git: bool
+
+    @property
+    def settings_file(self) -> Path:
+        """The file with the project's defaults; it need not exist."""
+        own = self.root / "gpurun.toml"
+        return self.root / "pyproject.toml" if not own.exists() and self._has_table() else own
+
+    def settings(self) -> dict[str, Any]:
+        """The project's defaults, unchecked. Raises UsageError when the file is no TOML."""
+        file = self.settings_file
+        told = toml.read(file)
+        return told if file.name == "gpurun.toml" else dict(told["tool"]["gpurun"])
+
+    def _has_table(self) -> bool:
+        return _gpurun_table(self.root / "pyproject.toml") is not None
+
+
+def find_project(start: Path | None = None) -> Project:
+    """The project around `start` (a folder or a file; the working directory unless told). Runs no process."""
+    at = Path(os.path.abspath(start or Path.cwd()))  # noqa: PTH100 - resolve() would follow links out of the project
+    folder = at if at.is_dir() else at.parent
+    return _project(*_root(folder))
+
+
+def project_at(root: Path) -> Project:
+    """The project whose root is told to be `root` (a job file's `project`)."""
+    return _project(Path(os.path.abspath(root)), "job file")  # noqa: PTH100
+
+
+def _project(root: Path, marker: str) -> Project:
+    in_git = any((above / ".git").exists() for above in (root, *root.parents))
+    return Project(root, _name(root), marker, in_git)
+
+
+def _root(folder: Path) -> tuple[Path, str]:
+    allowed = [above for above in (folder, *folder.parents) if above not in (Path.home(), Path(above.anchor))]
+    for above in allowed:
+        if (above / "gpurun.toml").is_file():
+            return above, "gpurun.toml"
+    for above in allowed:
+        if _gpurun_table(above / "pyproject.toml") is not None:
+            return above, "pyproject.toml"
+    for above in allowed:
+        if (above / "pyproject.toml").is_file():
+            return above, "pyproject.toml"
+        if (above / ".git").exists():
+            return above, "git"
+    return folder, "folder"
+
+
+def _gpurun_table(pyproject: Path) -> dict[str, Any] | None:
+    """`[tool.gpurun]`, or None. A broken file says nothing here; it is refused where its settings are read."""
+    try:
+        table = toml.read(pyproject).get("tool", {}).get("gpurun") if pyproject.is_file() else None
+    except (UsageError, AttributeError):
+        return None
+    return table if isinstance(table, dict) else None
+
+
+def _name(root: Path) -> str:
+    """`name` of the project's defaults, else `[project].name`, else the folder's; made safe for paths."""
+    for source in _names(root):
+        if isinstance(source, str) and slug(source):
+            return slug(source)
+    return slug(root.name) or "project"
+
+
+def _names(root: Path) -> Iterator[Any]:
+    table = _gpurun_table(root / "pyproject.toml")
+    try:
+        yield toml.read(root / "gpurun.toml").get("name") or (table or {}).get("name")
+        project = toml.read(root / "pyproject.toml").get("project")
+    except UsageError:
+        return
+    if isinstance(project, dict):
+        yield project.get("name")
+
+
+def slug(text: str, limit: int = 40) -> str:
+    """`text` in [a-z0-9-], at most `limit` long; empty when nothing is left."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower())[:limit].strip("-")
+
+
+def git(root: Path, *arguments: str) -> process.Completed | None:
+    """Ask git about `root`; None when there is no git, it failed, or it took too long."""
+    # A hook's or a parent git's variables would answer for another repository.
+    env = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    env.update(GIT_OPTIONAL_LOCKS="0", GIT_TERMINAL_PROMPT="0", LC_ALL="C")
+    argv = ["git", "-C", str(root), "-c", "core.quotepath=off", *arguments]
+    try:
+        done = process.run(argv, env=env, timeout=GIT_SECONDS)
+    except (process.NotInstalled, process.TimedOut):
+        return None
+    return done if done.code == 0 else None
+
+
+def git_facts(root: Path, travels: Callable[[str], bool] = lambda _: True) -> dict[str, Any] | None:
+    """`commit`, `branch` (None on a detached head), `dirty`, `patch` against the commit; None without a working git.
+
+    `travels` says whether a file of the project may leave the laptop: of one that stays, the patch tells nothing.
+
+    `dirty` counts new files too. The patch has the project's tracked changes alone (new files lie in the snapshot);
+    it is None when there are none, and when it is larger than PATCH_LIMIT. Bytes that are not UTF-8 are surrogates.
+    """
+    answer = git(root, "status", "--porcelain=v2", "--branch", "-z", "--untracked-files=normal", "--", ".")
+    if answer is None:
+        return None
+    lines = [os.fsdecode(line) for line in answer.stdout.split(b"\0")]
+    said = dict(line[2:].split(" ", 1) for line in lines if line.startswith("# ") and " " in line[2:])
+    changes = [line for line in lines if line[:2] in ("1 ", "2 ", "u ", "? ")]
+    commit = said.get("branch.oid")
+    commit = None if commit in (None, "(initial)") else commit
+    branch = said.get("branch.head")
+    return {
+        "commit": commit,
+        "branch": None if branch == "(detached)" else branch,
+        "dirty": bool(changes),
+        "patch": _patch(root, travels) if commit and any(line[0] != "?" for line in changes) else None,
+    }
+
+
+def _patch(root: Path, travels: Callable[[str], bool]) -> str | None:
+    listed = git(root, "diff", "HEAD", "--name-only", "--no-renames", "--relative", "-z", "--", ".")
+    names = [os.fsdecode(name) for name in listed.stdout.split(b"\0") if name] if listed else []
+    sent = [name for name in names if travels(name) or not os.path.lexists(root / name)]
+    if not sent:
+        return None
+    plain = ("--no-ext-diff", "--no-textconv", "--no-color", "--src-prefix=a/", "--dst-prefix=b/")
+    answer = git(root, "--literal-pathspecs", "diff", "HEAD", "--binary", *plain, "--", *sent)
+    if answer is None or not answer.stdout or len(answer.stdout) > PATCH_LIMIT:
+        return None
+    return os.fsdecode(answer.stdout)

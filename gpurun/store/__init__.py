@@ -1,0 +1,1 @@
+"""What the laptop remembers: runs, their checkpoints, submits that have begun."""

@@ -1,0 +1,1 @@
+"""Moving bytes between laptop and host with rsync."""
