@@ -124,3 +124,25 @@ def test_open_service_is_stopped_and_does_not_keep_the_host(laptop: Laptop, embe
     assert f"{service['id']}: stopped" in done.err
     assert not (embedded_host.home / ".gpurun").exists()
     assert laptop.json("tunnel", "--list") == []
+
+
+def test_history_stays_when_run_or_host_is_gone(laptop: Laptop) -> None:
+    """One run is removed by `rm`, one goes with its host: both are told of as before, by no host."""
+    removed, left = laptop.submit("train.py", "--", "1", "3"), laptop.submit("train.py", "--", "2", "0")
+    for run in (removed, left):
+        laptop.gpurun("wait", run)
+    laptop.ok("fetch", removed)
+    laptop.ok("rm", removed)
+    laptop.ok("host", "leave", "demo", "-y")
+    laptop.environment["GPURUN_SSH"] = "false"
+    for run, log, state in ((removed, "step 0\ndone\n", "failed"), (left, "step 0\nstep 1\ndone\n", "succeeded")):
+        shown = " ".join(laptop.ok("status", run).split())
+        assert f"{run} {state}" in shown
+        assert f"{run} was removed from demo on" in shown
+        assert f"its files are in fetched/{run}" in shown
+        assert laptop.ok("logs", run) == log
+        assert run in laptop.ok("ps", "--removed")
+    results = [run["result"] for run in laptop.json("compare", removed, left)["runs"]]
+    assert [(one["state"], one["exit code"]) for one in results] == [("failed", 3), ("succeeded", 0)]
+    done = laptop.gpurun("fetch", left)
+    assert (done.code, "was removed from demo on" in " ".join(done.err.split())) == (2, True)
