@@ -1,4 +1,4 @@
-"""What gpurun made on a host, told from what lies beside it, and its removal.
+"""Find and remove the files that gpurun created on a host, and leave the user's files.
 
 In a folder of gpurun's own (`.gpurun`) all that has one of gpurun's names is gpurun's. A root that gpurun 0.1.0 used as it was
 named may hold the user's files under the same names: of such a root only what is recognised goes, and no data.

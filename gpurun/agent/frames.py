@@ -1,4 +1,4 @@
-"""What a verb sends behind its answer: frames. docs/design.md describes the wire."""
+"""Send frames after the answer of a verb. docs/design.md describes the wire."""
 
 from __future__ import annotations
 

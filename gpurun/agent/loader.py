@@ -1,4 +1,4 @@
-"""Brings the agent to its place on a host. It is sent as text, before there is an agent: nothing imports it.
+"""Unpack the agent on a host. This file is sent as text before the host has an agent: nothing imports it.
 
 argv: the agent's folder (named by its content), the verb, the archive's size. stdin: exactly the archive, then the
 question, which is left for the agent to read. It unpacks beside the place and renames, so that no half-unpacked

@@ -1,4 +1,4 @@
-"""What the host's sshd forwards to: a greeting when a tunnel is tried out; and what stands in front of a run's own socket.
+"""Listen on the host for the connections that sshd forwards, and pass them to the socket of a run.
 
 That is a Unix socket of ours. Or a port of this host's loopback, for an sshd that forwards to ports alone: every user of the
 host can connect to it, and the laptop says so.

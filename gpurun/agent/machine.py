@@ -1,4 +1,4 @@
-"""Which machine, which boot and which root this is: what tells them from a clone, a reboot and another root.
+"""Identify the machine, its boot and the root of gpurun's files, so that a clone, a reboot and another root are recognized.
 
 GPURUN_MACHINE_ID_FILE and GPURUN_BOOT_ID_FILE name other files than the system's, for tests that reboot a host or
 make two of one machine; the boot is then as old as the second file.

@@ -1,4 +1,4 @@
-"""What a host still holds of runs, against what is here: asked before anything is removed.
+"""Compare the files of runs on a host with the copies on this laptop, before anything is removed.
 
 A run may go without a question when the stamp that its host answers is that of a fetch which brought everything, and the
 files of that fetch are still where they came to.

@@ -1,4 +1,4 @@
-"""A run goes on on another host: its code and its checkpoint come to this laptop, and go on from here.
+"""Resume a run on another host: bring its code and its checkpoint to this laptop, and send them from here.
 
 From the old host while that answers; else from what is here: the project, and what was fetched.
 """

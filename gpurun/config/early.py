@@ -1,4 +1,4 @@
-"""Which host a submit is for, told before its configuration is checked: ssh can be on its way meanwhile."""
+"""Find the host of a submit before its configuration is validated, so that ssh can connect meanwhile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a submit means: flags > job file > project's file > the host's profile, with the source of every value kept.
+"""Merge the configuration of a submit: flags > job file > project file > host profile. The source of every value is kept.
 
 `env`, `mounts` and `data` of all layers add up, the higher layer wins by name; every other value replaces the
 one below.

@@ -1,4 +1,4 @@
-"""One pass over one run: list, choose, transfer group by group, verify, place."""
+"""Fetch one run once: list, choose, transfer group by group, verify, place."""
 
 from __future__ import annotations
 

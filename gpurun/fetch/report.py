@@ -1,4 +1,4 @@
-"""What a fetch is asked, tells while it goes on, and answers."""
+"""Define what a fetch is asked for, its progress events and its result."""
 
 from __future__ import annotations
 

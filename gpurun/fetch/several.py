@@ -1,4 +1,4 @@
-"""Several runs of one host side by side. A run is mostly round trips and the host's own work, so that one waits while another moves.
+"""Fetch several runs of one host in parallel: a fetch is mostly round trips and work of the host.
 
 All share one SSH connection, of which sshd allows ten sessions as a rule: each run makes one transfer at a time, two sessions.
 """

@@ -1,5 +1,5 @@
-"""Is what came what the host has, whole? The host hashes its files on a channel of its own, while they are on
-their way.
+"""Compare the hashes of fetched files with those of the host, and check that each file is complete. The host hashes its files on
+a channel of its own, while they are transferred.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Submits that have begun and not ended, so that one that is repeated goes on with the run of the one that was killed.
+"""Remember submits that have begun and not ended: repeating a killed submit resumes it.
 
 A file a submit, locked by its process for as long as that lives. A free lock is a process that died, or a submit
 that broke off: the same submit (same job, same files) takes over its id and token, and the host sees one run.

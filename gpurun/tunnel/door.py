@@ -1,4 +1,4 @@
-"""Doors: ports of this laptop that stay open while what is behind them comes and goes.
+"""Listen on ports of this laptop (doors) that stay open while the connection to the host comes and goes.
 
 A door leads to a Unix socket, which is there while the connection to the host is. Who comes meanwhile is held until it is
 back: a browser tab opened too early gets through once the service answers. What a browser asks for is looked at first

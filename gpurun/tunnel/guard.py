@@ -1,4 +1,4 @@
-"""What may pass from this laptop to a service: each request of a connection is looked at before it goes on.
+"""Check each request of a connection before it is passed to a service.
 
 A port of 127.0.0.1 can be reached by every page in the user's browser. A page that is not ours gives itself away: by the
 name it reached us under (DNS rebinding), by its Origin, or by Sec-Fetch-Site (https://www.w3.org/TR/fetch-metadata/). What

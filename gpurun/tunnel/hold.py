@@ -1,4 +1,4 @@
-"""A tunnel that is open: its doors, its link, its entry in the registry; in the foreground, or detached from it."""
+"""Keep a tunnel session open: its doors, its link, its entry in the registry; in the foreground or detached."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Addresses of a door that lead on once: so that a browser can be sent to a page without the page's secret in its argv.
+"""Make URLs that work once, so that a browser opens a page without the secret of the page in its argv.
 
 Every user of this laptop sees with `ps` what a browser was started with. What stands there is worth nothing after the
 browser has been there, and until then only to whom the browser belongs. (Jupyter writes a file that leads on; a browser

@@ -1,4 +1,4 @@
-"""One connection through a door: what the client says, the service it is led to, and the bytes between them."""
+"""Proxy one connection through a door: the client's request, the service, and the bytes between them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who a job is inside its container, so that what it writes belongs to the user outside. A value made from the host's facts."""
+"""Choose the user and groups of a job inside its container, so that its files belong to the user on the host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is alive is told by locks, never by pids: pids are used again, and a zombie answers `kill -0`.
+"""Use file locks, not pids, to decide which supervisors and jobs are alive: pids are reused, and a zombie answers `kill -0`.
 
 Locks lie on a local disk, because a home may be NFS and shared by several machines. Not in /run/user/UID: systemd removes
 that folder at the user's last logout, under the feet of a supervisor that stays, and the next one would lock a new file

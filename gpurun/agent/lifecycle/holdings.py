@@ -1,4 +1,4 @@
-"""What a run wrote that may be nowhere else, and a stamp that changes with it.
+"""Count what of a run may exist nowhere else, and make a stamp that changes when it changes.
 
 "Fetched" is not a flag: the laptop keeps the stamp of the last fetch that brought everything, and whoever wants to remove the
 run compares it with the stamp of now. A stamp has two parts, one for the workspace with log and record, one for what was

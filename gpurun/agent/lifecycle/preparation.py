@@ -1,4 +1,4 @@
-"""What stands before the job: its workspace, and its image or environment."""
+"""Create the workspace and the image or environment before the job starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is done with a run whose supervisor may be dead. Every verb tends first; a question never changes a job.
+"""Compare the journal of each run with the evidence on the host, and repair runs whose supervisor died.
 
 `TABLE` is the design's, as data: the first line that fits says what is done.
 """

@@ -1,4 +1,4 @@
-"""A session's workspace lasts: the next session of the project takes it over, with the code as it is now.
+"""Give the workspace of a session to the next session of the project, with the current code.
 
 For each file there are three contents: the code that the earlier session began with, what lies in its workspace, and the
 code as submitted now. What the user changed there stays; what he did not touch follows the code. Where both changed, his

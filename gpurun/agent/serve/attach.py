@@ -1,4 +1,4 @@
-"""Becomes a command that holds its session open: `attach.py COMMAND...`. Whatever it starts holds it too."""
+"""Run a command inside a session, and keep the session open while the command, or what it starts, runs: `attach.py COMMAND...`."""
 
 import fcntl
 import os

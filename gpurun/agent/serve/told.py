@@ -1,4 +1,4 @@
-"""What a service was told: `service.json` beside this file, written by the runtime.
+"""Read the settings of a service from `service.json` beside this file, which the runtime writes.
 
 These programs run in the job's own Python, inside its container; what else they import is the image's.
 """

@@ -1,4 +1,4 @@
-"""The move of a run to another host: one `ask`, a record on both hosts, and one of them begins the next attempt.
+"""Record the move of a run on both hosts (one `ask`), so that exactly one of them starts the next attempt.
 
 The old host journals `moving {ask, to}` before a byte travels. From then on it begins nothing more, until `given_back`. The new
 host begins the attempt under that ask, unless the ask was revoked there. Who does not know how a move went asks the new host

@@ -1,4 +1,4 @@
-"""Checkpoints that the plugin had no time to list: its thread is a second or two behind a save, and a SIGKILL takes it along.
+"""Find the checkpoints that the plugin had no time to list: its thread is a second or two behind a save, and dies with SIGKILL.
 
 Once nothing of the job runs, a file of `torch.save` says by itself whether it was finished: it is a zip, whose directory comes
 last. Such a file comes into the ledger as if the plugin had listed it, but for its metric, which only the training knew. A

@@ -1,4 +1,4 @@
-"""`attend`: keep the ways to a tunnel's services open, and tell how their runs are, for as long as the tunnel is there.
+"""`attend`: keep the forwards to the services of a tunnel open, and report the state of their runs, until the tunnel closes.
 
 Request: `{tunnel: name, doors: [{name, run or null, service: bool, port or null}], loopback: bool}`. A door leads to the
 service that a run is, to a port of a run's own loopback, or (without a run) to a port of the host.

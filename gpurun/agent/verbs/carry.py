@@ -1,4 +1,4 @@
-"""`carry`: what of a run that has ended goes to another host, for its next attempt there: `{run, from, ask, target}`.
+"""`carry`: send what the next attempt of an ended run needs on another host: `{run, from, ask, target}`.
 
 -> `{run: RunRecord, job, root, snapshot: [[path, kind, size, mtime_ns, target]], checkpoint}`. `job` has its image by digest where
 a registry has it. `snapshot` lists the code as it was sent; `checkpoint` is null, or the ledger's entry with `folder` and `name`,

@@ -1,4 +1,4 @@
-"""The laptop has what the run wrote as its Nth attempt: `{run, what: "all"|"some", attempt, stamp}` -> `{counts}`.
+"""`fetched`: record that a laptop has what the run wrote as its Nth attempt: `{run, what: "all"|"some", attempt, stamp}` -> `{counts}`.
 
 `stamp` is that of the listing that was fetched. It is written beside the run, so that other laptops can say "fetched elsewhere".
 Only "all" of a run that had ended, and that has not gone on since, counts as fetched (`t`). A container that holds nothing

@@ -1,4 +1,4 @@
-"""`IPython.display` in a job: the real one shows by our means, and where there is none something small stands for it."""
+"""Replace `IPython.display` in a job: wrap the real module, or use a small substitute where there is none."""
 
 import sys
 from types import ModuleType

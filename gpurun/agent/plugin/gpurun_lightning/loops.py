@@ -1,4 +1,4 @@
-"""What Lightning tells by no public name, in one place. Tried with Lightning 2.1, 2.4, 2.5 and 2.6."""
+"""Read the private attributes of Lightning in one place. Tried with Lightning 2.1, 2.4, 2.5 and 2.6."""
 
 from typing import Any, Dict, List
 

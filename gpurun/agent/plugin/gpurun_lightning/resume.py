@@ -1,4 +1,4 @@
-"""What a checkpoint must hold so that a training goes on as if it had never been interrupted, and the going on.
+"""Save and restore everything that a checkpoint needs to resume a training as if it had never been interrupted.
 
 Lightning keeps weights, optimizers and counters. Missing are where the data was, the random states, and the metrics of the
 epoch so far; these are added to every checkpoint, a set for each rank, under a key of their own.

@@ -1,4 +1,4 @@
-"""The file that says that a checkpoint is being written: the agent lets a job that is to end finish that."""
+"""Mark that a checkpoint is being written, so that the agent waits for it before it ends the job."""
 
 import atexit
 import os

@@ -1,4 +1,4 @@
-"""What the run tells its job: the environment that the wrapper sets, and names of files that the agent knows too."""
+"""Read the settings of the job from the environment that the wrapper sets, and name the files that the agent reads."""
 
 import os
 from dataclasses import dataclass
