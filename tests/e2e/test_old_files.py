@@ -12,7 +12,7 @@ from tests.e2e.conftest import REPOSITORY, Laptop
 if TYPE_CHECKING:
     from gpurun.demo.host import EmbeddedHost
 
-MACHINE = "from gpurun.agent.host import facts; print(machine.machine_id())"
+MACHINE = "from gpurun.agent import machine; print(machine.machine_id())"
 
 
 def test_commands_on_files_of_0_1_0_go_on_with_them(laptop: Laptop, embedded_host: EmbeddedHost) -> None:
