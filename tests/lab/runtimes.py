@@ -20,10 +20,11 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 ASK = """
 import dataclasses, json, os, sys, time
 sys.path.insert(0, os.path.expanduser("~/code"))
-from gpurun.agent.host import gpus; from gpurun.agent import runtimes
+from gpurun.agent import runtimes
 from gpurun.agent.errors import AgentError, RunFailed
+from gpurun.agent.host import gpus
 from gpurun.agent.paths import HostPaths
-from gpurun.agent.runtimes import wrapper
+from gpurun.agent.setup import wrapper
 
 asked = json.load(sys.stdin)
 job = asked["job"]
