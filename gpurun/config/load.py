@@ -1,7 +1,7 @@
 """Merge the configuration of a submit: flags > job file > project file > host profile. The source of every value is kept.
 
-`env`, `mounts` and `data` of all layers add up, the higher layer wins by name; every other value replaces the
-one below.
+`env`, `mounts` and `data` of all layers add up, the higher layer wins by name, and its data comes first; every other value
+replaces the one below.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ def _merge(layers: Sequence[_Layer], project: Project, job_file: Path | None, ne
         taken.update(told)
         sources.update({key: layer.names[key] for key in told})
         mounts.update({mount.target: mount for mount in layer.values.mounts})
-        data.update(dict.fromkeys(layer.values.data))
+        data = dict.fromkeys(layer.values.data) | data  # the highest layer's come first
     taken.update(mounts=tuple(mounts.values()), data=tuple(data))
     host = _host(layers) if need_host else None
     env, files = _environment(layers, host)

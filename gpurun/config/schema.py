@@ -201,7 +201,7 @@ class JobConfig(_Table):
     """Paths of the host for the job: `["/data/scans:/data/scans:ro"]`. Added to those of lower layers."""
     data: tuple[str, ...] = ()
     """Data of the host by name, as `gpurun push` or `[hosts.NAME.data]` names it: mounted read-only at `/data/NAME`. The first
-    of them is `$GPURUN_DATA`, in place of the project's own folder. Added to those of lower layers."""
+    of them is `$GPURUN_DATA`, in place of the project's own folder. Put before those of lower layers."""
     ports: tuple[Annotated[PortConfig, BeforeValidator(port)], ...] = ()
     """Ports of the job that `gpurun tunnel` opens here: `[8080, "9000:8000"]` (local:remote)."""
     idle: Annotated[float, BeforeValidator(_longer_than_zero)] = 7200.0

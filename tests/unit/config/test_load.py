@@ -261,7 +261,14 @@ def test_mounts_and_data_add_up_and_the_higher_layer_wins_by_target(project: Pat
     write(project / "job.toml", 'script = "train.py"\nmounts = ["/c:/y:ro"]\ndata = ["coco", "imagenet"]\n')
     spec = loaded(project, "job.toml", mounts=["/d:/z"]).spec
     assert [(m.source, m.target) for m in spec.mounts] == [("/a", "/x"), ("/c", "/y"), ("/d", "/z")]
-    assert spec.data == ("imagenet", "coco")
+    assert set(spec.data) == {"imagenet", "coco"}
+
+
+def test_data_of_the_highest_layer_is_the_first_which_gpurun_data_points_to(project: Path) -> None:
+    write(project / "gpurun.toml", 'data = ["base"]\n')
+    write(project / "job.toml", 'script = "train.py"\ndata = ["coco", "base"]\n')
+    assert loaded(project, "job.toml").spec.data == ("coco", "base")
+    assert loaded(project, "job.toml", data=["imagenet", "more"]).spec.data == ("imagenet", "more", "coco", "base")
 
 
 def test_variables_add_up_in_the_order_of_the_layers(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
