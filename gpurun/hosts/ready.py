@@ -19,7 +19,10 @@ PULL_PART = 0.7  # of the whole, where layers are pulled before the build
 _LAYER = re.compile(
     r"([0-9a-f]{12}): (Pulling fs layer|Waiting|Verifying Checksum|Download complete|Pull complete|Already exists)"
 )
-_STEP = re.compile(r"(?:Step (\d+)/(\d+) : |#\d+ \[(?:\S+ )?(\d+)/(\d+)\] )(.*)")
+# Numbers of steps, and no others: a job's own Dockerfile prints what it likes.
+_STEP = re.compile(
+    r"(?:Step ([0-9]{1,4})/([1-9][0-9]{0,3}) : |#[0-9]+ \[(?:\S+ )?([0-9]{1,4})/([1-9][0-9]{0,3})\] )(.*)"
+)
 _PIP = ("Collecting ", "Downloading ", "Installing collected ", "Building wheel", "Processing ")
 _LAYER_DONE = {"Download complete": 0.5, "Pull complete": 1.0, "Already exists": 1.0}
 
@@ -61,7 +64,7 @@ class Steps:
             self.now = self.at
         elif step:
             at, of = (step[1], step[2]) if step[1] else (step[3], step[4])
-            self._build = max(self._build, (int(at) - 1) / int(of))
+            self._build = min(max(self._build, (int(at) - 1) / int(of)), 1.0)
             self._does("building the image", f"step {at} of {of}", counted=True)
             self.now = f"{self.at}: {step[5].split(' ', 1)[0]}"
         elif ": Pulling from " in line:

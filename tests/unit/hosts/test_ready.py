@@ -42,6 +42,16 @@ def test_buildkit_alone_and_lines_in_pieces() -> None:
     assert steps.now == "step 3 of 4: COPY"
 
 
+@pytest.mark.parametrize(
+    "said", ["Step 1/0 : x", "#3 [1/0] RUN x", f"Step {'9' * 5000}/9 : x", "Step 1/٠ : x", "Step 9/3 : x"]
+)
+def test_what_a_build_prints_that_looks_like_a_step_is_no_error(said: str) -> None:
+    """The `RUN` of somebody's Dockerfile prints what it likes."""
+    steps = Steps()
+    steps.feed(f"{said}\n".encode())
+    assert 0.0 <= steps.fraction <= 1.0
+
+
 def test_it_never_goes_back() -> None:
     steps = Steps()
     steps.feed(b"Step 4/4 : RUN x\n")
