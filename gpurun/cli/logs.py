@@ -10,6 +10,7 @@ import typer
 from gpurun.agent import vocabulary as words
 from gpurun.cli import options, output, past
 from gpurun.cli.screen import Screen, say_detached, say_end
+from gpurun.cli.terminal import harmless_output
 from gpurun.errors import HostError, HostUnreachable, UsageError
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ class _Pages(Screen):
     """Without -f everything is the result, what preparing said too."""
 
     def prepare(self, data: bytes) -> None:
-        self.log(data)
+        self.log(harmless_output(data) if sys.stdout.isatty() else data)
 
     def state(self, record: dict[str, Any]) -> None:
         return

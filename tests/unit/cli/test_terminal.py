@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from gpurun.cli import output, watched
+from gpurun.cli.logs import _Pages
 from gpurun.cli.screen import Screen
 from gpurun.cli.terminal import harmless, harmless_line, harmless_output
 
@@ -32,6 +33,11 @@ def prepare_and_fail(text: str) -> None:
         screen = Screen("box", say)
         screen.prepare(f"{text}\nbuilding {text}\nStep 1/2 : {text}\nCollecting {text}\n".encode())
         screen.state({"id": "train-7f3k", "state": "failed", "attempt": 1})
+
+
+def print_build(text: str) -> None:
+    with output.activity() as say:
+        _Pages("box", say).prepare(f"{text}\n".encode())
 
 
 def show_activity(text: str) -> None:
@@ -65,6 +71,7 @@ WRITERS: dict[str, Callable[[str], Any]] = {
     "activity": show_activity,
     "state": say_state,
     "prepare": prepare_and_fail,
+    "logs --build": print_build,
     "status": show_status,
     "bars": bars,
 }
@@ -95,7 +102,7 @@ def test_writer_passes_no_control_sequence_of_a_host_on(name: str, shown: Shown)
     assert "a" in said
     left = OWN.sub("", said)
     assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202e]", left), repr(left)
-    assert "\x1b[8m" not in said or name in ("prepare", "bars"), "a text is hidden"
+    assert "\x1b[8m" not in said or name in ("prepare", "logs --build", "bars"), "a text is hidden"
 
 
 def test_status_line_is_one_line(shown: Shown) -> None:
