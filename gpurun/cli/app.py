@@ -9,6 +9,7 @@ import difflib
 import importlib
 import itertools
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -251,9 +252,9 @@ def _no_such_verb(args: list[str]) -> UsageError:
     typed = args[0]
     near = difflib.get_close_matches(typed, VERBS, n=1, cutoff=0.6)
     if near:
-        return UsageError(f"there is no command {typed!r}", " ".join(["gpurun", near[0], *args[1:]]))
+        return UsageError(f"there is no command {typed!r}", shlex.join(["gpurun", near[0], *args[1:]]))
     if typed.endswith((".py", ".sh", ".toml")):
-        return UsageError(f"there is no command {typed!r}", " ".join(["gpurun", "submit", *args]))
+        return UsageError(f"there is no command {typed!r}", shlex.join(["gpurun", "submit", *args]))
     return UsageError(f"there is no command {typed!r}", "gpurun --help")
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpurun.agent import vocabulary as words
 from gpurun.cli import describe, output
+from gpurun.cli.terminal import harmless_output
 from gpurun.errors import HostError, HostUnreachable, UsageError
 
 if TYPE_CHECKING:
@@ -68,8 +69,9 @@ def _print(entry: RunEntry, found: Sequence[Path], tail: int | None) -> None:
     if shown is None:
         output.note(f"{entry.id} printed nothing")
         return
+    raw = shown.name == removed.LOG or not sys.stdout.isatty()
     for data in removed.chunks(shown, tail):
-        output.out_bytes(data)
+        output.out_bytes(data if raw else harmless_output(data))
 
 
 @contextmanager
@@ -113,17 +115,17 @@ def show_folder(entry: RunEntry, *, in_json: bool) -> None:
     output.out(str(found[0].path))
 
 
-def show_list(*, in_json: bool) -> None:
-    """List the runs that were removed from their hosts."""
+def show_list(host: str | None, *, in_json: bool) -> None:
+    """List the runs that were removed from their hosts, from `host` alone where one is named."""
     from gpurun.store import run_store
 
-    known = run_store.removed_runs()
+    known = [entry for entry in run_store.removed_runs() if host in (None, entry.host)]
     if in_json:
         output.json({"runs": [{**_record(entry), "removed": as_json(entry)} for entry in known]})
     elif known:
         output.table(["RUN", "STATE", "REMOVED", "HOST", "FILES"], [_row(entry) for entry in known], shrink=(4, 3))
     else:
-        output.note("no run was removed from its host")
+        output.note(f"no run was removed from {host or 'its host'}")
 
 
 def _record(entry: RunEntry) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def ps(
     from gpurun.config import hosts
 
     if removed:
-        past.show_list(in_json=as_json)
+        past.show_list(host, in_json=as_json)
         return
     with past.naming_removed_runs():
         which = [hosts.choose(host)] if host else runs.hosts_of_interest(all_runs=all_runs)

@@ -175,7 +175,9 @@ def _known_again(record: Mapping[str, Any], host: str) -> RunEntry:
     """An entry for a run that this laptop does not list; if it was removed from here, with what is known of it from before."""
     before = find_removed(record["id"])
     if before is None or before.newer or is_another_run(before, record):
-        return RunEntry(record["id"], record["name"], record["project"], None, host, None, float(record["created"]))
+        return RunEntry(
+            record["id"], record["name"], record["project"], None, host, None, float(record["created"] or 0.0)
+        )
     return replace(
         before,
         host=host,

@@ -66,7 +66,7 @@ _MESSAGES: Dict[str, Tuple[str, str]] = {
     "no_right": ("no right to use the engine", "let its owner add you to the docker group, then log out of the host"),
     "down": ("the engine is not running", "start it on the host: sudo systemctl start docker"),
     "no_answer": ("the engine gave no answer in time", "look at it on the host: docker ps; sudo systemctl status docker"),
-    "no_space": ("the host's disk is full", "make room: gpurun prune, or docker system prune on the host"),
+    "no_space": ("the host's disk is full", "make room: gpurun prune --fetched, or docker system prune on the host"),
     "rate_limit": ("the registry refuses more pulls for now", "docker login on the host, or registry_mirror in its profile"),
     "unauthorized": ("the registry wants a login", "docker login on the host, then submit again"),
     "image_absent": ("there is no such image, or it is private", "check its name; when it is private: docker login on the host"),

@@ -97,7 +97,7 @@ def check(answer: Answer, job: Mapping[str, Any], conflict_next: str) -> bool:
         return answer.code == layer_install.INSTALLED
     said = " ".join(last_lines(answer.out, 1)) or "it ended with exit code %d" % answer.code
     if is_disk_full(answer.out):
-        raise RunFailed("disk", "the host's disk is full: " + said, "make room there: `gpurun prune`")
+        raise RunFailed("disk", "the host's disk is full: " + said, "make room there: gpurun prune --fetched")
     if answer.code == layer_install.CONFLICT:
         raise RunFailed("dependencies", said, conflict_next)
     raise RunFailed(

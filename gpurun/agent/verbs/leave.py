@@ -87,11 +87,11 @@ def _refuse_other_data(host: HostPaths, agreed: Dict[str, Any]) -> None:
     more = [name for name in found if name not in agreed]
     if more:
         what = "data folders that came meanwhile: " + ", ".join(more)
-        raise AgentError("more_data", what + "; nothing was removed", "gpurun host leave again")
+        raise AgentError("more_data", what + "; nothing was removed", "look again: gpurun host leave HOST")
     changed = [name for name, seen in found.items() if seen["stamp"] != agreed[name]]
     if changed:
         what = "the data in %s has changed since it was looked at; nothing was removed" % ", ".join(changed)
-        raise AgentError("changed_since", what, "gpurun host leave again", where=host.data(changed[0]))
+        raise AgentError("changed_since", what, "look again: gpurun host leave HOST", where=host.data(changed[0]))
 
 
 def _remove_a_few_at_a_time(
@@ -115,7 +115,7 @@ def _remove_a_few_at_a_time(
 def _refuse_more(runs: List[RunPaths]) -> None:
     if runs:
         what = "runs that came meanwhile are not fetched: " + ", ".join(run.id for run in runs)
-        raise AgentError("more_runs", what, "gpurun host leave again")
+        raise AgentError("more_runs", what, "look again: gpurun host leave HOST")
 
 
 def _wait_for_supervisors(runs: List[RunPaths]) -> None:

@@ -106,6 +106,8 @@ def test_help_on_what_there_is_not_names_the_nearest(capsys: pytest.CaptureFixtu
         (["sumbit", "train.py"], "gpurun submit train.py"),
         (["train.py", "-g", "2"], "gpurun submit train.py -g 2"),
         (["jobs/digits.toml"], "gpurun submit jobs/digits.toml"),
+        (["my train.py", "-n", "*"], "gpurun submit 'my train.py' -n '*'"),
+        (["fecth", "--only", "*.ckpt"], "gpurun fetch --only '*.ckpt'"),
         (["list"], "gpurun --help"),
     ],
 )

@@ -178,6 +178,16 @@ def test_removed_runs_are_compared_and_listed(
     assert (listed["id"], listed["removed"]["folder"]) == (run.id, str(run.to))
 
 
+def test_removed_runs_of_one_host_are_listed_where_it_is_named(
+    run: FetchedRun, laptop: EmbeddedHost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    remove(run, monkeypatch)
+    capsys.readouterr()
+    for host, listed in ((laptop.alias, [run.id]), ("spare", [])):
+        assert app.main(["ps", "--removed", "-H", host, "--json"]) == 0
+        assert [one["id"] for one in json.loads(capsys.readouterr().out)["runs"]] == listed
+
+
 def test_run_that_its_host_lost_is_told_as_far_as_it_is_known(
     run: FetchedRun, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:

@@ -418,6 +418,13 @@ def test_index_record_of_a_run_that_its_host_cannot_read_changes_nothing() -> No
     assert run_store.find("other-2222") is None
 
 
+def test_run_whose_host_does_not_know_when_it_was_submitted_gets_an_entry() -> None:
+    run_store.update([record("train-7f3k", created=None, project=None)], "box")
+    found = run_store.find("train-7f3k")
+    assert found is not None
+    assert (found.state, found.created) == ("running", 0.0)
+
+
 def test_a_run_that_another_host_only_lists_stays_where_it_is() -> None:
     """They share a home, or the disk of one was cloned."""
     run_store.update([record("train-7f3k")], "box", now=5.0)
