@@ -37,7 +37,7 @@ def fetch_several(
     `ended` gets each result, or why there is none, in the order in which they come; `progress` gets the bytes that have come and
     those of all. Both are called in the caller's thread. Once the host cannot be reached no further run is begun.
     """
-    over = threading.Event()
+    overs = {run: threading.Event() for run in folders}  # one each: a fetch that fails sets its own
     moved = {run: (0, sizes.get(run, 0)) for run in folders}
     waiting = deque(folders)
     running: dict[str, Background[Fetched]] = {}
@@ -45,7 +45,7 @@ def fetch_several(
         while waiting or running:
             while waiting and len(running) < AT_ONCE:
                 run = waiting.popleft()
-                running[run] = Background(partial(_fetch, wire, run, folders[run], moved, over))
+                running[run] = Background(partial(_fetch, wire, run, folders[run], moved, overs[run]))
             next(iter(running.values())).over(LOOK_EVERY)
             progress(sum(done for done, _ in moved.values()), sum(total for _, total in moved.values()))
             for run in [run for run, work in running.items() if work.over(0)]:
@@ -55,7 +55,8 @@ def fetch_several(
                     waiting.clear()
                 ended(run, result)
     except BaseException:  # Ctrl-C too: what is on its way is to be kept
-        over.set()
+        for over in overs.values():
+            over.set()
         for work in running.values():
             work.over(rsync.SECONDS_TO_END)
         raise

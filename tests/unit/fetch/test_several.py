@@ -41,6 +41,7 @@ class Fetches:
         with self.lock:
             self.now -= 1
         if run in self.failing:
+            over.set()  # as a pass does: its other transfers are to end
             raise self.failing[run]
         return Fetched(run, to)
 
@@ -77,6 +78,19 @@ def test_run_that_cannot_be_fetched_stops_no_other(fetches: Fetches) -> None:
     results: dict[str, Any] = {}
     run(results.__setitem__)
     assert len(results) == len(RUNS)
+    assert [one for one, result in results.items() if isinstance(result, GpurunError)] == ["train-0001"]
+
+
+def test_run_whose_transfer_fails_ends_the_transfer_of_no_other(fetches: Fetches) -> None:
+    fetches.failing["train-0001"] = GpurunError("the disk is full", "")
+    results: dict[str, Any] = {}
+
+    def progress(done: int, total: int) -> None:
+        if len(fetches.begun) >= several.AT_ONCE:  # those that are begun, and then the others
+            fetches.go.release()
+
+    run(results.__setitem__, progress)
+    assert fetches.cut == []
     assert [one for one, result in results.items() if isinstance(result, GpurunError)] == ["train-0001"]
 
 
