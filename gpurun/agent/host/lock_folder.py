@@ -40,7 +40,8 @@ def is_it(path: str) -> bool:
 def folder() -> str:
     """This user's locks: 0700 and ours, or nothing works (somebody else could hold or free them)."""
     second = _second_choice()
-    if os.path.lexists(second):  # a supervisor may hold locks there, whatever has become of the other
+    # A supervisor may hold locks there, whatever has become of the other; in a home that is shared, another machine's.
+    if os.path.lexists(second) and _home_is_local():
         return _checked(second)
     path = first_choice()
     with suppress(FileExistsError):
@@ -53,7 +54,7 @@ def folder() -> str:
 
 def _make_second(path: str) -> Optional[str]:
     """Make the folder below the home; None where that is on no local disk, or cannot be written to."""
-    if disks.type_of(disks.read_mounts(), os.path.expanduser("~")) not in _LOCAL:
+    if not _home_is_local():
         return None
     try:
         for part in (os.path.dirname(os.path.dirname(path)), os.path.dirname(path), path):
@@ -62,6 +63,10 @@ def _make_second(path: str) -> Optional[str]:
     except OSError:
         return None
     return _checked(path)
+
+
+def _home_is_local() -> bool:
+    return disks.type_of(disks.read_mounts(), os.path.expanduser("~")) in _LOCAL
 
 
 def _checked(path: str) -> str:

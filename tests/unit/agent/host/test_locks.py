@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gpurun.agent.errors import AgentError
-from gpurun.agent.host import locks
+from gpurun.agent.host import disks, locks
 from gpurun.agent.host.gpus import Gpu
 from gpurun.agent.queue import leases, shared_folder, tickets
 from tests.unit.agent.another_account import NAME, UID, does, folder_for_all
@@ -85,6 +85,17 @@ def test_lock_that_was_held_when_another_account_took_the_folders_name_is_still_
     assert not locks.is_free(locks.run_lock("train-0000"))
     assert locks.acquire(locks.run_lock("train-0000")) is None
     held.release()
+
+
+def test_folder_below_a_home_that_other_machines_share_is_not_the_one_another_machine_made(
+    taken: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The home is on a disk of the machine that made it, and comes to this one by NFS: live runs hold their locks in /tmp here."""
+    place = taken()
+    below = locks.folder()
+    place.unlink()
+    monkeypatch.setattr(disks, "type_of", lambda mounts, path: "nfs4")
+    assert locks.folder() == str(place) != below
 
 
 def test_held_lock_is_not_free_until_the_holder_is_gone() -> None:
