@@ -91,8 +91,8 @@ def start(run: RunPaths, job: Job, name: str, checkpoint: Optional[Dict[str, Any
 def running(run: RunPaths) -> bool:
     """Return whether a hook of this run works, or waits for its turn: the run's files are not final until it is done."""
     path = locks.hooks_running(run.id)
-    if not os.path.exists(path):
-        return False
+    if not os.path.exists(path):  # swept away under a hook, maybe: a shared lock has no second proof
+        return os.path.exists(run.hooks_log) and bool(locks.holders(path))
     for _ in range(3):  # somebody else may ask at the same moment
         held = locks.acquire(path)
         if held is not None:

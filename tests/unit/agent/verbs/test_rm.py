@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -135,6 +136,16 @@ def test_rm_while_a_hook_runs_is_refused_and_the_run_counts_as_live(agent: Agent
     Path(run.workspace, "done").touch()
     until(lambda: not agent.ask("outputs", run=run.id)["live"])
     assert "report.html" in [file["as"] for file in agent.ask("outputs", run=run.id)["files"]]
+    assert agent.ask("rm", runs=[run.id])["removed"] == [run.id]
+
+
+def test_rm_while_a_hook_runs_whose_locks_were_swept_away_is_refused(agent: AgentHost) -> None:
+    run = ended(agent, on_end="echo >begun; until test -e done; do sleep 0.05; done; echo report >report.html")
+    until(Path(run.workspace, "begun").exists)
+    shutil.rmtree(agent.root / "locks" / f"gpurun-{os.getuid()}")
+    assert agent.refused("rm", runs=[run.id])["code"] == "live"
+    Path(run.workspace, "done").touch()
+    until(lambda: not agent.ask("outputs", run=run.id)["live"])
     assert agent.ask("rm", runs=[run.id])["removed"] == [run.id]
 
 
