@@ -1,6 +1,7 @@
 """Find and remove the files that gpurun created on a host, and leave the user's files.
 
-In a folder of gpurun's own (`.gpurun`) all that has one of gpurun's names is gpurun's. A root that gpurun 0.1.0 used as it was
+In a folder of gpurun's own (`.gpurun`) all that has one of gpurun's names is gpurun's, but for what is among its runs and is
+none: that may be a run whose job.json is lost, and nobody has looked at what it wrote. A root that gpurun 0.1.0 used as it was
 named may hold the user's files under the same names: of such a root only what is recognised goes, and no data.
 """
 
@@ -95,12 +96,14 @@ def foreign(host: HostPaths) -> List[str]:
     """Return the paths that lie where gpurun's do and that gpurun did not make, or cannot tell that it did."""
     if host.is_own:
         linked = [os.path.realpath(_data(host))] if os.path.islink(_data(host)) and not _is_empty(_data(host)) else []
-        return [os.path.join(host.root, name) for name in _names(host.root) if not _is_name_of_ours(name)] + linked
-    found = []
-    for folder in _FOLDERS:
-        above = os.path.join(host.root, folder)
-        found += [os.path.join(above, name) for name in _names(above) if not _is_made(host, folder, name)]
-    return found
+        beside = [os.path.join(host.root, name) for name in _names(host.root) if not _is_name_of_ours(name)]
+        return beside + _not_made(host, "runs") + linked
+    return [path for folder in _FOLDERS for path in _not_made(host, folder)]
+
+
+def _not_made(host: HostPaths, folder: str) -> List[str]:
+    above = os.path.join(host.root, folder)
+    return [os.path.join(above, name) for name in _names(above) if not _is_made(host, folder, name)]
 
 
 def _is_name_of_ours(name: str) -> bool:
@@ -108,7 +111,7 @@ def _is_name_of_ours(name: str) -> bool:
 
 
 def _is_made(host: HostPaths, folder: str, name: str) -> bool:
-    """Tell whether gpurun made `name` in one of its folders of a root that others use too."""
+    """Tell whether gpurun made `name` in one of its folders, which others may use too."""
     if folder == "agent":
         return re.fullmatch(_AGENT, name) is not None
     if folder == "cache":
@@ -163,25 +166,27 @@ def remove_empty_data(host: HostPaths) -> None:
 
 
 def remove_half_runs(host: HostPaths, outcome: Outcome) -> None:
-    """Remove the folder of the runs with what is in it and no run. One that came a moment ago stays, and the folder with it."""
+    """Remove runs that were half made or half removed, and the folder of the runs if nothing else is in it."""
     left = {one["path"] for one in outcome.left}
     for name in _names(host.runs):
         path = os.path.join(host.runs, name)
-        half = name.startswith(HALF_RUNS) or (host.is_own and not os.path.exists(host.run(name).job))
-        if half and path not in left:
+        if name.startswith(HALF_RUNS) and path not in left:
             remove(path, outcome)
     remove_if_empty(host.runs)
 
 
-def remove_agents(hosts: List[HostPaths], outcome: Outcome) -> None:
-    """Remove the agent, this program, wherever it was brought to. Nothing of it can be imported afterwards."""
+def remove_agents(hosts: List[HostPaths], spared: List[HostPaths], outcome: Outcome) -> None:
+    """Remove the agent, this program, wherever it was brought to but in the `spared` roots. Nothing of it can be imported afterwards."""
     for host in hosts:
         if host.is_own:
             remove(host.agents, outcome)
             remove_if_empty(host.root)
         else:
             _remove_made(host, "agent", outcome)
+    in_use = [os.path.realpath(host.agents) for host in spared]
     for folder in _running_from():
+        if os.path.realpath(folder) in in_use:
+            continue
         for name in _names(folder):
             if re.fullmatch(_AGENT, name):
                 remove(os.path.join(folder, name), outcome)

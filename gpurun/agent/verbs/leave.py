@@ -42,7 +42,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     done["data"] = clearing.data_folders(host)
     done["foreign"] = clearing.foreign(host)
     if goes:  # with this program: behind it nothing can be imported
-        clearing.remove_agents(goes, outcome)
+        clearing.remove_agents(goes, [one for one in _others(host) if one not in goes], outcome)
     return {**done, "left": outcome.left, "kept": outcome.kept}
 
 
@@ -150,10 +150,15 @@ def _remove_images(engine: Optional[List[str]]) -> None:
 
 
 def _roots(host: HostPaths) -> List[HostPaths]:
-    """Return the folders that have an agent of ours: that of the profile, and `~/.gpurun`, where it came before there was a root."""
-    own = HostPaths(os.path.join(host.root, words.HOME))  # beside the files of gpurun 0.1.0
-    first = HostPaths.of(None)
-    return [host, *([] if host.is_own else [own]), *([first] if _is_left(first, host) else [])]
+    """Return the folders whose agents nobody needs any more: that of the profile first."""
+    return [host, *(one for one in _others(host) if _is_left(one, host))]
+
+
+def _others(host: HostPaths) -> List[HostPaths]:
+    """Return the other folders that may have an agent of ours: the one beside the files of gpurun 0.1.0, and `~/.gpurun`, where it
+    came before there was a root. Another profile may use them."""
+    own = HostPaths(os.path.join(host.root, words.HOME))
+    return [*([] if host.is_own else [own]), HostPaths.of(None)]
 
 
 def _is_left(first: HostPaths, host: HostPaths) -> bool:

@@ -45,6 +45,20 @@ def test_leaving_takes_what_is_ours_and_nothing_else(agent: AgentHost) -> None:
     assert [path.name for path in root.iterdir()] == ["not gpurun's"]
 
 
+def test_leaving_keeps_what_is_among_the_runs_and_is_none_that_it_can_look_at(agent: AgentHost) -> None:
+    run = agent.submit("open('result', 'w').write('5 days')")
+    agent.wait(run)
+    Path(run.job).unlink()  # the disk lost it
+    notes = Path(agent.paths.runs, "notes.txt")
+    notes.write_text("the user's")
+    half = Path(agent.paths.runs, ".new-0123456789abcdef")
+    half.mkdir()
+    kept = [str(notes), run.root]
+    assert agent.ask("leave", wipe=False)["foreign"] == kept
+    assert agent.ask("leave", wipe=True, runs=[], data={})["foreign"] == kept
+    assert (Path(run.workspace, "result").read_text(), notes.exists(), half.exists()) == ("5 days", True, False)
+
+
 def test_leaving_refuses_a_live_run(agent: AgentHost) -> None:
     run = agent.submit("import time; print('up', flush=True); time.sleep(60)")
     agent.until_running(run, b"up")
@@ -283,6 +297,20 @@ def test_leaving_a_root_of_0_1_0_removes_what_is_recognised_and_names_the_rest(
     left = agent.ask("leave", wipe=True, runs=[run.id], data={})
     assert (left["removed"], left["left"], left["foreign"]) == ([run.id], [], kept)
     assert files_in(workspace) == {**theirs, "data/imagenet/2.jpg": "gpurun's"}
+
+
+def test_leaving_a_home_that_0_1_0_used_as_root_spares_the_agent_of_the_runs_beside_it(agent: AgentHost) -> None:
+    """That of another profile, without a root: its supervisors run from that folder."""
+    theirs = agent.submit("print('done')")
+    agent.wait(theirs)
+    place = Path(agent.paths.agents, "0123456789abcdef")
+    place.mkdir(parents=True)
+    left_by_0_1_0(agent, agent.home)
+    agent.profile_root = str(agent.home)
+    left = agent.ask("leave", wipe=True, runs=[], data={})
+    assert (left["shared"], left["left"]) == (False, [])
+    assert place.is_dir()
+    assert Path(theirs.job).exists()
 
 
 def test_every_name_that_gpurun_gives_in_the_cache_is_recognised() -> None:
