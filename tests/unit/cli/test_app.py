@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import os
 import re
 import subprocess
@@ -303,3 +304,21 @@ def test_rm_while_a_shell_is_open_names_what_ends_it() -> None:
     with pytest.raises(UsageError, match="a shell is open in a-1111 on box") as error:
         rm._refuse_in_use(entries, seen)  # type: ignore[arg-type]
     assert "kill -HUP 42" in error.value.next_step
+
+
+def test_stdout_of_another_charset_gets_escaped_what_it_does_not_have(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gpurun.__main__ import main as start
+
+    for run in ("a-2222", "a-3333"):
+        run_store.add(
+            {"id": run, "name": "a", "created": 1.0, "args": ["損失"], "project": {"name": "p", "root": "/p"}}, "box"
+        )
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="latin-1"))
+    monkeypatch.setattr(sys, "argv", ["gpurun", "compare", "a-2222", "a-3333"])
+    with pytest.raises(SystemExit) as ended:
+        start()
+    assert ended.value.code == 0
+    assert b"\\u640d\\u5931" in written.getvalue()
