@@ -10,6 +10,7 @@ import typer
 
 from gpurun.agent import vocabulary as words
 from gpurun.cli import describe, options, output, past, status_facts, training
+from gpurun.cli.terminal import without_styles
 from gpurun.errors import HostError, HostUnreachable
 from gpurun.remote import records
 
@@ -180,7 +181,8 @@ def _height(text: str) -> int:
 def _said(answer: dict[str, Any], room: int | None) -> list[str]:
     """The end of the last traceback, or of what was printed, in at most `room` lines of the terminal; all of it for None."""
     text = answer.get("traceback") or _tail(answer.get("log_tail")) or _tail(answer.get("prepare_tail"))
-    lines = text.rstrip().splitlines() if text else []
+    # Its own colours would go on in what comes behind it.
+    lines = without_styles(text).rstrip().splitlines() if text else []
     if room is None:
         return lines
     room, wide, kept = max(room, LEAST), output.width(), list[str]()
@@ -188,7 +190,7 @@ def _said(answer: dict[str, Any], room: int | None) -> list[str]:
         room -= 1
         if room < 0:
             break
-        kept.insert(0, line if output.visible(line) <= wide else output.cut(line, wide))
+        kept.insert(0, output.cut(line, wide))
     frames = [at for at, line in enumerate(kept) if line.startswith("  File ")]
     return kept[frames[0] :] if frames and len(kept) < len(lines) else kept  # half a frame says nothing
 

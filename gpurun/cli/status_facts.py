@@ -8,6 +8,7 @@ from typing import Any
 
 from gpurun.agent import vocabulary as words
 from gpurun.cli import describe, output, training
+from gpurun.cli.terminal import without_styles
 
 FAILURES = (words.FAILED, words.TIMED_OUT, words.LOST)
 _MOMENTS = (("submitted", "created"), ("started", "started"), ("ended", "ended"))
@@ -150,7 +151,7 @@ def _raised(answer: dict[str, Any]) -> str:
     record, text = answer["run"], answer.get("traceback")
     if not text or (record["state"], record.get("reason"), record.get("exit_code")) != (words.FAILED, "exit", 1):
         return ""
-    return str(text).rstrip().rpartition("\n")[2]
+    return without_styles(str(text)).rstrip().rpartition("\n")[2]
 
 
 def hint(answer: dict[str, Any]) -> str | None:
@@ -164,7 +165,7 @@ def hint(answer: dict[str, Any]) -> str | None:
     if record.get("reason") == "oom":
         return "give it more with --memory, or use smaller batches or fewer DataLoader workers"
     said = answer.get("traceback") or answer.get("log_tail") or answer.get("prepare_tail") or ""
-    found = hints.hint(said)
+    found = hints.hint(without_styles(said))
     if found is None and _raised(answer):
         again = "the script raised this: mend it here and submit it again"
         resumed = f"; `gpurun resume {record['id']}` goes on with the code as it was sent"

@@ -131,3 +131,11 @@ def test_status_is_true_of_an_attempt_that_was_left_behind(
     out, _ = show(tty=False)
     assert f"elsewhere {said}" in out
     assert "attempt 1 failed" not in out, "that was told before it was known"
+
+
+@pytest.mark.parametrize("tty", [True, False])
+def test_colours_of_what_a_job_printed_last_end_with_it(show: Show, tty: bool) -> None:
+    out, _ = show(tty=tty, traceback="\x1b[1m\x1b[38;5;9mTraceback\n\x1b[31mValueError: lr " + "x" * 200)
+    assert "\nTraceback\nValueError: lr xx" in out
+    assert "\x1b" not in out
+    assert "[38;5;9m" not in out
