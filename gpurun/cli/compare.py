@@ -74,7 +74,7 @@ def _show(entries: Sequence[RunEntry], rows: Sequence[Row]) -> None:
         return
     longest = output.width() // 3
     labels = [output.cut(label, longest) for label in labels]
-    beside = output.width() - max(map(len, labels), default=0)
+    beside = output.width() - max(map(output.visible, labels), default=0)
     least = max(NARROWEST, *(len(entry.id) for entry in entries)) + 2
     at_once = min(max(beside // least, 1), len(entries))
     room = max(beside // at_once, least) - 2

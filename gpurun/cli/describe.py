@@ -211,8 +211,7 @@ def doing(record: Record) -> str:
 def step(record: Record, room: int | None = None, *, short: bool = False) -> str:
     """`pulling python:3.11, 1m 20s`: the same, cut to `room` columns, or its first word, and for how long by now."""
     told = doing(record).split(" ")[0] if short else doing(record)
-    if room is not None and len(told) > room:
-        told = told[: room - 1] + "…"
+    told = told if room is None else output.cut_end(told, room)
     seconds = (record.get("step") or {}).get("seconds")
     return f"{told}, {output.duration(seconds)}" if told and is_number(seconds) else told
 

@@ -24,6 +24,7 @@ from gpurun.cli.terminal import (
     YELLOW,
     ago,
     cut,
+    cut_end,
     duration,
     harmless,
     height,
@@ -32,13 +33,12 @@ from gpurun.cli.terminal import (
     styled,
     visible,
     width,
-    without_styles,
 )
 from gpurun.errors import GpurunError, UsageError
 
 __all__ = [
     "BLUE", "BOLD", "CYAN", "DIM", "GREEN", "RED", "YELLOW", "Declined", "activity", "after_interrupt", "ago", "confirm", "cut",
-    "duration", "folded", "height", "interactive", "json", "labelled", "next_step", "next_steps", "note", "out", "out_bytes", "plural", "print_error",
+    "cut_end", "duration", "folded", "height", "interactive", "json", "labelled", "next_step", "next_steps", "note", "out", "out_bytes", "plural", "print_error",
     "print_traceback", "say", "say_as_it_is", "say_bytes", "show_commands", "size", "steps", "styled", "table", "table_width", "transfer",
     "visible", "warn", "width", "write_bug_log",
 ]  # fmt: skip
@@ -168,10 +168,8 @@ def _widths(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
 
 
 def _fit(cell: str, room: int, last: bool) -> str:
-    taken = visible(cell)
-    if taken > room:
-        return cut(without_styles(cell), room)
-    return cell if last else cell + " " * (room - taken)
+    cell = cut(cell, room)
+    return cell if last else cell + " " * (room - visible(cell))
 
 
 # --- questions

@@ -95,7 +95,7 @@ def _piped(listed: Sequence[Listed], *, owners: bool) -> Columns:
 def _for_a_terminal(jobs: Sequence[Listed], *, owners: bool) -> Columns:
     common = _common(jobs, owners=owners)
     args = [harmless_line(shlex.join(str(word) for word in one.record.get("args") or [])) for one in jobs]
-    longest = max(map(len, args))
+    longest = max(map(output.visible, args))
     columns: dict[str, Sequence[str]] = {}
     for form in FORMS:
         columns = dict(_with_progress(common, _progress(jobs, form)))
@@ -105,7 +105,7 @@ def _for_a_terminal(jobs: Sequence[Listed], *, owners: bool) -> Columns:
             break
     room = output.width() - _width(columns) - 2
     if longest and room >= LEAST_ARGS:
-        columns[ARGS] = [text if len(text) <= room else text[: room - 1] + "…" for text in args]
+        columns[ARGS] = [output.cut_end(text, room) for text in args]
     return columns
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
 import sys
 import time
-from itertools import pairwise
+import unicodedata
 from typing import TextIO
 
 BOLD, DIM, RED, GREEN, YELLOW, BLUE, CYAN = "1", "2", "31", "32", "33", "34", "36"
@@ -40,7 +41,7 @@ def height() -> int:
 def duration(seconds: float) -> str:
     """Two units at most, the second only when it says something: 45s, 5m 10s, 2h 05m, 12h, 3d 4h."""
     whole = max(int(seconds), 0)
-    for (unit, size), (lesser, part) in pairwise((("d", 86400), ("h", 3600), ("m", 60), ("s", 1))):
+    for (unit, size), (lesser, part) in itertools.pairwise((("d", 86400), ("h", 3600), ("m", 60), ("s", 1))):
         if whole >= size:
             rest = whole % size // part
             digits = f"{rest:02}" if lesser != "h" else str(rest)
@@ -98,12 +99,34 @@ def without_styles(text: str) -> str:
 
 def visible(text: str) -> int:
     """How many columns a text takes, colours aside."""
-    return len(without_styles(text))
+    plain = without_styles(text)
+    return len(plain) if plain.isascii() else sum(map(_columns, plain))
+
+
+def _columns(char: str) -> int:
+    """2 for a letter of East Asia or an emoji, 0 for what joins the character before it."""
+    if unicodedata.category(char) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in ("W", "F") else 1
 
 
 def cut(text: str, room: int) -> str:
     """`text` in at most `room` columns, the middle left out."""
-    if len(text) <= room:
+    if visible(text) <= room:
         return text
+    text = without_styles(text)
     head = (room - 1) // 2
-    return text[: room - 1 - head] + "…" + (text[-head:] if head else "")
+    return f"{_beginning(text, room - 1 - head)}…{_beginning(text[::-1], head)[::-1]}"
+
+
+def cut_end(text: str, room: int) -> str:
+    """`text` in at most `room` columns, the end left out."""
+    return text if visible(text) <= room else f"{_beginning(without_styles(text), room - 1)}…"
+
+
+def _beginning(text: str, room: int) -> str:
+    """As many characters as fit into `room` columns."""
+    for at, taken in enumerate(itertools.accumulate(map(_columns, text))):
+        if taken > room:
+            return text[:at]
+    return text

@@ -41,6 +41,22 @@ def test_a_table_in_a_pipe_is_aligned_and_uncut(capsys: pytest.CaptureFixture[st
     assert "\x1b" not in "".join(lines)
 
 
+@pytest.mark.parametrize(
+    ("text", "room", "whole", "end"),
+    [("abcdefgh", 5, "ab…gh", "abcd…"), ("損失関数", 5, "損…数", "損失…"), ("🦊🦊🦊", 4, "🦊…", "🦊…"), ("e\u0301a", 2, "e\u0301a", "e\u0301a"),
+     ("\x1b[31mabc\x1b[0m", 2, "a…", "a…"), ("abc", 1, "…", "…")],
+)  # fmt: skip
+def test_text_is_cut_to_columns_and_not_to_characters(text: str, room: int, whole: str, end: str) -> None:
+    assert (output.cut(text, room), output.cut_end(text, room)) == (whole, end)
+    assert max(map(output.visible, (whole, end))) <= room
+
+
+def test_a_table_is_aligned_behind_wide_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    output.table(["NAME", "STATE"], [["損失🦊", "ok"], ["b", "failed"]])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["NAME    STATE", "損失🦊  ok", "b       failed"]
+
+
 def test_on_a_terminal_the_columns_that_may_be_are_cut_in_turn(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

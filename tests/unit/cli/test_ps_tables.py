@@ -73,6 +73,14 @@ def test_ps_fits_80_columns_with_the_beginning_of_the_arguments(show: Show, name
     assert [line.split()[0] for line in lines] == [f"{name}-7f3k", f"{name}-2222", f"{name}-3333"]
 
 
+def test_each_run_of_ps_stays_on_its_line_where_characters_are_wide(show: Show) -> None:
+    best = {**BEST, "monitor": "検証損失"}
+    wide = training(args=["--name", "損失関数の実験" * 5], checkpoints={"count": 1, "best": best, "last": best})
+    lines = show(wide, training("train-2222"))
+    assert lines[1].endswith("…")
+    assert max(sum(1 + (char > "\u2e80") for char in line) for line in lines) <= 80
+
+
 def test_ps_names_the_epoch_where_nothing_else_says_what_a_number_is(show: Show) -> None:
     endless = {**PROGRESS, "fraction": None, "max_epochs": None, "left": None}
     assert "epoch 3 " in show(training("resnet50-imagenet-7f3k", progress=endless))[1]
