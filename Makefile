@@ -9,11 +9,15 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 AS_ROOT := $(SUDO) env PYTHONDONTWRITEBYTECODE=1 PATH="$(CURDIR)/$(BIN):$$PATH:/usr/sbin:/sbin" $(BIN)/python
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+# Processes for the fast tests: on two cores each of them waits half of the time.
+AT_ONCE := 4
+# Real daemons on a busy machine: what fails is tried once more, and the report names it (R).
+QUIETLY := -p no:cacheprovider --durations=10 --reruns 1
 # Which packages hold what a target needs; Debian's venv is a package of its own.
 PROGRAMS := rsync:rsync ssh:openssh-client git:git
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint unit lab test bench demo lock clean packages
+.PHONY: help venv lint unit lab test suite-e2e suite-lab suite-training bench demo lock clean packages
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,12 +34,18 @@ lint: $(INSTALLED)  ## Check style and types
 	$(BIN)/vermin --quiet --no-tips --violations --target=3.8- gpurun/agent
 
 unit: $(INSTALLED)  ## Run the fast tests
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest --numprocesses $(AT_ONCE) tests/unit
 
+# The suites stand on hosts of their own, and mostly wait: side by side they take half the time. make prints each one whole.
 test: $(INSTALLED) $(VENV)/.demo lint  ## Run everything: lint, unit, e2e, the demo, and the lab with its real hosts
-	@# Real daemons on a busy machine: what fails is tried once more, and the report names it (R).
-	@set -e; for suite in unit e2e demo plugin lab; do \
-		$(AS_ROOT) -m pytest -p no:cacheprovider --durations=10 --reruns 1 tests/$$suite; done
+	@$(AS_ROOT) -m pytest $(QUIETLY) --numprocesses $(AT_ONCE) tests/unit
+	@$(MAKE) --no-print-directory --jobs --keep-going --output-sync=target suite-e2e suite-training suite-lab
+
+suite-e2e suite-lab: suite-%:
+	@$(AS_ROOT) -m pytest $(QUIETLY) tests/$*
+
+suite-training:
+	@$(AS_ROOT) -m pytest $(QUIETLY) tests/demo tests/plugin
 
 lab: $(INSTALLED)  ## Bring up GPU hosts on this machine, for trying things by hand, until Ctrl-C
 	@$(AS_ROOT) -m tests.lab
