@@ -13,6 +13,7 @@ import typer
 from gpurun.agent import vocabulary as words
 from gpurun.cli import one_checkpoint, options, output
 from gpurun.errors import GpurunError, HostError, UsageError
+from gpurun.store import run_names
 
 if TYPE_CHECKING:
     from gpurun.commands.held import Held
@@ -171,7 +172,7 @@ def _unfetched() -> list[RunEntry]:
     from gpurun.config.project import find_project
     from gpurun.store import run_store
 
-    jobs, services = run_store.of_project(str(find_project().root))
+    jobs, services = run_names.of_project(str(find_project().root))
     sessions = [entry for entry in services if entry.service in (words.JUPYTER, words.SHELL)]
     here = [entry for entry in (*jobs, *sessions) if run_store.is_here(entry.id)]
     told = _held([*here, *(entry for entry in sessions if entry not in here)])

@@ -15,7 +15,7 @@ from gpurun.agent.tracebacks import traceback_in
 from gpurun.config.project import Project, find_project
 from gpurun.errors import UsageError
 from gpurun.fetch import default_folder
-from gpurun.store import checkpoint_store, fetched_files, run_store
+from gpurun.store import checkpoint_store, fetched_files, run_names, run_store
 from gpurun.store.fetched_files import PRIVATE
 from gpurun.store.run_store import RunEntry
 
@@ -40,15 +40,15 @@ def find(word: str | None, project: Project | None) -> RunEntry | None:
     """
     known = run_store.removed_runs()
     if word is None:
-        jobs, _ = run_store.of_project(None if project is None else str(project.root), known)
+        jobs, _ = run_names.of_project(None if project is None else str(project.root), known)
         return jobs[0] if jobs else None
     exact = run_store.find_removed(word)
     if exact is not None:
         return exact
     try:
-        return run_store.match(word, known)
+        return run_names.match(word, known)
     except UsageError as error:
-        if error.code != run_store.UNKNOWN:
+        if error.code != run_names.UNKNOWN:
             raise
     run = checkpoint_store.removed(word)
     return None if run is None else _of_its_checkpoints(run)
@@ -96,8 +96,8 @@ def _short(path: Path) -> str:
 def refusal(entry: RunEntry) -> UsageError:
     """The error of a verb that needs the run on its host."""
     if entry.record is None:
-        return UsageError(sentence(entry), "gpurun which FILE, which knows its checkpoints", code=run_store.UNKNOWN)
-    return UsageError(sentence(entry), f"gpurun status {entry.id}", code=run_store.UNKNOWN)
+        return UsageError(sentence(entry), "gpurun which FILE, which knows its checkpoints", code=run_names.UNKNOWN)
+    return UsageError(sentence(entry), f"gpurun status {entry.id}", code=run_names.UNKNOWN)
 
 
 def folders(entry: RunEntry) -> list[Folder]:

@@ -14,7 +14,7 @@ from gpurun.agent import vocabulary as words
 from gpurun.config import hosts
 from gpurun.errors import ContactLost, GpurunError, HostUnreachable, UsageError
 from gpurun.remote import records
-from gpurun.store import checkpoint_store, run_store
+from gpurun.store import checkpoint_store, run_names, run_store
 
 if TYPE_CHECKING:
     from gpurun.config.hosts import Host
@@ -56,9 +56,9 @@ def resolve(word: str | None, *, removed: bool = False) -> RunEntry:
     gone = run_store.find_removed(word) if word is not None and run_store.find(word) is None else None
     if gone is None:
         try:
-            return run_store.resolve(word, project)
+            return run_names.resolve(word, project)
         except UsageError as error:
-            wanted = error.code == run_store.UNKNOWN and (removed or word is not None)
+            wanted = error.code == run_names.UNKNOWN and (removed or word is not None)
             gone = removed_runs.find(word, project) if wanted else None
             if gone is None:
                 raise
@@ -79,7 +79,7 @@ def newest(count: int) -> list[RunEntry]:
 
     project = find_project()
     known = sorted([*run_store.all_runs(), *run_store.removed_runs()], key=lambda entry: entry.created, reverse=True)
-    found, _ = run_store.of_project(str(project.root), known)
+    found, _ = run_names.of_project(str(project.root), known)
     if len(found) < count:
         raise UsageError(
             f"fewer than {count} runs of the project {project.name} are known here",

@@ -12,7 +12,7 @@ from gpurun.agent import vocabulary as words
 from gpurun.commands import runs
 from gpurun.errors import ContactLost, GpurunError, UsageError
 from gpurun.remote.records import refuse_unknown
-from gpurun.store import checkpoint_store, run_store
+from gpurun.store import checkpoint_store, run_names, run_store
 
 if TYPE_CHECKING:
     from gpurun.store.run_store import RunEntry
@@ -50,8 +50,8 @@ def only_live_run() -> RunEntry:
 
 
 def _live(project_root: str) -> tuple[list[RunEntry], list[RunEntry]]:
-    jobs, services = run_store.of_project(project_root)
-    return [one for one in jobs if run_store.is_live(one)], [one for one in services if run_store.is_live(one)]
+    jobs, services = run_names.of_project(project_root)
+    return [one for one in jobs if run_names.is_live(one)], [one for one in services if run_names.is_live(one)]
 
 
 def ask(entries: Sequence[RunEntry], asked: Asked) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The laptop's index: which run is on which host, and what its host last said of it.
+"""Remember which run is on which host, and what its host last answered about it.
 
 One file a run in the user's data directory. An entry is read, changed and written under the lock of this laptop's state
 (`change`), so that two gpurun processes lose nothing of each other's. Most of it can be rebuilt from the hosts (`update`).
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,8 @@ from typing import Any
 from gpurun import locked
 from gpurun.agent import vocabulary as words
 from gpurun.agent.files import write_atomically
-from gpurun.config.project import Project
-from gpurun.errors import UsageError
 from gpurun.store import fetched_files
 
-UNKNOWN = "unknown_run"  # the code of an error: no run here has this id or name
-_SHOWN = 8  # how many candidates an error lists
 _REMOVED = ".removed"  # the suffix of the entry of a run that was removed from its host
 
 
@@ -320,6 +316,11 @@ def is_left_behind(known: RunEntry | None, record: Mapping[str, Any]) -> bool:
     return int(record.get("attempt", 1)) <= int(known.record.get("attempt", 1))
 
 
+def ids_beginning_with(word: str) -> list[str]:
+    """Return the ids of the runs that are remembered and begin with `word`."""
+    return [name.removesuffix(".json") for name in _names() if name.startswith(word)]
+
+
 def find(run_id: str) -> RunEntry | None:
     """The entry of exactly that id, read from its file alone."""
     if not re.fullmatch(words.RUN_ID, run_id):
@@ -336,51 +337,6 @@ def all_runs() -> list[RunEntry]:
     """Every run, newest first. A damaged file is passed over: the host has what it said."""
     entries = (_read(folder() / name) for name in _names())
     return sorted((entry for entry in entries if entry), key=lambda entry: (entry.created, entry.id), reverse=True)
-
-
-def of_project(
-    project_root: str | None, runs: Iterable[RunEntry] | None = None
-) -> tuple[list[RunEntry], list[RunEntry]]:
-    """The jobs and the services (TensorBoard, Jupyter, shells, checks) of a project, in the order of `runs`.
-
-    `runs`: all that are listed, the newest first, unless given. The one place that decides what a command without RUN means:
-    a job. A service is meant only when it is named.
-    """
-    found = [entry for entry in (all_runs() if runs is None else runs) if entry.project_root == project_root]
-    return [entry for entry in found if not entry.service], [entry for entry in found if entry.service]
-
-
-def is_live(entry: RunEntry) -> bool:
-    """Whether the run was last seen in no end state, on whatever host."""
-    return not entry.ended or bool(entry.twins)
-
-
-def resolve(word: str | None, project: Project | None = None) -> RunEntry:
-    """The run that `word` means: an id, a name, or the beginning of one; None: the project's newest.
-
-    A whole id, or a whole name that only one run has, means that run whatever else begins with it. Raises UsageError
-    for a word that means none or several.
-    """
-    if word is None:
-        return _newest_of(project)
-    exact = find(word)
-    if exact is not None:
-        return exact
-    by_id = [name.removesuffix(".json") for name in _names() if name.startswith(word)]
-    entries = [entry for entry in map(find, by_id) if entry] if len(by_id) == 1 else all_runs()
-    return match(word, entries)
-
-
-def match(word: str, entries: Sequence[RunEntry]) -> RunEntry:
-    """The one of `entries` that `word` means by its name or its beginning. Raises UsageError for none or several."""
-    named = [entry for entry in entries if entry.name == word]
-    begun = [entry for entry in entries if entry.id.startswith(word) or entry.name.startswith(word)]
-    found = named if len(named) == 1 else begun
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise _ambiguous(word, found)
-    raise _unknown(word, entries)
 
 
 def remove(run_id: str) -> None:
@@ -484,37 +440,6 @@ def note_moved(run_id: str, before: str, to: str) -> None:
         return replace(entry, verified=proofs)
 
     change(run_id, moved)
-
-
-def _newest_of(project: Project | None) -> RunEntry:
-    if project is None:
-        raise UsageError("no run was named", "name one; `gpurun ps -a` lists them")
-    jobs, services = of_project(str(project.root))
-    if not jobs:
-        those = f", or a service: {', '.join(one.id for one in services[:_SHOWN])}" if services else ""
-        raise UsageError(
-            f"no run of the project {project.name} is known here",
-            f"name a run (`gpurun ps -a` lists them){those}; or start one: gpurun submit SCRIPT",
-            where=project.root,
-            code=UNKNOWN,
-        )
-    return jobs[0]
-
-
-def _ambiguous(word: str, found: list[RunEntry]) -> UsageError:
-    lines = [f"  {entry.id}  {entry.state}  {entry.host}  {entry.project}" for entry in found[:_SHOWN]]
-    more = [f"  and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
-    return UsageError("\n".join([f"{word!r} may mean any of", *lines, *more]), "type more of the id")
-
-
-def _unknown(word: str, entries: Sequence[RunEntry]) -> UsageError:
-    import difflib
-
-    known = [entry.id for entry in entries] + [entry.name for entry in entries]
-    close = list(dict.fromkeys(difflib.get_close_matches(word, known, n=3)))
-    hint = f"; did you mean {' or '.join(close)}?" if close else ""
-    what, next_step = f"no run {word!r} is known here{hint}", "`gpurun ps -a` asks the hosts and lists all runs"
-    return UsageError(what, next_step, code=UNKNOWN)
 
 
 def _names(suffix: str = ".json") -> list[str]:

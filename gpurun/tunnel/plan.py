@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpurun.agent import vocabulary as words
 from gpurun.errors import UsageError
+from gpurun.store import run_names
 from gpurun.tunnel import ports
 from gpurun.tunnel.link import Target
 from gpurun.tunnel.services import Service
@@ -135,13 +136,12 @@ def _typed_ports(asked: Asked, entry: RunEntry | None) -> Ports:
 
 def _named_ports(asked: Asked, entry: RunEntry | None, loaded: Loaded) -> Ports:
     """Those that the settings of a job name: of the run that is meant, or of the project's newest that lives on the host."""
-    from gpurun.store import run_store
 
     if asked.tensorboard or asked.jupyter:
         return Ports(None, ())
     assert loaded.host is not None
-    jobs, _ = run_store.of_project(str(loaded.project.root))
-    here = [one for one in jobs if run_store.is_live(one) and one.host == loaded.host.name]
+    jobs, _ = run_names.of_project(str(loaded.project.root))
+    here = [one for one in jobs if run_names.is_live(one) and one.host == loaded.host.name]
     for one in [entry] if entry is not None else here:
         told = (one.job or one.record or {}).get("ports") or []
         if told:

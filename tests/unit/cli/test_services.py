@@ -15,7 +15,7 @@ from gpurun.cli.app import main
 from gpurun.cli.fetch import _unfetched
 from gpurun.commands import held, prune, runs, stop
 from gpurun.errors import UsageError
-from gpurun.store import run_store
+from gpurun.store import run_names, run_store
 from tests.unit.agent.run_folder import RunFolder
 from tests.unit.cli.test_ps import home
 
@@ -92,7 +92,7 @@ def test_rm_and_prune_ask_about_a_service_only_when_somebody_wrote_files_in_it(
     if file is not None:
         run.write(file)
     run.end()
-    entry = run_store.resolve(run.paths.id)
+    entry = run_names.resolve(run.paths.id)
     found = runs.HostRuns("box", runs.wire_to("box").ask("ps", {"all": True}), None, ())
     (removal,) = prune.choose([found], owner=getpass.getuser(), fetched=True, older_than=None)
     (removal,) = prune.with_held([removal], held.ask_all([entry]))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gpurun.commands import compare
-from gpurun.store import run_store
+from gpurun.store import run_names, run_store
 
 PATCH = """\
 diff --git a/train.py b/train.py
@@ -80,7 +80,7 @@ def test_everything_that_one_of_them_has() -> None:
     before = {"attempt": 1, "state": "failed", "started": 1.0, "ended": 9.0, "ran": 7.0}
     again = {"attempt": 2, "attempts": [before], "started": 10.0, "ended": 12.5}
     run_store.update([record("c-2222", metrics={"acc": 1}, state="failed", reason="oom", **again)], "other")
-    found = values(compare.compare([run_store.resolve(run) for run in ("a-2222", "b-2222", "c-2222")]))
+    found = values(compare.compare([run_names.resolve(run) for run in ("a-2222", "b-2222", "c-2222")]))
     assert found["arguments.--lr"] == ("0.1", "0.2", None)
     assert found["code.commit"] == ("c0ffeec0ff", "c0ffeec0ff", None)
     assert found["environment.gpus"] == ("2 x NVIDIA A100", "2 x NVIDIA A100", None)
@@ -131,7 +131,7 @@ def test_what_is_not_known_is_not_guessed() -> None:
     assert compare.difference(one, submitted("b-2222")) is None
     assert compare.difference(one, submitted("c-2222", git=git_of("b" * 40))) is None, "no such repository is here"
     run_store.update([record("d-2222", git={"commit": "a" * 40, "dirty": True})], "box")
-    assert compare.difference(one, run_store.resolve("d-2222")) is None, "its patch is on another laptop"
+    assert compare.difference(one, run_names.resolve("d-2222")) is None, "its patch is on another laptop"
 
 
 @pytest.mark.usefixtures("home")

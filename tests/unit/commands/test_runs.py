@@ -21,7 +21,7 @@ from gpurun.commands.submit import Started
 from gpurun.errors import GpurunError, HostError, HostUnreachable, UsageError
 from gpurun.job.files import FileList
 from gpurun.remote import records
-from gpurun.store import run_store
+from gpurun.store import run_names, run_store
 from tests.unit.agent_answers import record
 
 
@@ -228,7 +228,7 @@ def went_on(home: Path) -> run_store.RunEntry:
     told = {"id": "train-7f3k", "name": "train", "project": "vision", "created": 1.0}
     run_store.update([{**told, "state": "running", "attempt": 1, "host_id": "box"}], "box")
     run_store.note_begun({**told, "state": "stopped", "attempt": 2, "host_id": "spare"}, "spare", fetched=None)
-    return run_store.resolve("train-7f3k")
+    return run_names.resolve("train-7f3k")
 
 
 def test_run_whose_former_host_tells_of_a_live_attempt_is_not_removed(
@@ -255,7 +255,7 @@ def test_twin_that_has_ended_is_forgotten_when_its_host_is_asked(
     monkeypatch.setattr(runs, "wire_to", Hosts(box="failed", spare="stopped").wire_to)
     assert list(went_on.twins) == ["box"]
     assert runs.twins(went_on) == []
-    assert run_store.resolve("train-7f3k").twins == {}
+    assert run_names.resolve("train-7f3k").twins == {}
 
 
 def test_attempt_that_was_left_behind_live_is_refused_its_removal_by_the_host_alone(
@@ -267,7 +267,7 @@ def test_attempt_that_was_left_behind_live_is_refused_its_removal_by_the_host_al
     run_store.note_begun({**told, "state": "stopped", "attempt": 2, "host_id": "spare"}, "spare", fetched=True)
     monkeypatch.setattr(runs, "wire_to", Hosts(box="running", spare="stopped").wire_to)
     with pytest.raises(UsageError, match="still live on box"):
-        removal.remove([run_store.resolve("train-7f3k")], [])
+        removal.remove([run_names.resolve("train-7f3k")], [])
     assert run_store.find("train-7f3k") is not None
 
 
@@ -282,7 +282,7 @@ def moved(home: Path, tmp_path: Path) -> run_store.RunEntry:
         (came / ".gpurun").mkdir(parents=True)
         (came / ".gpurun/whole.json").write_text(json.dumps({"run": "train-7f3k", "stamp": host, "files": []}))
         run_store.mark_fetched("train-7f3k", str(came), host=host, stamp=host)
-    return run_store.resolve("train-7f3k")
+    return run_names.resolve("train-7f3k")
 
 
 def test_what_is_left_on_a_former_host_goes_once_it_was_looked_at(
@@ -368,8 +368,8 @@ def test_attempt_that_ended_unseen_before_the_run_went_on_elsewhere_is_no_twin(
     monkeypatch.setattr(migrate, "_from_host", lambda *_: cargo)
     monkeypatch.setattr(migrate, "_unload", lambda *_, **__: begun)
     quiet = migrate.Report(*[lambda *_: None] * 4)
-    migrate.carry(run_store.resolve("train-7f3k"), "spare", resume.Asked(), quiet, follow=False)
-    entry = run_store.resolve("train-7f3k")
+    migrate.carry(run_names.resolve("train-7f3k"), "spare", resume.Asked(), quiet, follow=False)
+    entry = run_names.resolve("train-7f3k")
     assert (entry.host, entry.twins, entry.left_on) == ("spare", {}, {"box": False})
 
 
@@ -419,7 +419,7 @@ def undecided(home: Path) -> run_store.RunEntry:
     told = {"id": "train-7f3k", "name": "train", "project": "vision", "created": 1.0}
     run_store.update([{**told, "state": "failed", "attempt": 1, "host_id": "box"}], "box")
     run_store.note_maybe("train-7f3k", "spare", "ask1")
-    return run_store.resolve("train-7f3k")
+    return run_names.resolve("train-7f3k")
 
 
 def test_host_that_may_have_a_run_is_asked_for_it_by_ps_stop_and_rm(
@@ -437,7 +437,7 @@ def test_look_at_a_run_that_may_have_gone_on_elsewhere_asks_there_too(
 ) -> None:
     monkeypatch.setattr(runs, "wire_to", Hosts(box="failed", spare="succeeded", attempts={"spare": 2}).wire_to)
     runs.look([undecided])
-    entry = run_store.resolve("train-7f3k")
+    entry = run_names.resolve("train-7f3k")
     assert (entry.host, entry.state, entry.maybe_on, entry.left_on) == ("spare", "succeeded", None, {"box": False})
 
 
@@ -448,7 +448,7 @@ def test_what_is_held_of_a_run_that_went_on_elsewhere_is_asked_of_both_hosts(
     seen = held.ask_all([undecided])
     assert [(one.host, one.stamp) for one in seen] == [("spare", "spare"), ("box", "box")]
     run_store.mark_fetched("train-7f3k", "/fetched", host="box", stamp="box")
-    entry = run_store.resolve("train-7f3k")
+    entry = run_names.resolve("train-7f3k")
     assert held.at_stake([entry], seen) == {held.NEVER: ["train-7f3k"]}
     assert held.left_at_stake(seen, [entry]) == ["box"], "its folder is not there"
 
@@ -458,7 +458,7 @@ def test_look_at_a_run_whose_other_host_is_silent_leaves_it_undecided(
 ) -> None:
     monkeypatch.setattr(runs, "wire_to", Hosts(box="failed", spare=None).wire_to)
     runs.look([undecided])
-    assert run_store.resolve("train-7f3k").maybe_on == "spare"
+    assert run_names.resolve("train-7f3k").maybe_on == "spare"
 
 
 def chosen(host: str, **told: Any) -> list[str]:
@@ -504,7 +504,7 @@ def test_run_that_may_have_begun_elsewhere_is_removed_only_once_it_never_will(
         with pytest.raises(UsageError, match="train-7f3k went on on spare, as attempt 2"):
             removal.remove([undecided], [])
         assert ("box", "rm") not in hosts.asked
-        assert run_store.resolve("train-7f3k").host == "spare"
+        assert run_names.resolve("train-7f3k").host == "spare"
     else:
         removal.remove([undecided], [])
         assert hosts.asked[-3:] == [("spare", "settle"), ("box", "back"), ("box", "rm")]

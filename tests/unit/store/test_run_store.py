@@ -17,7 +17,7 @@ from gpurun.agent import vocabulary as words
 from gpurun.cli import complete
 from gpurun.config.project import Project
 from gpurun.errors import UsageError
-from gpurun.store import run_store
+from gpurun.store import run_names, run_store
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -114,21 +114,21 @@ def three() -> None:
 )
 def test_words_that_mean_one_run(word: str | None, run: str) -> None:
     three()
-    assert run_store.resolve(word, project()).id == run
+    assert run_names.resolve(word, project()).id == run
 
 
 def test_a_whole_name_wins_over_longer_ones() -> None:
     run_store.add(job("train-7f3k"), "box")
     run_store.add(job("train-big-7f3k", name="train-big"), "box")
-    assert run_store.resolve("train").id == "train-7f3k"
+    assert run_names.resolve("train").id == "train-7f3k"
     with pytest.raises(UsageError, match="may mean any of"):
-        run_store.resolve("trai")
+        run_names.resolve("trai")
 
 
 def test_a_word_that_means_several_lists_them() -> None:
     three()
     with pytest.raises(UsageError) as error:
-        run_store.resolve("train")
+        run_names.resolve("train")
     assert "train-7f3k  created  box  vision" in error.value.what
     assert "train-7abc" in error.value.what
     assert error.value.exit_code == 2
@@ -137,52 +137,52 @@ def test_a_word_that_means_several_lists_them() -> None:
 def test_a_word_that_means_none_names_what_is_near() -> None:
     three()
     with pytest.raises(UsageError, match="did you mean train-7f3k"):
-        run_store.resolve("train-7f3j")
+        run_names.resolve("train-7f3j")
     with pytest.raises(UsageError, match=r"no run '\.\./\.\./etc/passwd' is known here$"):
-        run_store.resolve("../../etc/passwd")
+        run_names.resolve("../../etc/passwd")
 
 
 def test_no_word_and_no_run_of_the_project() -> None:
     three()
     with pytest.raises(UsageError, match="no run of the project empty"):
-        run_store.resolve(None, project("/home/ada/empty"))
+        run_names.resolve(None, project("/home/ada/empty"))
     with pytest.raises(UsageError, match="no run was named"):
-        run_store.resolve(None)
+        run_names.resolve(None)
 
 
 def test_live_runs_of_a_project_and_its_services_apart() -> None:
     three()
     run_store.update([record("train-7f3k", "succeeded")], "box")
     run_store.add({**job("jupyter-7f3k"), "service": {"kind": "jupyter"}}, "box")
-    jobs, services = run_store.of_project("/home/ada/vision")
-    assert [entry.id for entry in jobs if run_store.is_live(entry)] == ["train-7abc"]
+    jobs, services = run_names.of_project("/home/ada/vision")
+    assert [entry.id for entry in jobs if run_names.is_live(entry)] == ["train-7abc"]
     assert [entry.id for entry in services] == ["jupyter-7f3k"]
 
 
 def test_service_is_meant_only_when_it_is_named() -> None:
     run_store.add({**job("jupyter-7f3k"), "service": {"kind": "jupyter"}}, "box")
     with pytest.raises(UsageError) as refused:
-        run_store.resolve(None, project("/home/ada/vision"))
+        run_names.resolve(None, project("/home/ada/vision"))
     assert "jupyter-7f3k" in refused.value.next_step
     run_store.add(job("train-7f3k"), "box")
     run_store.add({**job("jupyter-9abc"), "created": 2e9, "service": {"kind": "jupyter"}}, "box")
-    assert run_store.resolve(None, project("/home/ada/vision")).id == "train-7f3k"
-    assert run_store.resolve("jupyter-9", project("/home/ada/vision")).id == "jupyter-9abc"
+    assert run_names.resolve(None, project("/home/ada/vision")).id == "train-7f3k"
+    assert run_names.resolve("jupyter-9", project("/home/ada/vision")).id == "jupyter-9abc"
 
 
 @pytest.mark.parametrize("state", ["running", "queued", "unknown"])
 def test_end_stays_an_end_when_an_older_answer_arrives_behind_it(state: str) -> None:
     run_store.update([record("train-7f3k", "failed", attempt=2)], "box")
     run_store.update([record("train-7f3k", state, attempt=2, here=False)], "box")
-    assert run_store.resolve("train-7f3k").state == "failed"
+    assert run_names.resolve("train-7f3k").state == "failed"
     run_store.update([record("train-7f3k", state, attempt=3, here=False)], "box")
-    assert run_store.resolve("train-7f3k").state == state
+    assert run_names.resolve("train-7f3k").state == state
 
 
 def test_run_whose_upload_broke_off_is_live_again_when_it_is_sent_once_more() -> None:
     run_store.update([record("train-7f3k", "failed", reason="sync")], "box")
     run_store.update([record("train-7f3k", "queued")], "box")
-    assert run_store.resolve("train-7f3k").state == "queued"
+    assert run_names.resolve("train-7f3k").state == "queued"
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"id": "bad-2222"}', b"\xff\x00"])
@@ -230,20 +230,20 @@ def test_run_that_goes_on_on_another_host_is_that_ones() -> None:
     run_store.add(job("train-7f3k"), "box", {"digest": "d"})
     run_store.update([record("train-7f3k", "failed")], "box")
     run_store.update([record("train-7f3k", "syncing", host_id="h2", attempt=1)], "spare")
-    assert (run_store.resolve("train-7f3k").host, run_store.resolve("train-7f3k").state) == ("box", "failed")
+    assert (run_names.resolve("train-7f3k").host, run_names.resolve("train-7f3k").state) == ("box", "failed")
     run_store.update([record("train-7f3k", host_id="h2", attempt=2)], "spare")
     run_store.update([record("train-7f3k", "failed", attempt=1)], "box")
-    entry = run_store.resolve("train-7f3k")
+    entry = run_names.resolve("train-7f3k")
     assert (entry.host, entry.state, entry.host_id, entry.manifest) == ("spare", "running", "h2", {"digest": "d"})
     run_store.update([record("train-7f3k", "failed", host_id="h2", attempt=2)], "spare-by-another-name")
-    assert run_store.resolve("train-7f3k").host == "spare-by-another-name"
+    assert run_names.resolve("train-7f3k").host == "spare-by-another-name"
 
 
 def test_what_was_fetched_of_an_earlier_attempt_is_not_all() -> None:
     run_store.update([record("train-7f3k", "failed", fetched=5.0)], "box")
     run_store.mark_fetched("train-7f3k", "/home/ada/vision/fetched/train-7f3k", now=6.0)
     run_store.update([record("train-7f3k", "failed", attempt=2)], "box")
-    entry = run_store.resolve("train-7f3k")
+    entry = run_names.resolve("train-7f3k")
     assert (entry.fetched, entry.fetched_to) == (None, "/home/ada/vision/fetched/train-7f3k")
 
 
@@ -258,16 +258,16 @@ def test_what_was_left_on_another_host_counts_for_what_is_here(tmp_path: Path) -
     run_store.mark_fetched("train-7f3k", str(tmp_path), host="box", stamp="a.b")
     assert not run_store.is_here("train-7f3k", "box"), "no list of files says that they are here"
     run_store.note_moved("train-7f3k", str(tmp_path), "/elsewhere")
-    assert run_store.resolve("train-7f3k").verified == {"box": {"stamp": "a.b", "to": "/elsewhere"}}
+    assert run_names.resolve("train-7f3k").verified == {"box": {"stamp": "a.b", "to": "/elsewhere"}}
     run_store.note_left("train-7f3k", "spare", fetched=False)  # it came back there
-    assert run_store.resolve("train-7f3k").left_on == {"box": True}
+    assert run_names.resolve("train-7f3k").left_on == {"box": True}
 
 
 def test_host_that_tells_of_a_later_attempt_has_the_run_and_the_former_one_is_not_forgotten() -> None:
     """Nobody told this laptop: the run was resumed from another one, or the answer never came."""
     run_store.update([record("train-7f3k", "failed", attempt=1)], "box")
     run_store.update([record("train-7f3k", "succeeded", host_id="h2", attempt=2)], "other")
-    entry = run_store.resolve("train-7f3k")
+    entry = run_names.resolve("train-7f3k")
     assert (entry.host, entry.left_on) == ("other", {"box": False})
 
 
@@ -276,27 +276,27 @@ def on_two_hosts(state_there: str = "running") -> run_store.RunEntry:
     run_store.update([record("train-7f3k", "running", attempt=1)], "box")
     run_store.update([record("train-7f3k", "failed", host_id="h2", attempt=2)], "spare")
     run_store.update([record("train-7f3k", state_there, attempt=1)], "box")
-    return run_store.resolve("train-7f3k")
+    return run_names.resolve("train-7f3k")
 
 
 def test_index_told_of_a_live_attempt_on_a_former_host_keeps_it_beside_the_run() -> None:
     entry = on_two_hosts()
     assert (entry.host, entry.state) == ("spare", "failed")
     assert {host: told["attempt"] for host, told in entry.twins.items()} == {"box": 1}
-    assert run_store.is_live(entry)
+    assert run_names.is_live(entry)
     run_store.update([record("train-7f3k", "stopped", attempt=1)], "box")
-    entry = run_store.resolve("train-7f3k")
-    assert (entry.twins, run_store.is_live(entry)) == ({}, False)
+    entry = run_names.resolve("train-7f3k")
+    assert (entry.twins, run_names.is_live(entry)) == ({}, False)
     assert {host: told["state"] for host, told in entry.ended_on.items()} == {"box": "stopped"}
     run_store.note_gone("train-7f3k", "box")
-    assert run_store.resolve("train-7f3k").ended_on == {}
+    assert run_names.resolve("train-7f3k").ended_on == {}
 
 
 def test_attempt_that_ended_before_the_run_went_on_is_not_one_that_was_left_behind() -> None:
     run_store.update([record("train-7f3k", "failed", attempt=1)], "box")
     run_store.note_begun(record("train-7f3k", "running", host_id="h2", attempt=2), "spare", fetched=False)
     run_store.update([record("train-7f3k", "failed", attempt=1)], "box")
-    entry = run_store.resolve("train-7f3k")
+    entry = run_names.resolve("train-7f3k")
     assert (entry.twins, entry.ended_on) == ({}, {})
 
 
@@ -307,25 +307,25 @@ def test_index_told_of_what_only_arrives_on_another_host_has_no_twin() -> None:
 def test_index_told_of_one_machine_under_two_names_has_one_twin() -> None:
     on_two_hosts()
     run_store.update([record("train-7f3k", "running", attempt=1)], "box-vpn")
-    assert list(run_store.resolve("train-7f3k").twins) == ["box-vpn"]
+    assert list(run_names.resolve("train-7f3k").twins) == ["box-vpn"]
 
 
 def test_run_that_was_live_where_it_was_when_another_host_tells_of_it_may_be_live_there_still() -> None:
     """That host made attempts of its own meanwhile: the one that has more of them does not hide the other."""
     run_store.update([record("train-7f3k", "running", attempt=2)], "box")
     run_store.update([record("train-7f3k", "running", host_id="h2", attempt=3)], "spare")
-    entry = run_store.resolve("train-7f3k")
+    entry = run_names.resolve("train-7f3k")
     assert (entry.host, list(entry.twins)) == ("spare", ["box"])
     run_store.note_gone("train-7f3k", "box")
-    assert run_store.resolve("train-7f3k").twins == {}
+    assert run_names.resolve("train-7f3k").twins == {}
 
 
 def test_index_told_of_another_run_of_the_same_id_leaves_its_own_as_it_is() -> None:
     run_store.add(job("train-7f3k"), "box")
     run_store.update([record("train-7f3k", "running")], "box")
-    before = run_store.resolve("train-7f3k")
+    before = run_names.resolve("train-7f3k")
     run_store.update([record("train-7f3k", "failed", host_id="h2", attempt=2, created=5.0)], "spare")
-    assert run_store.resolve("train-7f3k") == before
+    assert run_names.resolve("train-7f3k") == before
 
 
 def test_beginning_elsewhere_is_noted_in_one_write_with_what_was_undecided(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,7 +341,7 @@ def test_beginning_elsewhere_is_noted_in_one_write_with_what_was_undecided(monke
     monkeypatch.setattr(run_store, "_write", write)
     run_store.note_begun(record("train-7f3k", host_id="h2", attempt=2), "spare", fetched=False)
     assert len(writes) == 1
-    entry = run_store.resolve("train-7f3k")
+    entry = run_names.resolve("train-7f3k")
     assert (entry.host, entry.maybe_on, entry.move, entry.left_on) == ("spare", None, None, {"box": False})
 
 
@@ -349,18 +349,18 @@ def test_host_that_tells_of_what_was_undecided_there_decides_it() -> None:
     run_store.update([record("train-7f3k", "failed")], "box")
     run_store.note_maybe("train-7f3k", "spare", "ask1")
     run_store.update([record("train-7f3k", "syncing", host_id="h2")], "spare")
-    assert run_store.resolve("train-7f3k").maybe_on == "spare"
+    assert run_names.resolve("train-7f3k").maybe_on == "spare"
     run_store.update([record("train-7f3k", host_id="h2", attempt=2)], "spare")
-    assert (run_store.resolve("train-7f3k").host, run_store.resolve("train-7f3k").maybe_on) == ("spare", None)
+    assert (run_names.resolve("train-7f3k").host, run_names.resolve("train-7f3k").maybe_on) == ("spare", None)
 
 
 def test_move_that_was_settled_leaves_a_later_one_undecided() -> None:
     run_store.update([record("train-7f3k", "failed")], "box")
     run_store.note_maybe("train-7f3k", "spare", "ask2")
     run_store.note_settled("train-7f3k", "ask1")
-    assert run_store.resolve("train-7f3k").move == "ask2"
+    assert run_names.resolve("train-7f3k").move == "ask2"
     run_store.note_settled("train-7f3k", "ask2")
-    assert (run_store.resolve("train-7f3k").maybe_on, run_store.resolve("train-7f3k").move) == (None, None)
+    assert (run_names.resolve("train-7f3k").maybe_on, run_names.resolve("train-7f3k").move) == (None, None)
 
 
 def test_submit_that_is_repeated_keeps_what_is_known_of_its_run() -> None:
@@ -437,7 +437,7 @@ def test_a_run_that_another_host_only_lists_stays_where_it_is() -> None:
 def test_a_run_whose_host_does_not_know_it_any_more_is_unknown() -> None:
     run_store.update([record("train-7f3k")], "box")
     run_store.update([record("train-7f3k", "unknown", here=False)], "box")
-    assert run_store.resolve("train-7f3k").state == "unknown"
+    assert run_names.resolve("train-7f3k").state == "unknown"
 
 
 def test_removed_run_is_listed_no_more_and_stays_known() -> None:
