@@ -221,7 +221,7 @@ def test_a_command_that_is_not_there(host: LabHost) -> None:
     job = JobOnHost(host, {}, ["nonsense"], more=PLAIN)
     job.ask("prepare", "start")
     assert job.end()["exit_code"] == 127
-    assert "nonsense: not found" in job.log
+    assert "there is no command nonsense" in job.log
 
 
 def test_a_mount_that_is_not_there(host: LabHost) -> None:
