@@ -155,6 +155,6 @@ def note_more() -> None:
     """After a list of all runs: those that were removed are listed elsewhere."""
     from gpurun.store import run_store
 
-    count = len(run_store.removed_runs())
+    count = run_store.count_removed()
     if count:
         output.note(f"{output.plural(count, 'run')} removed from a host: gpurun ps --removed")

@@ -465,6 +465,17 @@ def test_removed_run_that_its_host_tells_of_again_is_listed_again() -> None:
     assert run_store.removed_runs() == []
 
 
+def test_removed_runs_are_counted_without_reading_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ps -a` counts them each time, and there may be thousands."""
+    for run in ("a-2222", "b-2222", "c-2222"):
+        run_store.add(job(run), "box")
+        run_store.note_removed(run)
+    run_store.update([record("c-2222")], "box")  # listed again
+    assert len(run_store.removed_runs()) == 2
+    monkeypatch.setattr(run_store, "_parsed", lambda path: pytest.fail(f"{path} was read"))
+    assert run_store.count_removed() == 2
+
+
 def test_host_that_was_left_keeps_its_runs_known() -> None:
     run_store.update([record("train-7f3k", "succeeded")], "box")
     run_store.forget_on("train-7f3k", "box")
