@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import time
@@ -105,10 +106,18 @@ def folders(entry: RunEntry) -> list[Folder]:
     fetched = [proof["to"] for proof in entry.verified.values()]
     last = entry.verified.get(entry.host, {}).get("to")
     places = [
-        Path(place) for place in (last, entry.fetched_to, default_folder(entry, find_project().root), *fetched) if place
+        Path(place)
+        for place in (last, entry.fetched_to, default_folder(entry, _root_of(Path.cwd())), *fetched)
+        if place
     ]
     found = [Folder(place, _record_in(place, entry.id)) for place in dict.fromkeys(places)]
     return [folder for folder in found if folder.record is not None or _holds(folder.path, entry.id)]
+
+
+@functools.cache
+def _root_of(folder: Path) -> Path:
+    """The root of the project that `folder` is in, looked for once for a list of runs."""
+    return find_project(folder).root
 
 
 def _holds(folder: Path, run: str) -> bool:
