@@ -3,7 +3,7 @@
 import os
 import re
 from dataclasses import dataclass
-from typing import Iterator, Optional
+from typing import Iterator, List, Optional
 
 from . import vocabulary as words
 
@@ -257,20 +257,28 @@ class HostPaths:
     """`~/.gpurun`, or `ROOT/.gpurun` on the disk that the host's profile names."""
 
     root: str  # absolute
+    beside: Optional[str] = None  # where gpurun 0.1.0 has runs under the same name of a root: they are found too
 
     @classmethod
     def of(cls, root: Optional[str]) -> "HostPaths":
         """Return where gpurun's files are for the `root` of a profile.
 
         A folder that the user names may hold the user's own files, so gpurun keeps to `.gpurun` in it. The files of
-        gpurun 0.1.0, which used such a folder as it was, stay where they are.
+        gpurun 0.1.0, which used such a folder as it was, stay where they are, also when it came there after a newer one.
         """
         named = cls(os.path.abspath(os.path.expanduser(root or "~/" + words.HOME)))
         if named.is_own:
             return named
         own = cls(os.path.join(named.root, words.HOME))
         default = os.path.expanduser("~/" + words.HOME)
-        return named if named._has_id() and (own.root == default or not own._has_id()) else own
+        if not named._has_id():
+            return own
+        return cls(own.root, named.root) if own.root != default and own._has_id() else named
+
+    @property
+    def roots(self) -> "List[HostPaths]":
+        """This root, and that of gpurun 0.1.0 beside it, where nothing new comes."""
+        return [self] if self.beside is None else [self, HostPaths(self.beside)]
 
     @property
     def is_own(self) -> bool:
@@ -357,14 +365,21 @@ class HostPaths:
         return os.path.join(self.root, "cache", "pushed", name + ".json")
 
     def run(self, run_id: str) -> RunPaths:
-        return RunPaths(os.path.join(self.runs, run_id))
+        run = RunPaths(os.path.join(self.runs, run_id))
+        for root in self.roots[1:] if not os.path.lexists(run.root) else []:
+            other = root.run(run_id)
+            if os.path.exists(other.job):  # else the user's own
+                return other
+        return run
 
     def all_runs(self) -> Iterator[RunPaths]:
         """Every run directory, in no order."""
         try:
             names = os.listdir(self.runs)
         except FileNotFoundError:
-            return
+            names = []
         for name in names:
             if re.fullmatch(words.RUN_ID, name):  # anybody may have put something else there
                 yield self.run(name)
+        for root in self.roots[1:]:
+            yield from (run for run in root.all_runs() if run == self.run(run.id))

@@ -40,7 +40,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     if request.get("revoke"):
         done["revoked"] = revoke(os.path.expanduser("~/.ssh/authorized_keys"), request["revoke"])
     done["data"] = clearing.data_folders(host)
-    done["foreign"] = clearing.foreign(host)
+    done["foreign"] = [path for root in host.roots for path in clearing.foreign(root)]
     if goes:  # with this program: behind it nothing can be imported
         clearing.remove_agents(goes, [one for one in _others(host) if one not in goes], outcome)
     return {**done, "left": outcome.left, "kept": outcome.kept}
@@ -71,9 +71,11 @@ def _wipe(host: HostPaths, request: Dict[str, Any], outcome: clearing.Outcome) -
     rest = [run for run in host.all_runs() if os.path.exists(run.job)]
     _refuse_more([run for run in rest if origin.is_of_this_host(run)])
     # A run that stays is another machine's, or may be: nobody has looked at what it wrote.
-    shared = machine.machines_here(host) > 1 or bool(rest)
+    roots = host.roots
+    shared = any(machine.machines_here(root) > 1 for root in roots) or bool(rest)
     if shared:  # what is left is in use by another machine
-        clearing.remove(machine.host_id_file(host), outcome)
+        for root in roots:
+            clearing.remove(machine.host_id_file(root), outcome)
     else:
         _remove_images(engine)
         _empty(host, None if request.get("keep_data") else request.get("data") or {}, outcome)
@@ -155,10 +157,10 @@ def _roots(host: HostPaths) -> List[HostPaths]:
 
 
 def _others(host: HostPaths) -> List[HostPaths]:
-    """Return the other folders that may have an agent of ours: the one beside the files of gpurun 0.1.0, and `~/.gpurun`, where it
+    """Return the other folders that may have an agent of ours: those beside the files of gpurun 0.1.0, and `~/.gpurun`, where it
     came before there was a root. Another profile may use them."""
     own = HostPaths(os.path.join(host.root, words.HOME))
-    return [*([] if host.is_own else [own]), HostPaths.of(None)]
+    return [*([] if host.is_own else [own]), *host.roots[1:], HostPaths.of(None)]
 
 
 def _is_left(first: HostPaths, host: HostPaths) -> bool:
@@ -169,12 +171,15 @@ def _is_left(first: HostPaths, host: HostPaths) -> bool:
 
 def _empty(host: HostPaths, data: Optional[Dict[str, Any]], outcome: clearing.Outcome) -> None:
     """Remove what gpurun made in its root but its agent; of the data what is as agreed, or none for None. Raises AgentError `more_runs`."""
-    clearing.remove_half_runs(host, outcome)
+    for root in host.roots:
+        clearing.remove_half_runs(root, outcome)
     _refuse_more([run for run in host.all_runs() if os.path.exists(run.job)])
-    clearing.remove_ours(host, outcome)
+    for root in host.roots:
+        clearing.remove_ours(root, outcome)
     if data is not None and clearing.data_folders(host):
         clearing.remove_data(host, data, outcome)
-    clearing.remove_empty_data(host)
+    for root in host.roots:
+        clearing.remove_empty_data(root)
     first = HostPaths.of(None)
     if _is_left(first, host):
         clearing.remove_half_runs(first, outcome)

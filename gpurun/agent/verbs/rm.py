@@ -49,8 +49,10 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
             if seen is not None and holdings.stamp_of(run, jobs.job_of(run) or {}, locked=True) != seen:
                 raise _changed(run)
         for run in runs:
-            freed += _remove(host, run, left)
-    left += _sweep(host, {one["run"] for one in left})
+            freed += _remove(run, left)
+    told = {one["run"] for one in left}
+    for root in host.roots:
+        left += _sweep(root, told)
     return {"removed": [run.id for run in runs], "freed": freed, "left": left}
 
 
@@ -81,13 +83,13 @@ def _lock(run: RunPaths) -> locks.Held:
     return held
 
 
-def _remove(host: HostPaths, run: RunPaths, left: List[Dict[str, Any]]) -> int:
+def _remove(run: RunPaths, left: List[Dict[str, Any]]) -> int:
     """Remove one run; return the bytes that are free again, and add to `left` what stays."""
     before = finish.disk_use(run)
     job = jobs.job_of(run)
     if job is not None and origin.is_of_this_host(run):
         runtimes.load(job["host"]["runtime"], job["host"]["engine"]).remove(run, job)
-    gone = os.path.join(host.runs, GONE + run.id)
+    gone = os.path.join(run.host.runs, GONE + run.id)
     while os.path.lexists(gone):  # an earlier run of that id, of which something could not be removed
         gone += "_"
     os.rename(run.root, gone)  # in one step, so that no half of a run is ever listed

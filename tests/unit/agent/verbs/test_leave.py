@@ -279,6 +279,57 @@ def test_root_of_0_1_0_is_found_again(agent: AgentHost, workspace: Path) -> None
     assert run.id in [record["id"] for record in agent.ask("ps", all=True, ids=None)["runs"]]
 
 
+def submitted_by_0_1_0(agent: AgentHost, root: Path) -> RunPaths:
+    """A run of another laptop, whose gpurun is older and takes `root` as it is named, though a newer one has been here."""
+    named, agent.profile_root = agent.profile_root, str(root)
+    # Without its id the newer one's root is not seen.
+    own = [path.rename(agent.root / path.name) for path in (root / ".gpurun").glob("host-id*")]
+    left_by_0_1_0(agent, root)
+    run = agent.submit("open('result', 'w').write('5 days')")
+    agent.wait(run)
+    for path in own:
+        path.rename(root / ".gpurun" / path.name)
+    agent.profile_root, agent.paths = named, HostPaths(str(root / ".gpurun"))
+    return run
+
+
+def test_run_that_an_older_gpurun_made_in_the_root_of_a_newer_one_is_found_by_each_verb(
+    agent: AgentHost, workspace: Path
+) -> None:
+    agent.profile_root = str(workspace)
+    mine = used(agent)
+    theirs = submitted_by_0_1_0(agent, workspace)
+    assert theirs.root == str(workspace / "runs" / theirs.id)
+    assert {record["id"] for record in agent.ask("ps", all=True, ids=None)["runs"]} == {mine.id, theirs.id}
+    assert agent.status(theirs)["state"] == "succeeded"
+    assert [file["as"] for file in agent.ask("outputs", run=theirs.id)["files"] if file["as"] == "result"]
+    assert list(agent.ask("holds", runs=[theirs.id])["held"]) == [theirs.id]
+    agent.resume(theirs)
+    assert agent.wait(theirs)["attempt"] == 2
+    new = agent.submit("pass")
+    agent.wait(new)
+    assert new.root == str(workspace / ".gpurun/runs" / new.id)
+    assert agent.ask("rm", runs=[theirs.id, new.id])["removed"] == [theirs.id, new.id]
+    assert not Path(theirs.root).exists()
+    assert sorted(path.name for path in (workspace / "runs").iterdir()) == ["exp-2024", "exp1"]
+
+
+def test_leaving_a_root_of_two_versions_removes_no_run_that_was_not_agreed_and_then_all(
+    agent: AgentHost, workspace: Path
+) -> None:
+    theirs = files_in(workspace)
+    agent.profile_root = str(workspace)
+    mine = used(agent)
+    other = submitted_by_0_1_0(agent, workspace)
+    seen = agent.ask("leave", wipe=False)
+    refused = agent.refused("leave", wipe=True, runs=[mine.id], data=stamps(seen))
+    assert (refused["code"], other.id in refused["what"]) == ("more_runs", True)
+    left = agent.ask("leave", wipe=True, runs=[mine.id, other.id], data=stamps(seen))
+    assert (sorted(left["removed"]), left["left"]) == (sorted([mine.id, other.id]), [])
+    assert str(workspace / "data/mine") in left["foreign"]
+    assert files_in(workspace) == theirs
+
+
 def test_leaving_a_root_of_0_1_0_removes_what_is_recognised_and_names_the_rest(
     agent: AgentHost, workspace: Path
 ) -> None:
