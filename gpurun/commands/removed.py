@@ -16,6 +16,7 @@ from gpurun.agent.tracebacks import traceback_in
 from gpurun.config.project import Project, find_project
 from gpurun.errors import UsageError
 from gpurun.fetch import default_folder
+from gpurun.remote import answers
 from gpurun.store import checkpoint_store, fetched_files, run_names, run_store
 from gpurun.store.fetched_files import PRIVATE
 from gpurun.store.run_store import RunEntry
@@ -187,7 +188,7 @@ def answer(entry: RunEntry) -> dict[str, Any]:
         raise refusal(entry)
     printed, prepared = log(entry)
     record = next((folder.record for folder in folders(entry) if folder.record is not None), None)
-    job = entry.job or (_told(record / "job.json") if record else {})
+    job = entry.job or (_job_in(record) if record else {})
     return {
         "run": {**entry.record, "live": False},
         "job": {"command": entry.record.get("command") or [], **job},
@@ -199,6 +200,16 @@ def answer(entry: RunEntry) -> dict[str, Any]:
         "environment": _told(record / "environment.json") if record else None,
         "prepared": None,
     }
+
+
+def _job_in(record: Path) -> dict[str, Any]:
+    """The job as it was fetched; empty where it is none: a host wrote it."""
+    told = _told(record / "job.json")
+    try:
+        answers.JOB(told, "")
+    except answers.Malformed:
+        return {}
+    return told
 
 
 def _end_of(file: Path | None, size: int) -> str:

@@ -223,7 +223,7 @@ RUN = record(
 )  # fmt: skip
 JOB = record(
     {
-        "script": maybe(text), "args": texts, "command": texts, "env": texts, "git": maybe(an_object), "image": maybe(text), "service": maybe(SERVICE),
+        "script": maybe(text), "args": texts, "command": texts, "env": texts, "git": maybe(GIT), "image": maybe(text), "service": maybe(SERVICE),
         "ports": each(PORT), "created": moment, "resources": an_object, "job_file": maybe(text), "name": text,
         "dependencies": maybe(an_object), "owner": maybe(text), "token": text,
     },

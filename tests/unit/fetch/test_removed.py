@@ -98,6 +98,21 @@ def test_logs_of_an_earlier_attempt_of_a_removed_run(
     assert capfdbinary.readouterr().out == LOG
 
 
+@pytest.mark.parametrize("odd", [{"project": None}, {"git": {"commit": 5}}, {"command": [1]}, {"resources": []}])
+def test_status_of_a_removed_run_whose_fetched_job_is_odd_shows_the_rest(
+    odd: dict[str, Any], run: FetchedRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.fetch()
+    remove(run, monkeypatch)
+    file = run_store.folder() / f"{run.id}.removed"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "job": None}))  # submitted from another laptop
+    job = run.to / "_gpurun/job.json"
+    job.write_text(json.dumps({**json.loads(job.read_text()), **odd}))
+    capsys.readouterr()
+    assert app.main(["status", run.id]) == 0
+    assert f"{run.id} failed with exit code 1" in capsys.readouterr().out
+
+
 def test_removed_run_that_was_never_fetched_says_so(
     run: FetchedRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
