@@ -35,15 +35,15 @@ def answer(entry: RunEntry) -> dict[str, Any]:
 
 
 def show_log(entry: RunEntry, attempt: int | None, tail: int | None, *, timed: bool, build: bool = False) -> None:
-    """Print the log that was fetched; where it is empty, or with `build`, what preparing printed. Raises UsageError for
-    what is not here.
+    """Print the log that was fetched; of a run that never started, or with `build`, what preparing printed. Raises
+    UsageError for what is not here.
     """
     from gpurun.commands import removed
 
     gone = removed.sentence(entry)
     if timed:
         raise UsageError(f"{gone}; when each line was printed was not fetched", f"gpurun logs {entry.id}")
-    found = [file for file in removed.log(entry, attempt)[build:] if file is not None]
+    found = removed.printed(entry, attempt, build=build)
     if not found:
         of = "its log" if attempt is None else f"the log of attempt {attempt}"
         raise UsageError(f"{gone}; {of} was not fetched", f"gpurun status {entry.id}")
@@ -55,7 +55,7 @@ def show_log_of_attempt(entry: RunEntry, attempt: int, tail: int | None, *, buil
     """Print the log of an attempt whose host does not answer, as it was fetched; False when it was not."""
     from gpurun.commands import removed
 
-    found = [file for file in removed.log(entry, attempt)[build:] if file is not None]
+    found = removed.printed(entry, attempt, build=build)
     if found:
         output.note(f"the log of attempt {attempt} as it was fetched to {found[0].parent}")
         _print(entry, found, tail)

@@ -159,6 +159,23 @@ def log(entry: RunEntry, attempt: int | None = None) -> tuple[Path | None, Path 
     return None, None
 
 
+def printed(entry: RunEntry, attempt: int | None = None, *, build: bool = False) -> list[Path]:
+    """The fetched files that hold what an attempt printed: its log, and what preparing printed where it never started.
+
+    With `build` the latter alone. Raises UsageError for an attempt that there was not.
+    """
+    files = log(entry, attempt)
+    wanted = files[1:] if build else files[:1] if _started(entry, attempt) else files
+    return [file for file in wanted if file is not None]
+
+
+def _started(entry: RunEntry, attempt: int | None) -> bool:
+    record = entry.record or {}
+    if attempt in (None, record.get("attempt", 1)):
+        return record.get("started") is not None
+    return any(told["attempt"] == attempt and told.get("started") for told in record.get("attempts") or [])
+
+
 def _last_attempt(record: Path) -> int:
     """The last attempt on the host that this record came from."""
     number = 1

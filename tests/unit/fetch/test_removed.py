@@ -82,6 +82,25 @@ def test_logs_of_a_removed_run_are_the_fetched_ones_byte_for_byte(
     assert app.main(["logs", run.id, "-t"]) == 2
 
 
+@pytest.mark.parametrize(("started", "shown"), [(True, b""), (False, b"installing\n")])
+def test_logs_of_a_removed_run_are_those_of_preparing_only_where_it_never_started(
+    started: bool, shown: bytes, run: FetchedRun, monkeypatch: pytest.MonkeyPatch, capfdbinary: Any
+) -> None:
+    run.job.write("log", b"", to="out")
+    run.job.write("prepare.log", b"installing\n", to="")
+    run.fetch()
+    remove(run, monkeypatch)
+    file = run_store.folder() / f"{run.id}.removed"
+    told = json.loads(file.read_text())
+    told["record"]["started"] = 2.0 if started else None
+    file.write_text(json.dumps(told))
+    capfdbinary.readouterr()
+    assert app.main(["logs", run.id]) == 0
+    assert capfdbinary.readouterr().out == shown
+    assert app.main(["logs", run.id, "--build"]) == 0
+    assert capfdbinary.readouterr().out == b"installing\n"
+
+
 def test_logs_of_an_earlier_attempt_of_a_removed_run(
     run: FetchedRun, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
