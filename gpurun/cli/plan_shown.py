@@ -62,8 +62,8 @@ def left_out(items: Any) -> str:
 
 def tell_prepared(prepared: dict[str, Any]) -> None:
     record = prepared["run"]
-    asked = record["gpus_asked"]
-    gpus = "no GPU" if asked == 0 else "all GPUs" if asked == "all" else output.plural(int(asked), "GPU")
+    asked = record["gpus_asked"] or "no"
+    gpus = output.plural(asked, "GPU") if isinstance(asked, int) else "no GPU" if asked == "no" else f"{asked} GPUs"
     image = f", image {record['image']}" if record.get("image") else ""
     output.note(f"  runs {describe.runtime(record)}, {gpus}{image}")
     for line in record.get("notes") or []:

@@ -91,8 +91,8 @@ class Screen:
             self.fresh_line()
             self._say("")
             self._building = None
-            ended = describe.attempt_ended(record["attempts"][-1])
-            output.note(f"{ended}; attempt {self._attempt} begins {describe.begins_from(record)}")
+            ended = "".join(f"{describe.attempt_ended(told)}; " for told in record["attempts"][-1:])
+            output.note(f"{ended}attempt {self._attempt} begins {describe.begins_from(record)}")
 
     def _tell(self, text: str) -> None:
         """A status line on a terminal; elsewhere a line, once."""

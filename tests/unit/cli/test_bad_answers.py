@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
+from gpurun.cli import output, plan_shown
 from gpurun.cli.app import main
+from gpurun.cli.screen import Screen
 from gpurun.remote import bundle
-from tests.unit.agent_answers import RUN, sound
+from tests.unit.agent_answers import RUN, record, sound
 
 LOCAL_SSH = Path(__file__).parents[1] / "ssh" / "local_ssh.sh"
 AGENT = """
@@ -210,3 +212,21 @@ def test_run_whose_job_the_host_no_longer_has_is_not_resumed(box: FakeHost, capf
     box.learn()
     code = box.run(["resume", RUN])
     assert_one_error("no job", "resume", code, capfd.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("asked", "shown"), [(None, "no GPU"), (0, "no GPU"), (2, "2 GPUs"), ("all", "all GPUs"), ("x", "x GPUs")]
+)
+def test_gpus_that_a_host_says_were_asked_for_are_shown(
+    asked: Any, shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan_shown.tell_prepared({"run": record(gpus_asked=asked)})
+    assert f", {shown}\n" in capsys.readouterr().err
+
+
+def test_attempt_of_which_a_host_tells_no_earlier_one_is_followed(capsys: pytest.CaptureFixture[str]) -> None:
+    with output.activity() as say:
+        screen = Screen("box", say)
+        for attempt in (1, 2):
+            screen.state(record(attempt=attempt, attempts=[]))
+    assert capsys.readouterr().err == "attempt 2 begins from the beginning\n"
