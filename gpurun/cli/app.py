@@ -13,6 +13,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -182,11 +183,22 @@ def _ended(args: list[str], debug: bool) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_CLOSED_PIPE
     except Exception as error:  # noqa: BLE001 - a bug, or a disk of this machine
+        if isinstance(error, FileNotFoundError) and _folder_is_gone():
+            output.print_error("the working directory is not there any more", "", "cd to a folder that is there")
+            return words.EXIT_USAGE
         if not _tell_disk(error):
             _tell_bug(args, error, debug=debug)
         elif debug:
             output.print_traceback(error)
         return words.EXIT_FAILED
+
+
+def _folder_is_gone() -> bool:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _tell_disk(error: Exception) -> bool:

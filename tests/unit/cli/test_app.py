@@ -322,3 +322,14 @@ def test_stdout_of_another_charset_gets_escaped_what_it_does_not_have(
         start()
     assert ended.value.code == 0
     assert b"\\u640d\\u5931" in written.getvalue()
+
+
+@pytest.mark.parametrize("line", [["status", "train-7f3k"], ["logs"], ["submit", "train.py"]])
+def test_working_directory_that_was_removed_is_named(
+    line: list[str], home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main(line) == 2
+    assert capsys.readouterr().err.startswith("error: the working directory is not there any more\n")
