@@ -60,11 +60,13 @@ class Pass:
             self.destination.run, self.destination.root, listing.live, listing.attempt, listing.hook, listing.unknown
         )
         stamps, items = [listing.stamp], list(listing.items)
-        outside = Background(lambda: self._list(outside=True)) if self._wants_outside(listing) else None
+        wants_outside = self._wants_outside(listing)
+        # Where other runs share the connection, not beside the transfer: sshd counts the sessions.
+        early = Background(lambda: self._list(outside=True)) if wants_outside and self.at_once > 1 else None
         self._bring(listing, fetched)
-        if outside is not None:
+        if wants_outside:
             self.report.say(f"asking {self.wire.host} what was written outside the workspace")
-            beside = outside.result()
+            beside = self._list(outside=True) if early is None else early.result()
             self._bring(beside, fetched, outside=True)
             stamps, items = [*stamps, beside.stamp], items + list(beside.items)
         if fetched.whole:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from gpurun.errors import ContactLost, GpurunError
-from gpurun.fetch import Fetched, several
+from gpurun.fetch import Fetched, Report, once, several
 
 RUNS = {f"train-{number:04d}": Path(f"/fetched/{number}") for number in range(10)}
 
@@ -111,3 +112,25 @@ def test_interrupt_ends_what_is_on_its_way(fetches: Fetches) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(lambda run, result: None, interrupt)
     assert sorted(fetches.cut) == sorted(fetches.begun)
+
+
+def test_run_beside_others_has_one_transfer_or_one_search_of_its_container_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A third session for each of four runs is more than sshd allows over one connection."""
+    order: list[str] = []
+    listing = SimpleNamespace(
+        stamp=None, items=(), live=False, attempt=1, hook=False, unknown=None, container=True, left=[]
+    )
+
+    def list_(self: once.Pass, *, outside: bool = False) -> Any:
+        order.append("search" if outside else "list")
+        return listing
+
+    monkeypatch.setattr(once.Pass, "_list", list_)
+    monkeypatch.setattr(once.Pass, "_bring", lambda *told, outside=False: order.append("bring"))
+    monkeypatch.setattr(once, "Background", lambda work: order.append(f"beside: {work()}"))
+    destination: Any = SimpleNamespace(run="train-0001", root=Path("/fetched"), clear=lambda: None)
+    wire: Any = SimpleNamespace(host="box")
+    once.Pass(wire, destination, (), Report(), at_once=1).run_through()
+    assert order == ["list", "bring", "search", "bring"]
