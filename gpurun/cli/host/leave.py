@@ -96,7 +96,8 @@ def _lines(plan: Plan, beside: Beside, *, fetch: bool, keep_data: bool) -> Itera
         becomes = "stopped, then fetched" if fetch else "stopped, and given up"
         yield "live", f"{_listed(plan.live)}: {becomes}"
     if plan.services:
-        yield "services", f"{_listed(plan.services)}: stopped"
+        becomes = "; what was written in them is fetched" if fetch else ", and what was written in them given up"
+        yield "services", f"{_listed(plan.services)}: stopped{becomes}"
     if beside.data:
         folders = [
             f"{name} ({output.size(data.bytes)}, {output.plural(data.files, 'file')})"
@@ -114,14 +115,14 @@ def _lines(plan: Plan, beside: Beside, *, fetch: bool, keep_data: bool) -> Itera
 def _of_runs(plan: Plan, *, fetch: bool) -> str:
     if not plan.all:
         return "none"
-    ended = len(plan.all) - len(plan.live) - len(plan.services)
+    all_ended = not (plan.live or plan.services)
     count = output.plural(len(plan.all), "run")
     size = output.size(sum(plan.unfetched.values()))
     if plan.unfetched and not fetch:
         return f"{count}: removed; {_listed(plan.unfetched)} ({size}) given up, not or not all fetched"
     if plan.unfetched:
         return f"{count}: {len(plan.unfetched)} to be fetched ({size}), then all are removed"
-    return f"{count}: removed" + (", all that they wrote is here" if ended else "")
+    return f"{count}: removed" + (", all that they wrote is here" if all_ended else "")
 
 
 def _listed(names: Iterable[str]) -> str:
