@@ -24,6 +24,8 @@ from . import Job, Presence, Say, keeper
 KEEPER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "keeper.py")
 KEEPER_MARK = "GPURUN_KEEPER"
 LOOK = 0.2  # seconds between two looks at whether the job has ended
+KEEPER_ANSWERS_IN = 60.0  # seconds
+STARTS = 3  # tries to start a job whose keepers are killed before it has begun
 
 # What belongs to the connection that brought the agent here, and is dead or wrong for the job.
 _OF_THE_LOGIN = ("SSH_", "XDG_", "DBUS_", "PYTHONHOME", "VIRTUAL_ENV", "OLDPWD", "PWD", "SHLVL", "MAIL", "_")
@@ -52,16 +54,24 @@ class Bare:
     def create_and_start(
         self, run: RunPaths, job: Job, prepared: Dict[str, Any], gpus: List[Gpu], leases: List[int]
     ) -> None:
+        for _ in range(STARTS):
+            if self._start(run, job, prepared, gpus, leases):
+                return
+            _wait_for_killed_keepers(run)
+        raise RunFailed("start", "the job could not be started: its keepers were killed %d times" % STARTS)
+
+    def _start(self, run: RunPaths, job: Job, prepared: Dict[str, Any], gpus: List[Gpu], leases: List[int]) -> bool:
+        """Start the job unless it runs or has run. Return False when its keepers were killed before they answered."""
         held = _take(locks.job_lock(run.id))
         if held is None:
-            return  # it runs
+            return True  # it runs
         try:
             record = read_json(run.keeper)
             if record is not None and "exit_code" in record:
-                return
+                return True
             if record is not None or wrapper.was_started(run, job):  # a keeper killed at once has left no record
                 if job_processes(run, job):
-                    return
+                    return True
                 raise RunFailed("keeper", words.END_NOT_KNOWN)
             with wrapper.telling_the_run():
                 wrapper.make_folders(run, job["project"]["name"])
@@ -71,7 +81,7 @@ class Bare:
                 services.lay_out(run, job, places)
                 notebooks.lay_out(run, job)
                 plugin_files.lay_out(run, job)
-            _start_keeper(order(run, job, [*held.fds, *leases]))
+            return _start_keeper(order(run, job, [*held.fds, *leases]))
         finally:
             held.release()  # keeper and job hold it now
 
@@ -267,14 +277,27 @@ def _take(lock: str) -> Optional[locks.Held]:
     return None
 
 
-def _start_keeper(told: keeper.Order) -> None:
+def _start_keeper(told: keeper.Order) -> bool:
+    """Start the keepers, and wait until the job is started. Return False when they were killed before they answered."""
     answer = programs.ask(
         [sys.executable, "-I", "-S", KEEPER],
         stdin=json.dumps(told).encode(),
         env={**inherited(os.environ), KEEPER_MARK: told["id"], keeper.ROOT_MARK: told["root"]},
-        timeout=60.0,
+        timeout=KEEPER_ANSWERS_IN,
         pass_fds=told["fds"],
         detached=True,
     )
+    if answer.timed_out:
+        raise RunFailed("start", "the job could not be started: no answer in %.0f s" % KEEPER_ANSWERS_IN)
+    if answer.code < 0 or answer.out == keeper.DIED:
+        return False
     if not answer.ok:
-        raise RunFailed("start", "the job could not be started: " + (answer.complaint or "no answer in 60 s"))
+        raise RunFailed("start", "the job could not be started: " + answer.complaint)
+    return True
+
+
+def _wait_for_killed_keepers(run: RunPaths) -> None:
+    """Return when nothing of a start that broke off is left, or when that start has gone on after all."""
+    deadline = time.monotonic() + keeper.PATIENCE
+    while time.monotonic() < deadline and not locks.is_free(locks.job_lock(run.id)) and read_json(run.keeper) is None:
+        time.sleep(LOOK / 4)

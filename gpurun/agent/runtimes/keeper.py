@@ -23,6 +23,7 @@ TICK = 0.2  # seconds between two looks at the control file
 PATIENCE = 10.0  # seconds for killed processes to go; one that is stuck in the kernel is left behind
 PR_SET_CHILD_SUBREAPER = 36
 RECORD = 512  # bytes
+DIED = b"the keeper died"  # the answer where the lower keeper was killed before it started the job
 # In the environment of what names the run and is no process of the job: a user's hook, a shell beside the job.
 HOOK_MARK = "GPURUN_HOOK"
 SHELL_MARK = "GPURUN_SHELL"
@@ -44,7 +45,7 @@ def main() -> int:
     with os.fdopen(told, "rb") as pipe:
         said = pipe.read()
     if said != b"started":
-        sys.stdout.buffer.write(said or b"the keeper died")
+        sys.stdout.buffer.write(said or DIED)
     return 0 if said == b"started" else 1
 
 

@@ -32,7 +32,7 @@ class Engine:
         base = ["--bridge=none", "--iptables=false", "--ip6tables=false", "--cgroup-parent", self.box.cgroup]
         self.box.daemon("/usr/sbin/dockerd", *base, *SWIFT, *options, log=LOG)
         said = self.box.root / LOG.lstrip("/")
-        steps.until(self.answers, step=f"starting the engine of {self.box.name}", seconds=60, said=said)
+        steps.until(self.answers, step=f"starting the engine of {self.box.name}", seconds=300, said=said)
 
     def answers(self) -> bool:
         """Does the engine answer?"""

@@ -113,6 +113,24 @@ def test_stop_after_lock_files_were_swept_ends_the_job(agent: AgentHost) -> None
     assert keeper.start_ticks(pid) is None
 
 
+@pytest.mark.parametrize(
+    "where", ["def main() -> int:\n", "def keep_below(order: Order, control: int, tell: int, begins: int) -> None:\n"]
+)
+def test_keeper_killed_before_the_job_has_begun_is_started_again(agent: AgentHost, tmp_path: Path, where: str) -> None:
+    code = agent.agent / "gpurun" / "agent" / "runtimes" / "keeper.py"
+    died = tmp_path / "died"
+    trap = (
+        f"    if not os.path.exists({str(died)!r}):\n        os.mkdir({str(died)!r})\n        os.kill(os.getpid(), 9)\n"
+    )
+    text = code.read_text()
+    assert where in text
+    code.write_text(text.replace(where, where + trap))
+    run = agent.submit("print('here')")
+    assert agent.wait(run)["state"] == words.SUCCEEDED
+    assert died.exists()
+    assert Path(run.log).read_text() == "here\n"
+
+
 @pytest.mark.parametrize("which", [0, 1], ids=["upper", "lower"])
 def test_exit_after_one_keeper_was_killed_is_recorded(agent: AgentHost, which: int) -> None:
     run = agent.submit(WAITS)
