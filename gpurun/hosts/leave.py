@@ -48,19 +48,20 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Beside:
-    """What lies beside the runs: data folders by name, and the paths that gpurun did not make, which stay."""
-
-    data: Mapping[str, Data]
-    foreign: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Stays:
     """A path that is still there, and why."""
 
     path: str
     why: str
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What lies beside the runs: data folders by name, the paths that gpurun did not make, which stay, and what else does."""
+
+    data: Mapping[str, Data]
+    foreign: tuple[str, ...]
+    kept: tuple[Stays, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -203,4 +204,5 @@ def look_beside(wire: Wire) -> Beside:
     """Ask for the data folders that would be lost with the host, and for what is not gpurun's."""
     answer = wire.ask("leave", {"wipe": False, "revoke": None}, timeout=LOOK_IN)
     data = {name: Data(one["files"], one["bytes"], one["stamp"]) for name, one in answer["data"].items()}
-    return Beside(data, tuple(answer["foreign"]))
+    kept = tuple(Stays(one["path"], one["why"]) for one in answer["kept"])
+    return Beside(data, tuple(answer["foreign"]), kept)

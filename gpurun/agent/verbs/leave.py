@@ -27,6 +27,7 @@ from ..state import journal, origin
 from . import rm
 
 LAST_WORDS = 10.0  # seconds
+MOST_NAMED = 10  # runs
 AT_ONCE = 50  # runs that one call of `rm` removes
 
 
@@ -41,6 +42,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
         done["revoked"] = revoke(os.path.expanduser("~/.ssh/authorized_keys"), request["revoke"])
     done["data"] = clearing.data_folders(host)
     done["foreign"] = [path for root in host.roots for path in clearing.foreign(root)]
+    _name_other_runs(host, outcome)
     if goes:  # with this program: behind it nothing can be imported
         clearing.remove_agents(goes, [one for one in _others(host) if one not in goes], outcome)
     return {**done, "left": outcome.left, "kept": outcome.kept}
@@ -163,10 +165,22 @@ def _others(host: HostPaths) -> List[HostPaths]:
     return [*([] if host.is_own else [own]), *host.roots[1:], HostPaths.of(None)]
 
 
+def _name_other_runs(host: HostPaths, outcome: clearing.Outcome) -> None:
+    """Note the runs that were made before the profile had a root, or are another profile's: they are not asked about, and stay."""
+    first = HostPaths.of(None)
+    there = sorted(run.id for run in first.all_runs() if run.root != host.run(run.id).root)
+    if there and not _is_same(first, host):
+        more = " and %d more" % (len(there) - MOST_NAMED) if len(there) > MOST_NAMED else ""
+        outcome.keep(first.runs, "its runs are not in the host's root: " + ", ".join(there[:MOST_NAMED]) + more)
+
+
+def _is_same(first: HostPaths, host: HostPaths) -> bool:
+    return os.path.realpath(first.root) == os.path.realpath(host.root)
+
+
 def _is_left(first: HostPaths, host: HostPaths) -> bool:
     """Tell whether nobody uses `first` any more, which is not the root that the profile names."""
-    same = os.path.realpath(first.root) == os.path.realpath(host.root)
-    return not same and not any(first.all_runs()) and machine.machines_here(first) <= 1
+    return not _is_same(first, host) and not any(first.all_runs()) and machine.machines_here(first) <= 1
 
 
 def _empty(host: HostPaths, data: Optional[Dict[str, Any]], outcome: clearing.Outcome) -> None:

@@ -110,6 +110,8 @@ def _lines(plan: Plan, beside: Beside, *, fetch: bool, keep_data: bool) -> Itera
         yield "others", f"{count} of {plan.owners} stay, and what those need; --also OWNER removes them"
     if beside.foreign:
         yield "not ours", f"{_listed(beside.foreign)}: gpurun did not make this, so it stays"
+    for stays in beside.kept:
+        yield "stays", f"{stays.path}: {stays.why}"
 
 
 def _of_runs(plan: Plan, *, fetch: bool) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gpurun.cli.host.leave import _lines
-from gpurun.hosts.leave import Beside, Plan
+from gpurun.hosts.leave import Beside, Plan, Stays
 
 
 def shown(*, fetch: bool, live: tuple[str, ...] = (), services: tuple[str, ...] = ()) -> dict[str, str]:
@@ -23,3 +23,10 @@ def test_leave_says_that_what_was_written_in_an_open_service_is_given_up_or_fetc
     assert shown(fetch=True, services=("jupyter-0001",))["services"] == (
         "jupyter-0001: stopped; what was written in them is fetched"
     )
+
+
+def test_leave_names_the_runs_that_are_not_in_the_hosts_root_before_it_asks() -> None:
+    plan = Plan(live=(), services=(), unfetched={}, all=())
+    beside = Beside({}, (), (Stays("/home/ada/.gpurun/runs", "its runs are not in the host's root: train-0000"),))
+    lines = dict(_lines(plan, beside, fetch=True, keep_data=False))
+    assert lines["stays"] == "/home/ada/.gpurun/runs: its runs are not in the host's root: train-0000"

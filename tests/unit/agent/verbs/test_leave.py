@@ -330,6 +330,20 @@ def test_leaving_a_root_of_two_versions_removes_no_run_that_was_not_agreed_and_t
     assert files_in(workspace) == theirs
 
 
+def test_leaving_names_the_runs_that_are_not_in_the_profiles_root(agent: AgentHost, tmp_path: Path) -> None:
+    """They were made before the profile had a root, or are another profile's: nobody has fetched them for this question."""
+    before = agent.submit("print('before')")
+    agent.wait(before)
+    first = agent.paths.runs
+    agent.profile_root = str(tmp_path / "volume")
+    run = used(agent)
+    told = [{"path": first, "why": "its runs are not in the host's root: " + before.id}]
+    seen = agent.ask("leave", wipe=False)
+    assert seen["kept"] == told
+    assert agent.ask("leave", wipe=True, runs=[run.id], data=stamps(seen))["kept"] == told
+    assert Path(before.log).read_text() == "before\n"
+
+
 def test_leaving_a_root_of_0_1_0_removes_what_is_recognised_and_names_the_rest(
     agent: AgentHost, workspace: Path
 ) -> None:
