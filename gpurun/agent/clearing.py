@@ -8,6 +8,7 @@ named may hold the user's files under the same names: of such a root only what i
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import shutil
@@ -56,7 +57,7 @@ def data_folders(host: HostPaths) -> Dict[str, Dict[str, Any]]:
 
 def measure(path: str) -> Dict[str, Any]:
     """Walk a folder. The `stamp` is another one when a file was added, removed, renamed or written to since."""
-    files = size = newest = 0
+    files = size = marks = 0
     for entry in _walk(path):
         try:
             found = os.lstat(entry)
@@ -65,8 +66,10 @@ def measure(path: str) -> Dict[str, Any]:
         if not stat.S_ISDIR(found.st_mode):
             files += 1
             size += found.st_size
-        newest = max(newest, found.st_mtime_ns, found.st_ctime_ns)
-    return {"files": files, "bytes": size, "stamp": "%d.%d.%d" % (files, size, newest)}
+        # Not the newest time of all: a file may bear one of the future, and then no other would count.
+        told = "%s\0%d\0%d\0%d" % (os.path.relpath(entry, path), found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        marks += int.from_bytes(hashlib.sha256(os.fsencode(told)).digest()[:8], "big")  # a sum: in whatever order
+    return {"files": files, "bytes": size, "stamp": "%d.%d.%016x" % (files, size, marks % (1 << 64))}
 
 
 def _walk(path: str) -> Iterator[str]:

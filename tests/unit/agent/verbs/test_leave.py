@@ -150,6 +150,17 @@ def test_leaving_keeps_data_that_came_while_it_removed_the_rest(tmp_path: Path) 
     assert sorted(path.name for path in data.iterdir()) == ["1.jpg", "2.jpg"]
 
 
+def test_stamp_of_data_with_a_file_of_the_future_changes_with_each_other_file(tmp_path: Path) -> None:
+    """A laptop whose clock was ahead has pushed it, with its time."""
+    (tmp_path / "1.jpg").write_text("a cat")
+    (tmp_path / "2.jpg").write_text("a cow")
+    os.utime(tmp_path / "2.jpg", (4e9, 4e9))
+    before = clearing.measure(str(tmp_path))
+    assert clearing.measure(str(tmp_path)) == before
+    (tmp_path / "1.jpg").write_text("a dog")
+    assert clearing.measure(str(tmp_path))["stamp"] != before["stamp"]
+
+
 # --- the agent that removes itself
 
 
