@@ -161,8 +161,8 @@ def _give_up(claim: Claim, error: BaseException, *, on_host: bool) -> None:
     never_got_in = isinstance(error, HostUnreachable) and not isinstance(error, ContactLost)
     if not on_host and (isinstance(error, HostError) or never_got_in):
         run_store.remove(claim.job["id"])  # without a `start` nothing of it runs
-        if isinstance(error, HostError) and error.code in OPEN:
-            claim.release()
+        if never_got_in or (isinstance(error, HostError) and error.code in OPEN):
+            claim.release()  # the host may have heard the question all the same: the same submit takes that run
         else:
             claim.settle()
     elif isinstance(error, HostError) and error.code in ("id_taken", "elsewhere"):

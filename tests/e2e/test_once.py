@@ -258,6 +258,34 @@ sys.meta_path.insert(0, Finder())
     two.ok("stop", "--force", first, second, third)
 
 
+# Stands for ssh: the host goes away once, when it has done what was asked and before its answer comes.
+BREAKS_OFF = """#!/bin/sh
+case "$*" in *prepare*) [ -e {once} ] || {{ touch {once}; {ssh} "$@" >/dev/null 2>&1
+    {ssh} -O exit "$@" >/dev/null 2>&1
+    sed -i 's/Port .*/Port 9/' {config}; exit 255; }};; esac
+exec {ssh} "$@"
+"""
+
+
+def test_submit_that_broke_off_before_the_answer_is_repeated_under_its_id(two: Several) -> None:
+    two.ok("ps", "-H", "a")  # the host has the agent: the first question of the submit is `prepare`
+    cold = two.directory / "cold"  # and no connection is open
+    cold.mkdir(mode=0o700)
+    two.environment["XDG_RUNTIME_DIR"] = str(cold)
+    real = two.environment["GPURUN_SSH"]
+    stand_in = two.directory / "ssh"
+    stand_in.write_text(BREAKS_OFF.format(once=two.directory / "once", ssh=real, config=two.config))
+    known = two.config.read_text()
+    stand_in.chmod(0o755)
+    two.environment["GPURUN_SSH"] = str(stand_in)
+    assert two.gpurun("submit", "-H", "a", "train.py", "--", "steps=1").code == 255
+    two.config.write_text(known)
+    (begun,) = (two.root("a") / "runs").iterdir()
+    assert two.submit_to("a", "steps=1") == begun.name
+    assert [path.name for path in (two.root("a") / "runs").iterdir()] == [begun.name]
+    two.ok("wait", begun.name)
+
+
 def test_resumes_at_the_same_time_begin_at_most_one_attempt(two: Several) -> None:
     run = two.ended_with_a_checkpoint("a")
     started = [two.start("resume", run, *where) for where in (("--host", "b"), (), ("--host", "b"))]

@@ -232,6 +232,8 @@ class Faults:
                 tally.lost += 1
                 tally.details.append(f"{run}: {state} ({record['reason']}: {record['message']}), and it never began")
             unknown = state == words.LOST and record["reason"] in ("keeper", "engine")
+            # An engine that was killed ends what runs when it is back: a job may be behind its last line by then.
+            unknown |= (state, record["reason"], record["exit_code"]) == (words.FAILED, "signal", 0)
             if not (unknown or _is_true(state, bool(ended), stopped=stopped)):
                 tally.wrong += 1
                 tally.details.append(f"{run}: {state} ({record['reason']}: {record['message']}), the truth is {truth}")
