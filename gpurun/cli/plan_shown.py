@@ -6,6 +6,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from gpurun.cli import describe, output
+from gpurun.job import ignore
 
 if TYPE_CHECKING:
     from gpurun.commands.submit import Plan
@@ -46,7 +47,7 @@ def tell(plan: Plan, host: str, *, yes: bool) -> None:
 
 
 def left_out(items: Any) -> str:
-    """`.venv/ (virtual environment), 2 more ignored by git`: secrets and large things by name, the rest counted."""
+    """`.venv/ (virtual environment), 2 more ignored by git`: the rest of each reason is counted, up to 20 secrets are named."""
     by_reason: dict[str, list[Any]] = {}
     folders = tuple(item.path for item in items if item.path.endswith("/"))
     for item in items:
@@ -55,7 +56,8 @@ def left_out(items: Any) -> str:
         by_reason.setdefault(item.why, []).append(item)
     parts = []
     for why, group in by_reason.items():
-        names = [item.path for item in group[:3]] + ([f"{len(group) - 3} more"] if len(group) > 3 else [])
+        most = 20 if why == ignore.SECRET else 3  # a job may miss a file that was taken for a secret
+        names = [item.path for item in group[:most]] + ([f"{len(group) - most} more"] if len(group) > most else [])
         parts.append(f"{', '.join(names)} ({why})")
     return "; ".join(parts)
 

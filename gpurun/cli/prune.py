@@ -94,5 +94,7 @@ def _really_fetched(chosen: Sequence[Removal]) -> list[Removal]:
 def _fetched(choice: Removal) -> str:
     from gpurun.commands import held
 
+    if choice.held and all(one.nothing for one in choice.held):
+        return "nothing"  # there was nothing to fetch
     words = {None: "yes", held.NEVER: "never", held.ELSEWHERE: "elsewhere", held.UNPROVEN: "no proof"}
     return words.get(choice.why_not_here, "not all")

@@ -128,7 +128,8 @@ def agree_on_key(connection: Connection, host: Resolved, accept: str | None, dia
         dialog.say("Compare it with what the host's owner or the rental panel says, or with this, run on the host:")
         dialog.say("  ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub")
         if not dialog.confirm_key("Is this the host's key?"):
-            raise GpurunError("the host's key was not trusted; nothing was done", "gpurun host add " + connection.name)
+            again = addresses.add_command(connection.name, connection.address)
+            raise GpurunError("the host's key was not trusted; nothing was done", again)
     file = keys.trust(host, key)
     dialog.say(f"the key is in {file} now")
     return key

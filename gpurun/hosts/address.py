@@ -29,6 +29,19 @@ def parse(text: str) -> Address:
     return Address.parse(words[0].removeprefix("ssh://").rstrip("/"))
 
 
+def add_command(name: str, address: Address | None) -> str:
+    """Return the command line that adds a host under `name`; `address` None: an alias of the SSH configuration."""
+    words = ["gpurun", "host", "add", name]
+    if address is not None and address.jump:
+        jump = ["ssh", "-J", address.jump, *(["-p", str(address.port)] if address.port else [])]
+        words.append(shlex.join([*jump, str(replace(address, port=None))]))
+    elif address is not None and str(address) != name:
+        words.append(str(address))
+    if address is not None and address.identity_file:
+        words += ["-i", address.identity_file]
+    return shlex.join(words)
+
+
 def _line(text: str, words: list[str]) -> Address:
     told: dict[str, str] = {}
     target = ""

@@ -84,12 +84,18 @@ def rm(
     as_json: options.Json = False,
 ) -> None:
     """Forget a host. Its runs continue and stay there; `host leave` cleans up."""
+    from dataclasses import asdict
+
     from gpurun.config import hosts
     from gpurun.hosts import leave
+    from gpurun.hosts.address import add_command
+    from gpurun.ssh.openssh import Address
     from gpurun.store import run_store
 
     if name not in hosts.read().hosts:
         raise UsageError(f"{name} was not added", "gpurun host ls")
+    known = hosts.read().hosts[name].address
+    again = add_command(name, Address(**asdict(known)) if known else None)
     revoked = leave.revoke(name) if revoke else False
     hosts.remove(name)
     if as_json:
@@ -98,6 +104,8 @@ def rm(
     output.say(f"{name} is forgotten" + ("; its key is taken away there" if revoked else ""))
     if there := [entry for entry in run_store.all_runs() if entry.host == name]:
         live = sum(not entry.ended for entry in there)
-        output.note(f"{output.plural(len(there), 'run')} of yours ({live} live) stay there; add it again to reach them")
+        output.note(
+            f"{output.plural(len(there), 'run')} of yours ({live} live) stay there; add it again to reach them: {again}"
+        )
     if revoke and not revoked:
         output.say("no key that `host add` put there was found")

@@ -110,3 +110,11 @@ def test_detached_submit_whose_host_could_not_begin_is_told_and_fails(
     wire = cast(Wire, SimpleNamespace(host="demo"))
     assert after_start(wire, started, lambda _, since=None: None, follow=False, as_json=False) == code
     assert ("no process left" in capsys.readouterr().err) == (code != 0)
+
+
+def test_files_that_stay_as_secrets_are_all_named(project: Path, capsys: Capture) -> None:
+    """A job may miss one that was taken for a secret by mistake."""
+    for name in ("a.pem", "b.pem", "c.pem", "d.pem", "e.pem"):
+        (project / name).write_text("key")
+    assert dry_run("train.py") == 0
+    assert "a.pem, b.pem, c.pem, d.pem, e.pem (may be a secret)" in " ".join(capsys.readouterr().out.split())

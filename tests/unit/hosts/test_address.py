@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 
 from gpurun.errors import UsageError
-from gpurun.hosts.address import parse
+from gpurun.hosts.address import add_command, parse
 from gpurun.ssh.openssh import Address
 
 
@@ -36,3 +38,24 @@ def test_an_address(text: str, address: Address) -> None:
 def test_no_address(text: str) -> None:
     with pytest.raises(UsageError):
         parse(text)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        Address("gpubox"),
+        Address("gpubox", "ada", 2222),
+        Address("1.2.3.4", "root", 40022, "/home/ada/my keys/id"),
+        Address("x", "ada", 5, None, "a@b,c"),
+    ],
+)
+def test_command_that_adds_a_host_again_names_the_same_address(address: Address) -> None:
+    words = shlex.split(add_command("box", address))
+    assert words[:4] == ["gpurun", "host", "add", "box"]
+    again = parse(words[4])
+    key = words[words.index("-i") + 1] if "-i" in words else None
+    assert Address(again.host, again.user, again.port, key, again.jump) == address
+
+
+def test_command_that_adds_an_alias_again_is_its_name() -> None:
+    assert add_command("box", Address("box")) == add_command("box", None) == "gpurun host add box"
