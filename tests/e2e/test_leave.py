@@ -52,6 +52,7 @@ def test_leaving_an_account_that_others_share_leaves_their_runs(
     laptop.ok("wait", mine)
     done = laptop.gpurun("host", "leave", "demo", "-y")
     assert done.code == 0, done.err
+    assert f"fetched into {laptop.project / 'fetched'}" in done.err.replace("\n", " ")
     assert "1 run of bob stay" in done.err
     runs = embedded_host.home / ".gpurun/runs"
     assert [path.name for path in runs.iterdir()] == [theirs]

@@ -160,6 +160,8 @@ def _bring_home(wire: Wire, sizes: Mapping[str, int]) -> None:
 
         folders = {run: _folder(entry, wire.host) for run, entry in entries.items()}
         fetch_several(wire, folders, sizes, ended=ended, progress=progress)
+    # The project of a run may be gone from this laptop: its files come to the folder where `leave` was typed.
+    output.say("fetched into " + ", ".join(sorted({str(folder.parent) for folder in folders.values()})))
     leaving.refuse_unfetched(wire, [run for run in sizes if run not in whole])
 
 
