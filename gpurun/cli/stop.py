@@ -67,7 +67,7 @@ def stop(
         raise UsageError(what, "gpurun stop --abandon RUN")
     if host is not None and not abandon:
         raise UsageError("a run is stopped where it runs; --host is for --abandon alone", "leave out --host")
-    entries = runs.resolve_all(run) if run else [stopping.only_live_run()]
+    entries = runs.resolve_all(run, live=True) if run else [stopping.only_live_run()]
     if host is not None:
         entries = [replace(entry, host=host) for entry in entries]
     asked = stopping.Asked(None if grace is None else seconds(grace, "--grace"), force, abandon)

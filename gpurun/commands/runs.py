@@ -44,10 +44,11 @@ def wire_to(host: str, **options: Any) -> Wire:
     return connect(hosts.read().get(host), **options)
 
 
-def resolve(word: str | None, *, removed: bool = False) -> RunEntry:
+def resolve(word: str | None, *, removed: bool = False, live: bool = False) -> RunEntry:
     """The run that `word` means; the newest of this project for None.
 
-    With `removed`, also one that was removed from its host (its `removed` is set). Raises UsageError.
+    With `removed`, also one that was removed from its host (its `removed` is set); with `live`, of several the only live one.
+    Raises UsageError.
     """
     from gpurun.commands import removed as removed_runs
     from gpurun.config.project import find_project
@@ -56,7 +57,7 @@ def resolve(word: str | None, *, removed: bool = False) -> RunEntry:
     gone = run_store.find_removed(word) if word is not None and run_store.find(word) is None else None
     if gone is None:
         try:
-            return run_names.resolve(word, project)
+            return run_names.resolve(word, project, live=live)
         except UsageError as error:
             wanted = error.code == run_names.UNKNOWN and (removed or word is not None)
             gone = removed_runs.find(word, project) if wanted else None
@@ -67,9 +68,10 @@ def resolve(word: str | None, *, removed: bool = False) -> RunEntry:
     return gone
 
 
-def resolve_all(names: Sequence[str] | None, *, removed: bool = False) -> list[RunEntry]:
-    """Each run once, in the order in which they were named; the newest of this project without names."""
-    entries = [resolve(word, removed=removed) for word in names] if names else [resolve(None, removed=removed)]
+def resolve_all(names: Sequence[str] | None, *, removed: bool = False, live: bool = False) -> list[RunEntry]:
+    """Each run once, in the order in which they were named; the newest of this project without names. See `resolve`."""
+    wanted: Sequence[str | None] = names or [None]
+    entries = [resolve(word, removed=removed, live=live) for word in wanted]
     return list({entry.id: entry for entry in entries}.values())
 
 

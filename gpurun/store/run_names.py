@@ -30,11 +30,11 @@ def is_live(entry: RunEntry) -> bool:
     return not entry.ended or bool(entry.twins)
 
 
-def resolve(word: str | None, project: Project | None = None) -> RunEntry:
+def resolve(word: str | None, project: Project | None = None, *, live: bool = False) -> RunEntry:
     """The run that `word` means: an id, a name, or the beginning of one; None: the project's newest.
 
-    A whole id, or a whole name that only one run has, means that run whatever else begins with it. Raises UsageError
-    for a word that means none or several.
+    A whole id, or a whole name that only one run has, means that run whatever else begins with it. With `live`,
+    a word that may mean several means the only one of them that is live. Raises UsageError for a word that means none or several.
     """
     if word is None:
         return _newest_of(project)
@@ -43,14 +43,16 @@ def resolve(word: str | None, project: Project | None = None) -> RunEntry:
         return exact
     by_id = run_store.ids_beginning_with(word)
     entries = [entry for entry in map(run_store.find, by_id) if entry] if len(by_id) == 1 else run_store.all_runs()
-    return match(word, entries)
+    return match(word, entries, live=live)
 
 
-def match(word: str, entries: Sequence[RunEntry]) -> RunEntry:
-    """The one of `entries` that `word` means by its name or its beginning. Raises UsageError for none or several."""
+def match(word: str, entries: Sequence[RunEntry], *, live: bool = False) -> RunEntry:
+    """The one of `entries` that `word` means by its name or its beginning; see `resolve`. Raises UsageError for none or several."""
     named = [entry for entry in entries if entry.name == word]
     begun = [entry for entry in entries if entry.id.startswith(word) or entry.name.startswith(word)]
     found = named if len(named) == 1 else begun
+    alive = [entry for entry in found if is_live(entry)] if live else []
+    found = alive if len(alive) == 1 else found
     if len(found) == 1:
         return found[0]
     if found:

@@ -134,6 +134,14 @@ def test_a_word_that_means_several_lists_them() -> None:
     assert error.value.exit_code == 2
 
 
+def test_word_that_means_several_means_the_live_one_where_only_that_can_be_meant() -> None:
+    three()
+    run_store.update([record("train-7f3k", "stopped"), record("train-7abc", "running")], "box")
+    assert run_names.resolve("train", live=True).id == "train-7abc"
+    with pytest.raises(UsageError, match="may mean any of"):
+        run_names.resolve("train")
+
+
 def test_a_word_that_means_none_names_what_is_near() -> None:
     three()
     with pytest.raises(UsageError, match="did you mean train-7f3k"):
