@@ -178,6 +178,7 @@ def _public_key(host: Resolved, dialog: Dialog) -> Path | None:
     if private.exists() or not dialog.confirm(f"You have no SSH key. Make one ({private})?"):
         return None
     private.parent.mkdir(mode=0o700, exist_ok=True)
+    dialog.say(f"no key of yours is let in: making {private}; ssh-keygen asks for a passphrase, which may be empty")
     if process.attended(["ssh-keygen", "-t", "ed25519", "-f", str(private)]) != 0:
         return None
     return private.with_name(private.name + ".pub")
