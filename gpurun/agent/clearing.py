@@ -11,14 +11,13 @@ import errno
 import hashlib
 import os
 import re
-import shutil
 import stat
-import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Dict, Iterator, List
 
 from . import vocabulary as words
+from .files import remove_tree
 from .paths import HostPaths
 
 # The names in cache/ that gpurun gives.
@@ -86,9 +85,7 @@ def _data(host: HostPaths) -> str:
 def _is_empty(path: str) -> bool:
     try:
         return not os.listdir(path)
-    except NotADirectoryError:
-        return False
-    except OSError:  # unreadable, or a link that leads nowhere
+    except OSError:  # a file, unreadable, or a link that leads nowhere
         return False
 
 
@@ -208,16 +205,12 @@ def remove(path: str, outcome: Outcome) -> None:
         outcome.keep(os.path.realpath(path), "%s is a link to it" % path)
     if os.path.isdir(path) and not os.path.islink(path):
 
-        def note(_: Any, failed: str, error: Any) -> None:
-            cause = error[1] if isinstance(error, tuple) else error
-            if not isinstance(cause, FileNotFoundError) and getattr(cause, "errno", None) != errno.ENOTEMPTY:
-                outcome.leave(failed, cause)
+        def note(failed: str, error: OSError) -> None:
+            if error.errno != errno.ENOTEMPTY:
+                outcome.leave(failed, error)
 
         before = len(outcome.left)
-        if sys.version_info >= (3, 12):
-            shutil.rmtree(path, onexc=note)  # novm
-        else:
-            shutil.rmtree(path, onerror=note)
+        remove_tree(path, note)
         if os.path.isdir(path) and len(outcome.left) == before:  # something came into it meanwhile
             outcome.leave(path, OSError(errno.ENOTEMPTY, ""))
         return

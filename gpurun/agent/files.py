@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import stat
+import sys
 import tempfile
 from contextlib import contextmanager
 from typing import Any, BinaryIO, Callable, Iterator, Optional, Union
@@ -36,6 +37,20 @@ def remove(path: str) -> None:
         os.unlink(path)
     except FileNotFoundError:
         pass
+
+
+def remove_tree(path: str, note: Callable[[str, OSError], None]) -> None:
+    """Remove a folder and all in it. `note` gets each path that could not be removed, and why; one that is gone is no failure."""
+
+    def failed(_: Any, name: str, error: Any) -> None:
+        cause = error[1] if isinstance(error, tuple) else error
+        if not isinstance(cause, FileNotFoundError):  # somebody else removes the same
+            note(name, cause)
+
+    if sys.version_info >= (3, 12):
+        shutil.rmtree(path, onexc=failed)  # novm
+    else:
+        shutil.rmtree(path, onerror=failed)
 
 
 def sync_folder(folder: str) -> None:

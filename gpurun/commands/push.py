@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from gpurun.agent.sizes import size
 from gpurun.config import hosts
 from gpurun.errors import GpurunError, UsageError
+from gpurun.sync import rsync
 
 if TYPE_CHECKING:
     from gpurun.remote.wire import Wire
@@ -124,12 +125,7 @@ def argv(connection: Connection, folder: Path, path: str) -> list[str]:
         "--chmod=Du+rwx,Fu+rw",
         "--modify-window=-1",
         f"--partial-dir={PARTIAL}",
-        "--timeout=60",
-        "--info=progress2",
-        "--no-human-readable",
-        "--outbuf=N",
-        "-e",
-        connection.rsh(),
+        *rsync.transport(connection),
         "--",
         f"{folder.resolve()}/",
         f"{connection.destination}:{path}/",

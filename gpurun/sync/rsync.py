@@ -109,13 +109,13 @@ def _common(connection: Connection) -> list[str]:
         "-s",
         "--files-from=-",
         "--from0",
-        "--timeout=60",
-        "--info=progress2",
-        "--no-human-readable",
-        "--outbuf=N",
-        "-e",
-        connection.rsh(),
+        *transport(connection),
     ]
+
+
+def transport(connection: Connection) -> list[str]:
+    """How every transfer goes: over the shared connection, with progress that can be read, given up when nothing moves."""
+    return ["--timeout=60", "--info=progress2", "--no-human-readable", "--outbuf=N", "-e", connection.rsh()]
 
 
 def listed(names: Iterable[bytes]) -> bytes:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from contextlib import ExitStack
 from typing import Any, Dict, List, Mapping, Optional
 
 from .. import runtimes
 from .. import vocabulary as words
 from ..errors import AgentError
+from ..files import remove_tree
 from ..host import locks
 from ..lifecycle import finish, holdings, hooks, reconcile, records, shells
 from ..outputs import container_files
@@ -113,15 +113,10 @@ def _clear(folder: str, run_id: str) -> List[Dict[str, Any]]:
     """Remove a tree; return what could not be removed, in one entry."""
     whys: List[str] = []
 
-    def note(_: Any, path: str, error: Any) -> None:
-        cause = error[1] if isinstance(error, tuple) else error
-        if not isinstance(cause, FileNotFoundError):  # another `rm` clears the same
-            whys.append("%s: %s" % (os.path.relpath(path, folder), os.strerror(getattr(cause, "errno", None) or 0)))
+    def note(path: str, error: OSError) -> None:
+        whys.append("%s: %s" % (os.path.relpath(path, folder), os.strerror(error.errno or 0)))
 
-    if sys.version_info >= (3, 12):
-        shutil.rmtree(folder, onexc=note)  # novm
-    else:
-        shutil.rmtree(folder, onerror=note)
+    remove_tree(folder, note)
     if not os.path.isdir(folder):
         return []
     return [{"run": run_id, "path": folder, "bytes": finish.disk_use(RunPaths(folder)), "why": whys[0] if whys else ""}]
