@@ -30,7 +30,7 @@ ELSEWHERE = "fetched to another laptop, not to this one"
 
 @dataclass(frozen=True)
 class Held:
-    """What a host has of one run. Sizes in bytes, `elsewhere` in unix seconds of the host's clock."""
+    """What a host has of one run. `bytes` as a fetch lists it, `elsewhere` in unix seconds of the host's clock."""
 
     run: str
     host: str

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 
 from gpurun.commands import held
 from gpurun.config import hosts
+from gpurun.config.project import find_project
 from gpurun.errors import GpurunError, UsageError
+from gpurun.fetch import default_folder
 from gpurun.hosts.add import mark
 from gpurun.remote.wire import Wire, connect
-from gpurun.store import run_store
+from gpurun.store import fetched_files, run_store
 
 WIPE_IN = 900.0  # seconds; a large data folder takes its time
 NOT_MADE = "gpurun did not make it"
@@ -25,13 +27,15 @@ class Plan:
 
     live: tuple[str, ...]  # jobs
     services: tuple[str, ...]  # TensorBoards and the like, which are open
-    unfetched: Mapping[str, int]  # bytes that each of them wrote
+    unfetched: Mapping[str, int]  # bytes that a fetch of each of them lists
     all: tuple[str, ...]
     stays: tuple[tuple[str, str], ...] = ()
     stamps: Mapping[str, str | None] = field(
         default_factory=dict
     )  # of the runs that have ended, as they were looked at
     there: frozenset[str] = frozenset()  # every run that the host has, whoever's
+    here_in_part: int = 0  # how many of `unfetched` have been fetched before, but not all of them
+    uncounted: frozenset[str] = frozenset()  # runs of `unfetched` whose container may hold more than was counted
 
     @property
     def owners(self) -> str:
@@ -90,15 +94,23 @@ def look(wire: Wire, *, owner: str | None = None, also: Sequence[str] = ()) -> P
     run_store.update([record for record in answer["runs"] if record["id"] in mine | known], wire.host)
     ended = [record["id"] for record in ours if not record["live"]]
     seen = held.ask(wire, ended)
+    unfetched = {one.run: one.bytes for one in seen if held.why_not_here(one) is not None}
     return Plan(
         live=tuple(record["id"] for record in ours if record["live"] and not record.get("service")),
         services=tuple(record["id"] for record in ours if record["live"] and record.get("service")),
-        unfetched={one.run: one.bytes for one in seen if held.why_not_here(one) is not None},
+        unfetched=unfetched,
         all=tuple(record["id"] for record in ours),
         stays=tuple((str(record["owner"]), record["id"]) for record in here if record["id"] not in mine),
         stamps={one.run: one.stamp for one in seen},
         there=frozenset(record["id"] for record in answer["runs"]),
+        here_in_part=sum(_has_come_in_part(run) for run in unfetched),
+        uncounted=frozenset(one.run for one in seen if one.container and one.run in unfetched),
     )
+
+
+def _has_come_in_part(run: str) -> bool:
+    entry = run_store.find(run)
+    return entry is not None and (default_folder(entry, find_project().root) / fetched_files.PRIVATE).exists()
 
 
 def _is_from_here(run: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from gpurun.agent.sizes import size
 from tests.e2e.conftest import REPOSITORY, Laptop
 
 if TYPE_CHECKING:
@@ -81,7 +83,8 @@ def test_leaving_a_root_with_the_users_files_asks_once_and_brings_all_home(
     laptop.ok("push", str(tmp_path / "sets"), "demo:imagenet")
     refused = laptop.gpurun("host", "leave", "demo")
     assert refused.code == 2
-    assert "6 runs: 6 to be fetched (" in refused.err
+    asked = re.search(r"6 runs: 6 to be fetched \(([^)]+)\)", refused.err)
+    assert asked is not None, refused.err
     assert "imagenet (" in refused.err
     assert "gpurun host leave demo -y" in refused.err
     assert not (laptop.project / "fetched").exists()
@@ -89,8 +92,12 @@ def test_leaving_a_root_with_the_users_files_asks_once_and_brings_all_home(
     assert done.code == 0, done.err
     assert sorted(json.loads(done.out)["removed"]) == sorted(runs)
     assert [f"({number} of 6)" in done.err for number in range(1, 7)] == [True] * 6
+    came = 0
     for run in runs:
-        assert (laptop.project / "fetched" / run / "weights.ckpt").stat().st_size == 1000
+        folder = laptop.project / "fetched" / run
+        assert (folder / "weights.ckpt").stat().st_size == 1000
+        came += sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and ".gpurun" not in file.parts)
+    assert asked[1] == size(came)
     assert files_in(root) == theirs
     assert "hosts.demo" not in profiles.read_text()
 

@@ -32,7 +32,7 @@ class Holdings:
     live: bool  # its job, or a hook of it, may write on
     container: bool  # a container may hold files that were never copied
     files: int = 0
-    bytes: int = 0
+    bytes: int = 0  # of all that a fetch would list, with gpurun's own record of the run
     stamp: Optional[str] = None
     elsewhere: Optional[float] = None  # unix seconds: when some laptop had fetched all that there is now
 
@@ -61,7 +61,7 @@ def look(run: RunPaths, job: Mapping[str, Any], *, locked: bool = False) -> Hold
         live=live,
         container=container,
         files=len(written) + unreadable,
-        bytes=sum(file["size"] for file in written),
+        bytes=sum(file["size"] for file in (*inside, *beside)),
         stamp=stamp,
         elsewhere=known.get("t") if same else None,
     )

@@ -119,11 +119,13 @@ def _of_runs(plan: Plan, *, fetch: bool) -> str:
         return "none"
     all_ended = not (plan.live or plan.services)
     count = output.plural(len(plan.all), "run")
-    size = output.size(sum(plan.unfetched.values()))
+    size = ("at least " if plan.uncounted else "") + output.size(sum(plan.unfetched.values()))
     if plan.unfetched and not fetch:
         return f"{count}: removed; {_listed(plan.unfetched)} ({size}) given up, not or not all fetched"
     if plan.unfetched:
-        return f"{count}: {len(plan.unfetched)} to be fetched ({size}), then all are removed"
+        least = "" if all_ended else "at least "
+        here = f", less what is here of {plan.here_in_part}" if plan.here_in_part else ""
+        return f"{count}: {least}{len(plan.unfetched)} to be fetched ({size}{here}), then all are removed"
     return f"{count}: removed" + (", all that they wrote is here" if all_ended else "")
 
 
