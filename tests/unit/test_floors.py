@@ -15,7 +15,7 @@ LAPTOP_MODULES = sorted(path for path in PACKAGE.rglob("*.py") if AGENT not in p
 # What both floors use: words, and what has one answer on a laptop and on a host.
 SHARED = {
     f"gpurun.agent.{module}"
-    for module in ("vocabulary", "manifest", "ledger", "files", "tracebacks", "sizes", "clocks")
+    for module in ("vocabulary", "schema", "manifest", "ledger", "files", "tracebacks", "sizes", "clocks")
 }
 
 # Folder or file of the agent that runs in the job's own Python -> what it may use there beside the standard library.
@@ -38,6 +38,9 @@ HOMES = {
 
 # Where the values of a user's secrets are read: into the request that carries them, and into a digest.
 REVEALING = {"commands/submit.py", "commands/resume.py", "store/pending_submits.py"}
+
+# Lines of the package with a dict of anything. What has named keys is a type of agent/schema, or a dataclass.
+UNTYPED_DICTS = 464
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -112,3 +115,31 @@ def test_values_of_secrets_are_read_in_three_places() -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "reveal"
     }
     assert calls == REVEALING
+
+
+def test_untyped_dicts_become_fewer_and_never_more() -> None:
+    lines = [line for path in AGENT_MODULES + LAPTOP_MODULES for line in path.read_text().splitlines()]
+    found = sum("dict[str, any]" in line.lower() for line in lines)
+    assert found <= UNTYPED_DICTS, "give the new dict a type: see gpurun/agent/schema"
+    assert found == UNTYPED_DICTS, f"there are fewer now: write UNTYPED_DICTS = {found}"
+
+
+def test_agent_imports_its_schema_for_annotations_alone() -> None:
+    """To make the classes takes as long as the whole answer to a small question."""
+    found = []
+    for path in AGENT_MODULES:
+        if path.parent.name == "schema":
+            continue
+        tree = ast.parse(path.read_text())
+        typing = [
+            node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        ]
+        inside = {id(node) for block in typing for node in ast.walk(block)}
+        found += [
+            f"{name(path)}:{node.lineno}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom)
+            and "schema" in (node.module or "").split(".")
+            and id(node) not in inside
+        ]
+    assert found == []
