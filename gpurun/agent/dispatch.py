@@ -8,13 +8,18 @@ import json
 import os
 import sys
 import traceback
-from typing import Any, Dict
+from typing import TYPE_CHECKING, Any
 
+from . import error_codes
 from . import vocabulary as words
 from .errors import AgentError
 from .frames import Frames
 from .host import locks
 from .paths import HostPaths
+
+if TYPE_CHECKING:
+    from .schema.host import ErrorDocument
+    from .schema.wire import Reply, Request
 
 VERBS = (
     "prepare", "start", "ps", "status", "logs", "wait", "stop", "rm", "shell",
@@ -23,7 +28,7 @@ VERBS = (
 
 
 def main() -> None:
-    request = json.loads(sys.stdin.buffer.readline())
+    request: Request = json.loads(sys.stdin.buffer.readline())
     verb = sys.argv[1]
     try:
         module = _load(verb, request)
@@ -48,18 +53,20 @@ def main() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-def _load(verb: str, request: Dict[str, Any]) -> Any:
+def _load(verb: str, request: Request) -> Any:
     if request.get("protocol") != words.PROTOCOL or verb not in VERBS:
-        raise AgentError("protocol", "the laptop asked '%s', which this agent does not know" % verb, "update gpurun")
+        raise AgentError(
+            error_codes.PROTOCOL, "the laptop asked '%s', which this agent does not know" % verb, "update gpurun"
+        )
     return importlib.import_module("gpurun.agent.verbs." + verb)
 
 
-def _reply(nonce: str, document: Dict[str, Any]) -> None:
+def _reply(nonce: str, document: Reply) -> None:
     sys.stdout.buffer.write(("\n%s\n%s\n" % (nonce, json.dumps(document))).encode())
     sys.stdout.buffer.flush()
 
 
-def _told(verb: str, error: Exception) -> Dict[str, Any]:
+def _told(verb: str, error: Exception) -> ErrorDocument:
     if isinstance(error, AgentError):
         return error.as_json()
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -67,19 +74,19 @@ def _told(verb: str, error: Exception) -> Dict[str, Any]:
     return _internal(verb, error)
 
 
-def _disk_full(error: OSError) -> Dict[str, Any]:
+def _disk_full(error: OSError) -> ErrorDocument:
     return AgentError(
-        "disk_full",
+        error_codes.DISK_FULL,
         "the host's disk is full",
         "gpurun prune --fetched, or name a roomier root for the host",
         where=str(error.filename or ""),
     ).as_json()
 
 
-def _internal(verb: str, error: Exception) -> Dict[str, Any]:
+def _internal(verb: str, error: Exception) -> ErrorDocument:
     last = traceback.extract_tb(error.__traceback__)[-1]
     return AgentError(
-        "internal",
+        error_codes.INTERNAL,
         "gpurun's agent failed in '%s': %s: %s" % (verb, type(error).__name__, error),
         "this is a bug of gpurun; run the command again with --debug and report it",
         where="%s:%s" % (last.filename, last.lineno),

@@ -1,12 +1,26 @@
-"""What can go wrong on the host: what happened, where, and the next step to take."""
+"""What can go wrong on the host: what happened, where, and the next step to take.
 
-from typing import Any, Dict
+    AgentError              a question is refused; travels to the laptop, with a code of error_codes
+      EngineError           host/engine: the engine refused, or is away; `kind` says which
+    RunFailed               a run ends as failed, for a reason of vocabulary.REASONS
+      ImageGone             another try may mend it
+
+Not errors of a question: supervisor.Stopped (a stop was asked for before the job ran) and shared_folder.Odd (what lies in
+the queue's folder is not a ticket or a lease).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from . import vocabulary as words
 
+if TYPE_CHECKING:
+    from .schema.host import ErrorDocument
+
 
 class AgentError(Exception):
-    """An answer that says no. It travels to the laptop as JSON and is shown there as it stands."""
+    """A refusal. It travels to the laptop as JSON and is shown there as it stands. `code` is one of error_codes."""
 
     def __init__(
         self, code: str, what: str, next_step: str = "", *, where: str = "", exit_code: int = words.EXIT_FAILED
@@ -18,7 +32,7 @@ class AgentError(Exception):
         self.where = where
         self.exit_code = exit_code
 
-    def as_json(self) -> Dict[str, Any]:
+    def as_json(self) -> ErrorDocument:
         return {
             "code": self.code,
             "what": self.what,

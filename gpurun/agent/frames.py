@@ -5,7 +5,12 @@ from __future__ import annotations
 import json
 import sys
 import time
-from typing import Any, Dict
+from typing import TYPE_CHECKING, Union
+
+if TYPE_CHECKING:
+    from .schema.host import ErrorDocument
+    from .schema.run import RunRecord
+    from .schema.wire import Empty, FrameHead, Made
 
 
 class Frames:
@@ -20,13 +25,13 @@ class Frames:
         """`data`, which begins at byte `offset` of the `stream` (`log` or `prepare`) of that attempt."""
         self._send({"stream": stream, "offset": offset, "size": len(data), "attempt": attempt}, data)
 
-    def state(self, record: Dict[str, Any]) -> None:
+    def state(self, record: RunRecord) -> None:
         self._send({"state": record})
 
-    def end(self, record: Dict[str, Any]) -> None:
+    def end(self, record: Union[RunRecord, Made, Empty]) -> None:
         self._send({"end": record})
 
-    def error(self, error: Dict[str, Any]) -> None:
+    def error(self, error: ErrorDocument) -> None:
         """Why nothing follows: asking again would bring the same."""
         self._send({"error": error})
 
@@ -35,7 +40,7 @@ class Frames:
         if now or time.monotonic() > self.spoke + self.BEAT_EVERY:
             self._send({"beat": time.time()})
 
-    def _send(self, head: Dict[str, Any], data: bytes = b"") -> None:
+    def _send(self, head: FrameHead, data: bytes = b"") -> None:
         sys.stdout.buffer.write(json.dumps(head).encode() + b"\n" + data)
         sys.stdout.buffer.flush()
         self.spoke = time.monotonic()

@@ -74,9 +74,6 @@ REASONS = {
     "internal": "gpurun itself failed on the host",
 }
 
-ATTEMPT_ELSEWHERE = (
-    "attempt_elsewhere"  # the code of an error: the host that the run was on before has this attempt's log
-)
 END_NOT_KNOWN = "what watched the job was killed from outside: how the job ended is not known"
 
 # After these a run with retries left begins another attempt by itself. Not after "keeper": the job may have done all its work.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gpurun.agent import error_codes
 from gpurun.agent import vocabulary as words
 from gpurun.cli import options, output, past
 from gpurun.cli.screen import Screen, say_detached, say_end
@@ -75,7 +76,7 @@ def logs(
             try:
                 record = show_log(wire, {"run": entry.id, **request}, screen, until=until)
             except HostError as error:
-                if error.code != words.ATTEMPT_ELSEWHERE:
+                if error.code != error_codes.ATTEMPT_ELSEWHERE:
                     gone = past.instead(entry, error)
                     say("")
                     past.show_log(gone, attempt, tail, timed=timestamps or since is not None, build=build)

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from gpurun.agent import error_codes
+
 PACKAGE = Path(__file__).parents[2] / "gpurun"
 AGENT = PACKAGE / "agent"
 AGENT_MODULES = sorted(AGENT.rglob("*.py"))
@@ -15,7 +17,17 @@ LAPTOP_MODULES = sorted(path for path in PACKAGE.rglob("*.py") if AGENT not in p
 # What both floors use: words, and what has one answer on a laptop and on a host.
 SHARED = {
     f"gpurun.agent.{module}"
-    for module in ("vocabulary", "schema", "manifest", "ledger", "files", "tracebacks", "sizes", "clocks")
+    for module in (
+        "vocabulary",
+        "error_codes",
+        "schema",
+        "manifest",
+        "ledger",
+        "files",
+        "tracebacks",
+        "sizes",
+        "clocks",
+    )
 }
 
 # Folder or file of the agent that runs in the job's own Python -> what it may use there beside the standard library.
@@ -40,7 +52,7 @@ HOMES = {
 REVEALING = {"commands/submit.py", "commands/resume.py", "store/pending_submits.py"}
 
 # Lines of the package with a dict of anything. What has named keys is a type of agent/schema, or a dataclass.
-UNTYPED_DICTS = 464
+UNTYPED_DICTS = 454
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -143,3 +155,20 @@ def test_agent_imports_its_schema_for_annotations_alone() -> None:
             and id(node) not in inside
         ]
     assert found == []
+
+
+def test_error_codes_of_the_agent_are_constants() -> None:
+    """A code is a word of `error_codes` where it is raised, and where something is decided by it."""
+    literal = []
+    for path in AGENT_MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            raised = isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("AgentError", "EngineError"))
+            compared = isinstance(node, ast.Compare) and ast.unparse(node.left).endswith("error.code")
+            words = node.args[:1] if raised else node.comparators if compared else []  # type: ignore[attr-defined]
+            literal += [f"{name(path)}:{one.lineno}" for one in words if isinstance(one, ast.Constant)]
+    assert literal == []
+
+
+def test_error_codes_differ() -> None:
+    codes = [value for key, value in vars(error_codes).items() if key.isupper()]
+    assert len(set(codes)) == len(codes)

@@ -8,7 +8,7 @@ import shutil
 import time
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, TypeVar
 
-from .. import programs
+from .. import error_codes, programs
 from .. import vocabulary as words
 from ..errors import AgentError
 from ..files import read_json
@@ -16,82 +16,120 @@ from ..programs import Answer, Say
 
 T = TypeVar("T")
 
+
+class Kind:
+    """What a refusal of the engine means. Behind `error_codes.ENGINE`, it is the code of the error."""
+
+    MISSING = "missing"
+    NO_RIGHT = "no_right"
+    DOWN = "down"
+    NO_ANSWER = "no_answer"
+    NO_SPACE = "no_space"
+    RATE_LIMIT = "rate_limit"
+    UNAUTHORIZED = "unauthorized"
+    IMAGE_ABSENT = "image_absent"
+    BAD_REFERENCE = "bad_reference"
+    PLATFORM = "platform"
+    DRIVER = "driver"
+    GPU = "gpu"
+    MOUNT = "mount"
+    RLIMIT = "rlimit"
+    LIMIT = "limit"
+    HALF_STARTED = "half_started"
+    ABSENT = "absent"
+    NAME_TAKEN = "name_taken"
+    RUNNING = "running"
+    NOT_RUNNING = "not_running"
+    NO_PROGRAM = "no_program"
+    NETWORK = "network"
+    UNKNOWN = "unknown"
+
+
 # What a piece of an engine's message means. The first that fits counts; all is lower case.
 _MEANINGS: Tuple[Tuple[str, Tuple[str, ...]], ...] = (
-    ("no_right", ("permission denied while trying to connect", "docker.sock: connect: permission denied")),
-    ("no_right", ("sudo: a password is required", "sudo: a terminal is required", "is not in the sudoers file")),
-    ("down", ("cannot connect to the docker daemon", "is the docker daemon running", "error during connect")),
+    (Kind.NO_RIGHT, ("permission denied while trying to connect", "docker.sock: connect: permission denied")),
+    (Kind.NO_RIGHT, ("sudo: a password is required", "sudo: a terminal is required", "is not in the sudoers file")),
+    (Kind.DOWN, ("cannot connect to the docker daemon", "is the docker daemon running", "error during connect")),
     # A client whose first question, what the engine runs on, got no answer; and one whose connection broke meanwhile.
-    ("down", ("unknown server os", "error waiting for container: unexpected eof")),
-    ("no_space", ("no space left on device", "disk quota exceeded")),
-    ("name_taken", ("is already in use by container",)),
+    (Kind.DOWN, ("unknown server os", "error waiting for container: unexpected eof")),
+    (Kind.NO_SPACE, ("no space left on device", "disk quota exceeded")),
+    (Kind.NAME_TAKEN, ("is already in use by container",)),
     # It was killed while it started a container: it does not know of what it had begun, and cannot begin it again.
-    ("half_started", (": already exists", "container with id exists", "id already in use")),
-    ("absent", ("no such container", "no such object")),
+    (Kind.HALF_STARTED, (": already exists", "container with id exists", "id already in use")),
+    (Kind.ABSENT, ("no such container", "no such object")),
     (
-        "running",
+        Kind.RUNNING,
         ("cannot remove a running container", "container is running: stop", "cannot remove a paused container"),
     ),
-    ("running", ("container is paused and must be unpaused",)),
-    ("not_running", ("is not running", "is already stopped", "cannot kill container")),
-    ("rate_limit", ("toomanyrequests", "rate limit", "429 too many requests")),
-    ("bad_reference", ("invalid reference format", "repository name must be", "invalid repository name")),
-    ("platform", ("no matching manifest for", "does not match the specified platform")),
-    ("image_absent", ("pull access denied", "repository does not exist")),
+    (Kind.RUNNING, ("container is paused and must be unpaused",)),
+    (Kind.NOT_RUNNING, ("is not running", "is already stopped", "cannot kill container")),
+    (Kind.RATE_LIMIT, ("toomanyrequests", "rate limit", "429 too many requests")),
+    (Kind.BAD_REFERENCE, ("invalid reference format", "repository name must be", "invalid repository name")),
+    (Kind.PLATFORM, ("no matching manifest for", "does not match the specified platform")),
+    (Kind.IMAGE_ABSENT, ("pull access denied", "repository does not exist")),
     (
-        "unauthorized",
+        Kind.UNAUTHORIZED,
         ("unauthorized", "authentication required", "no basic auth credentials", "denied: ", "403 forbidden"),
     ),
-    ("image_absent", ("manifest unknown", "no such image")),
-    ("image_absent", ("not found: manifest", "failed to resolve reference", "name unknown")),
-    ("driver", ("unsatisfied condition: cuda", "unsatisfied condition: driver")),
-    ("gpu", ("could not select device driver", "nvidia-container-cli", "failed to discover gpu vendor from cdi")),
-    ("gpu", ("unknown or invalid runtime name: nvidia", "cdi device injection failed", "unresolvable cdi devices")),
-    ("mount", ("bind source path does not exist", "invalid mount config", "duplicate mount point")),
-    ("rlimit", ("error setting rlimit",)),
-    ("limit", ("minimum memory limit", "range of cpus is from", "can not be set, as your kernel")),
-    ("no_program", ("executable file not found", "no such file or directory: unknown", "stat /bin/sh: no such file")),
-    ("network", ("i/o timeout", "handshake timeout", "connection reset", "connection refused", "unexpected eof")),
-    ("network", ("no such host", "name resolution", "network is unreachable", "deadline exceeded", "client.timeout")),
+    (Kind.IMAGE_ABSENT, ("manifest unknown", "no such image")),
+    (Kind.IMAGE_ABSENT, ("not found: manifest", "failed to resolve reference", "name unknown")),
+    (Kind.DRIVER, ("unsatisfied condition: cuda", "unsatisfied condition: driver")),
+    (Kind.GPU, ("could not select device driver", "nvidia-container-cli", "failed to discover gpu vendor from cdi")),
+    (Kind.GPU, ("unknown or invalid runtime name: nvidia", "cdi device injection failed", "unresolvable cdi devices")),
+    (Kind.MOUNT, ("bind source path does not exist", "invalid mount config", "duplicate mount point")),
+    (Kind.RLIMIT, ("error setting rlimit",)),
+    (Kind.LIMIT, ("minimum memory limit", "range of cpus is from", "can not be set, as your kernel")),
     (
-        "network",
+        Kind.NO_PROGRAM,
+        ("executable file not found", "no such file or directory: unknown", "stat /bin/sh: no such file"),
+    ),
+    (Kind.NETWORK, ("i/o timeout", "handshake timeout", "connection reset", "connection refused", "unexpected eof")),
+    (
+        Kind.NETWORK,
+        ("no such host", "name resolution", "network is unreachable", "deadline exceeded", "client.timeout"),
+    ),
+    (
+        Kind.NETWORK,
         ("could not resolve", "no route to host", "request canceled", "broken pipe", ": eof", "server misbehaving"),
     ),
-    ("network", ("failed to register layer: unexpected", "bad gateway", "service unavailable", "gateway timeout")),
+    (Kind.NETWORK, ("failed to register layer: unexpected", "bad gateway", "service unavailable", "gateway timeout")),
 )
 
 # Kind -> what it means, and the next step.
 _MESSAGES: Dict[str, Tuple[str, str]] = {
-    "missing": ("there is no engine `%s` on this host", "install Docker there, or use --runtime bare"),
-    "no_right": ("no right to use the engine", "let its owner add you to the docker group, then log out of the host"),
-    "down": ("the engine is not running", "start it on the host: sudo systemctl start docker"),
-    "no_answer": ("the engine gave no answer in time", "look at it on the host: docker ps; sudo systemctl status docker"),
-    "no_space": ("the host's disk is full", "make room: gpurun prune --fetched, or docker system prune on the host"),
-    "rate_limit": ("the registry refuses more pulls for now", "docker login on the host, or registry_mirror in its profile"),
-    "unauthorized": ("the registry wants a login", "docker login on the host, then submit again"),
-    "image_absent": ("there is no such image, or it is private", "check its name; when it is private: docker login on the host"),
-    "bad_reference": ("this is no name of an image", "write it as name:tag or name@sha256:..."),
-    "platform": ("there is no such image for this machine's processor", "take one that was built for it"),
-    "driver": ("the host's NVIDIA driver is too old for this image", "update it there, or take an image for an older CUDA: --image"),
-    "gpu": ("the engine cannot give GPUs to a container", words.TOOLKIT_MEND),
-    "mount": ("a mount is not possible", "check that the path is there on the host"),
-    "limit": ("the engine refuses a limit", "ask for what the host has"),
-    "half_started": ("the engine was killed while it started the job, and has lost it", "restart the engine there, then gpurun resume"),
-    "running": ("the job was started meanwhile", "look again: gpurun ps"),
-    "no_program": ("the image has no /bin/sh", "take an image with a shell and Python"),
-    "network": ("the connection to the registry broke off", "check the host's network, then submit again"),
-    "unknown": ("the engine refused", ""),
+    Kind.MISSING: ("there is no engine `%s` on this host", "install Docker there, or use --runtime bare"),
+    Kind.NO_RIGHT: ("no right to use the engine", "let its owner add you to the docker group, then log out of the host"),
+    Kind.DOWN: ("the engine is not running", "start it on the host: sudo systemctl start docker"),
+    Kind.NO_ANSWER: ("the engine gave no answer in time", "look at it on the host: docker ps; sudo systemctl status docker"),
+    Kind.NO_SPACE: ("the host's disk is full", "make room: gpurun prune --fetched, or docker system prune on the host"),
+    Kind.RATE_LIMIT: ("the registry refuses more pulls for now", "docker login on the host, or registry_mirror in its profile"),
+    Kind.UNAUTHORIZED: ("the registry wants a login", "docker login on the host, then submit again"),
+    Kind.IMAGE_ABSENT: ("there is no such image, or it is private", "check its name; when it is private: docker login on the host"),
+    Kind.BAD_REFERENCE: ("this is no name of an image", "write it as name:tag or name@sha256:..."),
+    Kind.PLATFORM: ("there is no such image for this machine's processor", "take one that was built for it"),
+    Kind.DRIVER: ("the host's NVIDIA driver is too old for this image", "update it there, or take an image for an older CUDA: --image"),
+    Kind.GPU: ("the engine cannot give GPUs to a container", words.TOOLKIT_MEND),
+    Kind.MOUNT: ("a mount is not possible", "check that the path is there on the host"),
+    Kind.LIMIT: ("the engine refuses a limit", "ask for what the host has"),
+    Kind.HALF_STARTED: ("the engine was killed while it started the job, and has lost it", "restart the engine there, then gpurun resume"),
+    Kind.RUNNING: ("the job was started meanwhile", "look again: gpurun ps"),
+    Kind.NO_PROGRAM: ("the image has no /bin/sh", "take an image with a shell and Python"),
+    Kind.NETWORK: ("the connection to the registry broke off", "check the host's network, then submit again"),
+    Kind.UNKNOWN: ("the engine refused", ""),
 }  # fmt: skip
 
 
 class EngineError(AgentError):
-    """The engine said no. `kind` is one of `_MESSAGES`, `absent`, `name_taken`, `half_started` or `not_running`; `said` its own words."""
+    """The engine said no. `kind` is one of `Kind`; `said` its own words."""
 
     def __init__(self, kind: str, said: str, program: str = ""):
-        meaning, next_step = _MESSAGES.get(kind, _MESSAGES["unknown"])
+        meaning, next_step = _MESSAGES.get(kind, _MESSAGES[Kind.UNKNOWN])
         what = meaning % program if "%s" in meaning else meaning
         super().__init__(
-            "engine_" + kind, what + (": " + said if said else ""), next_step, where=program and "engine: " + program
+            error_codes.ENGINE + kind,
+            what + (": " + said if said else ""),
+            next_step,
+            where=program and "engine: " + program,
         )
         self.kind = kind
         self.said = said
@@ -99,15 +137,15 @@ class EngineError(AgentError):
     @property
     def is_away(self) -> bool:
         """No answer, which may come in a while: the engine may be restarting."""
-        return self.kind in ("down", "no_answer")
+        return self.kind in (Kind.DOWN, Kind.NO_ANSWER)
 
 
 def classify(said: str) -> str:
     """What kind of refusal this text of an engine is; `unknown` for one that nobody has met."""
     text = said.lower()
     if text.strip() == "unexpected eof":  # all that a client says whose engine goes away in the middle of an answer
-        return "down"
-    return next((kind for kind, signs in _MEANINGS if any(sign in text for sign in signs)), "unknown")
+        return Kind.DOWN
+    return next((kind for kind, signs in _MEANINGS if any(sign in text for sign in signs)), Kind.UNKNOWN)
 
 
 def essence(said: str) -> str:
@@ -159,9 +197,9 @@ class Engine:
         try:
             answer = programs.ask(self.command(*args), timeout=timeout)
         except FileNotFoundError:
-            raise EngineError("missing", "", self.argv[0]) from None
+            raise EngineError(Kind.MISSING, "", self.argv[0]) from None
         if answer.timed_out:
-            raise EngineError("no_answer", "%s, %g s" % (args[0], timeout), self.argv[-1])
+            raise EngineError(Kind.NO_ANSWER, "%s, %g s" % (args[0], timeout), self.argv[-1])
         if not answer.ok:
             raise EngineError(classify(answer.complaint), essence(answer.complaint), self.argv[-1])
         return answer
@@ -183,7 +221,7 @@ class Engine:
         try:
             answer = self.ask(kind, "inspect", "--format", "{{json .}}", name, patience=patience)
         except EngineError as error:
-            if error.kind in ("absent", "image_absent") or "no such" in error.said.lower():
+            if error.kind in (Kind.ABSENT, Kind.IMAGE_ABSENT) or "no such" in error.said.lower():
                 return None
             raise
         found: Dict[str, Any] = json.loads(answer.text)
@@ -198,7 +236,7 @@ class Engine:
         problems = info.get("ServerErrors") or []
         if problems or not info.get("ServerVersion"):  # some versions end with 0 all the same
             said = " ".join(problems)
-            raise EngineError(classify(said) if said else "down", essence(said), self.argv[-1])
+            raise EngineError(classify(said) if said else Kind.DOWN, essence(said), self.argv[-1])
         return {"argv": self.argv, **parse_info(info), "toolkit": has_toolkit(info)}
 
 

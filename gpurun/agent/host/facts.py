@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Any, Dict, List, Optional
 
-from .. import machine
+from .. import error_codes, machine
 from ..errors import AgentError
 from ..files import read_json, write_json
 from ..paths import HostPaths
@@ -91,7 +91,7 @@ def _engine(argv: Optional[List[str]]) -> Dict[str, Any]:
             return {"engine": None, "engine_error": None}
         missing = "there is no `%s` on this host" % named[0]
         mend = "put right `engine` in the host's profile (hosts.toml)"
-        return {"engine": None, "engine_error": AgentError("engine_missing", missing, mend).as_json()}
+        return {"engine": None, "engine_error": AgentError(error_codes.ENGINE_MISSING, missing, mend).as_json()}
     from . import engine
 
     try:
@@ -102,7 +102,7 @@ def _engine(argv: Optional[List[str]]) -> Dict[str, Any]:
 
 def _way_in(error: AgentError, argv: Optional[List[str]]) -> Dict[str, str]:
     """How to get the right to the engine, where that is what is missing."""
-    if error.code != "engine_no_right":
+    if error.code != error_codes.ENGINE_NO_RIGHT:
         return {}
     from . import engine
 

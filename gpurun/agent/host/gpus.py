@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from typing import Dict, List, Optional, Tuple
 
-from .. import programs
+from .. import error_codes, programs
 from ..errors import AgentError
 
 # Where it lies when the PATH of a non-interactive login does not name it (the second is WSL's).
@@ -127,7 +127,7 @@ def find_nvidia_smi() -> Optional[str]:
 
 
 def _gone(program: str) -> AgentError:
-    return AgentError("nvidia_smi", "nvidia-smi is away", "run `nvidia-smi` on the host", where=program)
+    return AgentError(error_codes.NVIDIA_SMI, "nvidia-smi is away", "run `nvidia-smi` on the host", where=program)
 
 
 def _mebibytes(value: str) -> int:
@@ -143,12 +143,14 @@ def _ask(program: str, question: str, *, timeout: float) -> str:
         raise _gone(program) from None
     if answer.timed_out:
         raise AgentError(
-            "nvidia_smi",
+            error_codes.NVIDIA_SMI,
             "nvidia-smi gave no answer in %g s" % timeout,
             "the driver hangs: look at `nvidia-smi` and `dmesg` on the host, a reboot usually mends it",
             where=program,
         )
     if not answer.ok and "No devices were found" not in answer.text + answer.complaint:
         said = (answer.complaint.splitlines() or ["exit code %d" % answer.code])[0]
-        raise AgentError("nvidia_smi", "nvidia-smi failed: " + said, "run `nvidia-smi` on the host", where=program)
+        raise AgentError(
+            error_codes.NVIDIA_SMI, "nvidia-smi failed: " + said, "run `nvidia-smi` on the host", where=program
+        )
     return answer.text if answer.ok else ""

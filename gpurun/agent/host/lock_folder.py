@@ -12,6 +12,7 @@ import stat
 from contextlib import suppress
 from typing import Optional
 
+from .. import error_codes
 from .. import vocabulary as words
 from ..errors import AgentError
 from . import disks
@@ -79,10 +80,10 @@ def _checked(path: str) -> str:
 def _not_ours(path: str, found: os.stat_result) -> AgentError:
     if found.st_uid == os.getuid():
         what = "the folder of gpurun's locks, %s, is open to others (mode %04o)" % (path, stat.S_IMODE(found.st_mode))
-        return AgentError("locks", what, "remove it, when no run is live here", where=path)
+        return AgentError(error_codes.LOCKS, what, "remove it, when no run is live here", where=path)
     try:
         owner = pwd.getpwuid(found.st_uid).pw_name
     except KeyError:
         owner = "uid %d" % found.st_uid
     what = "the folder of gpurun's locks, %s, belongs to somebody else: %s" % (path, owner)
-    return AgentError("locks", what, "let its owner or root remove it", where=path)
+    return AgentError(error_codes.LOCKS, what, "let its owner or root remove it", where=path)

@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 from .. import vocabulary as words
 from ..files import read_json, write_json
 from ..host import locks
-from ..host.engine import Engine, EngineError, essence
+from ..host.engine import Engine, EngineError, Kind, essence
 from ..paths import RunPaths
 from ..programs import Answer, Say
 from ..setup.mounts import bind
@@ -75,7 +75,7 @@ def ensure(
             return None
     made = look(engine, tag)
     if made is None:
-        raise EngineError("unknown", "the layer was made and is gone again", engine.argv[-1])
+        raise EngineError(Kind.UNKNOWN, "the layer was made and is gone again", engine.argv[-1])
     return Layer(tag, made.id)
 
 
@@ -105,7 +105,7 @@ def _install(
         remove[-1] = container
         answer = engine.watch("start", "--attach", "--interactive", container, say=say, stdin=_SCRIPT)
         if not answer.ok and _is_broken_off(engine, answer, container):
-            raise EngineError("down", essence(answer.text), engine.argv[-1])
+            raise EngineError(Kind.DOWN, essence(answer.text), engine.argv[-1])
         installed = layers.check(answer, job, 'change it there, or name an image that has it: image = "…"')
         if installed:
             say(b"keeping it as " + tag.encode() + b"\n")

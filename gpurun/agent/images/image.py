@@ -16,7 +16,7 @@ from typing import Any, Callable, List, Mapping, Optional, Sequence
 from .. import manifest
 from ..errors import RunFailed
 from ..host import locks
-from ..host.engine import Engine, EngineError, classify, essence
+from ..host.engine import Engine, EngineError, Kind, classify, essence
 from ..programs import Answer, Say, Step, tell_nobody
 
 REPOSITORY = "gpurun/pytorch"
@@ -24,7 +24,7 @@ PROJECTS = "gpurun/project"
 RECIPE = ("Dockerfile", "requirements.lock")  # what decides about gpurun's own image
 PAUSES = (2.0, 5.0, 15.0)  # seconds before a pull that broke off is tried again
 SEE_BUILD = "gpurun logs --build prints all of it"
-_TRANSIENT = ("network", "down", "unknown", "no_answer")
+_TRANSIENT = (Kind.NETWORK, Kind.DOWN, Kind.UNKNOWN, Kind.NO_ANSWER)
 
 Sleep = Callable[[float], None]
 
@@ -138,7 +138,7 @@ def _build(engine: Engine, command: Sequence[str], say: Say, sleep: Sleep) -> No
     if answer.ok:
         return
     kind = classify(answer.text)
-    if kind == "no_space":
+    if kind == Kind.NO_SPACE:
         raise EngineError(kind, "", engine.argv[-1])
     raise RunFailed("image", "the image could not be built: " + essence(answer.text), SEE_BUILD)
 
@@ -188,8 +188,8 @@ def ensure_present(
 def refused(reference: str, answer: Answer) -> RunFailed:
     kind = classify(answer.text)
     # The engine itself answers (see `_again`): it was the connection to the registry that broke.
-    error = EngineError("network" if kind == "down" else kind, essence(answer.text))
-    reason = "disk" if error.kind == "no_space" else "image"
+    error = EngineError(Kind.NETWORK if kind == Kind.DOWN else kind, essence(answer.text))
+    reason = "disk" if error.kind == Kind.NO_SPACE else "image"
     return RunFailed(reason, "%s: %s" % (reference, error.what), error.next_step)
 
 

@@ -13,7 +13,7 @@ import traceback
 from contextlib import suppress
 from typing import Any, Callable, Dict, List, Optional
 
-from .. import machine
+from .. import error_codes, machine
 from ..errors import AgentError
 from ..files import read_json, write_json
 from ..host import gpus
@@ -118,7 +118,7 @@ def parse(answer: Answer) -> Optional[Dict[str, Any]]:
         return None
     if not answer.ok:
         said = " ".join(last_lines(answer.err, 1)) or "no answer"
-        raise AgentError("about", "the job's Python could not be asked what it has: " + said)
+        raise AgentError(error_codes.ABOUT, "the job's Python could not be asked what it has: " + said)
     found: Dict[str, Any] = json.loads(answer.text)
     return found
 

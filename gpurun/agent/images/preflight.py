@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, Mapping, Optional, Tuple
 
+from .. import error_codes
 from ..errors import AgentError
 from ..host import facts
 from ..host.engine import Engine, EngineError
@@ -29,7 +30,7 @@ def check_driver(base: Mapping[str, Any], driver: Optional[str]) -> None:
     if not driver or number(driver) >= number(base["driver"]):
         return
     raise AgentError(
-        "driver_too_old",
+        error_codes.DRIVER_TOO_OLD,
         "the NVIDIA driver %s is too old for the image %s (PyTorch %s, CUDA %s), which wants %s or later"
         % (driver, base["name"], base["torch"], base["cuda"], base["driver"]),
         "update the driver on the host, or name an image for an older CUDA: --image REF",
@@ -42,7 +43,7 @@ def check_room(base: Mapping[str, Any], engine: Mapping[str, Any]) -> None:
     if free is None or free >= base["room"] or _is_there(base, engine):
         return
     raise AgentError(
-        "no_room",
+        error_codes.NO_ROOM,
         "the image %s takes up to %s, and the engine's disk has %s free"
         % (base["name"], size(base["room"]), size(free)),
         "docker system prune on the host, or give the engine a roomier disk (data-root in /etc/docker/daemon.json)",

@@ -13,7 +13,7 @@ import shutil
 from contextlib import suppress
 from typing import Any, Callable, Mapping, Optional
 
-from .. import ledger
+from .. import error_codes, ledger
 from .. import vocabulary as words
 from ..errors import AgentError
 from ..files import copy_below, open_regular, read_json, sync_folder
@@ -23,7 +23,6 @@ from ..queue import tickets
 from ..state import checkpoints, journal, moving, recovered
 from ..state.jobs import Entry, file_of, job_of, needs_staging, staged
 
-NOT_COPIED = "not_copied"  # the code of an error: a container holds what is nowhere else
 UPLOADING = (words.CREATED, words.SYNCING)  # it comes from another host: nothing of it was here
 
 # What each attempt has for itself, by its name in RunPaths. The exit comes last: it says that the others are in their place.
@@ -177,7 +176,7 @@ def _named(run: RunPaths, path: str) -> Entry:
 def _no_checkpoint(run: RunPaths, what: str) -> AgentError:
     there = [entry["path"] for entry in checkpoints.newest_first(checkpoints.ledger(run))]
     listed = "it has " + ", ".join(there[:5]) if there else "without --from it starts from the beginning"
-    return AgentError("no_checkpoint", what, listed, exit_code=words.EXIT_USAGE)
+    return AgentError(error_codes.NO_CHECKPOINT, what, listed, exit_code=words.EXIT_USAGE)
 
 
 def _told(run: RunPaths, entry: Entry) -> Entry:
@@ -215,7 +214,7 @@ def gather_earlier(run: RunPaths, job: Mapping[str, Any]) -> None:
         what = "what an earlier attempt wrote in its container could not be copied: %(path)s: %(why)s" % skipped[0]
         name = words.CONTAINER_PREFIX + run.id
         by_hand = "try again; or take it by hand there (docker cp), and then: docker rm %s" % name
-        raise AgentError(NOT_COPIED, what, by_hand, where=name)
+        raise AgentError(error_codes.NOT_COPIED, what, by_hand, where=name)
 
 
 def _drop(path: str) -> None:

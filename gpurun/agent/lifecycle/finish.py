@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from typing import Any, Dict
 
-from .. import clocks, machine
+from .. import clocks, error_codes, machine
 from .. import vocabulary as words
 from ..errors import AgentError
 from ..files import read_json, write_json
@@ -44,15 +44,17 @@ def abandon(run: RunPaths) -> None:
     if why is None:
         if journal.fold(run).live:
             what = "%s is of this host, which can end it" % run.id
-            raise AgentError("not_abandoned", what, "gpurun stop --force " + run.id, exit_code=words.EXIT_USAGE)
+            raise AgentError(
+                error_codes.NOT_ABANDONED, what, "gpurun stop --force " + run.id, exit_code=words.EXIT_USAGE
+            )
         return
     held = locks.acquire(locks.run_lock(run.id))
     if held is None:
-        raise AgentError("busy", "somebody else looks after %s just now" % run.id, "try again")
+        raise AgentError(error_codes.BUSY, "somebody else looks after %s just now" % run.id, "try again")
     try:
         if origin.lives(run):
             raise AgentError(
-                "not_abandoned", "%s lives: its machine looks after it" % run.id, "ask that host to stop it"
+                error_codes.NOT_ABANDONED, "%s lives: its machine looks after it" % run.id, "ask that host to stop it"
             )
         if journal.fold(run).live:
             end(run, words.LOST, "abandoned", message="given up: " + why)

@@ -8,6 +8,7 @@ import stat
 import time
 from typing import Any, BinaryIO, Dict, Iterator, List, Optional, Tuple
 
+from .. import error_codes
 from .. import vocabulary as words
 from ..errors import AgentError
 from ..files import open_regular
@@ -66,7 +67,9 @@ def open_log(path: str) -> BinaryIO:
         no_file = error.errno in (errno.ELOOP, errno.EINVAL, errno.ENXIO)
         why = "a link, a folder or a pipe is in its place" if no_file else os.strerror(error.errno or 0)
         what = "the log cannot be shown: " + why
-        raise AgentError("log_unreadable", what, "gpurun shell shows what the job made of it", where=path) from error
+        raise AgentError(
+            error_codes.LOG_UNREADABLE, what, "gpurun shell shows what the job made of it", where=path
+        ) from error
 
 
 class _Attempt:
@@ -101,13 +104,13 @@ def place_of(run: RunPaths, number: int, state: journal.Run) -> RunPaths:
     """Where the files of an attempt lie. Raises AgentError for one that there was not."""
     if not 1 <= number <= state.attempt:
         what = "the run %s has no attempt %d; its newest is attempt %d" % (run.id, number, state.attempt)
-        raise AgentError("no_attempt", what, "gpurun status " + run.id, exit_code=words.EXIT_USAGE)
+        raise AgentError(error_codes.NO_ATTEMPT, what, "gpurun status " + run.id, exit_code=words.EXIT_USAGE)
     if number == state.attempt:
         return run
     place = run.of_attempt(number)
     if not os.path.isdir(place.aside):
         what = "attempt %d of the run %s was on another host" % (number, run.id)
-        raise AgentError(words.ATTEMPT_ELSEWHERE, what, "gpurun status " + run.id, exit_code=words.EXIT_USAGE)
+        raise AgentError(error_codes.ATTEMPT_ELSEWHERE, what, "gpurun status " + run.id, exit_code=words.EXIT_USAGE)
     return place
 
 

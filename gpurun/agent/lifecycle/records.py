@@ -8,7 +8,7 @@ import os
 import re
 from typing import Any, Dict, List, Optional
 
-from .. import clocks
+from .. import clocks, error_codes
 from .. import vocabulary as words
 from ..errors import AgentError
 from ..files import read_json
@@ -145,7 +145,9 @@ def refuse_newer(run: RunPaths) -> None:
     """Raise AgentError `newer` for a run that a newer gpurun began or went on with: nothing of it is touched."""
     why = why_newer(read_json(run.job) or {}, journal.fold(run))
     if why is not None:
-        raise AgentError("newer", "the run %s is left alone: %s" % (run.id, why), words.UPDATE, where=run.root)
+        raise AgentError(
+            error_codes.NEWER, "the run %s is left alone: %s" % (run.id, why), words.UPDATE, where=run.root
+        )
 
 
 def refuse_damaged(run: RunPaths) -> None:
@@ -153,7 +155,9 @@ def refuse_damaged(run: RunPaths) -> None:
     why = journal.fold(run).damaged
     if why is not None:
         next_step = "mend it there, or take away what cannot be read; or fetch the run and submit it again"
-        raise AgentError("damaged", "the run %s is left alone: %s" % (run.id, why), next_step, where=run.events)
+        raise AgentError(
+            error_codes.DAMAGED, "the run %s is left alone: %s" % (run.id, why), next_step, where=run.events
+        )
 
 
 def _unknown(run: RunPaths, why: str) -> Dict[str, Any]:
@@ -168,7 +172,7 @@ def find(host: HostPaths, run_id: str) -> RunPaths:
     run = host.run(run_id)
     if not re.fullmatch(words.RUN_ID, run_id) or not os.path.exists(run.job):
         raise AgentError(
-            "no_run", "there is no run %s on this host" % run_id, "gpurun ps -a", exit_code=words.EXIT_USAGE
+            error_codes.NO_RUN, "there is no run %s on this host" % run_id, "gpurun ps -a", exit_code=words.EXIT_USAGE
         )
     return run
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import List
 
-from .. import runtimes
+from .. import error_codes, runtimes
 from .. import vocabulary as words
 from ..errors import AgentError
 from ..paths import RunPaths
@@ -28,5 +28,9 @@ def refuse(run: RunPaths) -> None:
     if found:
         next_step = "leave it (exit or Ctrl-D), then remove the run; or end it on the host: " + "; ".join(found)
         raise AgentError(
-            "live", "a shell is open in the run %s" % run.id, next_step, where=run.workspace, exit_code=words.EXIT_USAGE
+            error_codes.LIVE,
+            "a shell is open in the run %s" % run.id,
+            next_step,
+            where=run.workspace,
+            exit_code=words.EXIT_USAGE,
         )

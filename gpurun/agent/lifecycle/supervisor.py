@@ -16,11 +16,11 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Dict, List, Optional
 
-from .. import machine, runtimes
+from .. import error_codes, machine, runtimes
 from .. import vocabulary as words
 from ..errors import AgentError, ImageGone, RunFailed
 from ..host import locks
-from ..host.engine import EngineError
+from ..host.engine import EngineError, Kind
 from ..host.gpus import Gpu
 from ..images import inventory
 from ..paths import RunPaths
@@ -330,7 +330,7 @@ def _clear_away(run: RunPaths, job: Job, runtime: Runtime) -> None:
             runtime.remove(run, job)
             return
         except AgentError as error:
-            if error.code == attempts.NOT_COPIED and runtime.presence(run, job).kind != "running":
+            if error.code == error_codes.NOT_COPIED and runtime.presence(run, job).kind != "running":
                 return
             _wait(run, error)
 
@@ -342,7 +342,7 @@ def _remove_unstarted(run: RunPaths, job: Job, runtime: Runtime) -> Presence:
             runtime.remove(run, job, unstarted=True)
             return Presence("absent")
         except EngineError as error:
-            if error.kind == "running":
+            if error.kind == Kind.RUNNING:
                 return _presence(run, job, runtime)
             _wait_for_engine(run, job, runtime, error)
 

@@ -21,7 +21,7 @@ import traceback
 from dataclasses import dataclass
 from typing import IO, Any, Dict, List, Optional
 
-from .. import programs
+from .. import error_codes, programs
 from .. import vocabulary as words
 from ..errors import AgentError
 from ..file_names import from_wire, to_wire
@@ -39,8 +39,6 @@ _LITTLE = 512 << 20  # bytes that are left free on a host's disk
 _DIFF_SECONDS = 300.0  # some storage drivers compare the whole image file by file
 _BLOCK = 1 << 20
 _PATIENCE = 20.0  # seconds for another process that copies out of the same container
-
-BUSY = "gathering"  # the code of an error
 
 
 def may_hold_more(run: RunPaths, job: Dict[str, Any]) -> bool:
@@ -116,7 +114,7 @@ def gather_whole(run: RunPaths, job: Dict[str, Any], *, ended: bool = False) -> 
     """Copy what the container of an ended attempt alone holds; when nothing is lost, note that it holds nothing more.
 
     Returns what was skipped. When that has no `lost`, everything is on the disk, and the container may go. Raises AgentError
-    when the engine does not answer, `BUSY` when another process is copying, and, with `ended`, for a container that runs.
+    when the engine does not answer, `gathering` when another process is copying, and, with `ended`, for a container that runs.
     """
     held = hold(run)
     try:
@@ -126,11 +124,11 @@ def gather_whole(run: RunPaths, job: Dict[str, Any], *, ended: bool = False) -> 
 
 
 def hold(run: RunPaths) -> locks.Held:
-    """Keep everybody else from copying out of the run's container. Raises AgentError `BUSY`."""
+    """Keep everybody else from copying out of the run's container. Raises AgentError `gathering`."""
     held = locks.acquire_within(locks.gather_lock(run.id), _PATIENCE)
     if held is None:
         what = "what the job of %s wrote outside its workspace is still being copied" % run.id
-        raise AgentError(BUSY, what, "try again in a minute")
+        raise AgentError(error_codes.GATHERING, what, "try again in a minute")
     return held
 
 
@@ -156,7 +154,11 @@ def gather(run: RunPaths, job: Dict[str, Any], live: bool = False, *, ended: boo
     if found is not None and not live and attempt_of(found) <= _gathered(run):
         return []
     if found is not None and ended and (found.get("State") or {}).get("Running"):
-        raise AgentError("runs", "the container %s still runs, though its run has ended" % name, "docker stop " + name)
+        raise AgentError(
+            error_codes.CONTAINER_RUNS,
+            "the container %s still runs, though its run has ended" % name,
+            "docker stop " + name,
+        )
     if found is None:
         gone = "the container is gone, and with it what was written outside the workspace"
         return [_skip(b"", gone, lost=False)]

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Hashable, List, Mapping, Optional, Sequence, Set, Tuple
 
+from .. import error_codes
 from .. import vocabulary as words
 from ..errors import AgentError
 from ..files import read_json
@@ -23,7 +24,6 @@ ANSWER_TIME = 10.0  # seconds for nvidia-smi
 RETURN_TIME = 60.0  # seconds for which a run waits for those before it that stood in line when their host went down
 ASIDE_AFTER = 600.0  # seconds without enough GPUs on the host, after which a run lets those behind it pass
 TOLD_AT_ONCE, TOLD_AGAIN = 10, 60.0  # times; after that once in so many seconds
-TOO_FEW = "too_few_gpus"
 
 Job = Dict[str, Any]
 Taken = Tuple[List[Gpu], List[locks.Held]]
@@ -64,7 +64,7 @@ def wait_for_gpus(run: RunPaths, job: Job, check: Callable[[], None]) -> Taken:
                 few_since = None
             except AgentError as error:
                 taken, why = None, Why(error.what)
-                few_since = (few_since or time.monotonic()) if error.code == TOO_FEW else None
+                few_since = (few_since or time.monotonic()) if error.code == error_codes.TOO_FEW_GPUS else None
             if taken is not None:
                 return taken
             waiting.tell(why)
@@ -183,7 +183,7 @@ def _try_to_take(
     wanted = _wanted(run, asked, len(found))
     if wanted > len(found):
         what = "%s GPU(s): the host has %d now, fewer than when the job was submitted" % (asked, len(found))
-        raise AgentError(TOO_FEW, what, "run `nvidia-smi` on the host")
+        raise AgentError(error_codes.TOO_FEW_GPUS, what, "run `nvidia-smi` on the host")
     others = {uuid: use for uuid, use in used.items() if use.run != run.id}
     chosen = leases.choose(found, wanted, others)
     first = tickets.ahead_of(ticket)  # it may have come while we asked

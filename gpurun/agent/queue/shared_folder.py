@@ -18,6 +18,7 @@ import tempfile
 from contextlib import contextmanager, suppress
 from typing import Iterator, Optional
 
+from .. import error_codes
 from ..errors import AgentError
 from ..host import locks
 
@@ -64,7 +65,7 @@ def opened(within: Optional[str] = None) -> Iterator[int]:
             os.close(fd)
     except OSError as error:
         what = "%s cannot be used: %s" % (path(*filter(None, [within])), os.strerror(error.errno or 0))
-        raise AgentError("queue", what, "look at that folder on the host", where=path()) from error
+        raise AgentError(error_codes.QUEUE, what, "look at that folder on the host", where=path()) from error
 
 
 def look(folder: int, name: str, place: str, owner: Optional[int] = None) -> int:
@@ -229,7 +230,9 @@ def _closed(parent: Optional[int], name: str, place: str, found: os.stat_result)
     is_folder = stat.S_ISDIR(found.st_mode)
     why = "its mode is %04o" % stat.S_IMODE(found.st_mode) if is_folder else "no folder"
     what = "the folder of the GPU queue cannot be used: " + _odd(parent, name, place, why, tell_kind=not is_folder)
-    return AgentError("queue", what, "let its owner or root run: chmod 1777 %s, or remove it" % place, where=place)
+    return AgentError(
+        error_codes.QUEUE, what, "let its owner or root run: chmod 1777 %s, or remove it" % place, where=place
+    )
 
 
 def _odd(folder: Optional[int], name: str, place: str, why: str, *, tell_kind: bool = True) -> str:

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import List, Optional, Tuple
 
+from .. import error_codes
 from .. import vocabulary as words
 from ..errors import AgentError
 from ..files import remove
@@ -78,7 +79,7 @@ def stand_in_line(ticket: Ticket) -> locks.Held:
         with shared_folder.opened(QUEUE) as folder:
             return shared_folder.put(folder, ticket.name, ticket.path)
     except Odd as odd:
-        raise AgentError("queue", odd.what, "let its owner or root remove it", where=ticket.path) from None
+        raise AgentError(error_codes.QUEUE, odd.what, "let its owner or root remove it", where=ticket.path) from None
 
 
 def leave(ticket: Ticket, held: locks.Held) -> None:

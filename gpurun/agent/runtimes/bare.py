@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
-from .. import machine, programs
+from .. import error_codes, machine, programs
 from .. import vocabulary as words
 from ..errors import AgentError, RunFailed
 from ..files import read_json, write_json
@@ -136,7 +136,7 @@ class Bare:
         while not locks.is_free(lock) or job_processes(run, None):
             self.signal(run, job, "KILL")
             if time.monotonic() > deadline:
-                raise AgentError("job_lives", "processes of run %s do not die" % run.id, "look at `ps` there")
+                raise AgentError(error_codes.JOB_LIVES, "processes of run %s do not die" % run.id, "look at `ps` there")
             time.sleep(LOOK)
         if os.path.exists(lock):
             os.unlink(lock)
@@ -160,7 +160,9 @@ class Bare:
 
     def shell(self, run: RunPaths, job: Job, command: Sequence[str], tty: bool) -> List[str]:
         if not os.path.exists(run.wrapper):
-            raise AgentError("not_started", "run %s has no environment yet" % run.id, "wait until it is running")
+            raise AgentError(
+                error_codes.NOT_STARTED, "run %s has no environment yet" % run.id, "wait until it is running"
+            )
         places = wrapper.on_host(run, job["project"]["name"])
         sockets.tmp(run)  # the way there may have gone with the run's end
         mark = ["/usr/bin/env", keeper.SHELL_MARK + "=1"]

@@ -10,12 +10,12 @@ import time
 from dataclasses import replace
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
-from .. import machine, programs
+from .. import error_codes, machine, programs
 from .. import vocabulary as words
 from ..errors import AgentError, ImageGone, RunFailed
 from ..files import read_json, write_atomically, write_json
 from ..host import engine_events, facts
-from ..host.engine import Engine, EngineError
+from ..host.engine import Engine, EngineError, Kind
 from ..host.gpus import Gpu
 from ..host.identity import identity, login
 from ..images import docker_layers, image, inventory
@@ -90,7 +90,7 @@ class Docker:
                 break
             except EngineError as error:
                 pruned = (
-                    error.kind == "image_absent"
+                    error.kind == Kind.IMAGE_ABSENT
                 )  # between two of these steps: what a registry refuses is RunFailed
                 if error.is_away:
                     raise
@@ -131,7 +131,7 @@ class Docker:
             try:
                 self._bring_up(container)
             except EngineError as error:
-                if error.kind != "rlimit":
+                if error.kind != Kind.RLIMIT:
                     raise
                 # An engine without the right to raise limits, in a container itself: its own limits have to do.
                 write_json(run.host.engine_limits, {"boot_id": machine.boot_id(), "engine": self.engine.argv})
@@ -148,7 +148,7 @@ class Docker:
         except EngineError as error:
             # `docker container prune` takes away what was created and not started yet; and an engine that was killed in
             # the middle of a start cannot start that container any more. The wrapper has not run: another one is made.
-            if error.kind not in ("absent", "half_started") or wrapper.was_started(container.run, container.job):
+            if error.kind not in (Kind.ABSENT, Kind.HALF_STARTED) or wrapper.was_started(container.run, container.job):
                 raise
             self._make_anew(container)
 
@@ -157,7 +157,7 @@ class Docker:
         try:
             self.remove(container.run, container.job, unstarted=True)
         except EngineError as error:
-            if error.kind == "running":
+            if error.kind == Kind.RUNNING:
                 return
             raise
         self._create_and_start(container)
@@ -167,7 +167,7 @@ class Docker:
         try:
             made = self.engine.ask(*create(container), timeout=300.0, patience=PATIENCE).text.strip()
         except EngineError as error:
-            if error.kind != "name_taken":
+            if error.kind != Kind.NAME_TAKEN:
                 raise
             # An earlier supervisor made it, and did not live to see that. To start one that has exited would run the
             # job a second time: `_start` looks first.
@@ -371,7 +371,7 @@ class Docker:
             if container is not None:
                 self.engine.ask("kill", *which, container, patience=SHORT_PATIENCE)
         except EngineError as error:
-            if error.kind not in ("absent", "not_running"):
+            if error.kind not in (Kind.ABSENT, Kind.NOT_RUNNING):
                 raise
 
     def find(self, run: RunPaths, job: Job, patience: float = 0.0) -> Optional[Dict[str, Any]]:
@@ -388,11 +388,11 @@ class Docker:
         for found in self._until_this(job, SHORT_PATIENCE):
             force = [] if found["State"]["Status"] == "created" else ["--force"]
             if unstarted and force and attempt_of(found) == job.get("attempt", 1):
-                raise EngineError("running", "", self.engine.argv[-1])
+                raise EngineError(Kind.RUNNING, "", self.engine.argv[-1])
             try:
                 self.engine.ask("rm", *force, "--volumes", found["Id"], timeout=120.0, patience=SHORT_PATIENCE)
             except EngineError as error:
-                if error.kind != "absent":
+                if error.kind != Kind.ABSENT:
                     raise
 
     def notes(self, job: Job) -> List[str]:
@@ -413,9 +413,11 @@ class Docker:
             return self.engine.command(*shell_beside(self._ids[_key(job)], command, tty=tty, holder=holder))
         prepared = read_json(run.prepared)
         if prepared is None or not os.path.exists(run.wrapper):
-            raise AgentError("not_started", "run %s was not started yet" % run.id, "wait until it is running")
+            raise AgentError(error_codes.NOT_STARTED, "run %s was not started yet" % run.id, "wait until it is running")
         if self.engine.inspect("image", prepared["image_id"]) is None:
-            raise AgentError("image_gone", "the image of run %s is gone from the host" % run.id, "submit it again")
+            raise AgentError(
+                error_codes.IMAGE_GONE, "the image of run %s is gone from the host" % run.id, "submit it again"
+            )
         container = self._container(run, job, prepared["image_id"], [])
         secret_files.make_folder(run)  # what is mounted must be there
         return self.engine.command(*fresh_shell(container, command, tty=tty))
@@ -486,11 +488,11 @@ def _is_later(one: Optional[float], other: Optional[float]) -> bool:
 
 
 # The kinds of refusals that end a run for another reason than the step that met them.
-_REASONS = {"no_space": "disk", "image_absent": "image", "gpu": "start", "driver": "start"}
+_REASONS = {Kind.NO_SPACE: "disk", Kind.IMAGE_ABSENT: "image", Kind.GPU: "start", Kind.DRIVER: "start"}
 
 
 def failed(error: EngineError, reason: str) -> RunFailed:
     """Return the end of a run whose engine refused a step; `ImageGone` where another try may mend it."""
-    if error.kind == "image_absent" and reason == "start":
+    if error.kind == Kind.IMAGE_ABSENT and reason == "start":
         return ImageGone("image", error.what, error.next_step)
     return RunFailed(_REASONS.get(error.kind, reason), error.what, error.next_step)

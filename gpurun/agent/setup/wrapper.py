@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
+from .. import error_codes
 from .. import vocabulary as words
 from ..errors import AgentError, RunFailed
 from ..files import opened_below, remove, write_atomically
@@ -128,7 +129,7 @@ def exports(values: Mapping[str, str]) -> bytes:
     for name, value in values.items():
         if not _NAME.match(name) or "\0" in value:
             raise AgentError(
-                "env",
+                error_codes.ENV,
                 "%r cannot be a variable of the job's environment" % name,
                 "names are letters, digits and _, and values hold no NUL",
             )

@@ -12,6 +12,7 @@ import time
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, Optional
 
+from .. import error_codes
 from .. import vocabulary as words
 from ..errors import AgentError
 from ..files import sync_folder, write_atomically
@@ -31,7 +32,7 @@ def refuse(run: RunPaths) -> None:
     moving = journal.fold(run).moving
     if moving is not None:
         raise AgentError(
-            "moving",
+            error_codes.MOVING,
             "the run %s is on its way to %s, and may have begun there" % (run.id, moving["to"]),
             "gpurun resume %s asks %s whether it has" % (run.id, moving["to"]),
             exit_code=words.EXIT_USAGE,
@@ -90,7 +91,7 @@ def beginning(run: RunPaths, ask: Optional[str]) -> Iterator[None]:
     with _deciding(run):
         if ask is not None and os.path.exists(_revoked(run, ask)):
             raise AgentError(
-                "revoked",
+                error_codes.REVOKED,
                 "the move of run %s to this host was given up meanwhile, by another gpurun" % run.id,
                 "gpurun ps -a shows where it is",
             )
@@ -108,7 +109,9 @@ def _deciding(run: RunPaths) -> Iterator[None]:
 
     def waited() -> None:
         if time.monotonic() > until:
-            raise AgentError("busy", "another gpurun decides about run %s right now" % run.id, "try again in a minute")
+            raise AgentError(
+                error_codes.BUSY, "another gpurun decides about run %s right now" % run.id, "try again in a minute"
+            )
 
     with locks.host_lock("move-" + run.id, waited):
         yield

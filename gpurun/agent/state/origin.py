@@ -10,7 +10,7 @@ import fcntl
 import os
 from typing import Any, Dict, Mapping, Optional
 
-from .. import machine
+from .. import error_codes, machine
 from .. import vocabulary as words
 from ..errors import AgentError
 from ..files import read_json, write_json
@@ -62,7 +62,7 @@ def refuse(run: RunPaths, job: Optional[Mapping[str, Any]] = None) -> None:
     """Raise AgentError `elsewhere` for a run that is another machine's, or may be."""
     why = doubt(run, job)
     if why is not None:
-        raise AgentError("elsewhere", why, "ask that host; when it is gone for good: " + ABANDON % run.id)
+        raise AgentError(error_codes.ELSEWHERE, why, "ask that host; when it is gone for good: " + ABANDON % run.id)
 
 
 def show_life(run: RunPaths) -> int:

@@ -14,7 +14,7 @@ import os
 import re
 from typing import Any, Dict
 
-from .. import manifest
+from .. import error_codes, manifest
 from .. import vocabulary as words
 from ..errors import AgentError
 from ..file_names import to_wire
@@ -57,7 +57,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
         _refuse(run, job, request["ask"])
         if journal.fold(run).attempt != attempt:
             raise AgentError(
-                "live", "the run %s went on here meanwhile" % run.id, "try again", exit_code=words.EXIT_USAGE
+                error_codes.LIVE, "the run %s went on here meanwhile" % run.id, "try again", exit_code=words.EXIT_USAGE
             )
         moving.give_up(run, request["ask"], request["target"])
     finally:
@@ -82,7 +82,7 @@ def _refuse(run: RunPaths, job: Dict[str, Any], ask: str) -> None:
 
 def _settle(host: HostPaths, run_id: str, ask: str) -> Dict[str, Any]:
     if not re.fullmatch(words.RUN_ID, run_id) or not re.fullmatch("[0-9a-f]{1,64}", ask):
-        raise AgentError("no_run", "no run can have the id %r" % run_id)
+        raise AgentError(error_codes.NO_RUN, "no run can have the id %r" % run_id)
     run = host.run(run_id)
     if os.path.exists(run.job):
         reconcile.tend_run(host, run)

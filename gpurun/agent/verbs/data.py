@@ -11,6 +11,7 @@ import time
 from contextlib import suppress
 from typing import Any, Dict
 
+from .. import error_codes
 from ..errors import AgentError
 from ..files import read_json, write_json
 from ..paths import HostPaths
@@ -22,7 +23,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     name = str(request["name"])
     if re.fullmatch(NAME, name) is None:
         raise AgentError(
-            "bad_name",
+            error_codes.BAD_NAME,
             "%r is no name for a data folder" % name,
             "use letters, digits, `_`, `-` and `.`",
             exit_code=2,

@@ -14,6 +14,7 @@ import shutil
 import time
 from typing import Any, Dict, List, Tuple
 
+from .. import error_codes
 from .. import vocabulary as words
 from ..errors import AgentError
 from ..files import read_json, remove
@@ -100,7 +101,7 @@ def _remove(host: HostPaths, name: str) -> Tuple[int, List[str]]:
     path = host.data(name)
     if re.fullmatch(NAME, name) is None or not os.path.isdir(path):
         what = "there is no data folder %r on this host" % name
-        raise AgentError("no_data", what, "gpurun data ls", exit_code=words.EXIT_USAGE)
+        raise AgentError(error_codes.NO_DATA, what, "gpurun data ls", exit_code=words.EXIT_USAGE)
     _refuse_used(host, name)
     # Renamed first: a job that starts meanwhile finds it whole or not at all.
     gone = host.data(".gone-%s-%s" % (name, secrets.token_hex(4)))
@@ -126,4 +127,4 @@ def _refuse_used(host: HostPaths, name: str) -> None:
     if users:
         what = "the data folder %s is used by the live run%s %s" % (name, "s" * (len(users) > 1), ", ".join(users))
         next_step = "gpurun stop %s, or wait for the end: gpurun wait %s" % (" ".join(users), " ".join(users))
-        raise AgentError("live", what, next_step, exit_code=words.EXIT_USAGE)
+        raise AgentError(error_codes.LIVE, what, next_step, exit_code=words.EXIT_USAGE)

@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 from typing import Any, Dict, List, Optional
 
-from .. import clearing, machine
+from .. import clearing, error_codes, machine
 from .. import vocabulary as words
 from ..errors import AgentError
 from ..files import write_atomically
@@ -59,7 +59,9 @@ def _wipe(host: HostPaths, request: Dict[str, Any], outcome: clearing.Outcome) -
     ours = [run for run in going if origin.is_of_this_host(run)]
     live = [run.id for run in ours if journal.fold(run).live]
     if live:
-        raise AgentError("live", "still live here: " + ", ".join(live), "gpurun stop " + " ".join(live), exit_code=2)
+        raise AgentError(
+            error_codes.LIVE, "still live here: " + ", ".join(live), "gpurun stop " + " ".join(live), exit_code=2
+        )
     _refuse_more([run for run in ours if run.id not in agreed])
     if not (stays or request.get("keep_data")):
         _refuse_other_data(host, request.get("data") or {})
@@ -91,11 +93,13 @@ def _refuse_other_data(host: HostPaths, agreed: Dict[str, Any]) -> None:
     more = [name for name in found if name not in agreed]
     if more:
         what = "data folders that came meanwhile: " + ", ".join(more)
-        raise AgentError("more_data", what + "; nothing was removed", "look again: gpurun host leave HOST")
+        raise AgentError(error_codes.MORE_DATA, what + "; nothing was removed", "look again: gpurun host leave HOST")
     changed = [name for name, seen in found.items() if seen["stamp"] != agreed[name]]
     if changed:
         what = "the data in %s has changed since it was looked at; nothing was removed" % ", ".join(changed)
-        raise AgentError("changed_since", what, "look again: gpurun host leave HOST", where=host.data(changed[0]))
+        raise AgentError(
+            error_codes.CHANGED_SINCE, what, "look again: gpurun host leave HOST", where=host.data(changed[0])
+        )
 
 
 def _remove_a_few_at_a_time(
@@ -119,7 +123,7 @@ def _remove_a_few_at_a_time(
 def _refuse_more(runs: List[RunPaths]) -> None:
     if runs:
         what = "runs that came meanwhile are not fetched: " + ", ".join(run.id for run in runs)
-        raise AgentError("more_runs", what, "look again: gpurun host leave HOST")
+        raise AgentError(error_codes.MORE_RUNS, what, "look again: gpurun host leave HOST")
 
 
 def _wait_for_supervisors(runs: List[RunPaths]) -> None:

@@ -7,7 +7,7 @@ import secrets
 import shutil
 from typing import Any, Dict, List, Tuple
 
-from .. import runtimes
+from .. import error_codes, runtimes
 from .. import vocabulary as words
 from ..errors import AgentError
 from ..files import read_json, sync_folder, write_json
@@ -69,7 +69,9 @@ def _make(host: HostPaths, run: RunPaths, job: Dict[str, Any], notes: List[str])
     except OSError:  # a directory of that name, with something in it
         shutil.rmtree(half.root)
         if (read_json(run.job) or {}).get("token") != job["token"]:
-            raise AgentError("id_taken", "another run on this host has the id " + run.id, "submit again") from None
+            raise AgentError(
+                error_codes.ID_TAKEN, "another run on this host has the id " + run.id, "submit again"
+            ) from None
         return False
     sync_folder(host.runs)
     snapshots.note_partial(host, job["project"]["name"], run)
@@ -94,7 +96,7 @@ def check_gpus(job: Dict[str, Any], known: Dict[str, Any]) -> None:
         raise AgentError(error["code"], error["what"], error["next"] + ", or --gpus 0 to run on the CPU")
     if asked != 0 and not has:
         raise AgentError(
-            "too_many_gpus",
+            error_codes.TOO_MANY_GPUS,
             "the job asks for %s GPU(s), but this host has none (nvidia-smi lists none)" % asked,
             "--gpus 0 runs it on the CPU",
             exit_code=words.EXIT_USAGE,
@@ -102,7 +104,7 @@ def check_gpus(job: Dict[str, Any], known: Dict[str, Any]) -> None:
     if asked != "all" and int(asked) > len(has):
         names = ", ".join("%d: %s" % (gpu["index"], gpu["name"]) for gpu in has)
         raise AgentError(
-            "too_many_gpus",
+            error_codes.TOO_MANY_GPUS,
             "the job asks for %s GPUs, but this host has %d (%s)" % (asked, len(has), names),
             "--gpus %d, or --gpus all" % len(has),
             exit_code=words.EXIT_USAGE,
@@ -115,7 +117,7 @@ def check_data(job: Dict[str, Any]) -> None:
         name = mount.get("name")
         if name and not os.path.exists(os.path.expanduser(mount["source"])):
             what = "the host has no data called %s: %s does not exist there" % (name, mount["source"])
-            raise AgentError("no_data", what, "gpurun push DIR HOST:%s" % name, exit_code=words.EXIT_USAGE)
+            raise AgentError(error_codes.NO_DATA, what, "gpurun push DIR HOST:%s" % name, exit_code=words.EXIT_USAGE)
 
 
 def _check_disk(total: int, known: Dict[str, Any]) -> None:
@@ -123,7 +125,7 @@ def _check_disk(total: int, known: Dict[str, Any]) -> None:
     free = known["disk"]["free"]
     if total + MARGIN > free:
         raise AgentError(
-            "disk_full",
+            error_codes.DISK_FULL,
             "the host's disk has %s free, and the run needs %s: %s for the project, and %s that stay free"
             % (size(free), size(total + MARGIN), size(total), size(MARGIN)),
             "gpurun prune --fetched, or name a roomier root for the host",
@@ -140,13 +142,13 @@ def _choose_runtime(job: Dict[str, Any], known: Dict[str, Any]) -> Tuple[str, Li
         if asked == "docker" or error:
             error = error or {"what": "there is no Docker engine on this host", "next": "--runtime bare"}
             raise AgentError(
-                "no_runtime", error["what"], error["next"] + ", or --runtime bare to run without a container"
+                error_codes.NO_RUNTIME, error["what"], error["next"] + ", or --runtime bare to run without a container"
             )
     base = job.get("base") or {}
     image = job["image"] or job.get("dockerfile") or (base.get("asked") and base["name"])
     if image:
         raise AgentError(
-            "no_runtime",
+            error_codes.NO_RUNTIME,
             "this host has no Docker engine, so the job cannot run in the image %s" % image,
             "leave the image out to run in the host's own Python",
             exit_code=words.EXIT_USAGE,

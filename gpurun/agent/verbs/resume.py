@@ -13,6 +13,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any, Dict, List
 
+from .. import error_codes
 from .. import vocabulary as words
 from ..errors import AgentError
 from ..files import sync_disk
@@ -87,7 +88,7 @@ def _check_is_newest(run: RunPaths, state: journal.Run, carried: Dict[str, Any])
     """Raises AgentError when the run went on here since: nobody has heard of it, and what comes is older."""
     if state.attempt > carried["attempt"]:
         what = "the run %s went on here already, as attempt %d" % (run.id, state.attempt)
-        raise AgentError("went_on", what, "gpurun ps -a takes note of it; then gpurun resume %s" % run.id)
+        raise AgentError(error_codes.WENT_ON, what, "gpurun ps -a takes note of it; then gpurun resume %s" % run.id)
 
 
 def _check_arrival(run: RunPaths, host: HostPaths, job: Dict[str, Any], request: Dict[str, Any]) -> None:
@@ -96,7 +97,9 @@ def _check_arrival(run: RunPaths, host: HostPaths, job: Dict[str, Any], request:
         start.check_snapshot(run, request["manifest"])
     checkpoint = request["carried"]["checkpoint"]
     if checkpoint and not checkpoints.is_whole({**checkpoint, "file": jobs.file_of(run, checkpoint)}):
-        raise AgentError("not_whole", "the checkpoint %s did not come whole" % checkpoint["path"], "resume again")
+        raise AgentError(
+            error_codes.NOT_COMPLETE, "the checkpoint %s did not come whole" % checkpoint["path"], "resume again"
+        )
     sync_disk(run.root)  # the other host gives the run up for this
     if request.get("manifest"):
         snapshots.note_whole(host, job["project"]["name"], run)
@@ -113,14 +116,14 @@ def refuse(run: RunPaths, job: Dict[str, Any], *, carried: bool = False) -> None
         raise _live(run, state)
     if state.moved and not carried:
         what = "the run %s went on on %s" % (run.id, state.moved)
-        raise AgentError("moved", what, "gpurun ps -a -H %s" % state.moved, exit_code=words.EXIT_USAGE)
+        raise AgentError(error_codes.MOVED, what, "gpurun ps -a -H %s" % state.moved, exit_code=words.EXIT_USAGE)
     if not carried:
         moving.refuse(run)
     if not state.arrived:
-        raise AgentError("not_sent", "the project of run %s never arrived whole" % run.id, "submit it again")
+        raise AgentError(error_codes.NOT_SENT, "the project of run %s never arrived whole" % run.id, "submit it again")
     if services.kind(job) is not None:
         raise AgentError(
-            "service",
+            error_codes.SERVICE,
             "%s is no job that could go on" % run.id,
             "start it anew: gpurun tunnel, or gpurun shell",
             exit_code=words.EXIT_USAGE,
@@ -131,12 +134,14 @@ def _check_env(job: Dict[str, Any], env: Dict[str, str]) -> None:
     missing: List[str] = [name for name in job.get("env") or [] if name not in env]
     if missing:
         what = "the run needs %s, which was wiped at its end" % ", ".join(missing)
-        raise AgentError("env", what, "set it and resume again", exit_code=words.EXIT_USAGE)
+        raise AgentError(error_codes.ENV, what, "set it and resume again", exit_code=words.EXIT_USAGE)
 
 
 def _live(run: RunPaths, state: journal.Run) -> AgentError:
     what = "the run %s is still %s, as attempt %d" % (run.id, state.state, state.attempt)
-    return AgentError("live", what, "gpurun logs -f %s, or gpurun stop %s first" % (run.id, run.id), exit_code=2)
+    return AgentError(
+        error_codes.LIVE, what, "gpurun logs -f %s, or gpurun stop %s first" % (run.id, run.id), exit_code=2
+    )
 
 
 def take_lock(run: RunPaths) -> locks.Held:
@@ -144,5 +149,5 @@ def take_lock(run: RunPaths) -> locks.Held:
     held = locks.acquire_within(locks.run_lock(run.id), PATIENCE)
     if held is None:
         what = "run %s has not quite ended: what is done at its end still runs" % run.id
-        raise AgentError("busy", what, "try again in a minute")
+        raise AgentError(error_codes.BUSY, what, "try again in a minute")
     return held

@@ -11,7 +11,7 @@ import shutil
 from contextlib import ExitStack
 from typing import Any, Dict, List, Mapping, Optional
 
-from .. import runtimes
+from .. import error_codes, runtimes
 from .. import vocabulary as words
 from ..errors import AgentError
 from ..files import remove_tree
@@ -62,24 +62,26 @@ def _refuse_live(run: RunPaths) -> None:
         next_step = (
             "gpurun stop " + run.id if why is None else "when that machine is gone for good: " + origin.ABANDON % run.id
         )
-        raise AgentError("live", why or "the run %s is still live" % run.id, next_step, exit_code=words.EXIT_USAGE)
+        raise AgentError(
+            error_codes.LIVE, why or "the run %s is still live" % run.id, next_step, exit_code=words.EXIT_USAGE
+        )
     shells.refuse(run)
     if hooks.running(run):
         what = "a hook of the run %s still runs" % run.id
         next_step = "gpurun fetch --watch %s, which waits for it; then remove it" % run.id
-        raise AgentError("live", what, next_step, exit_code=words.EXIT_USAGE)
+        raise AgentError(error_codes.LIVE, what, next_step, exit_code=words.EXIT_USAGE)
 
 
 def _changed(run: RunPaths) -> AgentError:
     what = "the run %s has changed since it was looked at; nothing was removed" % run.id
-    return AgentError("changed_since", what, "gpurun fetch %s, then remove it again" % run.id)
+    return AgentError(error_codes.CHANGED_SINCE, what, "gpurun fetch %s, then remove it again" % run.id)
 
 
 def _lock(run: RunPaths) -> locks.Held:
     """Take the run's lock. The supervisor of a run that has just ended may hold it for a moment."""
     held = locks.acquire_within(locks.run_lock(run.id), PATIENCE)
     if held is None:
-        raise AgentError("busy", "run %s has not quite ended" % run.id, "try again in a minute")
+        raise AgentError(error_codes.BUSY, "run %s has not quite ended" % run.id, "try again in a minute")
     return held
 
 

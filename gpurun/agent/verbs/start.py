@@ -6,7 +6,7 @@ import os
 import shutil
 from typing import Any, Dict
 
-from .. import manifest
+from .. import error_codes, manifest
 from .. import vocabulary as words
 from ..errors import AgentError
 from ..files import read_json, sync_disk
@@ -25,10 +25,10 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     job = read_json(run.job)
     assert job is not None
     if job["token"] != request["token"]:
-        raise AgentError("id_taken", "the run %s on this host is another one" % run.id, "submit again")
+        raise AgentError(error_codes.ID_TAKEN, "the run %s on this host is another one" % run.id, "submit again")
     if origin.doubt(run, job) is not None:
         raise AgentError(
-            "elsewhere", "the run %s was prepared on another machine of this home" % run.id, "submit again"
+            error_codes.ELSEWHERE, "the run %s was prepared on another machine of this home" % run.id, "submit again"
         )
     with locks.host_lock("start-" + run.id):
         state = journal.fold(run)
@@ -62,4 +62,6 @@ def check_snapshot(run: RunPaths, expected: Dict[str, Any]) -> None:
         # The next upload begins with nothing that is gone meanwhile, and links to what had come.
         os.rename(run.snapshot, before)
         os.mkdir(run.snapshot)
-        raise AgentError("snapshot_differs", "the project changed while it was sent: " + difference, "submit again")
+        raise AgentError(
+            error_codes.SNAPSHOT_DIFFERS, "the project changed while it was sent: " + difference, "submit again"
+        )

@@ -13,7 +13,7 @@ import os
 import time
 import traceback
 from contextlib import suppress
-from typing import Any, Dict
+from typing import TYPE_CHECKING, Any, Dict
 
 from ..errors import AgentError, RunFailed
 from ..files import read_json, remove, write_json
@@ -23,6 +23,9 @@ from ..host.engine import Engine
 from ..images import image, inventory, preflight
 from ..paths import HostPaths
 from ..runtimes.docker import ask_image
+
+if TYPE_CHECKING:
+    from ..schema.wire import Made
 
 TICK = 0.2
 
@@ -68,7 +71,8 @@ def stream(request: Dict[str, Any], host: HostPaths, out: Frames) -> None:
             break
         out.beat()
         time.sleep(TICK)
-    out.end(read_json(host.warm(key)) or {"ok": False, "what": "it was broken off", "next": "run the command again"})
+    broken_off: Made = {"ok": False, "what": "it was broken off", "next": "run the command again"}
+    out.end(read_json(host.warm(key)) or broken_off)
 
 
 def _make(engine: Engine, request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:

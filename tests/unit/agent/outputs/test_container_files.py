@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gpurun.agent import files, machine, runtimes
+from gpurun.agent import error_codes, files, machine, runtimes
 from gpurun.agent import vocabulary as words
 from gpurun.agent.errors import AgentError
 from gpurun.agent.host import locks
@@ -366,6 +366,6 @@ def test_rm_while_a_container_is_copied_waits_and_is_refused(
     assert held is not None
     with pytest.raises(AgentError) as error:
         rm.answer({"runs": [RUN]}, run.host)
-    assert error.value.code == container_files.BUSY
+    assert error.value.code == error_codes.GATHERING
     held.release()
     rm.answer({"runs": [RUN]}, run.host)
