@@ -16,14 +16,14 @@ _BOOT = 8  # characters of the boot id that a mark keeps
 _CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # it counts the time that a host sleeps, too
 
 
-def up() -> float:
+def uptime() -> float:
     """Return the seconds since the boot."""
     return round(time.clock_gettime(_CLOCK), 3)
 
 
 def mark() -> Mark:
     """Return the present moment as a mark."""
-    return {"t": time.time(), "up": up(), "boot": machine.boot_id()[:_BOOT]}
+    return {"t": time.time(), "up": uptime(), "boot": machine.boot_id()[:_BOOT]}
 
 
 def between(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> Optional[float]:

@@ -42,7 +42,7 @@ def read(path: str, cache: Optional[str] = None, *, at_once: Optional[int] = Non
         known = _known(file, cache)
         newest: Dict[str, Entry] = {entry["path"]: entry for entry in known["entries"]}
         start = end = _skip_to(file, known["offset"])
-        for line in _whole_lines(file, at_once):
+        for line in _complete_lines(file, at_once):
             end += len(line)
             entry = _entry(line)
             if entry is not None:
@@ -107,7 +107,7 @@ def _skip_to(file: BinaryIO, start: int) -> int:
     return file.tell()
 
 
-def _whole_lines(file: BinaryIO, at_once: Optional[int] = None) -> Iterator[bytes]:
+def _complete_lines(file: BinaryIO, at_once: Optional[int] = None) -> Iterator[bytes]:
     """The lines that end, each with its end; a longer one than any of the plugin's comes in pieces, which are no entries."""
     left = at_once
     while left is None or left > 0:
@@ -190,7 +190,7 @@ def lines(path: str) -> Iterator[Entry]:
     try:
         with open_regular(path) as file:
             _skip_to(file, 0)
-            yield from filter(None, map(_entry, _whole_lines(file)))
+            yield from filter(None, map(_entry, _complete_lines(file)))
     except OSError:
         return
 
@@ -210,7 +210,7 @@ class Places:
             if found.st_ino != self._inode or found.st_size < self._offset:
                 self.of, self._lines, self._offset, self._inode = {}, 0, 0, found.st_ino
             self._offset = _skip_to(file, self._offset)
-            for line in _whole_lines(file):
+            for line in _complete_lines(file):
                 self._offset += len(line)
                 entry = _entry(line)
                 if entry is not None:

@@ -27,7 +27,7 @@ def read_exactly(size: int) -> bytes:
     return data
 
 
-def is_whole(archive: tarfile.TarFile, place: str) -> bool:
+def is_complete(archive: tarfile.TarFile, place: str) -> bool:
     for member in archive.getmembers():
         path = os.path.join(place, member.name)
         if not os.path.isfile(path):
@@ -61,7 +61,7 @@ def unpack(archive: tarfile.TarFile, place: str) -> None:
         os.rename(beside, place)
     except OSError:
         # Somebody was faster, or what stands there is damaged.
-        if not is_whole(archive, place):
+        if not is_complete(archive, place):
             os.rename(place, tempfile.mkdtemp(dir=above, prefix=".old-"))
             os.rename(beside, place)
     shutil.rmtree(beside, ignore_errors=True)
@@ -89,7 +89,7 @@ def refuse(failure: OSError, folder: str) -> None:
 place, verb, size = sys.argv[1:4]
 with tarfile.open(fileobj=io.BytesIO(read_exactly(int(size)))) as packed:
     try:
-        if not is_whole(packed, place):
+        if not is_complete(packed, place):
             unpack(packed, place)
     except OSError as failed:
         refuse(failed, os.path.dirname(os.path.dirname(place)))

@@ -18,12 +18,12 @@ TICK = 0.5  # seconds between two calls of `say` while a program is silent
 TAIL = 1 << 16  # bytes that are kept of what a watched program said
 
 
-def tell_nobody(doing: str) -> None:
+def ignore_step(doing: str) -> None:
     """A Step of whoever has no run to tell it of."""
 
 
 @dataclass(frozen=True)
-class Answer:
+class Result:
     """How a program ended. `code` is negative for a signal; `timed_out` when it was killed at its deadline."""
 
     code: int
@@ -40,12 +40,12 @@ class Answer:
         return self.out.decode("utf-8", "replace")
 
     @property
-    def complaint(self) -> str:
+    def error_text(self) -> str:
         """What it said on stderr, or else on stdout."""
         return (self.err.strip() or self.out.strip()).decode("utf-8", "replace")
 
 
-def ask(
+def run(
     argv: Sequence[str],
     *,
     timeout: float,
@@ -54,7 +54,7 @@ def ask(
     cwd: Optional[str] = None,
     pass_fds: Sequence[int] = (),
     detached: bool = False,
-) -> Answer:
+) -> Result:
     """Run `argv` and wait at most `timeout` seconds for its answer. Raises FileNotFoundError when there is no such program.
 
     Unlike `subprocess.run`, never waits for a process that a kill does not end. `detached`: in a session of its own.
@@ -71,9 +71,9 @@ def ask(
     )
     try:
         out, err = child.communicate(stdin, timeout=timeout)
-        return Answer(child.returncode, out, err)
+        return Result(child.returncode, out, err)
     except subprocess.TimeoutExpired:
-        return Answer(-9, b"", b"", timed_out=True)
+        return Result(-9, b"", b"", timed_out=True)
     finally:
         kill(child)
 
@@ -101,7 +101,7 @@ def watch(
     stdin: bytes = b"",
     env: Optional[Mapping[str, str]] = None,
     cwd: Optional[str] = None,
-) -> Answer:
+) -> Result:
     """Run `argv` to its end, and pass on what it says (stdout and stderr together) as it comes, raw.
 
     `say(b"")` is called while it is silent, so that `say` may raise to give up: the program is killed then. The answer
@@ -131,7 +131,7 @@ def watch(
         while child.poll() is None:  # it closed its output and lives on
             say(b"")
             time.sleep(TICK / 10)
-        return Answer(child.returncode, tail, b"")
+        return Result(child.returncode, tail, b"")
     finally:
         kill(child)
 

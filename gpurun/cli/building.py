@@ -40,7 +40,7 @@ class Building:
     """Reads the output as it comes. On a terminal a line that changes, elsewhere one line for each step."""
 
     def __init__(self, say: Say) -> None:
-        from gpurun.hosts.ready import Steps
+        from gpurun.hosts.warm import Steps
 
         self._say = say
         self._steps = Steps()

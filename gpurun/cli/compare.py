@@ -140,11 +140,11 @@ def _as_csv(entries: Sequence[RunEntry], rows: Sequence[Row]) -> str:
 
 def _tell_age(entries: Sequence[RunEntry]) -> None:
     """Of what may have changed since, and of what is there no more."""
-    from gpurun.commands import removed
+    from gpurun.commands import removed_runs
 
     for entry in entries:
         if entry.removed is not None:
-            output.note(removed.sentence(entry))
+            output.note(removed_runs.sentence(entry))
         elif not entry.ended:
             seen = f"when it was last seen, {output.ago(entry.seen)} ago" if entry.seen else "and never seen since"
             output.note(f"{entry.id} was {entry.state} {seen}")

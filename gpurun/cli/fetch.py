@@ -16,7 +16,7 @@ from gpurun.errors import GpurunError, HostError, UsageError
 from gpurun.store import run_names
 
 if TYPE_CHECKING:
-    from gpurun.commands.held import Held
+    from gpurun.commands.unfetched import Held
     from gpurun.fetch import Fetched, Report, Wanted
     from gpurun.store.run_store import RunEntry
 
@@ -134,7 +134,7 @@ def bring(
 
 def _left_anew(entry: RunEntry, host: str) -> bool:
     """Whether what was fetched of an earlier attempt is not here any more, or its host holds more by now."""
-    from gpurun.commands import held, runs
+    from gpurun.commands import runs, unfetched
     from gpurun.store import run_store
 
     if not run_store.is_here(entry.id, host):
@@ -142,10 +142,10 @@ def _left_anew(entry: RunEntry, host: str) -> bool:
     if not runs.answers(host):
         return False
     try:
-        seen = held.ask(runs.wire_to(host, interactive=False), [entry.id])
+        seen = unfetched.unfetched_on(runs.wire_to(host, interactive=False), [entry.id])
     except GpurunError:
         return False
-    return any(held.why_not_here(one) is not None for one in seen)
+    return any(unfetched.why_not_here(one) is not None for one in seen)
 
 
 def bring_left(entry: RunEntry, host: str, *, yes: bool = False) -> Fetched | None:
@@ -168,7 +168,7 @@ def _named(run: list[str] | None) -> list[RunEntry]:
 
 
 def _unfetched() -> list[RunEntry]:
-    from gpurun.commands import held
+    from gpurun.commands import unfetched
     from gpurun.config.project import find_project
     from gpurun.store import run_store
 
@@ -176,7 +176,7 @@ def _unfetched() -> list[RunEntry]:
     sessions = [entry for entry in services if entry.service in (words.JUPYTER, words.SHELL)]
     here = [entry for entry in (*jobs, *sessions) if run_store.is_here(entry.id)]
     told = _held([*here, *(entry for entry in sessions if entry not in here)])
-    again = {one.run for one in told if held.why_not_here(one) is not None}
+    again = {one.run for one in told if unfetched.why_not_here(one) is not None}
     used = {one.run for one in told if one.files or (one.container and not one.live)}
     found = [entry for entry in jobs if entry not in here or entry.id in again]
     found += [entry for entry in sessions if entry.id in used & again]
@@ -187,13 +187,13 @@ def _unfetched() -> list[RunEntry]:
 
 def _held(entries: Sequence[RunEntry]) -> list[Held]:
     """What the hosts hold of these runs; of a host that does not answer, nothing."""
-    from gpurun.commands import held, runs
+    from gpurun.commands import runs, unfetched
 
     found: list[Held] = []
     for host, ids in runs.by_host(entries).items():
         with output.activity(f"asking {host}"):
             try:
-                found += held.ask(runs.wire_to(host), ids)
+                found += unfetched.unfetched_on(runs.wire_to(host), ids)
             except GpurunError as error:
                 output.warn(f"{host} could not say whether its runs were written to since: {error.what}")
     return found

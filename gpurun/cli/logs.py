@@ -9,7 +9,7 @@ import typer
 
 from gpurun.agent import error_codes
 from gpurun.agent import vocabulary as words
-from gpurun.cli import options, output, past
+from gpurun.cli import options, output, removed_run
 from gpurun.cli.screen import Screen, say_detached, say_end
 from gpurun.cli.terminal import harmless_output
 from gpurun.errors import HostError, HostUnreachable, UsageError
@@ -65,10 +65,10 @@ def logs(
     }
     entry = runs.resolve(run, removed=True)
     if entry.removed is not None:
-        past.show_log(entry, attempt, tail, timed=timestamps or since is not None, build=build)
+        removed_run.show_log(entry, attempt, tail, timed=timestamps or since is not None, build=build)
         return 0
     wire = runs.wire_to(entry.host)
-    with past.naming_what_came(entry), output.activity() as say:
+    with removed_run.naming_what_came(entry), output.activity() as say:
         screen = Screen(entry.host, say) if follow and not build else _Pages(entry.host, say)
         until = _is_prepared if build else _never
         record: dict[str, Any] | None
@@ -77,9 +77,9 @@ def logs(
                 record = show_log(wire, {"run": entry.id, **request}, screen, until=until)
             except HostError as error:
                 if error.code != error_codes.ATTEMPT_ELSEWHERE:
-                    gone = past.instead(entry, error)
+                    gone = removed_run.instead(entry, error)
                     say("")
-                    past.show_log(gone, attempt, tail, timed=timestamps or since is not None, build=build)
+                    removed_run.show_log(gone, attempt, tail, timed=timestamps or since is not None, build=build)
                     return 0
                 record = _of_a_former_host(entry, {"run": entry.id, **request}, screen, error)
             except HostUnreachable as error:
@@ -136,7 +136,7 @@ def _of_a_former_host(
             silent.append(host)
             output.warn(f"{host}, which {entry.id} went on from, does not answer: {away.what}")
     attempt = request["attempt"]
-    if past.show_log_of_attempt(entry, attempt, request["tail"], build=request["build"]):
+    if removed_run.show_log_of_attempt(entry, attempt, request["tail"], build=request["build"]):
         return None
     if silent and isinstance(error, HostError):
         again = f"gpurun logs {entry.id} --attempt {attempt}, when {' or '.join(silent)} answers again"

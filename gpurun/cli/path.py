@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from gpurun.cli import options, output, past
+from gpurun.cli import options, output, removed_run
 
 EXAMPLES = """\
 gpurun path train-7f3k
@@ -23,7 +23,7 @@ def path(
 
     entry = runs.resolve(run, removed=True)
     if entry.removed is not None:
-        past.show_folder(entry, in_json=as_json)
+        removed_run.show_folder(entry, in_json=as_json)
         return
     wire = runs.wire_to(entry.host)
     with output.activity(f"asking {entry.host}"):

@@ -10,7 +10,7 @@ import typer
 
 from gpurun.cli import describe, options, output
 from gpurun.cli.logs import seconds
-from gpurun.commands import removal
+from gpurun.commands import remove
 from gpurun.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ def prune(
     as_json: options.Json = False,
 ) -> None:
     """Remove many of your ended runs from their hosts. With both options, a run must meet both."""
-    from gpurun.commands import held, runs
     from gpurun.commands import prune as pruning
+    from gpurun.commands import runs, unfetched
     from gpurun.config import hosts
     from gpurun.store import run_store
 
@@ -45,7 +45,7 @@ def prune(
     chosen = pruning.choose(found, owner=getpass.getuser(), fetched=fetched, older_than=span)
     with output.activity("asking what the runs wrote"):
         entries = [entry for choice in chosen if (entry := run_store.find(choice.record["id"])) is not None]
-        chosen = pruning.with_held(chosen, held.ask_all(entries))
+        chosen = pruning.with_held(chosen, unfetched.unfetched_on_each(entries))
     chosen = [choice for choice in chosen if not any(one.live for one in choice.held)]  # a hook of it works
     for choice in [choice for choice in chosen if any(one.shells for one in choice.held)]:
         output.note(f"{choice.record['id']} stays: a shell is open in it")
@@ -70,7 +70,7 @@ def prune(
             otherwise="add -y to remove them",
         )
     entries = [entry for choice in chosen if (entry := run_store.find(choice.record["id"])) is not None]
-    done = removal.remove(entries, [one for choice in chosen for one in choice.held])
+    done = remove.remove(entries, [one for choice in chosen for one in choice.held])
     if as_json:
         output.json({"removed": done.runs, "freed": done.freed, "remains": done.remains})
         return
@@ -81,20 +81,20 @@ def prune(
 
 def _really_fetched(chosen: Sequence[Removal]) -> list[Removal]:
     """Those of which nothing would be lost; tells the others, which were fetched once."""
-    from gpurun.commands import held
+    from gpurun.commands import unfetched
 
     for choice in chosen:
         if choice.why_not_here is not None:
             output.note(f"{choice.record['id']} stays: it was {choice.why_not_here}")
-    if any(choice.why_not_here == held.UNPROVEN for choice in chosen):
+    if any(choice.why_not_here == unfetched.UNPROVEN for choice in chosen):
         output.note("gpurun fetch --all, once for each project, proves it or brings what is missing")
     return [choice for choice in chosen if choice.why_not_here is None]
 
 
 def _fetched(choice: Removal) -> str:
-    from gpurun.commands import held
+    from gpurun.commands import unfetched
 
     if choice.held and all(one.nothing for one in choice.held):
         return "nothing"  # there was nothing to fetch
-    words = {None: "yes", held.NEVER: "never", held.ELSEWHERE: "elsewhere", held.UNPROVEN: "no proof"}
+    words = {None: "yes", unfetched.NEVER: "never", unfetched.ELSEWHERE: "elsewhere", unfetched.UNPROVEN: "no proof"}
     return words.get(choice.why_not_here, "not all")

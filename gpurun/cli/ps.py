@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpurun.agent import vocabulary as words
-from gpurun.cli import describe, options, output, past
+from gpurun.cli import describe, options, output, removed_run
 
 if TYPE_CHECKING:
     from gpurun.commands.runs import HostRuns
@@ -38,9 +38,9 @@ def ps(
     from gpurun.config import hosts
 
     if removed:
-        past.show_list(host, in_json=as_json)
+        removed_run.show_list(host, in_json=as_json)
         return
-    with past.naming_removed_runs():
+    with removed_run.naming_removed_runs():
         which = [hosts.choose(host)] if host else runs.hosts_of_interest(all_runs=all_runs)
     with output.activity() as say:
         say(f"asking {', '.join(host.name for host in which)}")
@@ -54,7 +54,7 @@ def ps(
     else:
         _show(found, shown, all_runs=all_runs, all_users=all_users)
         if all_runs:
-            past.note_more()
+            removed_run.note_more()
     if found and all(one.failure is not None for one in found):
         assert found[0].failure is not None
         raise found[0].failure

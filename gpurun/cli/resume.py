@@ -109,7 +109,7 @@ def _begin(entry: RunEntry, target: str, *, asked: Asked, report: Report, follow
     from gpurun.commands import runs
 
     if target != entry.host:
-        return _carry(entry, target, asked, report, follow=follow)
+        return _migrate(entry, target, asked, report, follow=follow)
     report.say(f"asking {target} for the checkpoint")
     with _naming_another_host(entry):
         return resuming.resume(runs.wire_to(target), resuming.job_of(entry), asked, follow=follow)
@@ -172,12 +172,12 @@ def _settled(entry: RunEntry, host: str, move: str | None, *, yes: bool) -> RunE
     return runs.resolve(entry.id)
 
 
-def _carry(entry: RunEntry, target: str, asked: Asked, report: Report, *, follow: bool) -> Started:
-    from gpurun.commands.migrate import carry
+def _migrate(entry: RunEntry, target: str, asked: Asked, report: Report, *, follow: bool) -> Started:
+    from gpurun.commands.migrate import migrate
     from gpurun.sync import rsync
 
     rsync.check_local()
-    return carry(entry, target, asked, report, follow=follow)
+    return migrate(entry, target, asked, report, follow=follow)
 
 
 def _report(say: Callable[[str], None], bar: Callable[..., None], *, yes: bool) -> Report:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gpurun.cli import complete, options, output
-from gpurun.commands import removal
+from gpurun.commands import remove
 from gpurun.errors import HostUnreachable, UsageError
 
 if TYPE_CHECKING:
-    from gpurun.commands.held import Held
+    from gpurun.commands.unfetched import Held
     from gpurun.store.run_store import RunEntry
 
 EXAMPLES = """\
@@ -32,17 +32,17 @@ def rm(
     Asks first when something that a run wrote is not on this laptop: it was never fetched, was written since, or what was
     fetched is not there any more.
     """
-    from gpurun.commands import held, runs
+    from gpurun.commands import runs, unfetched
 
     entries = runs.resolve_all(run)
     try:
         with output.activity(f"asking {', '.join(runs.by_host(entries))}"):
-            seen = held.ask_all(entries)
+            seen = unfetched.unfetched_on_each(entries)
     except HostUnreachable:
         if any(entry.record is not None for entry in entries):
             raise
         for entry in entries:  # a submit that broke off before a host ever spoke of it
-            removal.forget(entry)
+            remove.forget(entry)
         output.say(
             f"forgot {', '.join(entry.id for entry in entries)}; the host never took it over, as far as is known"
         )
@@ -50,12 +50,12 @@ def rm(
     entries = runs.resolve_all([entry.id for entry in entries])
     runs.refuse_live(entries)
     _refuse_in_use(entries, seen)
-    lost = held.at_stake(entries, seen)
+    lost = unfetched.at_stake(entries, seen)
     if lost:
         first = next(entry.id for entry in entries if any(entry.id in ids for ids in lost.values()))
-        fetch = "gpurun fetch --all" if held.UNPROVEN in lost else f"gpurun fetch {first}"
+        fetch = "gpurun fetch --all" if unfetched.UNPROVEN in lost else f"gpurun fetch {first}"
         output.confirm(_question(entries, seen, lost), yes=yes, otherwise=f"{fetch}, or add -y")
-    done = removal.remove(entries, seen)
+    done = remove.remove(entries, seen)
     if as_json:
         output.json({"removed": done.runs, "freed": done.freed, "remains": done.remains})
         return
@@ -79,13 +79,13 @@ def _refuse_in_use(entries: Sequence[RunEntry], seen: Sequence[Held]) -> None:
 
 
 def _question(entries: Sequence[RunEntry], seen: Sequence[Held], lost: Mapping[str, Sequence[str]]) -> str:
-    from gpurun.commands import held
+    from gpurun.commands import unfetched
 
     parts = [f"{', '.join(ids)} {'were' if len(ids) > 1 else 'was'} {why}" for why, ids in lost.items()]
     count = len({run for ids in lost.values() for run in ids})
-    left = held.left_at_stake(seen, entries)
+    left = unfetched.left_at_stake(seen, entries)
     also = f" (nor what was left on {', '.join(left)})" if left else ""
-    if also and set(lost) != {held.NEVER}:
+    if also and set(lost) != {unfetched.NEVER}:
         also = f" (files on {', '.join(left)} are not here)"
     others = f", and {output.plural(len(entries) - count, 'other')}" if len(entries) > count else ""
     return f"{'; '.join(parts)}{also}. Remove {'it' if count == 1 else 'them'}{others} for good?"

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from gpurun.agent import vocabulary as words
-from gpurun.cli import describe, options, output, past, status_facts, training
+from gpurun.cli import describe, options, output, removed_run, status_facts, training
 from gpurun.cli.terminal import without_styles
 from gpurun.errors import HostError, HostUnreachable
 from gpurun.remote import records
@@ -56,8 +56,8 @@ def status(
     try:
         answer = _watched(entry) if watch and entry.removed is None else _asked(entry)
     except HostError as error:
-        entry = past.instead(entry, error)
-        answer = past.answer(entry)
+        entry = removed_run.instead(entry, error)
+        answer = removed_run.answer(entry)
     except KeyboardInterrupt:
         output.after_interrupt()
         if not entry.ended:
@@ -77,7 +77,7 @@ def status(
         also += [{**told, "host": host, "seen": None} for host, told in entry.ended_on.items()]
         more = {"host": entry.host, "exit": records.exit_code(record), "hint": status_facts.hint(answer), "twins": also}
         more["limits"] = describe.limits_set(answer["job"] or {})
-        gone = {} if entry.removed is None else {"removed": past.as_json(entry)}
+        gone = {} if entry.removed is None else {"removed": removed_run.as_json(entry)}
         output.json({**answer, **more, **gone, "checkpoints": checkpoint_store.there(entry.id)})
     else:
         _show(answer, entry, silent, verbose=verbose or not sys.stdout.isatty())
@@ -101,7 +101,7 @@ def _asked(entry: Any) -> dict[str, Any]:
     from gpurun.commands import runs
 
     if entry.removed is not None:
-        return past.answer(entry)
+        return removed_run.answer(entry)
     with output.activity(f"asking {entry.host}"):
         return runs.status(entry)
 

@@ -110,11 +110,11 @@ def _run(run: str, kept: Kept, entry: Entry) -> str:
 
 
 def _removed(run: str) -> str:
-    from gpurun.commands import removed
+    from gpurun.commands import removed_runs
     from gpurun.store import run_store
 
     gone = run_store.find_removed(run) if run_store.find(run) is None else None
-    return "" if gone is None else removed.sentence(gone)
+    return "" if gone is None else removed_runs.sentence(gone)
 
 
 def _place(entry: Entry) -> list[str]:

@@ -45,7 +45,7 @@ Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Cargo:
+class Migration:
     """What goes to the other host. `checkpoint` is the ledger's entry, `file` where it lies here."""
 
     job: dict[str, Any]
@@ -66,7 +66,7 @@ class Report:
     confirm: Callable[[str], None]  # a question that must be answered with yes; raises otherwise
 
 
-def carry(entry: RunEntry, target: str, asked: resume.Asked, report: Report, *, follow: bool) -> Started:
+def migrate(entry: RunEntry, target: str, asked: resume.Asked, report: Report, *, follow: bool) -> Started:
     """Let the run go on, on the host `target`, which has it from then on.
 
     Raises UsageError, what either host refuses, HostUnreachable, RsyncError. Unless both hosts have told how it went, the index
@@ -116,7 +116,7 @@ def settle(entry: RunEntry, host: str, move: str, warn: Callable[[str], None]) -
 
     Both hosts and the index know it then. Raises HostUnreachable when `host` does not answer: nothing is settled.
     """
-    answer = runs.wire_to(host).ask("carry", {"run": entry.id, "settle": move}, timeout=60)
+    answer = runs.wire_to(host).ask("migrate", {"run": entry.id, "settle": move}, timeout=60)
     if answer["begun"]:
         record = dict(answer["run"])
         run_store.note_begun(record, host, fetched=run_store.is_here(entry.id, entry.host))
@@ -132,7 +132,7 @@ def give_back(entry: RunEntry, move: str, *, maybe_on: str | None = None) -> Non
     `maybe_on` is a host that could not be asked whether the run has begun there: `ps`, `stop` and `rm` ask it later.
     """
     with suppress(HostUnreachable, HostError):
-        runs.wire_to(entry.host).ask("carry", {"run": entry.id, "back": move}, timeout=30)
+        runs.wire_to(entry.host).ask("migrate", {"run": entry.id, "back": move}, timeout=30)
     if maybe_on is not None:
         run_store.note_left(entry.id, maybe_on, fetched=None)
     run_store.note_settled(entry.id, move)
@@ -151,7 +151,7 @@ def _settled_after(
 
 
 @contextmanager
-def _loaded(entry: RunEntry, target: str, move: str, asked: resume.Asked, report: Report) -> Iterator[Cargo]:
+def _loaded(entry: RunEntry, target: str, move: str, asked: resume.Asked, report: Report) -> Iterator[Migration]:
     import platformdirs
 
     place = platformdirs.user_cache_path("gpurun")
@@ -172,7 +172,7 @@ def _ask_the_old_host(
     report.say(f"asking {entry.host} for the checkpoint")
     request = {"run": entry.id, "from": asked.checkpoint, "ask": move, "target": target}
     try:
-        told = wire.ask("carry", request, timeout=HASHING)
+        told = wire.ask("migrate", request, timeout=HASHING)
         # As it was last seen here it may be running, and would pass for a live twin once the run has gone on.
         run_store.update([told["run"]], entry.host)
         return told
@@ -188,7 +188,7 @@ def _ask_the_old_host(
 def _tell_the_old_host(entry: RunEntry, record: Record, target: str, warn: Callable[[str], None]) -> None:
     """It has left the run to `target`, and refuses to go on with it until it hears more: nothing depends on this."""
     try:
-        runs.wire_to(entry.host).ask("carry", {"run": entry.id, "to": target, "attempt": record["attempt"]})
+        runs.wire_to(entry.host).ask("migrate", {"run": entry.id, "to": target, "attempt": record["attempt"]})
     except GpurunError as error:
         warn(f"{entry.host} could not be told that {record['id']} is on {target} now: {error.what}")
 
@@ -196,7 +196,7 @@ def _tell_the_old_host(entry: RunEntry, record: Record, target: str, warn: Calla
 # From the old host.
 
 
-def _from_host(wire: Wire, told: Mapping[str, Any], folder: Path, report: Report) -> Cargo:
+def _from_host(wire: Wire, told: Mapping[str, Any], folder: Path, report: Report) -> Migration:
     """Bring code and checkpoint into `folder`; both are what the host tells, byte for byte, or HostError is raised."""
     listed = [Entry(os.fsencode(p), k, s, m, os.fsencode(t)) for p, k, s, m, t in told["snapshot"]]
     if not all(is_inside(os.fsdecode(entry.path), private=True) for entry in listed):
@@ -216,7 +216,7 @@ def _from_host(wire: Wire, told: Mapping[str, Any], folder: Path, report: Report
         raise _lies(wire, "the code that came is not what it listed")
     file = _pull_checkpoint(wire, checkpoint, folder, total, report) if checkpoint else None
     code = FileList(folder / CODE, tuple(came))
-    return Cargo(dict(told["job"]), told["run"], code, checkpoint, file)
+    return Migration(dict(told["job"]), told["run"], code, checkpoint, file)
 
 
 def _pull_checkpoint(wire: Wire, checkpoint: Mapping[str, Any], folder: Path, total: int, report: Report) -> Path:
@@ -251,7 +251,7 @@ def _lies(wire: Wire, what: str) -> HostError:
 # From what is here.
 
 
-def _from_here(entry: RunEntry, target: str, asked: resume.Asked, report: Report) -> Cargo:
+def _from_here(entry: RunEntry, target: str, asked: resume.Asked, report: Report) -> Migration:
     """The project as it is here, and a checkpoint that was fetched. Raises UsageError for what is not here."""
     if entry.job is None or not Path(entry.job["project"]["root"]).is_dir():
         raise UsageError(
@@ -274,7 +274,7 @@ def _from_here(entry: RunEntry, target: str, asked: resume.Asked, report: Report
     elif checkpoint and known and (known.get("step") or 0) > (checkpoint.get("step") or 0):
         newer = f"{entry.host} has a newer checkpoint (step {known['step']}) that was never fetched"
         report.warn(f"{newer}; this one is of step {checkpoint.get('step')}")
-    return Cargo(_with_patch(entry.job), record, code, checkpoint, file, old_host_gone=True)
+    return Migration(_with_patch(entry.job), record, code, checkpoint, file, old_host_gone=True)
 
 
 def _with_patch(job: dict[str, Any]) -> dict[str, Any]:
@@ -327,7 +327,7 @@ def _ledger(folder: Path, entry: RunEntry) -> list[dict[str, Any]]:
 # To the new host.
 
 
-def _unload(wire: Wire, cargo: Cargo, move: str, asked: resume.Asked, report: Report, *, follow: bool) -> Started:
+def _unload(wire: Wire, cargo: Migration, move: str, asked: resume.Asked, report: Report, *, follow: bool) -> Started:
     """Prepare the run there, send code and checkpoint, and begin its next attempt."""
     host = hosts.read().get(wire.host)
     loaded = resume.load(cargo.job, asked, wire.host)
@@ -373,7 +373,7 @@ def _alone(file: Path) -> FileList:
     return FileList(file.parent, (entry,))
 
 
-def _carried(cargo: Cargo) -> dict[str, Any] | None:
+def _carried(cargo: Migration) -> dict[str, Any] | None:
     if cargo.checkpoint is None or cargo.file is None:
         return None
     return {**(ledger.brief(cargo.checkpoint) or {}), "file": f"carried/{cargo.file.name}"}
@@ -391,7 +391,7 @@ def _progress(record: Record) -> dict[str, Any] | None:
     return {**told, "metrics": record.get("metrics") or {}} if isinstance(told, dict) else None
 
 
-def _needs_agent(cargo: Cargo, job: Mapping[str, Any]) -> bool:
+def _needs_agent(cargo: Migration, job: Mapping[str, Any]) -> bool:
     """Whether dependencies come over git+ssh: the new host has to install them, with the laptop's SSH agent."""
     asked = job["dependencies"]
     return bool(asked) and find_dependencies(cargo.code, asked["file"]).needs_agent

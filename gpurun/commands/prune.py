@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from gpurun.agent import vocabulary as words
-from gpurun.commands import held
+from gpurun.commands import unfetched
 from gpurun.store import run_store
 
 if TYPE_CHECKING:
-    from gpurun.commands.held import Held
     from gpurun.commands.runs import HostRuns
+    from gpurun.commands.unfetched import Held
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Removal:
         """Why something would be lost with it; None when nothing would. Once its hosts were asked."""
         entry = run_store.find(self.record["id"])
         if entry is None or all(one.host != self.host for one in self.held):
-            return held.NEVER
-        return next(iter(held.at_stake([entry], self.held)), None)
+            return unfetched.NEVER
+        return next(iter(unfetched.at_stake([entry], self.held)), None)
 
     @property
     def bytes(self) -> int:

@@ -50,7 +50,7 @@ def resolve(word: str | None, *, removed: bool = False, live: bool = False) -> R
     With `removed`, also one that was removed from its host (its `removed` is set); with `live`, of several the only live one.
     Raises UsageError.
     """
-    from gpurun.commands import removed as removed_runs
+    from gpurun.commands import removed_runs
     from gpurun.config.project import find_project
 
     project = find_project()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gpurun.config.load import Loaded
     from gpurun.job.files import FileList
     from gpurun.remote.wire import Stream, Wire
-    from gpurun.store.pending_submits import Claim
+    from gpurun.store.pending_submits import PendingSubmit
     from gpurun.sync.rsync import Progress
 
 SYNC_AGAIN = 3  # times, when files change while they are sent
@@ -96,7 +96,7 @@ def submit(
     `plan` is asked for while the connection is made. `taken_ids` are not drawn for the run. Raises what the host refuses,
     HostUnreachable, RsyncError.
     """
-    taken: list[Claim] = []
+    taken: list[PendingSubmit] = []
     plan = functools.cache(plan)
     again = functools.partial(submit, wire, plan, report, follow=follow)
     prepared: dict[str, Any] | None = None
@@ -125,7 +125,7 @@ def submit(
 
 
 def _first_question(
-    wire: Wire, plan: Plan, report: Report, taken: list[Claim], taken_ids: tuple[str, ...]
+    wire: Wire, plan: Plan, report: Report, taken: list[PendingSubmit], taken_ids: tuple[str, ...]
 ) -> dict[str, Any]:
     """The request of `prepare`. From here on the run is known on this laptop, whatever becomes of this process."""
     report.listed(plan)
@@ -144,7 +144,7 @@ def _first_question(
     return {"job": claim.job, "total_bytes": plan.files.bytes}
 
 
-def _is_old_service(claim: Claim) -> bool:
+def _is_old_service(claim: PendingSubmit) -> bool:
     """Whether an earlier process began it: a check or a session that has ended tells nothing of now."""
     return claim.taken_over and claim.job["service"] is not None
 
@@ -153,7 +153,7 @@ def _id_is_taken(error: BaseException) -> bool:
     return isinstance(error, HostError) and error.code == "id_taken"
 
 
-def _give_up(claim: Claim, error: BaseException, *, on_host: bool) -> None:
+def _give_up(claim: PendingSubmit, error: BaseException, *, on_host: bool) -> None:
     """Keep the claim for whoever repeats the submit, unless the host surely has no such run, or never will start it.
 
     A refusal is no proof that nothing has begun: only the host's own word about this id is.

@@ -75,7 +75,7 @@ def fetch_run(
     the disk is full or another gpurun fetches into the same folder, RsyncError, and what `report.confirm`
     raises.
     """
-    from gpurun.fetch.once import Pass
+    from gpurun.fetch.one_pass import Pass
 
     try:
         with opened(to, run) as destination:

@@ -15,7 +15,7 @@ from gpurun.agent.files import sync_folder
 from gpurun.errors import GpurunError, HostError, UsageError
 from gpurun.fetch.arrivals import Arrivals, Arrived
 from gpurun.fetch.destination import Destination, InTheWay, opened, reason
-from gpurun.fetch.once import OUTSIDE_SECONDS, PAUSE
+from gpurun.fetch.one_pass import OUTSIDE_SECONDS, PAUSE
 from gpurun.fetch.plan import Item, is_inside
 from gpurun.fetch.report import Report, no_room
 from gpurun.store import checkpoint_store

@@ -14,7 +14,7 @@ from gpurun import process
 from gpurun.config import hosts
 from gpurun.errors import GpurunError, HostError, HostUnreachable, UsageError
 from gpurun.hosts import address as addresses
-from gpurun.hosts import ready
+from gpurun.hosts import warm
 from gpurun.hosts.check import Report, check
 from gpurun.hosts.findings import GB, WARN, Finding
 from gpurun.remote.wire import Wire, connect
@@ -260,7 +260,7 @@ def _warm(name: str, report: Report, dialog: Dialog) -> bool:
     if report.answer is None or not report.answer["facts"]["engine"]:
         return False
     try:
-        return ready.warm(_wire(name), hosts.read().get(name))
+        return warm.warm(_wire(name), hosts.read().get(name))
     except HostError as error:  # the driver, or the disk: the host is added all the same
         dialog.finding(Finding("image", WARN, error.what, error.next_step))
         return False

@@ -6,7 +6,7 @@ import getpass
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gpurun.commands import held
+from gpurun.commands import unfetched
 from gpurun.config import hosts
 from gpurun.config.project import find_project
 from gpurun.errors import GpurunError, UsageError
@@ -93,18 +93,18 @@ def look(wire: Wire, *, owner: str | None = None, also: Sequence[str] = ()) -> P
     mine = {record["id"] for record in ours}
     run_store.update([record for record in answer["runs"] if record["id"] in mine | known], wire.host)
     ended = [record["id"] for record in ours if not record["live"]]
-    seen = held.ask(wire, ended)
-    unfetched = {one.run: one.bytes for one in seen if held.why_not_here(one) is not None}
+    seen = unfetched.unfetched_on(wire, ended)
+    at_stake = {one.run: one.bytes for one in seen if unfetched.why_not_here(one) is not None}
     return Plan(
         live=tuple(record["id"] for record in ours if record["live"] and not record.get("service")),
         services=tuple(record["id"] for record in ours if record["live"] and record.get("service")),
-        unfetched=unfetched,
+        unfetched=at_stake,
         all=tuple(record["id"] for record in ours),
         stays=tuple((str(record["owner"]), record["id"]) for record in here if record["id"] not in mine),
         stamps={one.run: one.stamp for one in seen},
         there=frozenset(record["id"] for record in answer["runs"]),
-        here_in_part=sum(_has_come_in_part(run) for run in unfetched),
-        uncounted=frozenset(one.run for one in seen if one.container and one.run in unfetched),
+        here_in_part=sum(_has_come_in_part(run) for run in at_stake),
+        uncounted=frozenset(one.run for one in seen if one.container and one.run in at_stake),
     )
 
 

@@ -77,7 +77,7 @@ def real(value: Any, at: str) -> None:
         raise _fail(at, "a number")
 
 
-def whole(least: int, most: int) -> Check:
+def integer(least: int, most: int) -> Check:
     def check(value: Any, at: str) -> None:
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise _fail(at, f"a whole number from {least} to {most}")
@@ -174,9 +174,9 @@ def either(*checks: Check) -> Check:
     return check
 
 
-count = whole(0, _LARGEST)
-nanoseconds = whole(-_LARGEST, _LARGEST)
-port = whole(1, 65535)
+count = integer(0, _LARGEST)
+nanoseconds = integer(-_LARGEST, _LARGEST)
+port = integer(1, 65535)
 run_id = matching(words.RUN_ID, "the id of a run")
 state = matching(r"[a-z_]{1,40}", "a state")  # one of a newer gpurun's too
 sha256 = matching(r"[0-9a-f]{64}", "a SHA-256")
@@ -194,10 +194,10 @@ CHECKPOINT = record(
 )  # fmt: skip
 ATTEMPT = record(
     {
-        "state": maybe(state), "reason": maybe(text), "exit_code": maybe(whole(-255, 255)), "message": maybe(text),
+        "state": maybe(state), "reason": maybe(text), "exit_code": maybe(integer(-255, 255)), "message": maybe(text),
         "started": maybe(moment), "ended": maybe(moment),
     },
-    attempt=whole(1, 1 << 31),
+    attempt=integer(1, 1 << 31),
 )  # fmt: skip
 STEP = record({"since": maybe(moment), "seconds": maybe(number)}, doing=text)
 GPU = record({"name": maybe(text), "memory": maybe(number)}, index=count, uuid=text)
@@ -216,8 +216,8 @@ RUN = record(
         "moving": maybe(record(ask=matching(r"[0-9a-f]{1,64}", "an ask"), to=host_name)),
     },
     id=run_id, name=text, resumed=maybe(CHECKPOINT), kill_in=maybe(number), attempts=each(ATTEMPT),
-    state=state, reason=maybe(text), message=maybe(text), exit_code=maybe(whole(-255, 255)), next=maybe(text),
-    attempt=whole(1, 1 << 31), created=maybe(moment), started=maybe(moment), ended=maybe(moment), live=maybe(flag),
+    state=state, reason=maybe(text), message=maybe(text), exit_code=maybe(integer(-255, 255)), next=maybe(text),
+    attempt=integer(1, 1 << 31), created=maybe(moment), started=maybe(moment), ended=maybe(moment), live=maybe(flag),
     stop_requested=flag, owner=maybe(text), project=maybe(text), host_id=maybe(text), runtime=maybe(text), gpus=each(GPU),
     gpus_asked=maybe(either(count, text)), checkpoints=maybe(record(count=count, best=maybe(CHECKPOINT), last=maybe(CHECKPOINT))),
 )  # fmt: skip
@@ -233,7 +233,7 @@ LEDGERS = by_name(
     record(host_id=text, **{"from": count}, to=count, lines=each(record({"path": text}))),
     run_id,
 )
-ERROR = record(code=text, what=text, where=text, next=text, exit=whole(1, 255))
+ERROR = record(code=text, what=text, where=text, next=text, exit=integer(1, 255))
 STAYS = record(path=text, why=text)
 DISK = record(free=count, total=count)
 DISK_OF_FACTS = record(free=count, total=count, inodes=count, inodes_free=count)
@@ -282,7 +282,7 @@ ANSWERS: dict[str, Check] = {
     "wait": record(runs=each(RUN), ledgers=LEDGERS),
     "stop": record(runs=each(RUN)),
     "rm": record({"left": each(LEFT)}, removed=each(run_id), freed=count),
-    "holds": record(runs=each(RUN), held=by_name(HOLDINGS, run_id), ledgers=LEDGERS),
+    "unfetched": record(runs=each(RUN), held=by_name(HOLDINGS, run_id), ledgers=LEDGERS),
     "shell": record({"ended": flag}, argv=each(no_nul), path=place),
     "outputs": record(
         {"stamp": maybe(text)},
@@ -301,7 +301,7 @@ ANSWERS: dict[str, Check] = {
             )
         ),
     ),
-    "carry": record(
+    "migrate": record(
         {
             "run": maybe(RUN), "begun": flag, "job": JOB, "root": place,
             "snapshot": each(row(no_nul, text, count, nanoseconds, text)),
@@ -384,7 +384,7 @@ def _check_ids(verb: str, request: Request, answer: Document) -> None:
         ids = [each["id"] for each in answer["runs"]]
         if sorted(ids) != sorted(set(request["runs"])):
             raise Malformed("it tells of other runs than were asked for")
-    elif verb in ("ps", "holds"):
+    elif verb in ("ps", "unfetched"):
         asked = request.get("ids") if verb == "ps" else request["runs"]
         ids = [each["id"] for each in answer["runs"]]
         if len(set(ids)) != len(ids) or (asked is not None and not set(ids) <= set(asked)):
@@ -395,7 +395,7 @@ def _check_ids(verb: str, request: Request, answer: Document) -> None:
         raise Malformed("it removed runs that were not to be removed")
     elif verb == "hash" and not set(answer["hashes"]) <= set(request["paths"]):
         raise Malformed("it tells of files that were not asked for")
-    elif verb == "carry" and not (request.get("to") or request.get("back")):
+    elif verb == "migrate" and not (request.get("to") or request.get("back")):
         _check_carry(request, answer)
     elif verb == "attend" and len(answer["doors"]) != len(request["doors"]):
         raise Malformed("it tells of other doors than were asked for")
@@ -411,8 +411,8 @@ def _check_carry(request: Request, answer: Document) -> None:
 
 HEAD = record(
     {
-        "stream": matching("log|prepare", "log or prepare"), "offset": count, "size": whole(0, LARGEST_FRAME),
-        "attempt": whole(1, 1 << 31), "beat": anything, "state": RUN, "error": ERROR,
+        "stream": matching("log|prepare", "log or prepare"), "offset": count, "size": integer(0, LARGEST_FRAME),
+        "attempt": integer(1, 1 << 31), "beat": anything, "state": RUN, "error": ERROR,
     }
 )  # fmt: skip
 _MADE = record(

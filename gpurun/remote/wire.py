@@ -127,7 +127,7 @@ class Stream:
         if head is None or data is None:
             raise lost(self._name, "the connection broke off")
         self.heard = time.monotonic()
-        if (complaint := self._progress.complaint(head, data, self.heard)) is not None:
+        if (complaint := self._progress.error_text(head, data, self.heard)) is not None:
             raise malformed(self._name, self._verb, complaint)
         if "beat" in head:
             return None
@@ -163,7 +163,7 @@ class _Progress:
         self._idle = 0
         self._since = time.monotonic()
 
-    def complaint(self, head: Mapping[str, Any], data: bytes, now: float) -> str | None:
+    def error_text(self, head: Mapping[str, Any], data: bytes, now: float) -> str | None:
         news = head.get("state"), head.get("end")
         if data or (any(news) and news != self._last):
             self._idle, self._since, self._last = 0, now, news

@@ -23,7 +23,7 @@ from gpurun.store import run_ids
 if TYPE_CHECKING:
     from gpurun.secret import Secret
 
-# After this time without a start the agent ends a run as failed(sync); see the tend table.
+# After this time without a start the agent ends a run as failed(sync); see the table in agent/lifecycle/reconcile.py.
 FORGET_AFTER = 3600.0
 
 # What differs between two submits of the same thing.
@@ -31,7 +31,7 @@ _OF_ONE_SUBMIT = ("id", "token", "created", "fetch_hint")
 
 
 @dataclass(frozen=True)
-class Claim:
+class PendingSubmit:
     """A job under the id and token that it goes by, ours alone until `settle` or the end of this process."""
 
     job: dict[str, Any]
@@ -62,7 +62,7 @@ def take(
     *,
     is_taken: Callable[[str], bool] = lambda run_id: False,
     now: clocks.Mark | None = None,
-) -> Claim:
+) -> PendingSubmit:
     """Claim `job`: under the id of an equal submit that nobody works on any more, else under its own.
 
     Equal is one with the same job, files, host and values of `env`, which are not in the job. An id that `is_taken`, or that
@@ -78,12 +78,14 @@ def take(
         for file, lock, earlier in _abandoned(folder, now):
             if earlier["fingerprint"] == same:
                 ours = {key: earlier[key] for key in _OF_ONE_SUBMIT if key in earlier}
-                return Claim({**job, **ours}, True, file, lock)
+                return PendingSubmit({**job, **ours}, True, file, lock)
             os.close(lock)
         return _begin(folder, job, same, is_taken, now)
 
 
-def _begin(folder: Path, job: dict[str, Any], same: str, is_taken: Callable[[str], bool], now: clocks.Mark) -> Claim:
+def _begin(
+    folder: Path, job: dict[str, Any], same: str, is_taken: Callable[[str], bool], now: clocks.Mark
+) -> PendingSubmit:
     while is_taken(job["id"]) or (folder / f"{job['id']}.json").exists():
         job = run_ids.under_new_id(job)
     file = folder / f"{job['id']}.json"
@@ -92,7 +94,7 @@ def _begin(folder: Path, job: dict[str, Any], same: str, is_taken: Callable[[str
     kept = {"fingerprint": same, "began": now, **{key: job[key] for key in _OF_ONE_SUBMIT if key in job}}
     os.write(lock, json.dumps(kept).encode())
     os.fsync(lock)  # one that a power cut has emptied would let the repeated submit begin a second run
-    return Claim(job, False, file, lock)
+    return PendingSubmit(job, False, file, lock)
 
 
 def _abandoned(folder: Path, now: clocks.Mark) -> Iterator[tuple[Path, int, dict[str, Any]]]:

@@ -391,7 +391,7 @@ def is_here(run_id: str, host: str | None = None) -> bool:
     """Whether all that the run wrote has come to this laptop, and every file of it is still where it came to.
 
     With `host`, what it wrote there alone: it may have gone on from that host to another. Only the host can say whether the run
-    was written to since (see gpurun/commands/held.py).
+    was written to since (see gpurun/commands/unfetched.py).
     """
     entry = find(run_id)
     if entry is None:

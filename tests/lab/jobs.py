@@ -41,7 +41,7 @@ class Jobs:
         return self.laptop.gpurun(*arguments, **options)
 
     def record(self, run: str) -> dict[str, Any]:
-        """The RunRecord, asked through the agent: this tends, as every verb does."""
+        """The RunRecord, asked through the agent: this reconciles, as every verb does."""
         found: dict[str, Any] = self.ask("status", run, "--json").json["run"]
         return found
 

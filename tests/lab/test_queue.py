@@ -73,7 +73,7 @@ def test_killed_supervisor_does_not_free_the_gpus_of_its_job(jobs: Jobs) -> None
     jobs.until_running(first)
     bobs = Jobs(jobs.laptop, jobs.host, alias="bob", user=BOB)
     jobs.kill_supervisor(first)
-    second = bobs.submit(SLEEPER, gpus=1)  # bob's verbs do not tend ada's runs
+    second = bobs.submit(SLEEPER, gpus=1)  # bob's verbs do not reconcile ada's runs
     waiting = bobs.until(second, waits)["waiting"]
     assert f"run {first}" in waiting
 

@@ -90,7 +90,7 @@ def sound(run: str = RUN, **changes: Any) -> dict[str, Any]:
         "wait": {"runs": [told], "ledgers": ledgers},
         "stop": {"runs": [told]},
         "rm": {"removed": [run], "freed": 7, "left": []},
-        "holds": {
+        "unfetched": {
             "runs": [told], "ledgers": ledgers,
             "held": {run: {"live": False, "container": False, "files": 1, "bytes": 1, "stamp": "s", "elsewhere": None}},
         },
@@ -113,7 +113,7 @@ def sound(run: str = RUN, **changes: Any) -> dict[str, Any]:
             "run": told, "ledgers": ledgers, "count": 1,
             "checkpoint": {**place, "as": "a.ckpt", "mtime_ns": 1, "ctime_ns": 1, "inode": 1},
         },
-        "carry": {"run": told, "job": job, "root": "/x", "snapshot": [["a.py", "f", 1, 1, ""]], "checkpoint": place},
+        "migrate": {"run": told, "job": job, "root": "/x", "snapshot": [["a.py", "f", 1, 1, ""]], "checkpoint": place},
         "data": {"path": "/x/data/sets", "empty": True, "free": 10**12},
         "data_folders": {
             "folders": [

@@ -12,7 +12,7 @@ from .. import error_codes, programs
 from .. import vocabulary as words
 from ..errors import AgentError
 from ..files import read_json
-from ..programs import Answer, Say
+from ..programs import Result, Say
 
 T = TypeVar("T")
 
@@ -186,22 +186,22 @@ class Engine:
         """Whether a client of it is a process of ours: one under sudo is root's."""
         return len(self.argv) == 1
 
-    def ask(self, *args: str, timeout: float = 30.0, patience: float = 0.0) -> Answer:
+    def ask(self, *args: str, timeout: float = 30.0, patience: float = 0.0) -> Result:
         """The answer to a question. Raises EngineError.
 
         One that is down is asked again until `patience` seconds are over: it may be restarting.
         """
         return _patiently(lambda: self._ask(*args, timeout=timeout), patience)
 
-    def _ask(self, *args: str, timeout: float) -> Answer:
+    def _ask(self, *args: str, timeout: float) -> Result:
         try:
-            answer = programs.ask(self.command(*args), timeout=timeout)
+            answer = programs.run(self.command(*args), timeout=timeout)
         except FileNotFoundError:
             raise EngineError(Kind.MISSING, "", self.argv[0]) from None
         if answer.timed_out:
             raise EngineError(Kind.NO_ANSWER, "%s, %g s" % (args[0], timeout), self.argv[-1])
         if not answer.ok:
-            raise EngineError(classify(answer.complaint), essence(answer.complaint), self.argv[-1])
+            raise EngineError(classify(answer.error_text), essence(answer.error_text), self.argv[-1])
         return answer
 
     def check(self) -> None:
@@ -212,7 +212,7 @@ class Engine:
             if error.is_away:
                 raise
 
-    def watch(self, *args: str, say: Say, stdin: bytes = b"") -> Answer:
+    def watch(self, *args: str, say: Say, stdin: bytes = b"") -> Result:
         """Run a command that takes long, and pass on what it says. Its exit code is the caller's to judge."""
         return programs.watch(self.command(*args), say, stdin=stdin)
 

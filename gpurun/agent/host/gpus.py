@@ -138,7 +138,7 @@ def _mebibytes(value: str) -> int:
 def _ask(program: str, question: str, *, timeout: float) -> str:
     argv = [program, question] if question == "-L" else [program, question, "--format=csv,noheader,nounits"]
     try:
-        answer = programs.ask(argv, timeout=timeout)
+        answer = programs.run(argv, timeout=timeout)
     except OSError:  # it is being replaced by another version
         raise _gone(program) from None
     if answer.timed_out:
@@ -148,8 +148,8 @@ def _ask(program: str, question: str, *, timeout: float) -> str:
             "the driver hangs: look at `nvidia-smi` and `dmesg` on the host, a reboot usually mends it",
             where=program,
         )
-    if not answer.ok and "No devices were found" not in answer.text + answer.complaint:
-        said = (answer.complaint.splitlines() or ["exit code %d" % answer.code])[0]
+    if not answer.ok and "No devices were found" not in answer.text + answer.error_text:
+        said = (answer.error_text.splitlines() or ["exit code %d" % answer.code])[0]
         raise AgentError(
             error_codes.NVIDIA_SMI, "nvidia-smi failed: " + said, "run `nvidia-smi` on the host", where=program
         )

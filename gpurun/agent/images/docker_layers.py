@@ -15,7 +15,7 @@ from ..files import read_json, write_json
 from ..host import locks
 from ..host.engine import Engine, EngineError, Kind, essence
 from ..paths import RunPaths
-from ..programs import Answer, Say
+from ..programs import Result, Say
 from ..setup.mounts import bind
 from ..state import journal
 from . import layer_install, layers
@@ -119,7 +119,7 @@ def _install(
             pass  # the next try removes it
 
 
-def _is_broken_off(engine: Engine, answer: Answer, container: str) -> bool:
+def _is_broken_off(engine: Engine, answer: Result, container: str) -> bool:
     """Return whether the engine went away under the installation. Raises EngineError when it is away still."""
     if answer.code in (layer_install.SATISFIED, layer_install.CONFLICT):
         return False

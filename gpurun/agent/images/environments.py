@@ -92,7 +92,7 @@ def about(python: str) -> Optional[Dict[str, Any]]:
     """What this Python is; None when it does not run or is too old."""
     try:
         # -E: a PYTHONPATH of the login is none of the job's. / : the home may hold a json.py.
-        answer = programs.ask([python, "-E", "-c", _ABOUT], timeout=30.0, cwd="/")
+        answer = programs.run([python, "-E", "-c", _ABOUT], timeout=30.0, cwd="/")
         found: Dict[str, Any] = json.loads(answer.text)
     except (OSError, ValueError):
         return None

@@ -17,7 +17,7 @@ from .. import manifest
 from ..errors import RunFailed
 from ..host import locks
 from ..host.engine import Engine, EngineError, Kind, classify, essence
-from ..programs import Answer, Say, Step, tell_nobody
+from ..programs import Result, Say, Step, ignore_step
 
 REPOSITORY = "gpurun/pytorch"
 PROJECTS = "gpurun/project"
@@ -52,7 +52,7 @@ def ensure(
     say: Say,
     sleep: Sleep = time.sleep,
     *,
-    step: Step = tell_nobody,
+    step: Step = ignore_step,
 ) -> Image:
     """The image that the job wants, present on the host. `project`: its snapshot. Raises RunFailed, EngineError."""
     if wanted.get("dockerfile"):
@@ -168,7 +168,7 @@ def tree_hash(folder: str, dockerfile: str) -> str:
 
 
 def ensure_present(
-    engine: Engine, reference: str, say: Say, sleep: Sleep = time.sleep, *, step: Step = tell_nobody
+    engine: Engine, reference: str, say: Say, sleep: Sleep = time.sleep, *, step: Step = ignore_step
 ) -> Image:
     """Pull it unless it is there. A pull that breaks off is tried again: the engine keeps the layers that are whole."""
     found = look(engine, reference)
@@ -185,7 +185,7 @@ def ensure_present(
     return found
 
 
-def refused(reference: str, answer: Answer) -> RunFailed:
+def refused(reference: str, answer: Result) -> RunFailed:
     kind = classify(answer.text)
     # The engine itself answers (see `_again`): it was the connection to the registry that broke.
     error = EngineError(Kind.NETWORK if kind == Kind.DOWN else kind, essence(answer.text))
@@ -193,7 +193,7 @@ def refused(reference: str, answer: Answer) -> RunFailed:
     return RunFailed(reason, "%s: %s" % (reference, error.what), error.next_step)
 
 
-def _again(engine: Engine, attempt: Callable[[], Answer], say: Say, sleep: Sleep, attempts: int) -> Answer:
+def _again(engine: Engine, attempt: Callable[[], Result], say: Say, sleep: Sleep, attempts: int) -> Result:
     """Try until it works, or fails for a reason that another try cannot mend.
 
     Raises EngineError when the engine is away: that is no failure of what was tried, and to be waited for.

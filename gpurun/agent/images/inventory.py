@@ -18,7 +18,7 @@ from ..errors import AgentError
 from ..files import read_json, write_json
 from ..host import gpus
 from ..paths import HostPaths, RunPaths
-from ..programs import Answer, last_lines
+from ..programs import Result, last_lines
 from ..state import journal
 
 Job = Dict[str, Any]
@@ -112,7 +112,7 @@ def program() -> bytes:
         return file.read()
 
 
-def parse(answer: Answer) -> Optional[Dict[str, Any]]:
+def parse(answer: Result) -> Optional[Dict[str, Any]]:
     """What the program said; None where there is no Python. Raises AgentError."""
     if answer.code == 127:
         return None

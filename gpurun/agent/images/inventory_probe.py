@@ -53,7 +53,7 @@ def spelled(number: int) -> str:
     return "%d.%d.%d" % (number // major, number % major // 100, number % 100)
 
 
-def about() -> Dict[str, Any]:
+def inventory() -> Dict[str, Any]:
     installed = packages()
     found: Dict[str, Any] = {"python": platform.python_version(), "packages": installed}
     found.update(torch())
@@ -63,4 +63,4 @@ def about() -> Dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(about()))
+    print(json.dumps(inventory()))

@@ -7,7 +7,7 @@ import os
 from typing import Any, Dict, Mapping, Optional
 
 from ..errors import RunFailed
-from ..programs import Answer, last_lines
+from ..programs import Result, last_lines
 from ..setup import services
 from . import layer_install
 
@@ -91,7 +91,7 @@ def is_disk_full(said: bytes) -> bool:
     return b"No space left on device" in said or b"Errno 28" in said or b"Disk quota exceeded" in said
 
 
-def check(answer: Answer, job: Mapping[str, Any], conflict_next: str) -> bool:
+def check(answer: Result, job: Mapping[str, Any], conflict_next: str) -> bool:
     """Whether anything was installed. Raises RunFailed when it could not be."""
     if answer.code in (layer_install.INSTALLED, layer_install.SATISFIED):
         return answer.code == layer_install.INSTALLED

@@ -76,7 +76,7 @@ def begin(
 
 def put_aside(run: RunPaths) -> None:
     """Move what the ended attempt left behind to where the next one does not find it. Safe to repeat after a crash."""
-    journal.heal_end(run)
+    journal.repair_end(run)
     earlier = run.of_attempt(journal.fold(run).attempt)
     os.makedirs(earlier.aside, exist_ok=True)
     for name in _OF_AN_ATTEMPT:
@@ -126,7 +126,7 @@ def choose(run: RunPaths, wanted: Optional[str] = None) -> Optional[Entry]:
         return found
     if wanted == "best":
         entry = checkpoints.best(checkpoints.ledger(run))
-        if entry is None or not checkpoints.is_whole(entry):
+        if entry is None or not checkpoints.is_complete(entry):
             raise _no_checkpoint(run, "the run %s has no whole checkpoint that is its best" % run.id)
         return _told(run, entry)
     return _named(run, str(wanted))
@@ -137,21 +137,21 @@ def _newest(run: RunPaths) -> Optional[Entry]:
     state = journal.fold(run)
     entries = checkpoints.newest_first(checkpoints.ledger(run))
     own = [entry for entry in entries if entry.get("attempt", 1) == state.attempt]
-    whole = next((entry for entry in own if checkpoints.is_whole(entry)), None)
+    whole = next((entry for entry in own if checkpoints.is_complete(entry)), None)
     if whole is None and state.begun.get("checkpoint"):
         before = _found_again(run, state.begun["checkpoint"])
         if before is not None:
             return before
-    whole = whole or next((entry for entry in entries if checkpoints.is_whole(entry)), None)
+    whole = whole or next((entry for entry in entries if checkpoints.is_complete(entry)), None)
     return _told(run, whole) if whole is not None else None
 
 
 def _found_again(run: RunPaths, checkpoint: Entry) -> Optional[Entry]:
     """The checkpoint that an attempt went on from, if it is still there; it may have come from elsewhere."""
     copy = {**checkpoint, "file": staged(run, checkpoint)}
-    if checkpoints.is_whole(copy):
+    if checkpoints.is_complete(copy):
         return _told(run, copy)
-    return checkpoint if checkpoints.is_whole({**checkpoint, "file": file_of(run, checkpoint)}) else None
+    return checkpoint if checkpoints.is_complete({**checkpoint, "file": file_of(run, checkpoint)}) else None
 
 
 def _named(run: RunPaths, path: str) -> Entry:
@@ -161,13 +161,13 @@ def _named(run: RunPaths, path: str) -> Entry:
         raise _no_checkpoint(run, "there is no checkpoint %s in the run %s" % (path, run.id))
     for entry in checkpoints.ledger(run):
         if entry["file"] == file:
-            if not checkpoints.is_whole(entry):
+            if not checkpoints.is_complete(entry):
                 break
             return _told(run, entry)
     else:
         with open_regular(file) as content:
             size = os.fstat(content.fileno()).st_size
-            if checkpoints.looks_whole(content, size):
+            if checkpoints.looks_complete(content, size):
                 told = {"path": posixpath.normpath(path), "size": size, "sha256": checkpoints.digest(content)}
                 return _told(run, {**told, "file": file})
     raise _no_checkpoint(run, "the checkpoint %s is not whole" % path)
@@ -195,7 +195,7 @@ def stage(run: RunPaths) -> None:
     if checkpoint is None or not needs_staging(checkpoint):
         return
     target = staged(run, checkpoint)
-    if not checkpoints.is_whole({**checkpoint, "file": target}):
+    if not checkpoints.is_complete({**checkpoint, "file": target}):
         # The workspace is the job's: a link there could lead to any file of the user's on this host.
         copy_below(file_of(run, checkpoint), run.workspace, words.RESUME_IN_WORKSPACE, os.path.basename(target))
     path = words.RESUME_IN_WORKSPACE + "/" + os.path.basename(target)
@@ -209,7 +209,7 @@ def gather_earlier(run: RunPaths, job: Mapping[str, Any]) -> None:
 
     Raises AgentError: `not_copied`, and when the engine is away. The container stays then.
     """
-    skipped = [one for one in container_files.gather_whole(run, dict(job)) if one["lost"]]
+    skipped = [one for one in container_files.gather_all(run, dict(job)) if one["lost"]]
     if skipped:
         what = "what an earlier attempt wrote in its container could not be copied: %(path)s: %(why)s" % skipped[0]
         name = words.CONTAINER_PREFIX + run.id

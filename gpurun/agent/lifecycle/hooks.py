@@ -83,9 +83,9 @@ def start(run: RunPaths, job: Job, name: str, checkpoint: Optional[Dict[str, Any
         "line": line,
     }
     argv = [sys.executable, "-I", "-S", "-c", _PROGRAM, _CODE]
-    answer = programs.ask(argv, stdin=json.dumps(order).encode(), timeout=30.0, detached=True)
+    answer = programs.run(argv, stdin=json.dumps(order).encode(), timeout=30.0, detached=True)
     if not answer.ok:
-        _note_once(run, "%s was not run: %s" % (name, answer.complaint or "no answer"))
+        _note_once(run, "%s was not run: %s" % (name, answer.error_text or "no answer"))
 
 
 def running(run: RunPaths) -> bool:

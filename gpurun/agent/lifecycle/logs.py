@@ -19,7 +19,7 @@ from . import reconcile, records
 
 CHUNK = 1 << 18
 TICK = 0.1  # seconds between two looks at a log that is followed
-TEND_EVERY = 10.0  # seconds: a follower notices a dead supervisor as any other verb does
+RECONCILE_EVERY = 10.0  # seconds: a follower notices a dead supervisor as any other verb does
 
 
 class Reader:
@@ -124,7 +124,7 @@ def follow(
     """
     host = HostPaths(os.path.dirname(os.path.dirname(run.root)))
     attempt = _Attempt(run, number or journal.fold(run).attempt, offset, prepare_offset, times, build)
-    seen, tended = -1, time.monotonic()
+    seen, reconciled = -1, time.monotonic()
     while True:
         size = os.stat(run.events).st_size
         state = journal.fold(run)
@@ -142,9 +142,9 @@ def follow(
             out.end(records.record_of(run))
             return
         out.beat()
-        if time.monotonic() > tended + TEND_EVERY:
-            tended = time.monotonic()
-            reconcile.tend_run(host, run)
+        if time.monotonic() > reconciled + RECONCILE_EVERY:
+            reconciled = time.monotonic()
+            reconcile.reconcile_run(host, run)
         time.sleep(TICK)
 
 

@@ -84,30 +84,30 @@ def decide(seen: Evidence) -> str:
     )
 
 
-def tend(host: HostPaths) -> Dict[str, str]:
+def reconcile_runs(host: HostPaths) -> Dict[str, str]:
     """Look after every run of this host whose lock is free. Return, by id, why that could not be done.
 
     Each run by itself: one that cannot be looked after takes no other along. Raises AgentError when no lock can be had.
     """
     locks.folder()
-    failures = {run.id: tend_run(host, run) for run in host.all_runs()}
+    failures = {run.id: reconcile_run(host, run) for run in host.all_runs()}
     return {run_id: why for run_id, why in failures.items() if why is not None}
 
 
-def tend_run(host: HostPaths, run: RunPaths) -> Optional[str]:
+def reconcile_run(host: HostPaths, run: RunPaths) -> Optional[str]:
     """Look after one run, unless its supervisor does, it has ended, or it is not of this host.
 
     Return why that could not be done; the next verb tries again. A full disk or a quota keeps an end from being recorded,
     not from being asked about.
     """
     try:
-        _tend_run(run)
+        _reconcile_run(run)
         return None
     except Exception as error:  # noqa: BLE001 (whoever asks is told, with this run)
         return "it cannot be looked after: %s" % describe(error)
 
 
-def _tend_run(run: RunPaths) -> None:
+def _reconcile_run(run: RunPaths) -> None:
     if os.path.exists(run.exit) and finish.is_finished(run):
         return
     if not origin.is_of_this_host(run):

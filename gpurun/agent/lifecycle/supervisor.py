@@ -31,7 +31,9 @@ from ..state import jobs, journal, origin
 from . import attempts, finish, monitor, preparation
 
 STANDS = "stands"
-VERBS_LOOK = 2.0  # seconds: a verb that tends holds a run's lock for moments; who holds it for longer is a supervisor
+VERBS_LOOK = (
+    2.0  # seconds: a verb that reconciles holds a run's lock for moments; who holds it for longer is a supervisor
+)
 PATIENCE = 30.0  # seconds for a supervisor to take its run's lock
 PAUSE = 2.0  # seconds before what did not work is tried again
 ENGINE_SILENT = "the engine, which does not answer"
@@ -319,7 +321,7 @@ def _presence(run: RunPaths, job: Job, runtime: Runtime) -> Presence:
 
 
 def _clear_away(run: RunPaths, job: Job, runtime: Runtime) -> None:
-    """Before the end is recorded: a start that failed in doubt may have started the job, and nobody tends an ended run.
+    """Before the end is recorded: a start that failed in doubt may have started the job, and nobody reconciles an ended run.
 
     The container may be that of an earlier attempt, or of this one. Where what it alone holds cannot be copied, it is kept for the fetch.
     """

@@ -77,7 +77,7 @@ def collect(run: RunPaths, job: Dict[str, Any], live: bool) -> List[Skipped]:
             return [_skip(b"", "the run is a newer gpurun's; " + words.UPDATE)]
         return [_skip(b"", "the container is on another machine, %s" % job["host"].get("hostname"))]
     try:
-        return gather(run, job, live) if live else gather_whole(run, job, ended=True)
+        return gather(run, job, live) if live else gather_all(run, job, ended=True)
     except AgentError as error:
         return [_skip(b"", "the engine did not tell what was written outside the workspace: %s" % error)]
 
@@ -110,7 +110,7 @@ def gather_at_end(run: RunPaths, run_lock: locks.Held) -> None:
         traceback.print_exc()
 
 
-def gather_whole(run: RunPaths, job: Dict[str, Any], *, ended: bool = False) -> List[Skipped]:
+def gather_all(run: RunPaths, job: Dict[str, Any], *, ended: bool = False) -> List[Skipped]:
     """Copy what the container of an ended attempt alone holds; when nothing is lost, note that it holds nothing more.
 
     Returns what was skipped. When that has no `lost`, everything is on the disk, and the container may go. Raises AgentError

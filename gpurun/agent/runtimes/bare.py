@@ -87,7 +87,7 @@ class Bare:
 
     def about(self, run: RunPaths, job: Job, prepared: Dict[str, Any]) -> Optional[Dict[str, Any]]:
         return inventory.parse(
-            programs.ask([prepared["python"], "-I", "-"], timeout=180.0, stdin=inventory.program(), cwd="/")
+            programs.run([prepared["python"], "-I", "-"], timeout=180.0, stdin=inventory.program(), cwd="/")
         )
 
     def presence(self, run: RunPaths, job: Job) -> Presence:
@@ -281,7 +281,7 @@ def _take(lock: str) -> Optional[locks.Held]:
 
 def _start_keeper(told: keeper.Order) -> bool:
     """Start the keepers, and wait until the job is started. Return False when they were killed before they answered."""
-    answer = programs.ask(
+    answer = programs.run(
         [sys.executable, "-I", "-S", KEEPER],
         stdin=json.dumps(told).encode(),
         env={**inherited(os.environ), KEEPER_MARK: told["id"], keeper.ROOT_MARK: told["root"]},
@@ -294,7 +294,7 @@ def _start_keeper(told: keeper.Order) -> bool:
     if answer.code < 0 or answer.out == keeper.DIED:
         return False
     if not answer.ok:
-        raise RunFailed("start", "the job could not be started: " + answer.complaint)
+        raise RunFailed("start", "the job could not be started: " + answer.error_text)
     return True
 
 

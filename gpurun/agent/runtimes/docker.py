@@ -253,7 +253,7 @@ class Docker:
         return self._facts
 
     def about(self, run: RunPaths, job: Job, prepared: Dict[str, Any]) -> Optional[Dict[str, Any]]:
-        return ask_image(self.engine, prepared["image_id"])
+        return inspect_image(self.engine, prepared["image_id"])
 
     def presence(self, run: RunPaths, job: Job) -> Presence:
         try:
@@ -434,7 +434,7 @@ class Docker:
         ]
 
 
-def ask_image(engine: Engine, image_id: str) -> Optional[Dict[str, Any]]:
+def inspect_image(engine: Engine, image_id: str) -> Optional[Dict[str, Any]]:
     """What an image's Python has, asked in a container of its own without network, mounts and rights."""
     confined = [
         "--network",
@@ -447,7 +447,7 @@ def ask_image(engine: Engine, image_id: str) -> Optional[Dict[str, Any]]:
         "65534:65534",
     ]
     command = ["run", "--rm", "--interactive", *confined, *gpu_options([], []), "--entrypoint", "/bin/sh", image_id]
-    answer = programs.ask(engine.command(*command, *inventory.command()), timeout=ABOUT_IN, stdin=inventory.program())
+    answer = programs.run(engine.command(*command, *inventory.command()), timeout=ABOUT_IN, stdin=inventory.program())
     return inventory.parse(answer)
 
 

@@ -39,7 +39,7 @@ class MigratedCheckpoint(PlacedCheckpoint):
 
 
 class MigrateAnswer(TypedDict, total=False):
-    """`carry`, read by commands/migrate: `run` to `checkpoint`; or `begun` and `run`; or nothing."""
+    """`migrate`, read by commands/migrate: `run` to `checkpoint`; or `begun` and `run`; or nothing."""
 
     run: Optional[RunRecord]
     job: Job
@@ -128,7 +128,7 @@ class RmAnswer(TypedDict):
 
 
 class Held(TypedDict):
-    """What would go with a run. Made by agent/lifecycle/holdings.py, read by commands/held.py."""
+    """What would go with a run. Made by agent/lifecycle/unfetched.py, read by commands/unfetched.py."""
 
     live: bool
     container: bool
@@ -144,8 +144,8 @@ class HeldWithShells(Held):
     shells: List[str]
 
 
-class HoldsAnswer(TypedDict):
-    """`holds`, read by commands/held."""
+class UnfetchedAnswer(TypedDict):
+    """`unfetched`, read by commands/unfetched."""
 
     runs: List[RunRecord]
     held: Dict[str, HeldWithShells]

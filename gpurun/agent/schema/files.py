@@ -66,7 +66,7 @@ class DataFolder(TypedDict):
 
 
 class MeasuredData(TypedDict):
-    """A data folder that would go with the host. Made by agent/clearing.py."""
+    """A data folder that would go with the host. Made by agent/uninstall.py."""
 
     files: int
     bytes: int
@@ -74,7 +74,7 @@ class MeasuredData(TypedDict):
 
 
 class Stays(TypedDict):
-    """What is not removed from a host, and why. Made by agent/clearing.py, shown by `host leave`."""
+    """What is not removed from a host, and why. Made by agent/uninstall.py, shown by `host leave`."""
 
     path: str
     why: str

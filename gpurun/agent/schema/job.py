@@ -172,7 +172,7 @@ class HostOfJob(_HostOfJob, total=False):
 
 
 class Job(JobSpec):
-    """job.json: immutable. Written by `prepare`, read by every verb of the host, sent with `status` and `carry`."""
+    """job.json: immutable. Written by `prepare`, read by every verb of the host, sent with `status` and `migrate`."""
 
     host: HostOfJob
 

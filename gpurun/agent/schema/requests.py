@@ -82,7 +82,7 @@ class _MigrateRequest(Request, _From, total=False):
 
 
 class MigrateRequest(_MigrateRequest):
-    """`carry`, asked by commands/migrate: `ask`, `from` and `target`; or `to` and `attempt`; or `back`; or `settle`."""
+    """`migrate`, asked by commands/migrate: `ask`, `from` and `target`; or `to` and `attempt`; or `back`; or `settle`."""
 
     run: str
 
@@ -149,8 +149,8 @@ class RmRequest(_RmRequest):
     runs: List[str]
 
 
-class HoldsRequest(LedgerRequest):
-    """`holds`, asked by commands/held."""
+class UnfetchedRequest(LedgerRequest):
+    """`unfetched`, asked by commands/unfetched."""
 
     runs: List[str]
 

@@ -20,8 +20,24 @@ from ..paths import RunPaths
 from . import completeness
 
 __all__ = [
-    "Entry", "best", "brief", "digest", "has_plugin", "in_container", "is_saving", "is_whole", "last", "ledger", "locate",
-    "looks_whole", "metrics", "newest_first", "note_summary", "progress", "stopped", "summary",
+    "Entry",
+    "best",
+    "brief",
+    "digest",
+    "has_plugin",
+    "in_container",
+    "is_complete",
+    "is_saving",
+    "last",
+    "ledger",
+    "locate",
+    "looks_complete",
+    "metrics",
+    "newest_first",
+    "note_summary",
+    "progress",
+    "stopped",
+    "summary",
 ]  # fmt: skip
 
 LONGEST_SAVING = 600.0  # seconds; what takes longer is a job that died while it saved
@@ -51,7 +67,7 @@ def in_container(run: RunPaths) -> bool:
     return any(_place(run, job, entry["path"])[0] == run.outside for entry in lines(run.ledger))
 
 
-def is_whole(entry: Entry) -> bool:
+def is_complete(entry: Entry) -> bool:
     """Whether the file is what the ledger tells, byte for byte. Reads all of it."""
     try:
         with open_regular(entry["file"]) as file:
@@ -60,7 +76,7 @@ def is_whole(entry: Entry) -> bool:
         return False
 
 
-def looks_whole(file: BinaryIO, size: int) -> bool:
+def looks_complete(file: BinaryIO, size: int) -> bool:
     """Of a file that no ledger tells of: what `torch.save` writes says by itself that it is finished."""
     return size > 0 and (not completeness.begins_as_zip(file) or completeness.has_zip_end(file, size))
 
@@ -149,7 +165,7 @@ def is_saving(run: RunPaths) -> bool:
     except OSError:
         return False
     try:
-        passed = clocks.up() - float(told)
+        passed = clocks.uptime() - float(told)
     except ValueError:  # an earlier plugin told no time
         passed = -1.0
     if passed < 0.0:  # or the job counts from another moment than its host

@@ -131,7 +131,7 @@ def _record_end(run: RunPaths, state: str, reason: str, again: bool, owes: bool,
     return True
 
 
-def heal_end(run: RunPaths) -> None:
+def repair_end(run: RunPaths) -> None:
     """Write the event that a process killed behind exit.json owes, so that exit.json may be put aside."""
     with _opened(run) as file:
         _owe_nothing(run, file)
@@ -331,13 +331,13 @@ def _opened(run: RunPaths) -> Iterator[int]:
     fd = os.open(run.events, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
-        _heal(fd)
+        _repair(fd)
         yield fd
     finally:
         os.close(fd)
 
 
-def _heal(fd: int) -> None:
+def _repair(fd: int) -> None:
     """Cut off what a crash left of a line: it was never acknowledged to anybody."""
     size = os.fstat(fd).st_size
     if size == 0 or os.pread(fd, 1, size - 1) == b"\n":

@@ -77,7 +77,7 @@ def _entry(run: RunPaths, path: str, attempt: int) -> Optional[Dict[str, Any]]:
     """None for what is not whole, or did not hold still while it was read."""
     with open_regular(path) as file:
         before = os.fstat(file.fileno())
-        if completeness.open_for_writing([completeness.identity(before)]) or not _is_whole(path, before.st_size):
+        if completeness.open_for_writing([completeness.identity(before)]) or not _is_complete(path, before.st_size):
             return None
         facts, digest = checkpoint_file.facts(path), checkpoints.digest(file)
         if completeness.stamp(os.lstat(path)) != completeness.stamp(before):
@@ -99,7 +99,7 @@ def _entry(run: RunPaths, path: str, attempt: int) -> Optional[Dict[str, Any]]:
     }
 
 
-def _is_whole(path: str, size: int) -> bool:
+def _is_complete(path: str, size: int) -> bool:
     """A zip as torch writes it: nothing is packed, so that no job can make this take longer than its file is long."""
     try:
         with zipfile.ZipFile(path) as archive:

@@ -24,7 +24,7 @@ def note_partial(host: HostPaths, project: str, run: RunPaths) -> None:
     _note(host, project, "partial", run)
 
 
-def note_whole(host: HostPaths, project: str, run: RunPaths) -> None:
+def note_complete(host: HostPaths, project: str, run: RunPaths) -> None:
     _note(host, project, "whole", run)
 
 

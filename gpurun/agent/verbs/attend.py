@@ -40,7 +40,7 @@ Door = Dict[str, Any]
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     runs = records.find_all(host, sorted({door["run"] for door in request["doors"] if door["run"]}))
     for run in runs:
-        reconcile.tend_run(host, run)
+        reconcile.reconcile_run(host, run)
     _sweep(request)
     _clean_up(request)  # of one that had this number
     doors = [_door(host, request, at) for at in range(len(request["doors"]))]
@@ -160,7 +160,7 @@ class _Watched:
     def look(self, out: Any) -> None:
         if time.monotonic() > self.tended + 10 * TICK:
             self.tended = time.monotonic()
-            reconcile.tend_run(self.host, self.run)
+            reconcile.reconcile_run(self.host, self.run)
         ready = self.record.get("ready") or (self.service and _answers(self.run))
         self.record = {**records.record_of(self.run), "ready": bool(ready)}
         what = "%s %s %s" % (self.record["state"], self.record["reason"], ready)

@@ -124,7 +124,7 @@ def ends_at_logout(user: str) -> bool:
 def _version(argv: Any) -> Optional[str]:
     """The first number with dots that a program says of itself; None when it is not there."""
     try:
-        said = programs.ask(argv, timeout=10).text
+        said = programs.run(argv, timeout=10).text
     except (FileNotFoundError, PermissionError):
         return None
     found = re.search(r"\d+(?:\.\d+)+", said)

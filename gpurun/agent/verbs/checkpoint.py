@@ -28,7 +28,7 @@ _PICKS: Dict[str, Callable[[List[ledger.Entry]], Optional[ledger.Entry]]] = {"be
 
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     run = records.find(host, str(request.get("run")))
-    reconcile.tend_run(host, run)
+    reconcile.reconcile_run(host, run)
     live = not os.path.exists(run.exit)
     if checkpoints.in_container(run):
         collect(run, jobs.job_of(run) or {}, live)

@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 from typing import Any, Dict, List, Optional
 
-from .. import clearing, error_codes, machine
+from .. import error_codes, machine, uninstall
 from .. import vocabulary as words
 from ..errors import AgentError
 from ..files import write_atomically
@@ -33,25 +33,25 @@ AT_ONCE = 50  # runs that one call of `rm` removes
 
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     done: Dict[str, Any] = {"revoked": 0, "removed": [], "freed": 0, "shared": False}
-    outcome = clearing.Outcome()
+    outcome = uninstall.Outcome()
     goes: List[HostPaths] = []
     if request.get("wipe"):
         done.update(_wipe(host, request, outcome))
         goes = [] if done["shared"] else _roots(host)
     if request.get("revoke"):
         done["revoked"] = revoke(os.path.expanduser("~/.ssh/authorized_keys"), request["revoke"])
-    done["data"] = clearing.data_folders(host)
-    done["foreign"] = [path for root in host.roots for path in clearing.foreign(root)]
+    done["data"] = uninstall.data_folders(host)
+    done["foreign"] = [path for root in host.roots for path in uninstall.foreign(root)]
     _name_other_runs(host, outcome)
     if goes:  # with this program: behind it nothing can be imported
-        clearing.remove_agents(goes, [one for one in _others(host) if one not in goes], outcome)
+        uninstall.remove_agents(goes, [one for one in _others(host) if one not in goes], outcome)
     return {**done, "left": outcome.left, "kept": outcome.kept}
 
 
-def _wipe(host: HostPaths, request: Dict[str, Any], outcome: clearing.Outcome) -> Dict[str, Any]:
+def _wipe(host: HostPaths, request: Dict[str, Any], outcome: uninstall.Outcome) -> Dict[str, Any]:
     """Remove all but the agent. What is refused is refused before anything is removed."""
     agreed, stays = request["runs"], set(request.get("stays") or [])
-    reconcile.tend(host)
+    reconcile.reconcile_runs(host)
     engine = _engine(host, request)
     going = [run for run in host.all_runs() if run.id not in stays]
     for run in going:
@@ -79,7 +79,7 @@ def _wipe(host: HostPaths, request: Dict[str, Any], outcome: clearing.Outcome) -
     shared = any(machine.machines_here(root) > 1 for root in roots) or bool(rest)
     if shared:  # what is left is in use by another machine
         for root in roots:
-            clearing.remove(machine.host_id_file(root), outcome)
+            uninstall.remove(machine.host_id_file(root), outcome)
     else:
         _remove_images(engine)
         _empty(host, None if request.get("keep_data") else request.get("data") or {}, outcome)
@@ -89,7 +89,7 @@ def _wipe(host: HostPaths, request: Dict[str, Any], outcome: clearing.Outcome) -
 
 def _refuse_other_data(host: HostPaths, agreed: Dict[str, Any]) -> None:
     """Raise AgentError when the data folders are not those that were looked at, or not as they were."""
-    found = clearing.data_folders(host)
+    found = uninstall.data_folders(host)
     more = [name for name in found if name not in agreed]
     if more:
         what = "data folders that came meanwhile: " + ", ".join(more)
@@ -103,7 +103,7 @@ def _refuse_other_data(host: HostPaths, agreed: Dict[str, Any]) -> None:
 
 
 def _remove_a_few_at_a_time(
-    ids: List[str], stamps: Dict[str, Any], host: HostPaths, outcome: clearing.Outcome
+    ids: List[str], stamps: Dict[str, Any], host: HostPaths, outcome: uninstall.Outcome
 ) -> Dict[str, Any]:
     """Remove these runs; return what `rm` answers of all of them, without what it had to leave.
 
@@ -169,7 +169,7 @@ def _others(host: HostPaths) -> List[HostPaths]:
     return [*([] if host.is_own else [own]), *host.roots[1:], HostPaths.of(None)]
 
 
-def _name_other_runs(host: HostPaths, outcome: clearing.Outcome) -> None:
+def _name_other_runs(host: HostPaths, outcome: uninstall.Outcome) -> None:
     """Note the runs that were made before the profile had a root, or are another profile's: they are not asked about, and stay."""
     first = HostPaths.of(None)
     there = sorted(run.id for run in first.all_runs() if run.root != host.run(run.id).root)
@@ -187,38 +187,38 @@ def _is_left(first: HostPaths, host: HostPaths) -> bool:
     return not _is_same(first, host) and not any(first.all_runs()) and machine.machines_here(first) <= 1
 
 
-def _empty(host: HostPaths, data: Optional[Dict[str, Any]], outcome: clearing.Outcome) -> None:
+def _empty(host: HostPaths, data: Optional[Dict[str, Any]], outcome: uninstall.Outcome) -> None:
     """Remove what gpurun made in its root but its agent; of the data what is as agreed, or none for None. Raises AgentError `more_runs`."""
     for root in host.roots:
-        clearing.remove_half_runs(root, outcome)
+        uninstall.remove_half_runs(root, outcome)
     _refuse_more([run for run in host.all_runs() if os.path.exists(run.job)])
     for root in host.roots:
-        clearing.remove_ours(root, outcome)
-    if data is not None and clearing.data_folders(host):
-        clearing.remove_data(host, data, outcome)
+        uninstall.remove_ours(root, outcome)
+    if data is not None and uninstall.data_folders(host):
+        uninstall.remove_data(host, data, outcome)
     for root in host.roots:
-        clearing.remove_empty_data(root)
+        uninstall.remove_empty_data(root)
     first = HostPaths.of(None)
     if _is_left(first, host):
-        clearing.remove_half_runs(first, outcome)
-        clearing.remove_ours(first, outcome)
-        clearing.remove_empty_data(first)
-        for name in clearing.data_folders(first):  # nobody was asked about it
+        uninstall.remove_half_runs(first, outcome)
+        uninstall.remove_ours(first, outcome)
+        uninstall.remove_empty_data(first)
+        for name in uninstall.data_folders(first):  # nobody was asked about it
             outcome.keep(first.data(name), "it is not in the host's root")
 
 
-def _remove_locks(outcome: clearing.Outcome) -> None:
+def _remove_locks(outcome: uninstall.Outcome) -> None:
     """Those that nobody holds: a run under another root may be live. SSH sockets of a laptop's lie beside them and stay."""
     folder = locks.folder()
     for name in os.listdir(folder):
         path = os.path.join(folder, name)
         if name.startswith(sockets.PREFIX):  # of a run that is gone
-            clearing.remove(path, clearing.Outcome())
+            uninstall.remove(path, uninstall.Outcome())
         elif name.startswith(("run-", "job-", "hook-", "host-", "gather-")) and locks.is_free(path):
-            clearing.remove(path, outcome)
-    clearing.remove_if_empty(folder)
+            uninstall.remove(path, outcome)
+    uninstall.remove_if_empty(folder)
     if folder != lock_folder.first_choice():  # below the home
-        clearing.remove_if_empty(os.path.dirname(folder))
+        uninstall.remove_if_empty(os.path.dirname(folder))
 
 
 def revoke(path: str, mark: str) -> int:

@@ -15,7 +15,7 @@ from ..state import journal
 
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     run = records.find(host, request["run"])
-    reconcile.tend_run(host, run)
+    reconcile.reconcile_run(host, run)
     if request.get("attempt") is not None:
         logs.place_of(run, request["attempt"], journal.fold(run))
     return {"run": records.record_of(run)}

@@ -5,7 +5,7 @@ as, size, mtime_ns, ctime_ns, inode, link, rank, grows, writing}`: `path` is rel
 it is fetched into, `link` the relative target of a symbolic link (then there is no `path` to read), `rank` its turn (0
 first), `grows` true for what its writer only appends to, `writing` why it is not whole now, as far as a glance tells.
 `skipped` is `[{path, why, lost}]`, `lost` where the fetch is not whole without it. `stamp` changes with what the run wrote, as
-far as this answer lists it (see holdings.py); null while the run, or a hook of it, may write on. A hook that runs counts as live.
+far as this answer lists it (see lifecycle/unfetched.py); null while the run, or a hook of it, may write on. A hook that runs counts as live.
 
 What lies outside the workspace takes long to find: `container` says that it is worth a question of its own, with
 `outside` true, which answers with those files alone. The folder that all is fetched into has the job's files where the
@@ -18,7 +18,7 @@ import os
 import time
 from typing import Any, Dict
 
-from ..lifecycle import holdings, reconcile, records
+from ..lifecycle import reconcile, records, unfetched
 from ..outputs import listing, outputs
 from ..outputs.container_files import collect, may_hold_more, remarks
 from ..paths import HostPaths
@@ -28,19 +28,19 @@ from ..state import jobs, ledger_sync
 
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     run = records.find(host, str(request.get("run")))
-    reconcile.tend_run(host, run)
+    reconcile.reconcile_run(host, run)
     job = jobs.job_of(run) or {}
-    live = not holdings.is_final(run, job)
+    live = not unfetched.is_final(run, job)
     now = time.time()
     container = may_hold_more(run, job)
     if request.get("outside"):
         found = outputs.Found()
         found.skipped = collect(run, job, not os.path.exists(run.exit))
         files = listing.outside_files(run)
-        stamp = holdings.part(files)
+        stamp = unfetched.part(files)
     else:
         found, files = listing.workspace_files(run, with_caches=bool(request.get("caches")))
-        stamp = holdings.part(files)
+        stamp = unfetched.part(files)
         later = None if os.path.isdir(run.workspace) else services.went_on_in(run)
         if later is not None:
             found.skipped.append({"path": ".", "why": "its files went on in %s: fetch that" % later, "lost": False})
@@ -48,7 +48,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
             found.skipped += remarks(run)
             beside = listing.outside_files(run)
             files += beside
-            stamp = holdings.join(stamp, holdings.part(beside))
+            stamp = unfetched.join(stamp, unfetched.part(beside))
     if live:
         listing.mark_writing(run, files, now)
     files.sort(key=lambda file: (file["rank"], file["size"], file["as"]))

@@ -24,7 +24,7 @@ MARGIN = 1 << 30  # bytes that stay free on the host's disk
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     """Make the run's directory: that rename is the idempotency key, so that the same submit sent twice is one run."""
     job = request["job"]
-    reconcile.tend(host)
+    reconcile.reconcile_runs(host)
     known = facts.host_facts(host, request.get("engine"))
     run = host.run(job["id"])
     if not os.path.isdir(run.root):

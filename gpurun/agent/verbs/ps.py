@@ -24,7 +24,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     begins, which is asked for with `after`.
     """
     after = request.get("after")
-    failures = reconcile.tend(host) if after is None else {}
+    failures = reconcile.reconcile_runs(host) if after is None else {}
     wanted = request.get("ids")
     runs = [
         run

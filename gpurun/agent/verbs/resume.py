@@ -32,7 +32,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     run = records.find(host, request["run"])
     records.refuse_newer(run)
     records.refuse_damaged(run)
-    reconcile.tend_run(host, run)
+    reconcile.reconcile_run(host, run)
     if not moving.has_begun(run, request["ask"]):
         _begin(run, host, request)
     # Not under the run's lock, which the supervisor takes.
@@ -70,7 +70,7 @@ def _begin(run: RunPaths, host: HostPaths, request: Dict[str, Any]) -> None:
             gpus=gpus,
             ask=request["ask"],
             by=request.get("owner"),
-            # Before the event: from then on any verb may start a supervisor. Behind the move of exit.json: whoever tends
+            # Before the event: from then on any verb may start a supervisor. Behind the move of exit.json: whoever reconciles
             # wipes the secrets of an ended run.
             before=lambda: wrapper.write_env(run, request["env"]),
         )
@@ -96,13 +96,13 @@ def _check_arrival(run: RunPaths, host: HostPaths, job: Dict[str, Any], request:
     if request.get("manifest"):
         start.check_snapshot(run, request["manifest"])
     checkpoint = request["carried"]["checkpoint"]
-    if checkpoint and not checkpoints.is_whole({**checkpoint, "file": jobs.file_of(run, checkpoint)}):
+    if checkpoint and not checkpoints.is_complete({**checkpoint, "file": jobs.file_of(run, checkpoint)}):
         raise AgentError(
             error_codes.NOT_COMPLETE, "the checkpoint %s did not come whole" % checkpoint["path"], "resume again"
         )
     sync_disk(run.root)  # the other host gives the run up for this
     if request.get("manifest"):
-        snapshots.note_whole(host, job["project"]["name"], run)
+        snapshots.note_complete(host, job["project"]["name"], run)
 
 
 def refuse(run: RunPaths, job: Dict[str, Any], *, carried: bool = False) -> None:

@@ -16,7 +16,7 @@ from .. import vocabulary as words
 from ..errors import AgentError
 from ..files import remove_tree
 from ..host import locks
-from ..lifecycle import finish, holdings, hooks, reconcile, records, shells
+from ..lifecycle import finish, hooks, reconcile, records, shells, unfetched
 from ..outputs import container_files
 from ..paths import HostPaths, RunPaths
 from ..state import jobs, journal, origin
@@ -37,7 +37,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     freed = 0
     for run in runs:  # before the first lock is ours: a supervisor that is started here would inherit it
         records.refuse_newer(run)
-        reconcile.tend_run(host, run)
+        reconcile.reconcile_run(host, run)
         _refuse_live(run)
     with ExitStack() as stack:
         for run in runs:
@@ -46,7 +46,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
             _refuse_live(run)  # again: an attempt may have begun before the lock was ours
             # Null: a container held more than was known then, and was agreed to go with it.
             seen = stamps.get(run.id)
-            if seen is not None and holdings.stamp_of(run, jobs.job_of(run) or {}, locked=True) != seen:
+            if seen is not None and unfetched.stamp_of(run, jobs.job_of(run) or {}, locked=True) != seen:
                 raise _changed(run)
         for run in runs:
             freed += _remove(run, left)

@@ -36,11 +36,11 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
             check_snapshot(run, request["manifest"])
             wrapper.write_env(run, request["env"])
             sync_disk(run.root)  # what is queued runs, after a power cut too
-            snapshots.note_whole(host, job["project"]["name"], run)
+            snapshots.note_complete(host, job["project"]["name"], run)
             number = None if job["resources"]["gpus"] == 0 else tickets.draw(run.id).number
             journal.record(run, words.QUEUED, ticket=number, manifest=request["manifest"])
     if not journal.fold(run).live:  # stopped since: its end has wiped the secrets before they were written
-        reconcile.tend_run(host, run)
+        reconcile.reconcile_run(host, run)
     # Not under the lock: a supervisor would inherit it, and hold it for its whole life.
     if journal.fold(run).live:
         supervisor.launch_or_end(run)

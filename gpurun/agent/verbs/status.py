@@ -14,7 +14,7 @@ TAIL = 1 << 13  # bytes
 
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     run = records.find(host, request["run"])
-    record = records.record_of(run, reconcile.tend_run(host, run))
+    record = records.record_of(run, reconcile.reconcile_run(host, run))
     return {
         "run": record,
         "job": read_json(run.job),

@@ -27,7 +27,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
             not_ours.append(run)
         else:
             _stop(run, request)
-            reconcile.tend_run(host, run)
+            reconcile.reconcile_run(host, run)
     for run in not_ours:
         origin.refuse(run)
     return {"runs": [records.record_of(run) for run in runs]}

@@ -11,20 +11,20 @@ from ..paths import HostPaths
 from ..state import journal, ledger_sync
 
 TICK = 0.1
-TEND_EVERY = 5.0
+RECONCILE_EVERY = 5.0
 
 
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     runs = records.find_all(host, request["runs"])
     until = time.monotonic() + float(request["seconds"])
-    failures = {run.id: reconcile.tend_run(host, run) for run in runs}
-    tended = time.monotonic()
+    failures = {run.id: reconcile.reconcile_run(host, run) for run in runs}
+    reconciled = time.monotonic()
     if any(records.record_of(run)["state"] == words.UNKNOWN for run in runs):
-        until = tended  # nothing of it is seen from here
+        until = reconciled  # nothing of it is seen from here
     while True:
-        if time.monotonic() > tended + TEND_EVERY:
-            tended = time.monotonic()
-            failures = {run.id: reconcile.tend_run(host, run) for run in runs}
+        if time.monotonic() > reconciled + RECONCILE_EVERY:
+            reconciled = time.monotonic()
+            failures = {run.id: reconcile.reconcile_run(host, run) for run in runs}
         if time.monotonic() >= until or not any(journal.fold(run).live for run in runs):
             return {
                 "runs": [records.record_of(run, failures.get(run.id)) for run in runs],

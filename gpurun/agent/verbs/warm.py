@@ -22,7 +22,7 @@ from ..host import facts, locks
 from ..host.engine import Engine
 from ..images import image, inventory, preflight
 from ..paths import HostPaths
-from ..runtimes.docker import ask_image
+from ..runtimes.docker import inspect_image
 
 if TYPE_CHECKING:
     from ..schema.wire import Made
@@ -95,7 +95,7 @@ def _make(engine: Engine, request: Dict[str, Any], host: HostPaths) -> Dict[str,
 def _ask_about(engine: Engine, host: HostPaths, image_id: str) -> None:
     """What the image has, for the record of the runs in it."""
     if read_json(host.about(inventory.key(image_id))) is None:
-        found = ask_image(engine, image_id)
+        found = inspect_image(engine, image_id)
         if found is not None:
             inventory.keep(host, inventory.key(image_id), found)
 

@@ -140,7 +140,7 @@ def _listed(names: Iterable[str]) -> str:
 
 def _bring_home(wire: Wire, sizes: Mapping[str, int]) -> None:
     """Fetch these runs. Raises GpurunError unless all of them have come whole."""
-    from gpurun.fetch.several import fetch_several
+    from gpurun.fetch.parallel import fetch_runs
     from gpurun.hosts import leave as leaving
     from gpurun.store import run_store
 
@@ -161,7 +161,7 @@ def _bring_home(wire: Wire, sizes: Mapping[str, int]) -> None:
             bar(done / total if total else finished / len(sizes), text, "")
 
         folders = {run: _folder(entry, wire.host) for run, entry in entries.items()}
-        fetch_several(wire, folders, sizes, ended=ended, progress=progress)
+        fetch_runs(wire, folders, sizes, ended=ended, progress=progress)
     # The project of a run may be gone from this laptop: its files come to the folder where `leave` was typed.
     output.say("fetched into " + ", ".join(sorted({str(folder.parent) for folder in folders.values()})))
     leaving.refuse_unfetched(wire, [run for run in sizes if run not in whole])

@@ -34,12 +34,12 @@ def prepare(
     The host does it in the background: Ctrl-C does not stop it, and the same command shows how far it is.
     """
     from gpurun.config import hosts
-    from gpurun.hosts import ready
+    from gpurun.hosts import warm
     from gpurun.remote.wire import connect
 
     host = hosts.choose(name)
     tail = Tail()
-    steps = ready.Steps()
+    steps = warm.Steps()
     with output.activity(f"asking {host.name}"), output.steps(f"preparing {host.name}") as bar:
 
         def hear(data: bytes) -> None:
@@ -48,7 +48,7 @@ def prepare(
             bar(steps.fraction, steps.now, steps.step)
 
         try:
-            made = ready.make_ready(connect(host), host, image, hear)
+            made = warm.make_ready(connect(host), host, image, hear)
         except KeyboardInterrupt:
             output.after_interrupt()
             output.say(f"{host.name} goes on with it; the same line again shows how far it is")

@@ -153,7 +153,7 @@ def test_saving_is_told_by_the_time_since_the_boot(
 ) -> None:
     folder = RunFolder(tmp_path)
     path = Path(folder.paths.saving)
-    path.write_text("" if ago is None else f"{clocks.up() - ago:.3f}\n")
+    path.write_text("" if ago is None else f"{clocks.uptime() - ago:.3f}\n")
     os.utime(path, (time.time() - written, time.time() - written))
     assert checkpoints.is_saving(folder.paths) is saving
 
@@ -165,9 +165,9 @@ def test_plugin_tells_since_when_it_saves_as_the_agent_counts(tmp_path: Path) ->
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    before = clocks.up()
+    before = clocks.uptime()
     saving = module.Saving(str(tmp_path / "saving"))
     saving.begin()
-    assert before <= float((tmp_path / "saving").read_text()) <= clocks.up() + 0.001
+    assert before <= float((tmp_path / "saving").read_text()) <= clocks.uptime() + 0.001
     saving.end()
     assert not (tmp_path / "saving").exists()

@@ -19,13 +19,13 @@ ANSWERS: dict[str, Any] = {
     "start": answers.RunAnswer,
     "resume": answers.RunAnswer,
     "logs": answers.RunAnswer,
-    "carry": answers.MigrateAnswer,
+    "migrate": answers.MigrateAnswer,
     "ps": answers.PsAnswer,
     "status": answers.StatusAnswer,
     "wait": answers.WaitAnswer,
     "stop": answers.StopAnswer,
     "rm": answers.RmAnswer,
-    "holds": answers.HoldsAnswer,
+    "unfetched": answers.UnfetchedAnswer,
     "shell": answers.ShellAnswer,
     "outputs": answers.OutputsAnswer,
     "hash": answers.HashAnswer,
@@ -86,9 +86,9 @@ def test_schema_answers_and_files_of_the_agent_fit(agent: AgentHost) -> None:
     stamp = ask("outputs", run=made.id, caches=False)["stamp"]
     ask("hash", run=made.id, paths=["workspace/model.ckpt", "workspace/none"])
     ask("checkpoint", run=made.id, which="last")
-    ask("holds", runs=[made.id], ledgers={})
-    ask("carry", run=made.id, ask="a5k", target="other")
-    ask("carry", run=made.id, back="a5k")
+    ask("unfetched", runs=[made.id], ledgers={})
+    ask("migrate", run=made.id, ask="a5k", target="other")
+    ask("migrate", run=made.id, back="a5k")
     ask("fetched", run=made.id, what="all", attempt=3, stamp=stamp)
     ask("facts")
     ask("check", stream=False)

@@ -130,4 +130,4 @@ def test_newest_lines_of_an_endless_ledger_are_read(folder: RunFolder) -> None:
 def test_pipe_in_the_place_of_a_checkpoint_holds_nobody(folder: RunFolder) -> None:
     pipe = Path(folder.paths.workspace, "last.ckpt")
     os.mkfifo(pipe)
-    assert not checkpoints.is_whole({"file": str(pipe), "size": 0, "sha256": hashlib.sha256(b"").hexdigest()})
+    assert not checkpoints.is_complete({"file": str(pipe), "size": 0, "sha256": hashlib.sha256(b"").hexdigest()})

@@ -45,7 +45,7 @@ def test_verbs_that_ask_answer_about_runs_of_0_1_0(old: AgentHost, run: str) -> 
     assert old.ask("status", run=run)["log_tail"] == "begins\n"
     assert old.ask("wait", runs=[run], seconds=5)["runs"][0]["live"] is False
     assert "workspace/model.ckpt" in {entry["path"] for entry in old.ask("outputs", run=run)["files"]}
-    assert old.ask("holds", runs=[run])["held"].keys() == {run}
+    assert old.ask("unfetched", runs=[run])["held"].keys() == {run}
     assert old.ask("checkpoint", run=run, which="last")["checkpoint"] is None
     assert old.ask("logs", run=run, stream=False)["run"]["id"] == run
     assert old.ask("stop", runs=[run], grace=None, force=False)["runs"][0]["live"] is False
@@ -53,9 +53,9 @@ def test_verbs_that_ask_answer_about_runs_of_0_1_0(old: AgentHost, run: str) -> 
 
 
 @pytest.mark.parametrize("run", [old_files.SUCCEEDED, old_files.FAILED, old_files.STOPPED])
-def test_carry_and_resume_go_on_with_runs_of_0_1_0(old: AgentHost, run: str) -> None:
-    carried = old.ask("carry", run=run, ask="a5k", target="other")
-    old.ask("carry", run=run, back="a5k")
+def test_migrate_and_resume_go_on_with_runs_of_0_1_0(old: AgentHost, run: str) -> None:
+    carried = old.ask("migrate", run=run, ask="a5k", target="other")
+    old.ask("migrate", run=run, back="a5k")
     assert sorted(entry[0] for entry in carried["snapshot"]) == ["gpurun.toml", "train.py"]
     paths = old.paths.run(run)
     attempt = old.resume(paths)["attempt"]
@@ -112,7 +112,7 @@ def test_verbs_newer_run_is_shown_and_not_touched(agent: AgentHost, make: Callab
     refusals: list[Any] = [
         agent.refused("start", run=run.id, token=token, manifest={}, env={}, follow=False),
         agent.refused("resume", run=run.id, ask="1", gpus=None, env={}, **{"from": None}),
-        agent.refused("carry", run=run.id, ask="a5k", target="other"),
+        agent.refused("migrate", run=run.id, ask="a5k", target="other"),
         agent.refused("rm", runs=[run.id]),
         agent.refused("fetched", run=run.id, what="all", attempt=1),
         agent.refused("leave", wipe=True, runs=[run.id]),

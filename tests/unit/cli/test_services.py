@@ -13,7 +13,7 @@ import pytest
 
 from gpurun.cli.app import main
 from gpurun.cli.fetch import _unfetched
-from gpurun.commands import held, prune, runs, stop
+from gpurun.commands import prune, runs, stop, unfetched
 from gpurun.errors import UsageError
 from gpurun.store import run_names, run_store
 from tests.unit.agent.run_folder import RunFolder
@@ -95,7 +95,7 @@ def test_rm_and_prune_ask_about_a_service_only_when_somebody_wrote_files_in_it(
     entry = run_names.resolve(run.paths.id)
     found = runs.HostRuns("box", runs.wire_to("box").ask("ps", {"all": True}), None, ())
     (removal,) = prune.choose([found], owner=getpass.getuser(), fetched=True, older_than=None)
-    (removal,) = prune.with_held([removal], held.ask_all([entry]))
+    (removal,) = prune.with_held([removal], unfetched.unfetched_on_each([entry]))
     assert (removal.why_not_here is not None) is asks
     assert main(["rm", run.paths.id]) == (2 if asks else 0)
     assert ("never fetched" in capsys.readouterr().err) is asks

@@ -15,7 +15,7 @@ import pytest
 
 from gpurun.agent import vocabulary as words
 from gpurun.cli.app import main
-from gpurun.commands import held, migrate, prune, removal, resume, runs, stop
+from gpurun.commands import migrate, prune, remove, resume, runs, stop, unfetched
 from gpurun.commands.hints import hint
 from gpurun.commands.submit import Started
 from gpurun.errors import GpurunError, HostError, HostUnreachable, UsageError
@@ -237,7 +237,7 @@ def test_run_whose_former_host_tells_of_a_live_attempt_is_not_removed(
     hosts = Hosts(box="running", spare="stopped")
     monkeypatch.setattr(runs, "wire_to", hosts.wire_to)
     with pytest.raises(UsageError, match="attempt 1 of train-7f3k is still running on box"):
-        removal.remove([went_on], [])
+        remove.remove([went_on], [])
     assert ("spare", "rm") not in hosts.asked
     assert run_store.find("train-7f3k") is not None
 
@@ -245,7 +245,7 @@ def test_run_whose_former_host_tells_of_a_live_attempt_is_not_removed(
 def test_run_whose_former_host_is_gone_is_removed(went_on: run_store.RunEntry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs, "wire_to", Hosts(box=None, spare="stopped").wire_to)
     assert [(twin.host, twin.seen) for twin in runs.twins(went_on)] == [("box", None)]
-    assert removal.remove([went_on], []).freed == 7
+    assert remove.remove([went_on], []).freed == 7
     assert run_store.find("train-7f3k") is None
 
 
@@ -267,7 +267,7 @@ def test_attempt_that_was_left_behind_live_is_refused_its_removal_by_the_host_al
     run_store.note_begun({**told, "state": "stopped", "attempt": 2, "host_id": "spare"}, "spare", fetched=True)
     monkeypatch.setattr(runs, "wire_to", Hosts(box="running", spare="stopped").wire_to)
     with pytest.raises(UsageError, match="still live on box"):
-        removal.remove([run_names.resolve("train-7f3k")], [])
+        remove.remove([run_names.resolve("train-7f3k")], [])
     assert run_store.find("train-7f3k") is not None
 
 
@@ -290,9 +290,9 @@ def test_what_is_left_on_a_former_host_goes_once_it_was_looked_at(
 ) -> None:
     hosts = Hosts(box="failed", spare="stopped")
     monkeypatch.setattr(runs, "wire_to", hosts.wire_to)
-    seen = held.ask_all([moved])
-    assert held.at_stake([moved], seen) == {}
-    assert removal.remove([moved], seen).remains == []
+    seen = unfetched.unfetched_on_each([moved])
+    assert unfetched.at_stake([moved], seen) == {}
+    assert remove.remove([moved], seen).remains == []
     assert ("box", "rm") in hosts.asked
 
 
@@ -309,11 +309,11 @@ def test_what_is_left_on_a_former_host_stays_when_nobody_could_look_at_it(
         return Hosts(box=None).wire_to(host) if host == "box" and not interactive else hosts.wire_to(host)
 
     monkeypatch.setattr(runs, "wire_to", wire_to)
-    seen = held.ask_all([moved])
+    seen = unfetched.unfetched_on_each([moved])
     lost = came == "deleted"
-    assert held.at_stake([moved], seen) == ({held.NEVER: ["train-7f3k"]} if lost else {})
-    assert held.left_at_stake(seen, [moved]) == (["box"] if lost else [])
-    (remark,) = removal.remove([moved], seen).remains
+    assert unfetched.at_stake([moved], seen) == ({unfetched.NEVER: ["train-7f3k"]} if lost else {})
+    assert unfetched.left_at_stake(seen, [moved]) == (["box"] if lost else [])
+    (remark,) = remove.remove([moved], seen).remains
     assert "what train-7f3k left on box stays there: nobody could look at it" in remark
     assert ("box", "rm") not in hosts.asked
 
@@ -327,7 +327,7 @@ def test_former_host_that_has_the_run_no_more_is_nothing_to_tell(
             return {**answer, "held": {}, "runs": []} if host == "box" else answer
 
     monkeypatch.setattr(runs, "wire_to", Emptied(box="failed", spare="stopped").wire_to)
-    assert removal.remove([moved], held.ask_all([moved])).remains == []
+    assert remove.remove([moved], unfetched.unfetched_on_each([moved])).remains == []
 
 
 def test_prune_leaves_a_run_whose_former_host_was_written_to_since_the_fetch(
@@ -363,12 +363,12 @@ def test_attempt_that_ended_unseen_before_the_run_went_on_elsewhere_is_no_twin(
             return {"run": ended, "job": {}, "root": "/r", "snapshot": [], "checkpoint": None}
 
     begun = Started({**told, "state": "queued", "attempt": 2, "host_id": "spare"}, None, earlier=False, fetch=False)
-    cargo = migrate.Cargo({}, ended, FileList(home, ()), None, None)
+    cargo = migrate.Migration({}, ended, FileList(home, ()), None, None)
     monkeypatch.setattr(runs, "wire_to", Moving().wire_to)
     monkeypatch.setattr(migrate, "_from_host", lambda *_: cargo)
     monkeypatch.setattr(migrate, "_unload", lambda *_, **__: begun)
     quiet = migrate.Report(*[lambda *_: None] * 4)
-    migrate.carry(run_names.resolve("train-7f3k"), "spare", resume.Asked(), quiet, follow=False)
+    migrate.migrate(run_names.resolve("train-7f3k"), "spare", resume.Asked(), quiet, follow=False)
     entry = run_names.resolve("train-7f3k")
     assert (entry.host, entry.twins, entry.left_on) == ("spare", {}, {"box": False})
 
@@ -429,7 +429,7 @@ def test_host_that_may_have_a_run_is_asked_for_it_by_ps_stop_and_rm(
     assert [host.name for host in runs.hosts_of_interest(all_runs=False)] == ["spare"]
     assert [(one.host, one.state) for one in runs.twins(undecided)] == [("spare", "running")]
     with pytest.raises(UsageError, match="attempt 2 of train-7f3k is still running on spare"):
-        removal.remove([undecided], [])
+        remove.remove([undecided], [])
 
 
 def test_look_at_a_run_that_may_have_gone_on_elsewhere_asks_there_too(
@@ -445,12 +445,12 @@ def test_what_is_held_of_a_run_that_went_on_elsewhere_is_asked_of_both_hosts(
     undecided: run_store.RunEntry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runs, "wire_to", Hosts(box="failed", spare="succeeded", attempts={"spare": 2}).wire_to)
-    seen = held.ask_all([undecided])
+    seen = unfetched.unfetched_on_each([undecided])
     assert [(one.host, one.stamp) for one in seen] == [("spare", "spare"), ("box", "box")]
     run_store.mark_fetched("train-7f3k", "/fetched", host="box", stamp="box")
     entry = run_names.resolve("train-7f3k")
-    assert held.at_stake([entry], seen) == {held.NEVER: ["train-7f3k"]}
-    assert held.left_at_stake(seen, [entry]) == ["box"], "its folder is not there"
+    assert unfetched.at_stake([entry], seen) == {unfetched.NEVER: ["train-7f3k"]}
+    assert unfetched.left_at_stake(seen, [entry]) == ["box"], "its folder is not there"
 
 
 def test_look_at_a_run_whose_other_host_is_silent_leaves_it_undecided(
@@ -492,7 +492,7 @@ def test_run_that_may_have_begun_elsewhere_is_removed_only_once_it_never_will(
 ) -> None:
     class Settling(Hosts):
         def ask(self, host: str, verb: str, request: dict[str, Any], **more: Any) -> dict[str, Any]:
-            if verb != "carry":
+            if verb != "migrate":
                 return super().ask(host, verb, request, **more)
             self.asked.append((host, next(key for key in ("settle", "back", "to") if key in request)))
             told = {**(undecided.record or {}), "attempt": 2, "host_id": "spare", "state": "succeeded"}
@@ -502,11 +502,11 @@ def test_run_that_may_have_begun_elsewhere_is_removed_only_once_it_never_will(
     monkeypatch.setattr(runs, "wire_to", hosts.wire_to)
     if begun:
         with pytest.raises(UsageError, match="train-7f3k went on on spare, as attempt 2"):
-            removal.remove([undecided], [])
+            remove.remove([undecided], [])
         assert ("box", "rm") not in hosts.asked
         assert run_names.resolve("train-7f3k").host == "spare"
     else:
-        removal.remove([undecided], [])
+        remove.remove([undecided], [])
         assert hosts.asked[-3:] == [("spare", "settle"), ("box", "back"), ("box", "rm")]
         assert run_store.find("train-7f3k") is None
 

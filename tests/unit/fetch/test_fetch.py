@@ -14,7 +14,7 @@ import pytest
 
 from gpurun import fetch
 from gpurun.agent.state import journal
-from gpurun.commands import held
+from gpurun.commands import unfetched
 from gpurun.errors import GpurunError, HostError
 from gpurun.fetch import destination
 from gpurun.remote import wire
@@ -299,25 +299,25 @@ def known(run: FetchedRun) -> None:
 
 
 def why_not_here(run: FetchedRun) -> str | None:
-    (one,) = held.ask(run.wire, [run.id])
-    return held.why_not_here(one)
+    (one,) = unfetched.unfetched_on(run.wire, [run.id])
+    return unfetched.why_not_here(one)
 
 
 def test_what_was_fetched_counts_until_the_run_is_written_to(run: FetchedRun) -> None:
     known(run)
     run.job.write("weights.ckpt", b"w" * 1000)
     run.job.end()
-    assert why_not_here(run) == held.NEVER
+    assert why_not_here(run) == unfetched.NEVER
     run.fetch(only=["*.ckpt"])
-    assert why_not_here(run) == held.NEVER
+    assert why_not_here(run) == unfetched.NEVER
     run.fetch()
     assert (why_not_here(run), run_store.is_here(run.id)) == (None, True)
     run.job.write("evaluation.csv", b"of 5 hours")
-    assert why_not_here(run) == held.CHANGED
+    assert why_not_here(run) == unfetched.CHANGED
     run.fetch()
     assert why_not_here(run) is None
     run.job.write("weights.ckpt", b"x" * 1000)  # of the same size and date
-    assert why_not_here(run) == held.CHANGED
+    assert why_not_here(run) == unfetched.CHANGED
 
 
 @pytest.mark.parametrize("how", ["folder deleted", "file deleted", "file written to", "list deleted"])
@@ -335,7 +335,7 @@ def test_what_was_fetched_counts_only_while_all_of_it_is_here(run: FetchedRun, h
         (run.to / "metrics.csv").write_text("mine")
     else:
         (run.to / ".gpurun/whole.json").unlink()
-    assert (why_not_here(run), run_store.is_here(run.id)) == (held.MISSING, False)
+    assert (why_not_here(run), run_store.is_here(run.id)) == (unfetched.MISSING, False)
     if how == "folder deleted":
         run.fetch()
         assert (why_not_here(run), run_store.is_here(run.id)) == (None, True)
@@ -348,9 +348,9 @@ def test_what_another_laptop_fetched_is_not_here(run: FetchedRun) -> None:
     run.fetch()
     run_store.remove(run.id)  # as on a laptop that never fetched it
     known(run)
-    assert why_not_here(run) == held.ELSEWHERE
+    assert why_not_here(run) == unfetched.ELSEWHERE
     run.job.write("more.ckpt")
-    assert why_not_here(run) == held.NEVER
+    assert why_not_here(run) == unfetched.NEVER
 
 
 def test_what_an_earlier_gpurun_fetched_is_proven_by_another_fetch(run: FetchedRun) -> None:
@@ -359,7 +359,7 @@ def test_what_an_earlier_gpurun_fetched_is_proven_by_another_fetch(run: FetchedR
     run.job.end()
     run.fetch()
     run_store.change(run.id, lambda entry: replace(entry, verified={}))  # as one wrote it that knew no stamps
-    assert why_not_here(run) == held.UNPROVEN
+    assert why_not_here(run) == unfetched.UNPROVEN
     run.fetch()
     assert why_not_here(run) is None
 
@@ -382,7 +382,7 @@ def test_files_that_came_beside_others_are_looked_for_where_they_are(run: Fetche
     (run.to / "config.yaml").unlink()
     assert why_not_here(run) is None
     (run.to / f"config.{run.id}.yaml").unlink()
-    assert why_not_here(run) == held.MISSING
+    assert why_not_here(run) == unfetched.MISSING
 
 
 def test_what_an_earlier_attempt_wrote_counts_though_the_last_one_never_started(run: FetchedRun) -> None:
@@ -392,7 +392,7 @@ def test_what_an_earlier_attempt_wrote_counts_though_the_last_one_never_started(
     journal.record(run.job.paths, "attempt", number=2, why="resume", checkpoint=None, ticket=None, gpus=None)
     Path(run.job.paths.exit).unlink()
     journal.record_end(run.job.paths, "stopped", "stop", message="stopped before the job was started")
-    assert why_not_here(run) == held.NEVER
+    assert why_not_here(run) == unfetched.NEVER
 
 
 def test_notes_of_a_newer_gpurun_are_left_as_they_are(run: FetchedRun) -> None:

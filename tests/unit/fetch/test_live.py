@@ -13,7 +13,7 @@ import pytest
 
 from gpurun import fetch
 from gpurun.errors import GpurunError
-from gpurun.fetch import once
+from gpurun.fetch import one_pass
 from gpurun.fetch.arrivals import Arrivals
 from gpurun.fetch.destination import opened
 from gpurun.fetch.plan import Item
@@ -45,9 +45,9 @@ def test_a_half_written_checkpoint_never_replaces_a_whole_one(run: FetchedRun) -
     run.job.write("last.ckpt", newer[:40_000], at=time.time() - 60)
     time.sleep(0.2)
     fetched = run.fetch()
-    assert [(left.path, left.why) for left in fetched.writing] == [("last.ckpt", once.STILL_WRITTEN)]
+    assert [(left.path, left.why) for left in fetched.writing] == [("last.ckpt", one_pass.STILL_WRITTEN)]
     assert run.files() == {"last.ckpt": whole}
-    assert run.slept == [once.PAUSE] * 2
+    assert run.slept == [one_pass.PAUSE] * 2
     run.job.write("last.ckpt", newer)
     time.sleep(0.2)
     run.fetch()

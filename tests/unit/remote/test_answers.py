@@ -1,4 +1,4 @@
-"""What answers may look like: to `carry`, which moves a run, settles a move, or takes a note of one; and a run's record."""
+"""What answers may look like: to `migrate`, which moves a run, settles a move, or takes a note of one; and a run's record."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ RUN = "train-7f3k"
         ({"to": "spare", "attempt": 2}, {}),
     ],
 )
-def test_carry_that_settles_or_notes_a_move_passes(request_: dict[str, Any], answer: dict[str, Any]) -> None:
-    assert answers.check("carry", {"run": RUN, **request_}, answer) == answer
+def test_migrate_that_settles_or_notes_a_move_passes(request_: dict[str, Any], answer: dict[str, Any]) -> None:
+    assert answers.check("migrate", {"run": RUN, **request_}, answer) == answer
 
 
 @pytest.mark.parametrize(
@@ -35,9 +35,9 @@ def test_carry_that_settles_or_notes_a_move_passes(request_: dict[str, Any], ans
         ({"ask": "ab12"}, {"begun": False, "run": None}),
     ],
 )
-def test_carry_that_leaves_open_how_a_move_went_is_refused(request_: dict[str, Any], answer: dict[str, Any]) -> None:
+def test_migrate_that_leaves_open_how_a_move_went_is_refused(request_: dict[str, Any], answer: dict[str, Any]) -> None:
     with pytest.raises(answers.Malformed):
-        answers.check("carry", {"run": RUN, **request_}, answer)
+        answers.check("migrate", {"run": RUN, **request_}, answer)
 
 
 @pytest.mark.parametrize("name", ["-oProxyCommand=x", "", "a b", "a\x1b[2J"])

@@ -14,7 +14,7 @@ import pytest
 
 from gpurun.agent.errors import AgentError
 from gpurun.agent.images import inventory, inventory_probe
-from gpurun.agent.programs import Answer
+from gpurun.agent.programs import Result
 from gpurun.agent.runtimes.docker import Docker
 from gpurun.agent.state import journal
 from tests.unit.agent.conftest import AgentHost
@@ -64,9 +64,9 @@ def test_how_torch_counts_cudnn(number: int, text: str) -> None:
 
 
 def test_an_image_without_python_has_nothing_to_tell() -> None:
-    assert inventory.parse(Answer(127, b"", b"")) is None
+    assert inventory.parse(Result(127, b"", b"")) is None
     with pytest.raises(AgentError, match="could not be asked what it has: no such daemon"):
-        inventory.parse(Answer(1, b"", b"no such daemon\n"))
+        inventory.parse(Result(1, b"", b"no such daemon\n"))
 
 
 @pytest.mark.parametrize("code", [127, 125], ids=["no Python in it", "no engine"])

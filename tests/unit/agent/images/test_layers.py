@@ -12,7 +12,7 @@ from gpurun.agent.host.engine import EngineError
 from gpurun.agent.images import docker_layers, layer_install, layers
 from gpurun.agent.images.image import Image
 from gpurun.agent.paths import HostPaths
-from gpurun.agent.programs import Answer
+from gpurun.agent.programs import Result
 from tests.unit.agent.scripted_engine import Line, ScriptedEngine
 
 REQUIREMENTS = {"kind": "requirements", "file": "requirements.txt"}
@@ -69,15 +69,15 @@ def test_a_file_that_is_named_and_not_there(tmp_path: Path) -> None:
 )
 def test_what_the_end_of_an_installer_means(code: int, said: bytes, reason: str, what: str) -> None:
     with pytest.raises(RunFailed) as failed:
-        layers.check(Answer(code, said, b""), JOB, "change it")
+        layers.check(Result(code, said, b""), JOB, "change it")
     assert failed.value.reason == reason
     assert what in failed.value.what
     assert failed.value.next_step
 
 
 def test_an_installer_says_whether_it_did_anything() -> None:
-    assert layers.check(Answer(layer_install.INSTALLED, b"", b""), JOB, "") is True
-    assert layers.check(Answer(layer_install.SATISFIED, b"", b""), JOB, "") is False
+    assert layers.check(Result(layer_install.INSTALLED, b"", b""), JOB, "") is True
+    assert layers.check(Result(layer_install.SATISFIED, b"", b""), JOB, "") is False
 
 
 def test_pip_runs_as_root_beside_the_project() -> None:

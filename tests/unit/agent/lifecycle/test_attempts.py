@@ -414,8 +414,8 @@ def test_end_of_an_attempt_that_was_not_journalled_counts(tmp_path: Path) -> Non
     events.write_bytes(events.read_bytes().splitlines(keepends=True)[0])
     state = journal.fold(run)
     assert (state.between, state.exit_code) == (True, 3)
-    journal.heal_end(run)
-    journal.heal_end(run)
+    journal.repair_end(run)
+    journal.repair_end(run)
     assert [event["event"] for event in journal.read(run)] == [words.RUNNING, "ended"]
     assert journal.fold(run) == state
 
@@ -426,7 +426,7 @@ def test_resume_that_fails_behind_the_putting_aside_leaves_an_ended_run_as_it_wa
     reply, _ = agent.exchange("resume", run=run.id, ask="ab", gpus=None, env={"no name": "x"}, **{"from": None})
     assert not reply["ok"]
     assert Path(run.exit).exists(), "the next verb may come late"
-    held = agent.ask("holds", runs=[run.id])["held"][run.id]
+    held = agent.ask("unfetched", runs=[run.id])["held"][run.id]
     assert (held["live"], held["stamp"] is None) == (False, False)
     assert Path(run.log).read_text() == "done\n"
 
@@ -440,4 +440,4 @@ def test_run_with_a_line_in_its_journal_that_is_no_event_is_shown_and_starts_not
     record = agent.status(run)
     assert (record["state"], record["problem"]) == (words.SUCCEEDED, f"line 3 of {run.events} is no event")
     assert agent.refused("resume", run=run.id, ask="1", gpus=None, env={}, **{"from": None})["code"] == "damaged"
-    assert agent.refused("carry", run=run.id, ask="1", target="other")["code"] == "damaged"
+    assert agent.refused("migrate", run=run.id, ask="1", target="other")["code"] == "damaged"

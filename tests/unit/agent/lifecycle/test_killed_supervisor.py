@@ -20,6 +20,6 @@ def test_killed_at(agent: AgentHost, point: str) -> None:
     assert not flag.exists(), "the supervisor was not killed"
     assert (record["state"], record["reason"], record["exit_code"]) == (words.FAILED, "exit", 3)
     assert Path(run.log).read_text() == "ran\n"
-    agent.ask("ps")  # tends what the dead supervisor left
+    agent.ask("ps")  # reconciles what the dead supervisor left
     assert not Path(run.env).exists()
     assert agent.lock_holders(f"job-{run.id}") == []

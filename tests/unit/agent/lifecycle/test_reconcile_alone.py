@@ -35,7 +35,7 @@ def ours(agent: AgentHost, monkeypatch: pytest.MonkeyPatch) -> AgentHost:
     return agent
 
 
-def test_tend_attempt_that_begins_keeps_its_secrets(ours: AgentHost) -> None:
+def test_reconcile_attempt_that_begins_keeps_its_secrets(ours: AgentHost) -> None:
     """A resume has the run's lock, and writes the secrets before exit.json is put aside or while it is."""
     run = ended(ours)
     until(lambda: locks.is_free(locks.run_lock(run.id)))

@@ -213,7 +213,7 @@ def test_reboot_is_lost_and_not_failed(agent: AgentHost) -> None:
     assert (record["state"], record["reason"]) == (words.LOST, "reboot")
 
 
-def test_runs_of_another_machine_are_shown_and_never_tended(agent: AgentHost) -> None:
+def test_runs_of_another_machine_are_shown_and_never_reconciled(agent: AgentHost) -> None:
     """A home that two hosts share."""
     run = agent.submit(SLEEPER)
     agent.until_running(run, b"here")
@@ -236,7 +236,7 @@ def pass_hours(agent: AgentHost, hours: float) -> None:
     door.write_text(later + "# as later\n" + real)
 
 
-def test_tend_upload_that_stands_for_an_hour_fails_it(agent: AgentHost) -> None:
+def test_reconcile_upload_that_stands_for_an_hour_fails_it(agent: AgentHost) -> None:
     run = agent.prepare(SLEEPER)
     agent.ask("ps")
     assert agent.status(run)["state"] == words.SYNCING
@@ -252,7 +252,7 @@ def test_tend_upload_that_stands_for_an_hour_fails_it(agent: AgentHost) -> None:
 
 
 @pytest.mark.parametrize("place", ["snapshot/.data.bin.Ab12Cd", "carried/.step=9000.ckpt.Ab12Cd"])
-def test_tend_upload_that_grows_is_left_alone(agent: AgentHost, place: str) -> None:
+def test_reconcile_upload_that_grows_is_left_alone(agent: AgentHost, place: str) -> None:
     run = agent.prepare(SLEEPER)
     arriving = Path(run.root, place)
     arriving.parent.mkdir(exist_ok=True)
@@ -264,7 +264,7 @@ def test_tend_upload_that_grows_is_left_alone(agent: AgentHost, place: str) -> N
         assert agent.status(run)["state"] == words.SYNCING
 
 
-def test_tend_clock_that_is_set_ends_no_upload(agent: AgentHost) -> None:
+def test_reconcile_clock_that_is_set_ends_no_upload(agent: AgentHost) -> None:
     run = agent.prepare(SLEEPER)
     agent.ask("ps")
     door = agent.agent / "__main__.py"

@@ -22,7 +22,7 @@ from gpurun.agent.outputs.container_files import collect, forget
 from gpurun.agent.paths import RunPaths
 from gpurun.agent.setup.wrapper import token_label
 from gpurun.agent.state import jobs, journal
-from gpurun.agent.verbs import fetched, holds, outputs, rm
+from gpurun.agent.verbs import fetched, outputs, rm, unfetched
 from tests.unit.agent.run_folder import LONG_AGO, RUN, RunFolder
 
 TOKEN = "t0"
@@ -263,7 +263,7 @@ def test_container_of_an_ended_run_is_gathered_at_the_end_and_flushed_before_it_
     answer = listed(run)
     assert answer["container"] is False, "the first fetch has no need to ask the engine"
     assert "outside/results/best.ckpt" in [file["as"] for file in answer["files"]]
-    assert answer["stamp"] == holds.answer({"runs": [RUN]}, run.host)["held"][RUN]["stamp"] is not None
+    assert answer["stamp"] == unfetched.answer({"runs": [RUN]}, run.host)["held"][RUN]["stamp"] is not None
 
 
 def test_fetch_that_waits_for_the_gathering_at_the_end_says_nothing_of_a_lost_container(
@@ -292,7 +292,7 @@ def test_container_that_could_not_be_copied_at_the_end_is_kept_and_fetched_later
         patch.setattr(container_files, "_LITTLE", 1 << 60)
         at_end(run)
     assert container.is_there
-    told = holds.answer({"runs": [RUN]}, run.host)["held"][RUN]
+    told = unfetched.answer({"runs": [RUN]}, run.host)["held"][RUN]
     assert (told["container"], told["stamp"]) == (True, None)
     assert listed(run)["container"] is True
     later = listed(run, outside=True)
@@ -301,7 +301,7 @@ def test_container_that_could_not_be_copied_at_the_end_is_kept_and_fetched_later
     assert whole.endswith("." + later["stamp"])
     fetched.answer({"run": RUN, "what": "all", "attempt": 1, "stamp": whole}, run.host)
     assert not container.is_there
-    assert holds.answer({"runs": [RUN]}, run.host)["held"][RUN]["elsewhere"] is not None
+    assert unfetched.answer({"runs": [RUN]}, run.host)["held"][RUN]["elsewhere"] is not None
 
 
 def test_container_of_an_earlier_attempt_is_kept_until_it_is_copied_though_the_last_one_never_started(
@@ -351,7 +351,7 @@ def test_what_was_lost_before_the_end_is_told_by_each_fetch(run: RunFolder, cont
 def test_rm_that_was_agreed_before_the_container_was_gathered_goes_on(run: RunFolder, container: Container) -> None:
     container.wrote(b"/results/best.ckpt", b"weights")
     run.end()
-    seen = holds.answer({"runs": [RUN]}, run.host)["held"][RUN]["stamp"]
+    seen = unfetched.answer({"runs": [RUN]}, run.host)["held"][RUN]["stamp"]
     assert seen is None
     at_end(run)
     assert rm.answer({"runs": [RUN], "stamps": {RUN: seen}}, run.host)["removed"] == [RUN]

@@ -142,11 +142,11 @@ def test_without_a_container_an_absolute_path_is_the_hosts(run: RunFolder, tmp_p
 def test_content_must_fit_for_a_resume(run: RunFolder) -> None:
     save(run, "last.ckpt")
     (entry,) = checkpoints.ledger(run.paths)
-    assert checkpoints.is_whole(entry)
+    assert checkpoints.is_complete(entry)
     run.write("last.ckpt", b"Weights")
-    assert not checkpoints.is_whole(entry)
+    assert not checkpoints.is_complete(entry)
     Path(entry["file"]).unlink()
-    assert not checkpoints.is_whole(entry)
+    assert not checkpoints.is_complete(entry)
 
 
 def test_last_is_the_furthest_and_then_the_newest() -> None:

@@ -72,7 +72,7 @@ def test_line_that_is_no_event_is_named_and_stays(run: RunPaths, bad: bytes) -> 
     assert state.state == words.PREPARING
     assert state.damaged == f"line 2 of {run.events} is no event"
     journal.record_end(run, words.FAILED, "start")
-    journal.heal_end(run)
+    journal.repair_end(run)
     assert Path(run.events).read_bytes().splitlines()[1] == bad
 
 

@@ -42,7 +42,7 @@ class Move:
         self.there = spare.paths.run(run.id)
 
     def leave(self) -> Any:
-        self.told = self.agent.ask("carry", run=self.run.id, ask=self.ask, target="spare", **{"from": None})
+        self.told = self.agent.ask("migrate", run=self.run.id, ask=self.ask, target="spare", **{"from": None})
         return self.told
 
     def send(self) -> None:
@@ -57,10 +57,10 @@ class Move:
         return self.spare.ask("resume", **self.question())["run"]
 
     def settle(self) -> Any:
-        return self.spare.ask("carry", run=self.run.id, settle=self.ask)
+        return self.spare.ask("migrate", run=self.run.id, settle=self.ask)
 
     def back(self) -> None:
-        self.agent.ask("carry", run=self.run.id, back=self.ask)
+        self.agent.ask("migrate", run=self.run.id, back=self.ask)
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_run_under_way_is_not_resumed_where_it_was(agent: AgentHost, move: Move)
 def test_run_under_way_is_not_left_to_a_third_host(agent: AgentHost, move: Move) -> None:
     move.leave()
     move.leave()  # the same question sent twice is one move
-    refused = agent.refused("carry", run=move.run.id, ask="beef", target="third", **{"from": None})
+    refused = agent.refused("migrate", run=move.run.id, ask="beef", target="third", **{"from": None})
     assert refused["code"] == "moving"
 
 
@@ -91,7 +91,7 @@ def test_run_that_went_on_there_is_refused_here(agent: AgentHost, move: Move) ->
     move.leave()
     move.send()
     assert move.begin()["attempt"] == 2
-    agent.ask("carry", run=move.run.id, to="spare", attempt=2)
+    agent.ask("migrate", run=move.run.id, to="spare", attempt=2)
     assert resumed(agent, move.run)["error"]["code"] == "moved"
     assert agent.status(move.run)["moving"] is None
 
@@ -148,13 +148,13 @@ def test_move_begun_anew_behind_a_settled_one_goes_through(agent: AgentHost, mov
 
 def test_only_the_ask_that_left_a_run_takes_it_back(agent: AgentHost, move: Move) -> None:
     move.leave()
-    agent.ask("carry", run=move.run.id, back="beef")
+    agent.ask("migrate", run=move.run.id, back="beef")
     assert resumed(agent, move.run)["error"]["code"] == "moving"
 
 
 def test_note_that_it_went_on_there_changes_nothing_where_it_went_on_too(agent: AgentHost, move: Move) -> None:
     """Its user said yes to two attempts while one host was away."""
     agent.resume(move.run)
-    agent.ask("carry", run=move.run.id, to="spare", attempt=2)
+    agent.ask("migrate", run=move.run.id, to="spare", attempt=2)
     agent.wait(move.run)
     assert resumed(agent, move.run)["ok"]

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from gpurun.agent import clearing
+from gpurun.agent import uninstall
 from gpurun.agent.errors import AgentError
 from gpurun.agent.paths import HostPaths, RunPaths
 from gpurun.agent.verbs import leave
@@ -99,7 +99,7 @@ def test_leaving_a_host_with_more_runs_than_open_files_removes_them_all(agent: A
 def test_leaving_refuses_a_run_that_was_written_to_since(agent: AgentHost) -> None:
     run = agent.submit("print('mine')")
     agent.wait(run)
-    stamps = {run.id: agent.ask("holds", runs=[run.id])["held"][run.id]["stamp"]}
+    stamps = {run.id: agent.ask("unfetched", runs=[run.id])["held"][run.id]["stamp"]}
     Path(run.workspace, "evaluation.csv").write_text("5 hours")
     assert agent.refused("leave", wipe=True, runs=[run.id], stamps=stamps)["code"] == "changed_since"
     assert Path(run.job).exists()
@@ -143,10 +143,10 @@ def test_leaving_keeps_data_that_came_while_it_removed_the_rest(tmp_path: Path) 
     data = Path(host.data("imagenet"))
     data.mkdir(parents=True)
     (data / "1.jpg").write_text("a cat")
-    agreed = {"imagenet": clearing.data_folders(host)["imagenet"]["stamp"]}
+    agreed = {"imagenet": uninstall.data_folders(host)["imagenet"]["stamp"]}
     (data / "2.jpg").write_text("a dog")
-    clearing.remove_data(host, agreed, outcome := clearing.Outcome())
-    assert outcome.kept == [{"path": str(data), "why": clearing.CHANGED}]
+    uninstall.remove_data(host, agreed, outcome := uninstall.Outcome())
+    assert outcome.kept == [{"path": str(data), "why": uninstall.CHANGED}]
     assert sorted(path.name for path in data.iterdir()) == ["1.jpg", "2.jpg"]
 
 
@@ -155,10 +155,10 @@ def test_stamp_of_data_with_a_file_of_the_future_changes_with_each_other_file(tm
     (tmp_path / "1.jpg").write_text("a cat")
     (tmp_path / "2.jpg").write_text("a cow")
     os.utime(tmp_path / "2.jpg", (4e9, 4e9))
-    before = clearing.measure(str(tmp_path))
-    assert clearing.measure(str(tmp_path)) == before
+    before = uninstall.measure(str(tmp_path))
+    assert uninstall.measure(str(tmp_path)) == before
     (tmp_path / "1.jpg").write_text("a dog")
-    assert clearing.measure(str(tmp_path))["stamp"] != before["stamp"]
+    assert uninstall.measure(str(tmp_path))["stamp"] != before["stamp"]
 
 
 # --- the agent that removes itself
@@ -314,7 +314,7 @@ def test_run_that_an_older_gpurun_made_in_the_root_of_a_newer_one_is_found_by_ea
     assert {record["id"] for record in agent.ask("ps", all=True, ids=None)["runs"]} == {mine.id, theirs.id}
     assert agent.status(theirs)["state"] == "succeeded"
     assert [file["as"] for file in agent.ask("outputs", run=theirs.id)["files"] if file["as"] == "result"]
-    assert list(agent.ask("holds", runs=[theirs.id])["held"]) == [theirs.id]
+    assert list(agent.ask("unfetched", runs=[theirs.id])["held"]) == [theirs.id]
     agent.resume(theirs)
     assert agent.wait(theirs)["attempt"] == 2
     new = agent.submit("pass")
@@ -398,7 +398,7 @@ def test_every_name_that_gpurun_gives_in_the_cache_is_recognised() -> None:
         elif name in ("environment", "layer", "about", "warm", "warm_log", "push_note"):
             found.append(member(host, "x"))
     inside = {path.split("/")[3] for path in found if str(path).startswith("/root/cache/")}
-    assert inside | {"snapshots"} == set(clearing.CACHE)
+    assert inside | {"snapshots"} == set(uninstall.CACHE)
 
 
 def test_link_to_a_folder_with_other_things_is_no_folder_of_gpuruns_own(agent: AgentHost, workspace: Path) -> None:
@@ -452,7 +452,7 @@ def test_leaving_removes_no_run_that_came_while_it_removed(tmp_path: Path, monke
     (Path(host.runs) / ".gone-train-9k2m").mkdir(parents=True)
     run = RunFolder(tmp_path / ".gpurun")
     with pytest.raises(AgentError) as error:
-        leave._empty(host, {}, clearing.Outcome())
+        leave._empty(host, {}, uninstall.Outcome())
     assert error.value.code == "more_runs"
     assert run.root.is_dir()
 

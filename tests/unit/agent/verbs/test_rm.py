@@ -15,7 +15,7 @@ import pytest
 
 from gpurun.agent.errors import AgentError
 from gpurun.agent.host import locks
-from gpurun.agent.lifecycle import finish, holdings
+from gpurun.agent.lifecycle import finish, unfetched
 from gpurun.agent.paths import RunPaths
 from gpurun.agent.state import journal
 from gpurun.agent.verbs import rm
@@ -34,7 +34,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
 
 
 def stamp(run: RunFolder) -> str | None:
-    return holdings.stamp_of(run.paths, {})
+    return unfetched.stamp_of(run.paths, {})
 
 
 @contextmanager
@@ -96,13 +96,13 @@ def test_rm_of_a_run_that_begins_again_before_the_lock_is_taken_is_refused(
 
 def test_rm_with_the_stamp_of_before_a_change_is_refused(agent: AgentHost) -> None:
     one, two = ended(agent), ended(agent)
-    held = agent.ask("holds", runs=[one.id, two.id])["held"]
+    held = agent.ask("unfetched", runs=[one.id, two.id])["held"]
     stamps = {run: told["stamp"] for run, told in held.items()}
     Path(two.workspace, "evaluation.csv").write_text("5 hours")
     error = agent.refused("rm", runs=[one.id, two.id], stamps=stamps)
     assert error["code"] == "changed_since"
     assert Path(one.workspace, "weights.ckpt").exists(), "of several runs nothing is removed"
-    stamps = {run: told["stamp"] for run, told in agent.ask("holds", runs=[one.id, two.id])["held"].items()}
+    stamps = {run: told["stamp"] for run, told in agent.ask("unfetched", runs=[one.id, two.id])["held"].items()}
     answer = agent.ask("rm", runs=[one.id, two.id], stamps=stamps)
     assert (answer["removed"], answer["left"]) == ([one.id, two.id], [])
     assert not Path(one.root).exists()
@@ -113,8 +113,10 @@ def test_rm_and_leave_while_a_shell_is_open_in_the_run_are_refused(agent: AgentH
     asked = agent.ask("shell", run=run.id, command=["sleep", "60"])
     shell = subprocess.Popen(asked["argv"], env=agent.env)
     try:
-        eventually(lambda: agent.ask("holds", runs=[run.id])["held"][run.id]["shells"] == [f"kill -HUP {shell.pid}"])
-        assert agent.ask("holds", runs=[run.id, other.id])["held"][other.id]["shells"] == []
+        eventually(
+            lambda: agent.ask("unfetched", runs=[run.id])["held"][run.id]["shells"] == [f"kill -HUP {shell.pid}"]
+        )
+        assert agent.ask("unfetched", runs=[run.id, other.id])["held"][other.id]["shells"] == []
         refused = agent.refused("rm", runs=[other.id, run.id])
         assert (refused["code"], refused["what"]) == ("live", f"a shell is open in the run {run.id}")
         assert f"kill -HUP {shell.pid}" in refused["next"]
@@ -132,7 +134,7 @@ def test_rm_while_a_hook_runs_is_refused_and_the_run_counts_as_live(agent: Agent
     assert (refused["code"], f"gpurun fetch --watch {run.id}" in refused["next"]) == ("live", True)
     listed = agent.ask("outputs", run=run.id)
     assert (listed["live"], listed["stamp"]) == (True, None)
-    assert agent.ask("holds", runs=[run.id])["held"][run.id]["live"] is True
+    assert agent.ask("unfetched", runs=[run.id])["held"][run.id]["live"] is True
     Path(run.workspace, "done").touch()
     until(lambda: not agent.ask("outputs", run=run.id)["live"])
     assert "report.html" in [file["as"] for file in agent.ask("outputs", run=run.id)["files"]]
@@ -200,10 +202,10 @@ def test_run_that_wrote_nothing_holds_nothing(run: RunFolder) -> None:
     run.submit("train.py", b"code")
     run.write("log", b"", to="out")
     run.end()
-    held = holdings.look(run.paths, {})
+    held = unfetched.measure(run.paths, {})
     assert (held.files, held.container) == (0, False)
     run.write("log", b"trained", to="out")
-    assert holdings.look(run.paths, {}).files == 1
+    assert unfetched.measure(run.paths, {}).files == 1
 
 
 def test_rm_that_starts_a_supervisor_gives_it_no_lock_of_another_run(agent: AgentHost) -> None:

@@ -1,4 +1,4 @@
-"""The tend table, line by line, done to real runs: what the next verb makes of a run whose supervisor is dead."""
+"""The reconcile table, line by line, done to real runs: what the next verb makes of a run whose supervisor is dead."""
 
 from __future__ import annotations
 
@@ -328,7 +328,9 @@ def test_bare_host_rebooted_is_lost(bare: Jobs) -> None:
     assert bare.until_ended(run)[:2] == (words.LOST, "reboot")
 
 
-def test_runs_of_another_host_that_shares_the_home_are_not_tended(twin: LabHost, laptop: Laptop, bare: Jobs) -> None:
+def test_runs_of_another_host_that_shares_the_home_are_not_reconciled(
+    twin: LabHost, laptop: Laptop, bare: Jobs
+) -> None:
     run = bare.submit(SLEEPER)
     bare.until_running(run)
     other = Jobs(laptop, twin, alias="twin")

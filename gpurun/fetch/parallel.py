@@ -24,7 +24,7 @@ AT_ONCE = 4  # runs
 LOOK_EVERY = 0.1  # seconds
 
 
-def fetch_several(
+def fetch_runs(
     wire: Wire,
     folders: Mapping[str, Path],
     sizes: Mapping[str, int],

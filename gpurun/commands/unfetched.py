@@ -69,12 +69,12 @@ def read(run: str, host: str, told: Mapping[str, Any]) -> Held:
     )
 
 
-def ask(wire: Wire, runs: Sequence[str]) -> list[Held]:
+def unfetched_on(wire: Wire, runs: Sequence[str]) -> list[Held]:
     """Ask one host what it holds of `runs`; those that it does not have are left out. Updates the index."""
     found: list[Held] = []
     for begin in range(0, len(runs), AT_ONCE):
         some = list(runs[begin : begin + AT_ONCE])
-        answer = wire.ask("holds", {"runs": some, **checkpoint_store.question(some)}, timeout=LOOK_IN)
+        answer = wire.ask("unfetched", {"runs": some, **checkpoint_store.question(some)}, timeout=LOOK_IN)
         checkpoint_store.take_in(answer, wire.host)
         held = answer.get("held")
         for run, told in held.items() if isinstance(held, dict) else ():
@@ -83,7 +83,7 @@ def ask(wire: Wire, runs: Sequence[str]) -> list[Held]:
     return found
 
 
-def ask_all(entries: Iterable[RunEntry]) -> list[Held]:
+def unfetched_on_each(entries: Iterable[RunEntry]) -> list[Held]:
     """Ask every host that these runs are on, or were on, for what it holds of them.
 
     Raises HostUnreachable for a host that has a run now; of what was left on one that does not answer nothing is returned.
@@ -95,10 +95,10 @@ def ask_all(entries: Iterable[RunEntry]) -> list[Held]:
     runs.ask_maybe(entries)
     entries = [run_store.find(entry.id) or entry for entry in entries]  # one may have gone on elsewhere
     for host, ids in runs.by_host(entries).items():
-        found += ask(runs.wire_to(host), ids)
+        found += unfetched_on(runs.wire_to(host), ids)
     for host, ids in _left(entries).items():
         try:
-            found += ask(runs.wire_to(host, interactive=False), ids)
+            found += unfetched_on(runs.wire_to(host, interactive=False), ids)
         except GpurunError:
             continue
     return found

@@ -19,7 +19,7 @@ from tests.trainer import TRAINER
 REPOSITORY = Path(__file__).parents[2]
 
 
-class Several(Laptop):
+class LaptopAndHosts(Laptop):
     """The laptop; `hosts` by the names that its ssh knows them by."""
 
     hosts: dict[str, EmbeddedHost]
@@ -71,7 +71,9 @@ class Several(Laptop):
 
 
 @contextmanager
-def several(*names: str, aliases: Mapping[str, str] | None = None, python3: str | None = None) -> Iterator[Several]:
+def laptop_and_hosts(
+    *names: str, aliases: Mapping[str, str] | None = None, python3: str | None = None
+) -> Iterator[LaptopAndHosts]:
     """A laptop and hosts of these names; `aliases` are second names. `python3` is what stands for it on each host."""
     directory = Path(tempfile.mkdtemp(prefix="gl-", dir="/tmp"))  # short: there are sockets below it
     home, runtime, project = directory / "home", directory / "run", directory / "vision"
@@ -93,7 +95,7 @@ def several(*names: str, aliases: Mapping[str, str] | None = None, python3: str 
         "PYTHONPATH": str(REPOSITORY),
         "COLUMNS": "200",
     }
-    laptop = Several(home, project, environment)
+    laptop = LaptopAndHosts(home, project, environment)
     laptop.hosts, laptop.config, laptop.directory = {}, config, directory
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, directory, ignore_errors=True)

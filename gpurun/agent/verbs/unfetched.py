@@ -9,7 +9,7 @@ import os
 from typing import Any, Dict, List
 
 from ..errors import AgentError
-from ..lifecycle import holdings, reconcile, records, shells
+from ..lifecycle import reconcile, records, shells, unfetched
 from ..paths import HostPaths, RunPaths
 from ..state import jobs, ledger_sync
 
@@ -18,11 +18,11 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     known = [run_id for run_id in request["runs"] if os.path.isdir(host.run(str(run_id)).root)]
     runs = records.find_all(host, known)
     for run in runs:
-        reconcile.tend_run(host, run)
+        reconcile.reconcile_run(host, run)
     return {
         "runs": [records.record_of(run) for run in runs],
         "held": {
-            run.id: {**holdings.look(run, jobs.job_of(run) or {}).as_json(), "shells": _shells(run)} for run in runs
+            run.id: {**unfetched.measure(run, jobs.job_of(run) or {}).as_json(), "shells": _shells(run)} for run in runs
         },
         "ledgers": ledger_sync.ledgers(request, host, runs),
     }

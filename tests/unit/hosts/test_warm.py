@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gpurun.hosts.ready import Steps
+from gpurun.hosts.warm import Steps
 
 PULL = b"""\
 2.8.0: Pulling from pytorch/pytorch

@@ -12,7 +12,7 @@ from gpurun.errors import GpurunError, HostError, HostUnreachable, UsageError
 from gpurun.store import run_store
 
 if TYPE_CHECKING:
-    from gpurun.commands.held import Held
+    from gpurun.commands.unfetched import Held
     from gpurun.store.run_store import RunEntry
 
 REMOVED_AT_ONCE = 50  # runs in one question: the host holds a lock of each

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.several import Several, several
+from tests.e2e.laptop_and_hosts import LaptopAndHosts, laptop_and_hosts
 
 # Kills gpurun before or behind one thing that it does for a resume on another host.
 KILLED = """
@@ -52,13 +52,15 @@ exec {python} "$@"
 
 
 @pytest.fixture
-def two() -> Iterator[Several]:
-    with several("a", "b") as laptop:
+def two() -> Iterator[LaptopAndHosts]:
+    with laptop_and_hosts("a", "b") as laptop:
         yield laptop
 
 
 @pytest.mark.parametrize(("when", "step"), POINTS)
-def test_resume_elsewhere_that_was_killed_is_settled_by_the_next_resume(two: Several, when: str, step: str) -> None:
+def test_resume_elsewhere_that_was_killed_is_settled_by_the_next_resume(
+    two: LaptopAndHosts, when: str, step: str
+) -> None:
     run = two.ended_with_a_checkpoint("a")
     two.with_trap(KILLED.format(module="gpurun.commands.migrate", name=step, when=when))
     assert two.gpurun("resume", run, "--host", "b", "-y").code == -9
@@ -75,7 +77,7 @@ def test_resume_elsewhere_that_was_killed_is_settled_by_the_next_resume(two: Sev
     two.ok("stop", "--force", run)
 
 
-def test_resume_elsewhere_whose_laptop_is_full_behind_the_beginning_begins_once(two: Several) -> None:
+def test_resume_elsewhere_whose_laptop_is_full_behind_the_beginning_begins_once(two: LaptopAndHosts) -> None:
     run = two.ended_with_a_checkpoint("a")
     two.with_trap(FULL.format(module="gpurun.store.run_store", name="note_begun", when="before"))
     assert two.gpurun("resume", run, "--host", "b", "-y").code != 0
@@ -86,7 +88,7 @@ def test_resume_elsewhere_whose_laptop_is_full_behind_the_beginning_begins_once(
     two.ok("stop", "--force", run)
 
 
-def test_resume_where_it_was_is_refused_on_any_laptop_while_it_may_be_elsewhere(two: Several) -> None:
+def test_resume_where_it_was_is_refused_on_any_laptop_while_it_may_be_elsewhere(two: LaptopAndHosts) -> None:
     """Another laptop knows nothing of the move: it asks the host to which the run was left."""
     run = two.ended_with_a_checkpoint("a")
     two.with_trap(KILLED.format(module="gpurun.commands.migrate", name="_unload", when="after"))
@@ -100,7 +102,7 @@ def test_resume_where_it_was_is_refused_on_any_laptop_while_it_may_be_elsewhere(
     two.ok("stop", "--force", run)
 
 
-def test_resume_elsewhere_whose_host_does_not_answer_any_more_wants_a_yes(two: Several) -> None:
+def test_resume_elsewhere_whose_host_does_not_answer_any_more_wants_a_yes(two: LaptopAndHosts) -> None:
     run = two.ended_with_a_checkpoint("a")
     two.with_trap(KILLED.format(module="gpurun.commands.migrate", name="_unload", when="after"))
     two.gpurun("resume", run, "--host", "b", "-y")
@@ -118,13 +120,13 @@ def test_resume_elsewhere_whose_host_does_not_answer_any_more_wants_a_yes(two: S
 
 
 @pytest.fixture
-def deadly(tmp_path: Path) -> Iterator[Several]:
+def deadly(tmp_path: Path) -> Iterator[LaptopAndHosts]:
     victim = tmp_path / "victim"
-    with several("a", "b", python3=DIES.format(victim=victim, python=sys.executable)) as laptop:
+    with laptop_and_hosts("a", "b", python3=DIES.format(victim=victim, python=sys.executable)) as laptop:
         yield laptop
 
 
-def test_agent_that_dies_behind_the_beginning_begins_a_run_once(deadly: Several, tmp_path: Path) -> None:
+def test_agent_that_dies_behind_the_beginning_begins_a_run_once(deadly: LaptopAndHosts, tmp_path: Path) -> None:
     run = deadly.ended_with_a_checkpoint("a")
     (tmp_path / "victim").write_text("resume")
     done = deadly.gpurun("resume", run, "--host", "b")
@@ -136,7 +138,7 @@ def test_agent_that_dies_behind_the_beginning_begins_a_run_once(deadly: Several,
 
 
 def test_submit_whose_agent_dies_behind_the_start_is_gone_on_with_when_it_is_repeated(
-    deadly: Several, tmp_path: Path
+    deadly: LaptopAndHosts, tmp_path: Path
 ) -> None:
     submit = ("submit", "-H", "a", "train.py", "--", "steps=99999")
     (tmp_path / "victim").write_text("start")
@@ -150,7 +152,7 @@ def test_submit_whose_agent_dies_behind_the_start_is_gone_on_with_when_it_is_rep
 
 
 def test_other_name_of_the_host_resumes_in_place() -> None:
-    with several("box", aliases={"vpn": "box"}) as laptop:
+    with laptop_and_hosts("box", aliases={"vpn": "box"}) as laptop:
         run = laptop.ended_with_a_checkpoint("box")
         done = laptop.gpurun("resume", run, "--host", "vpn")
         assert f"{run} goes on as attempt 2 on vpn, from checkpoints/stop.ckpt" in done.err
@@ -162,7 +164,7 @@ def test_other_name_of_the_host_resumes_in_place() -> None:
         laptop.ok("stop", "--force", run)
 
 
-def test_attempt_on_a_host_that_came_back_is_shown_and_stopped_and_keeps_the_run(two: Several) -> None:
+def test_attempt_on_a_host_that_came_back_is_shown_and_stopped_and_keeps_the_run(two: LaptopAndHosts) -> None:
     run = two.submit_to("a", "steps=100000", "every=10", "pace=0.02")
     two.until_it_trains(run)
     good = two.config.read_text()
@@ -190,7 +192,7 @@ def test_attempt_on_a_host_that_came_back_is_shown_and_stopped_and_keeps_the_run
     assert "attempt 1 was stopped on a" in two.ok("status", run)
 
 
-def test_log_of_an_attempt_comes_from_the_host_that_it_was_on(two: Several) -> None:
+def test_log_of_an_attempt_comes_from_the_host_that_it_was_on(two: LaptopAndHosts) -> None:
     run = two.ended_with_a_checkpoint("a")
     two.ok("resume", run, "--host", "b")
     assert "attempt 1 begins at step 0" in two.ok("logs", run, "--attempt", "1")
@@ -202,7 +204,7 @@ def test_log_of_an_attempt_comes_from_the_host_that_it_was_on(two: Several) -> N
     assert "when a answers again" in refused.err
 
 
-def test_log_of_an_attempt_comes_from_what_was_fetched_when_its_host_is_away(two: Several) -> None:
+def test_log_of_an_attempt_comes_from_what_was_fetched_when_its_host_is_away(two: LaptopAndHosts) -> None:
     run = two.ended_with_a_checkpoint("a")
     folder = Path(two.ok("fetch", run).strip())
     two.ok("resume", run, "--host", "b")
@@ -217,7 +219,7 @@ def test_log_of_an_attempt_comes_from_what_was_fetched_when_its_host_is_away(two
 
 
 def test_resume_on_a_third_host_finds_what_a_fetch_moved_aside() -> None:
-    with several("a", "b", "c") as laptop:
+    with laptop_and_hosts("a", "b", "c") as laptop:
         run = laptop.ended_with_a_checkpoint("a")
         folder = Path(laptop.ok("fetch", run).strip())
         laptop.ok("resume", run, "--host", "b")
@@ -229,7 +231,7 @@ def test_resume_on_a_third_host_finds_what_a_fetch_moved_aside() -> None:
         laptop.ok("stop", "--force", run)
 
 
-def test_id_that_a_run_of_another_laptop_has_on_the_host_is_drawn_anew(two: Several) -> None:
+def test_id_that_a_run_of_another_laptop_has_on_the_host_is_drawn_anew(two: LaptopAndHosts) -> None:
     """The host refuses it; neither run is lost, and nobody has to type anything again."""
     twice = """
 import sys
@@ -267,7 +269,7 @@ exec {ssh} "$@"
 """
 
 
-def test_submit_that_broke_off_before_the_answer_is_repeated_under_its_id(two: Several) -> None:
+def test_submit_that_broke_off_before_the_answer_is_repeated_under_its_id(two: LaptopAndHosts) -> None:
     two.ok("ps", "-H", "a")  # the host has the agent: the first question of the submit is `prepare`
     cold = two.directory / "cold"  # and no connection is open
     cold.mkdir(mode=0o700)
@@ -286,7 +288,7 @@ def test_submit_that_broke_off_before_the_answer_is_repeated_under_its_id(two: S
     two.ok("wait", begun.name)
 
 
-def test_resumes_at_the_same_time_begin_at_most_one_attempt(two: Several) -> None:
+def test_resumes_at_the_same_time_begin_at_most_one_attempt(two: LaptopAndHosts) -> None:
     run = two.ended_with_a_checkpoint("a")
     started = [two.start("resume", run, *where) for where in (("--host", "b"), (), ("--host", "b"))]
     for process in started:

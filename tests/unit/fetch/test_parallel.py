@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gpurun.errors import ContactLost, GpurunError
-from gpurun.fetch import Fetched, Report, once, several
+from gpurun.fetch import Fetched, Report, one_pass, parallel
 
 RUNS = {f"train-{number:04d}": Path(f"/fetched/{number}") for number in range(10)}
 
@@ -50,12 +50,12 @@ class Fetches:
 @pytest.fixture
 def fetches(monkeypatch: pytest.MonkeyPatch) -> Fetches:
     made = Fetches()
-    monkeypatch.setattr(several, "fetch_run", made)
+    monkeypatch.setattr(parallel, "fetch_run", made)
     return made
 
 
 def run(ended: Callable[[str, Any], None], progress: Callable[[int, int], None] = lambda done, total: None) -> None:
-    several.fetch_several(None, RUNS, dict.fromkeys(RUNS, 10), ended=ended, progress=progress)  # type: ignore[arg-type]
+    parallel.fetch_runs(None, RUNS, dict.fromkeys(RUNS, 10), ended=ended, progress=progress)  # type: ignore[arg-type]
 
 
 def test_several_runs_come_side_by_side_and_no_more_than_four(fetches: Fetches) -> None:
@@ -63,12 +63,12 @@ def test_several_runs_come_side_by_side_and_no_more_than_four(fetches: Fetches) 
     seen: list[tuple[int, int]] = []
 
     def progress(done: int, total: int) -> None:
-        if fetches.now == several.AT_ONCE or len(fetches.begun) == len(RUNS):
+        if fetches.now == parallel.AT_ONCE or len(fetches.begun) == len(RUNS):
             fetches.go.release()
         seen.append((done, total))
 
     run(results.__setitem__, progress)
-    assert (sorted(results), fetches.most) == (sorted(RUNS), several.AT_ONCE)
+    assert (sorted(results), fetches.most) == (sorted(RUNS), parallel.AT_ONCE)
     assert seen[0] == (0, 100)
     assert all(done <= total for done, total in seen)
 
@@ -87,7 +87,7 @@ def test_run_whose_transfer_fails_ends_the_transfer_of_no_other(fetches: Fetches
     results: dict[str, Any] = {}
 
     def progress(done: int, total: int) -> None:
-        if len(fetches.begun) >= several.AT_ONCE:  # those that are begun, and then the others
+        if len(fetches.begun) >= parallel.AT_ONCE:  # those that are begun, and then the others
             fetches.go.release()
 
     run(results.__setitem__, progress)
@@ -106,7 +106,7 @@ def test_no_run_is_begun_once_the_host_is_away(fetches: Fetches) -> None:
 
 def test_interrupt_ends_what_is_on_its_way(fetches: Fetches) -> None:
     def interrupt(done: int, total: int) -> None:
-        if len(fetches.begun) == several.AT_ONCE:
+        if len(fetches.begun) == parallel.AT_ONCE:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -123,14 +123,14 @@ def test_run_beside_others_has_one_transfer_or_one_search_of_its_container_at_a_
         stamp=None, items=(), live=False, attempt=1, hook=False, unknown=None, container=True, left=[]
     )
 
-    def list_(self: once.Pass, *, outside: bool = False) -> Any:
+    def list_(self: one_pass.Pass, *, outside: bool = False) -> Any:
         order.append("search" if outside else "list")
         return listing
 
-    monkeypatch.setattr(once.Pass, "_list", list_)
-    monkeypatch.setattr(once.Pass, "_bring", lambda *told, outside=False: order.append("bring"))
-    monkeypatch.setattr(once, "Background", lambda work: order.append(f"beside: {work()}"))
+    monkeypatch.setattr(one_pass.Pass, "_list", list_)
+    monkeypatch.setattr(one_pass.Pass, "_bring", lambda *told, outside=False: order.append("bring"))
+    monkeypatch.setattr(one_pass, "Background", lambda work: order.append(f"beside: {work()}"))
     destination: Any = SimpleNamespace(run="train-0001", root=Path("/fetched"), clear=lambda: None)
     wire: Any = SimpleNamespace(host="box")
-    once.Pass(wire, destination, (), Report(), at_once=1).run_through()
+    one_pass.Pass(wire, destination, (), Report(), at_once=1).run_through()
     assert order == ["list", "bring", "search", "bring"]

@@ -29,21 +29,21 @@ def instead(entry: RunEntry, error: HostError) -> RunEntry:
 
 def answer(entry: RunEntry) -> dict[str, Any]:
     """A host's answer to `status`, as far as it is known here; `removed` says that it is none of a host."""
-    from gpurun.commands import removed
+    from gpurun.commands import removed_runs
 
-    return {**removed.answer(entry), "removed": removed.sentence(entry)}
+    return {**removed_runs.answer(entry), "removed": removed_runs.sentence(entry)}
 
 
 def show_log(entry: RunEntry, attempt: int | None, tail: int | None, *, timed: bool, build: bool = False) -> None:
     """Print the log that was fetched; of a run that never started, or with `build`, what preparing printed. Raises
     UsageError for what is not here.
     """
-    from gpurun.commands import removed
+    from gpurun.commands import removed_runs
 
-    gone = removed.sentence(entry)
+    gone = removed_runs.sentence(entry)
     if timed:
         raise UsageError(f"{gone}; when each line was printed was not fetched", f"gpurun logs {entry.id}")
-    found = removed.printed(entry, attempt, build=build)
+    found = removed_runs.printed(entry, attempt, build=build)
     if not found:
         of = "its log" if attempt is None else f"the log of attempt {attempt}"
         raise UsageError(f"{gone}; {of} was not fetched", f"gpurun status {entry.id}")
@@ -53,9 +53,9 @@ def show_log(entry: RunEntry, attempt: int | None, tail: int | None, *, timed: b
 
 def show_log_of_attempt(entry: RunEntry, attempt: int, tail: int | None, *, build: bool = False) -> bool:
     """Print the log of an attempt whose host does not answer, as it was fetched; False when it was not."""
-    from gpurun.commands import removed
+    from gpurun.commands import removed_runs
 
-    found = removed.printed(entry, attempt, build=build)
+    found = removed_runs.printed(entry, attempt, build=build)
     if found:
         output.note(f"the log of attempt {attempt} as it was fetched to {found[0].parent}")
         _print(entry, found, tail)
@@ -63,14 +63,14 @@ def show_log_of_attempt(entry: RunEntry, attempt: int, tail: int | None, *, buil
 
 
 def _print(entry: RunEntry, found: Sequence[Path], tail: int | None) -> None:
-    from gpurun.commands import removed
+    from gpurun.commands import removed_runs
 
     shown = next((file for file in found if file.stat().st_size), None)
     if shown is None:
         output.note(f"{entry.id} printed nothing")
         return
-    raw = shown.name == removed.LOG or not sys.stdout.isatty()
-    for data in removed.chunks(shown, tail):
+    raw = shown.name == removed_runs.LOG or not sys.stdout.isatty()
+    for data in removed_runs.chunks(shown, tail):
         output.out_bytes(data if raw else harmless_output(data))
 
 
@@ -80,9 +80,9 @@ def naming_what_came(entry: RunEntry) -> Iterator[None]:
     try:
         yield
     except HostUnreachable as error:
-        from gpurun.commands import removed
+        from gpurun.commands import removed_runs
 
-        came = next((file for file in removed.log(entry) if file is not None), None)
+        came = next((file for file in removed_runs.log(entry) if file is not None), None)
         if came is not None:
             error.next_step += f"\nor read what was fetched: {came}"
         raise
@@ -103,12 +103,12 @@ def naming_removed_runs() -> Iterator[None]:
 
 def show_folder(entry: RunEntry, *, in_json: bool) -> None:
     """Print the folder that the run was fetched into. Raises UsageError when there is none."""
-    from gpurun.commands import removed
+    from gpurun.commands import removed_runs
 
-    found = removed.folders(entry)
+    found = removed_runs.folders(entry)
     if not found:
-        raise removed.refusal(entry)
-    output.note(removed.sentence(entry))
+        raise removed_runs.refusal(entry)
+    output.note(removed_runs.sentence(entry))
     if in_json:
         output.json({"run": entry.id, "host": None, "path": str(found[0].path)})
         return
@@ -140,9 +140,9 @@ def _row(entry: RunEntry) -> list[str]:
 
 
 def _folder(entry: RunEntry) -> str:
-    from gpurun.commands import removed
+    from gpurun.commands import removed_runs
 
-    found = removed.folders(entry)
+    found = removed_runs.folders(entry)
     return str(found[0].path) if found else ""
 
 

@@ -40,7 +40,7 @@ class Holdings:
         return dict(vars(self))
 
 
-def look(run: RunPaths, job: Mapping[str, Any], *, locked: bool = False) -> Holdings:
+def measure(run: RunPaths, job: Mapping[str, Any], *, locked: bool = False) -> Holdings:
     """Walk what the run wrote. `locked`: the caller holds the run's lock.
 
     Of a service, what a person wrote in it: a TensorBoard holds nothing, and a live session is walked too.
@@ -102,4 +102,4 @@ def _counts(file: Mapping[str, Any], kind: Optional[str]) -> bool:
 
 def stamp_of(run: RunPaths, job: Mapping[str, Any], *, locked: bool = False) -> Optional[str]:
     """Return the stamp of the run as it is now, or None."""
-    return look(run, job, locked=locked).stamp
+    return measure(run, job, locked=locked).stamp

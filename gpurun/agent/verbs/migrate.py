@@ -1,4 +1,4 @@
-"""`carry`: send what the next attempt of an ended run needs on another host: `{run, from, ask, target}`.
+"""`migrate`: send what the next attempt of an ended run needs on another host: `{run, from, ask, target}`.
 
 -> `{run: RunRecord, job, root, snapshot: [[path, kind, size, mtime_ns, target]], checkpoint}`. `job` has its image by digest where
 a registry has it. `snapshot` lists the code as it was sent; `checkpoint` is null, or the ledger's entry with `folder` and `name`,
@@ -39,7 +39,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
         moving.take_back(run, request["back"])
         return {}
     records.refuse_damaged(run)
-    reconcile.tend_run(host, run)
+    reconcile.reconcile_run(host, run)
     job = jobs.job_of(run) or {}
     attempt = journal.fold(run).attempt
     _refuse(run, job, request["ask"])
@@ -85,6 +85,6 @@ def _settle(host: HostPaths, run_id: str, ask: str) -> Dict[str, Any]:
         raise AgentError(error_codes.NO_RUN, "no run can have the id %r" % run_id)
     run = host.run(run_id)
     if os.path.exists(run.job):
-        reconcile.tend_run(host, run)
+        reconcile.reconcile_run(host, run)
     begun = moving.settle(run, ask)
     return {"begun": begun, "run": records.record_of(run) if os.path.exists(run.job) else None}
