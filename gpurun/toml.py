@@ -9,10 +9,11 @@ from typing import Any
 
 from gpurun.errors import UsageError
 
+Document = dict[str, Any]  # what a TOML file, or a table of one, holds
 _AT = re.compile(r" \(at (line \d+, column \d+|end of document)\)$")
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> Document:
     """Return the content of `path`; empty when there is no such file. Raises UsageError with the line where it is broken."""
     import tomllib
 
@@ -53,7 +54,7 @@ def line_of(text: str, path: Sequence[Any]) -> int | None:
     return _whole(lines, having - 1)[0] + 1
 
 
-def _whole(lines: Sequence[str], end: int) -> tuple[int, dict[str, Any]]:
+def _whole(lines: Sequence[str], end: int) -> tuple[int, Document]:
     """The first `end` lines, or as many of them as do not end inside a statement, and what they say."""
     import tomllib
 

@@ -13,7 +13,7 @@ from gpurun.errors import UsageError
 
 if TYPE_CHECKING:
     from gpurun.commands.data import Folder
-    from gpurun.config.hosts import Host
+    from gpurun.config.hosts import HostProfile
     from gpurun.remote.wire import Wire
 
 app = noun("data", "List and remove the data folders of a host. `gpurun push` fills them.")
@@ -105,7 +105,7 @@ def rm(
         output.warn(f"the host could not remove everything in {path}; another user's process wrote there")
 
 
-def _reach(name: str | None) -> tuple[Host, Wire]:
+def _reach(name: str | None) -> tuple[HostProfile, Wire]:
     from gpurun.config import hosts
     from gpurun.config.project import find_project
     from gpurun.remote.wire import connect

@@ -12,6 +12,9 @@ from gpurun.agent import vocabulary as words
 from gpurun.cli import options, output, removed_run
 from gpurun.cli.screen import Screen, say_detached, say_end
 from gpurun.cli.terminal import harmless_output
+from gpurun.config.problems import read_option
+from gpurun.config.readers import whole_number
+from gpurun.config.units import span
 from gpurun.errors import HostError, HostUnreachable, UsageError
 
 if TYPE_CHECKING:
@@ -27,15 +30,13 @@ gpurun logs --build                 what was printed while the image was made"""
 def logs(
     run: options.KnownRun = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the log until the run has ended.")] = False,
-    tail: Annotated[
-        int | None, typer.Option("--tail", "-n", metavar="N", min=0, help="Print only the last N lines.")
-    ] = None,
+    tail: Annotated[str | None, typer.Option("--tail", "-n", metavar="N", help="Print only the last N lines.")] = None,
     since: Annotated[
         str | None, typer.Option("--since", metavar="SPAN", help="Print only what came in this time, e.g. 5m.")
     ] = None,
     attempt: Annotated[
-        int | None,
-        typer.Option("--attempt", metavar="N", min=1, help="Print the log of an earlier attempt. [the newest]"),
+        str | None,
+        typer.Option("--attempt", metavar="N", help="Print the log of an earlier attempt. [the newest]"),
     ] = None,
     timestamps: Annotated[
         bool, typer.Option("--timestamps", "-t", help="Start each line with the time (UTC) at which it was printed.")
@@ -55,17 +56,19 @@ def logs(
     from gpurun.commands import runs
     from gpurun.commands.follow import show_log
 
+    lines = read_option("--tail", tail, whole_number(0), "gpurun logs --tail 50")
+    number = read_option("--attempt", attempt, whole_number(1), "gpurun logs --attempt 1")
     request = {
-        "tail": tail,
-        "since": None if since is None else seconds(since, "--since"),
+        "tail": lines,
+        "since": read_option("--since", since, span, "--since 5m"),
         "times": timestamps,
         "follow": follow,
-        "attempt": attempt,
+        "attempt": number,
         "build": build,
     }
     entry = runs.resolve(run, removed=True)
     if entry.removed is not None:
-        removed_run.show_log(entry, attempt, tail, timed=timestamps or since is not None, build=build)
+        removed_run.show_log(entry, number, lines, timed=timestamps or since is not None, build=build)
         return 0
     wire = runs.wire_to(entry.host)
     with removed_run.naming_what_came(entry), output.activity() as say:
@@ -79,11 +82,11 @@ def logs(
                 if error.code != error_codes.ATTEMPT_ELSEWHERE:
                     gone = removed_run.instead(entry, error)
                     say("")
-                    removed_run.show_log(gone, attempt, tail, timed=timestamps or since is not None, build=build)
+                    removed_run.show_log(gone, number, lines, timed=timestamps or since is not None, build=build)
                     return 0
                 record = _of_a_former_host(entry, {"run": entry.id, **request}, screen, error)
             except HostUnreachable as error:
-                if attempt is None or not entry.left_on:
+                if number is None or not entry.left_on:
                     raise
                 record = _of_a_former_host(entry, {"run": entry.id, **request}, screen, error)
         except KeyboardInterrupt:
@@ -152,16 +155,3 @@ class _Pages(Screen):
 
     def state(self, record: dict[str, Any]) -> None:
         return
-
-
-def seconds(text: str, option: str, *units: str, next_step: str = "") -> float:
-    """Return the seconds in `5m` or `1h30m`. Raise UsageError, which names `option`, for everything else.
-
-    `units`: those to offer for a number that has none.
-    """
-    from gpurun.config.units import span
-
-    try:
-        return span(text, *units)
-    except ValueError as error:
-        raise UsageError(f"{option}: {error}", next_step or f"{option} 5m") from error

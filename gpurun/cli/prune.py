@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gpurun.cli import describe, options, output
-from gpurun.cli.logs import seconds
 from gpurun.commands import remove
+from gpurun.config.problems import read_option
+from gpurun.config.units import span
 from gpurun.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,11 +39,12 @@ def prune(
 
     if not fetched and older_than is None:
         raise UsageError("say which runs can go", "gpurun prune --fetched, or --older-than 14d, or both")
-    example = "gpurun prune --older-than 14d"
-    span = None if older_than is None else seconds(older_than, "--older-than", "d", "h", "m", next_step=example)
+    age = read_option(
+        "--older-than", older_than, lambda text: span(text, "d", "h", "m"), "gpurun prune --older-than 14d"
+    )
     which = [hosts.choose(host)] if host else runs.hosts_of_interest(all_runs=True)
     found = runs.list_runs(which, {"all": True})
-    chosen = pruning.choose(found, owner=getpass.getuser(), fetched=fetched, older_than=span)
+    chosen = pruning.choose(found, owner=getpass.getuser(), fetched=fetched, older_than=age)
     with output.activity("asking what the runs wrote"):
         entries = [entry for choice in chosen if (entry := run_store.find(choice.record["id"])) is not None]
         chosen = pruning.with_held(chosen, unfetched.unfetched_on_each(entries))

@@ -9,7 +9,8 @@ import typer
 
 from gpurun.agent import vocabulary as words
 from gpurun.cli import complete, describe, options, output
-from gpurun.cli.logs import seconds
+from gpurun.config.problems import read_option
+from gpurun.config.units import span
 from gpurun.errors import GpurunError, HostUnreachable, UsageError
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def stop(
     entries = runs.resolve_all(run, live=True) if run else [stopping.only_live_run()]
     if host is not None:
         entries = [replace(entry, host=host) for entry in entries]
-    asked = stopping.Asked(None if grace is None else seconds(grace, "--grace"), force, abandon)
+    asked = stopping.Asked(read_option("--grace", grace, span, "--grace 5m"), force, abandon)
     before = {entry.id for entry in entries if entry.ended}
     with output.activity(f"asking {', '.join(runs.by_host(entries))}"):
         records, away = _ask(entries, asked)

@@ -181,7 +181,7 @@ class _Asked:
     session: Session | None = None
 
     def load(self) -> Loaded:
-        from gpurun.config.load import load  # slow: it brings the schema
+        from gpurun.config.load import load
 
         return replace(load(self.said, self.target, self.folder), session=self.session)
 
@@ -207,41 +207,19 @@ def _asked(said: dict[str, Any], target: str | None) -> Iterator[_Asked]:
         yield _Asked({**said, "host": host, "script": found.notebook}, None, found.project_root, found)
 
 
-class _ForAnotherHost(Exception):
-    """The checked configuration names another host than its first reading did."""
-
-    def __init__(self, loaded: Loaded) -> None:
-        super().__init__()
-        self.loaded = loaded
-
-
 def _submit(asked: _Asked, *, follow: bool, yes: bool, as_json: bool) -> int:
-    """Over a connection that stands, ssh starts first, and the configuration is checked while it travels."""
-    from gpurun.config.early import likely_host
+    """Over a connection that stands, ssh starts first, and the plan is made while it travels."""
     from gpurun.remote.wire import connect
 
-    likely = likely_host(asked.said["host"], asked.target, asked.folder)
-    if likely is not None and (wire := connect(likely)).connection.is_warm:
-
-        def plan() -> Plan:
-            loaded = asked.load()
-            if loaded.host != likely:
-                raise _ForAnotherHost(loaded)
-            return _make_plan(loaded)
-
-        try:
-            return _submit_over(wire, plan, follow=follow, yes=yes, as_json=as_json)
-        except _ForAnotherHost as other:
-            loaded = other.loaded
-    else:
-        loaded = asked.load()
+    loaded = asked.load()
     assert loaded.host is not None
     wire = connect(loaded.host)
+    if wire.connection.is_warm:
+        return _submit_over(wire, lambda: _make_plan(loaded), follow=follow, yes=yes, as_json=as_json)
     done = _make_plan(loaded)
     # ssh may ask for a password next: our own questions come before that, not at the same time.
     plan_shown.approve(done, yes=yes)
-    if not wire.connection.is_warm:
-        output.note(f"connecting to {wire.host}")
+    output.note(f"connecting to {wire.host}")
     return _submit_over(wire, lambda: done, follow=follow, yes=True, as_json=as_json)
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gpurun.cli import describe, options, output
-from gpurun.cli.logs import seconds
 from gpurun.cli.terminal import can_redraw
+from gpurun.config.problems import read_option
+from gpurun.config.units import span
 from gpurun.remote import records
 
 if TYPE_CHECKING:
@@ -36,14 +37,14 @@ def wait(
     """
     from gpurun.commands import runs
 
-    span = None if timeout is None else seconds(timeout, "--timeout")
+    limit = read_option("--timeout", timeout, span, "--timeout 5m")
     entries = runs.resolve_all(run)
     waited_for = f"waiting for {', '.join(map(_known, entries))}"
     if not can_redraw(sys.stderr):
         output.note(waited_for)  # a host that does not answer is not told for a while
     with output.activity(waited_for) as say:
         waiting = runs.Waiting(
-            deadline=None if span is None else time.monotonic() + span,
+            deadline=None if limit is None else time.monotonic() + limit,
             ended=_tell_end,
             lost=lambda host, error: say(f"no contact with {host} ({error.what}); waiting on"),
         )

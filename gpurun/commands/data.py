@@ -9,7 +9,7 @@ from gpurun.config import hosts
 from gpurun.errors import UsageError
 
 if TYPE_CHECKING:
-    from gpurun.config.hosts import Host
+    from gpurun.config.hosts import HostProfile
     from gpurun.remote.wire import Wire
 
 ANSWER_IN = 60.0  # seconds: the host counts files for 20 of them
@@ -44,7 +44,7 @@ class Removed:
     left: tuple[str, ...]  # paths that the host could not remove
 
 
-def ls(wire: Wire, host: Host) -> list[Folder]:
+def ls(wire: Wire, host: HostProfile) -> list[Folder]:
     """Return the host's data folders, and behind them the paths elsewhere that hosts.toml names."""
     answer = wire.ask("data_folders", {}, timeout=ANSWER_IN)
     there = [_folder(told) for told in answer["folders"]]
@@ -82,7 +82,7 @@ def find(folders: list[Folder], name: str, host: str) -> Folder:
     return found
 
 
-def rm(wire: Wire, host: Host, folder: Folder) -> Removed:
+def rm(wire: Wire, host: HostProfile, folder: Folder) -> Removed:
     """Remove a data folder from its host, and its name from hosts.toml. Raises HostError when a live run uses it."""
     answer = wire.ask("data_folders", {"remove": folder.name}, timeout=REMOVED_IN, idempotent=False)
     if host.data.get(folder.name) == folder.path:

@@ -17,7 +17,7 @@ from gpurun.remote import records
 from gpurun.store import checkpoint_store, run_names, run_store
 
 if TYPE_CHECKING:
-    from gpurun.config.hosts import Host
+    from gpurun.config.hosts import HostProfile
     from gpurun.remote.wire import Wire
     from gpurun.store.run_store import RunEntry
 
@@ -99,7 +99,7 @@ def by_host(entries: Iterable[RunEntry]) -> dict[str, list[str]]:
     return found
 
 
-def hosts_of_interest(*, all_runs: bool) -> list[Host]:
+def hosts_of_interest(*, all_runs: bool) -> list[HostProfile]:
     """The hosts that were added, and those where runs of ours are live (or were, with `all_runs`)."""
     known = hosts.read()
     names = [*known.hosts]
@@ -112,11 +112,11 @@ def hosts_of_interest(*, all_runs: bool) -> list[Host]:
     return found or [hosts.choose()]
 
 
-def list_runs(which: Sequence[Host], request: dict[str, Any]) -> list[HostRuns]:
+def list_runs(which: Sequence[HostProfile], request: dict[str, Any]) -> list[HostRuns]:
     """Ask `ps` of all these hosts side by side. One alone may take its time, and ask for a password."""
     known = run_store.all_runs()
 
-    def ask(host: Host) -> HostRuns:
+    def ask(host: HostProfile) -> HostRuns:
         from gpurun.remote.wire import connect
 
         ours = tuple(filter(None, (_as_seen_on(host.name, entry) for entry in known)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gpurun.config.schema import variable_name
+from gpurun.config.readers import variable_name
 from gpurun.errors import UsageError
 from gpurun.secret import Secret
 

@@ -1,58 +1,101 @@
-"""hosts.toml: the hosts that were added, and which of them a command means.
-
-Read without pydantic as long as the file is the one that was last found valid: `ps` and `logs` have no
-tenth of a second for it.
-"""
+"""hosts.toml: the hosts that were added, and which of them a command means."""
 
 from __future__ import annotations
 
-import hashlib
+import functools
 import os
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gpurun import locked, toml
 from gpurun.agent.files import write_atomically
+from gpurun.config import problems
+from gpurun.config.readers import key, required, table, table_of, text, values, variables, whole_number
 from gpurun.errors import UsageError
+from gpurun.secret import Secret
+from gpurun.ssh.openssh import Address
+
+
+def _engine(value: Any) -> tuple[str, ...]:
+    words = shlex.split(value) if isinstance(value, str) else value
+    if not words or not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
+        raise ValueError('wants a command such as "docker" or ["sudo", "-n", "docker"]')
+    return tuple(words)
+
+
+def _without_password(value: Any) -> str:
+    index = text(value)
+    if "@" in index.partition("://")[2].partition("/")[0]:
+        raise ValueError("must hold no user or password: keep them in ~/.netrc of the host")
+    return index
+
+
+def _base_image(value: Any) -> str | dict[str, str]:
+    return value if isinstance(value, str) else table_of(text)(value)
 
 
 @dataclass(frozen=True)
-class Address:
-    host: str
-    user: str | None = None
-    port: int | None = None
-    identity_file: str | None = None
-    jump: str | None = None
+class AddressConfig(Address):
+    """How `ssh` reaches a host."""
+
+    host: str = required(text)
+    """Name or address of the machine."""
+    user: str | None = key(text)
+    """Login name."""
+    port: int | None = key(whole_number(1, 65535))
+    """Port of its SSH server."""
+    identity_file: str | None = key(text)
+    """The private key to offer."""
+    jump: str | None = key(text)
+    """The host to go through, as in `ssh -J`."""
 
 
 @dataclass(frozen=True)
-class Host:
-    """A host as the user named it. Without an `address`, `name` is an alias of the user's SSH configuration."""
+class HostProfile:
+    """What `[hosts.NAME]` says about one host. Without an `address`, `name` is an alias of the user's SSH configuration."""
 
     name: str
-    address: Address | None = None
-    root: str | None = None
-    python: str | None = None
-    engine: tuple[str, ...] | None = None
-    env: Mapping[str, str | None] = field(default_factory=dict, repr=False)  # None: the laptop's own value
-    data: Mapping[str, str] = field(default_factory=dict)
-    pip_index: str | None = None
-    registry_mirror: str | None = None
-    base_image: str | Mapping[str, str] | None = None  # a name of the catalogue -> image; one alone: of its default
-    added: bool = False
+    address: AddressConfig | None = key(table(AddressConfig))  # noqa: RUF009
+    """Where the host is, when NAME is no alias of your SSH configuration: `host`, `user`, `port`, `identity_file`, `jump`."""
+    root: str | None = key(text)
+    """A folder on a roomy disk: gpurun's files go to `.gpurun` in it. Without it, to `~/.gpurun`."""
+    python: str | None = key(text)
+    """The host's Python, 3.8 or later; `python3` unless told. Without an engine: the one that has torch."""
+    engine: tuple[str, ...] | None = key(_engine)
+    """The engine's command, e.g. `"sudo -n docker"`; `docker` unless told."""
+    env: Mapping[str, Secret | None] = key(variables, {})
+    """Variables for every job on this host."""
+    data: Mapping[str, str] = key(table_of(text), {})
+    """Where this host keeps data: `[hosts.NAME.data]` with lines `imagenet = "/mnt/imagenet"`."""
+    pip_index: str | None = key(_without_password)
+    """The package index that pip asks on this host. A password has no place in it: it would be seen in `ps` there."""
+    registry_mirror: str | None = key(text)
+    """The registry that images are pulled from in place of Docker Hub."""
+    base_image: str | Mapping[str, str] | None = key(_base_image)
+    """The image that gpurun's own is built on, in place of the pinned one; `{ "v2.7" = "..." }` for several."""
+    added: bool = False  # to hosts.toml
+
+
+def _profiles(value: Any) -> dict[str, HostProfile]:
+    read = table_of(functools.partial(values, HostProfile))(value)
+    return {name: HostProfile(name, **keys, added=True) for name, keys in read.items()}
 
 
 @dataclass(frozen=True)
 class Hosts:
-    default: str | None
-    hosts: Mapping[str, Host]
+    """hosts.toml, in your configuration directory."""
 
-    def get(self, name: str) -> Host:
-        """The host of that name; any other word is an alias of the SSH configuration."""
-        return self.hosts.get(name) or Host(name)
+    default: str | None = key(text)
+    """The host that is taken when nothing names one (`gpurun host use NAME`)."""
+    hosts: Mapping[str, HostProfile] = key(_profiles, {})
+    """One table a host: `[hosts.NAME]`."""
+
+    def get(self, name: str) -> HostProfile:
+        """Return the host of that name; any other word is an alias of the SSH configuration."""
+        return self.hosts.get(name) or HostProfile(name)
 
 
 def path() -> Path:
@@ -64,15 +107,10 @@ def path() -> Path:
 
 def read() -> Hosts:
     """The hosts that were added. Raises UsageError when hosts.toml is broken."""
-    told = toml.read(path())
-    if told and not _known_valid(path()):
-        _check(told, path().read_text(encoding="utf-8-sig"))
-        _remember_valid(path())
-    hosts = {name: _host(name, table) for name, table in told.get("hosts", {}).items()}
-    return Hosts(told.get("default"), hosts)
+    return _hosts(toml.read(path()), lambda: path().read_text(encoding="utf-8-sig"))
 
 
-def choose(flag: str | None = None, *, job: str | None = None, project: str | None = None) -> Host:
+def choose(flag: str | None = None, *, job: str | None = None, project: str | None = None) -> HostProfile:
     """`flag` > GPURUN_HOST > `job` > `project` > the default > the only one added. UsageError lists the known ones."""
     known = read()
     name = flag or os.environ.get("GPURUN_HOST") or job or project or known.default
@@ -173,59 +211,13 @@ def _write(document: Any) -> None:
     import tomlkit
 
     text = tomlkit.dumps(document)
-    _check(tomlkit.parse(text).unwrap(), text)
+    _hosts(tomlkit.parse(text).unwrap(), lambda: text)
     path().parent.mkdir(parents=True, exist_ok=True)
     # A link into a folder of dotfiles stays a link. 0600: `env` may hold keys.
     write_atomically(os.path.realpath(path()), text.encode(), 0o600)
 
 
-def _check(told: Mapping[str, Any], text: str) -> None:
-    from gpurun.config import problems, schema
-
-    source = problems.Source(str(path()), lambda: text)
-    problems.refuse(problems.validate(schema.HostsFile, told, source)[1], "the keys of hosts.toml are in the README")
-
-
-def _valid_marker() -> Path:
-    import platformdirs
-
-    return platformdirs.user_cache_path("gpurun") / "hosts.valid"
-
-
-def _stamp(file: Path) -> bytes:
-    """Names the file's content and the schema that found it valid."""
-    schema = Path(__file__).with_name("schema.py")
-    sha = hashlib.sha256(file.read_bytes())
-    sha.update(schema.read_bytes())
-    return sha.hexdigest().encode()
-
-
-def _known_valid(file: Path) -> bool:
-    try:
-        return _valid_marker().read_bytes() == _stamp(file)
-    except OSError:
-        return False
-
-
-def _remember_valid(file: Path) -> None:
-    try:
-        _valid_marker().parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(str(_valid_marker()), _stamp(file))
-    except OSError:
-        return  # no cache, then: it is checked again next time
-
-
-def _host(name: str, table: Mapping[str, Any]) -> Host:
-    values = dict(table)
-    engine, address, env = values.pop("engine", None), values.pop("address", None), values.pop("env", {})
-    if isinstance(env, list):
-        pairs = [(key, text if sign else None) for key, sign, text in (line.partition("=") for line in env)]
-        env = dict(pairs)
-    return Host(
-        name,
-        address=Address(**address) if address else None,
-        engine=tuple(shlex.split(engine) if isinstance(engine, str) else engine) if engine else None,
-        env={key: None if text is None else str(text) for key, text in env.items()},
-        added=True,
-        **values,
-    )
+def _hosts(told: Mapping[str, Any], text: Callable[[], str]) -> Hosts:
+    read, wrong = problems.read(Hosts, told, problems.Source(str(path()), text))
+    problems.refuse(wrong, "the keys of hosts.toml are in the README")
+    return Hosts(**read)

@@ -9,15 +9,16 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpurun import toml
 from gpurun.config import hosts, problems
 from gpurun.config.envfile import read_env_file
-from gpurun.config.hosts import Host
+from gpurun.config.hosts import HostProfile
 from gpurun.config.project import Project, find_project, project_at
+from gpurun.config.readers import nearest
 from gpurun.config.schema import JOB_FILE_ONLY, JobConfig, MountConfig
 from gpurun.errors import UsageError
 from gpurun.secret import Secret
@@ -35,7 +36,7 @@ class Loaded:
 
     spec: JobConfig
     project: Project
-    host: Host | None
+    host: HostProfile | None
     env: Mapping[str, Secret]
     sources: Mapping[str, str]
     job_file: Path | None
@@ -48,13 +49,9 @@ class Loaded:
 class _Layer:
     """One place where values stand. `folder` is what its relative paths start from."""
 
-    values: JobConfig
+    values: Mapping[str, Any]  # of the keys of JobConfig that it has
     folder: Path
     names: Mapping[str, str]  # key -> how its place is called
-
-    @property
-    def told(self) -> set[str]:
-        return self.values.model_fields_set
 
 
 def load(
@@ -109,15 +106,15 @@ def _near(target: str, here: Path) -> str:
         names = [entry.name for entry in (here / target).parent.iterdir() if entry.is_file()]
     except OSError:
         return ""
-    close = problems.nearest(Path(target).name, names)
+    close = nearest(Path(target).name, names)
     return close if close.startswith(";") else ""
 
 
 def _project(job: _Layer | None, target: str | None, here: Path) -> Project:
     if job is not None:
-        if not job.values.project:
+        if not job.values.get("project"):
             return find_project(job.folder)
-        root = job.folder / Path(job.values.project).expanduser()
+        root = job.folder / Path(job.values["project"]).expanduser()
         if not root.is_dir():
             raise UsageError(f"{job.names['project']}: project: there is no folder {root}", "mend `project` there")
         return project_at(root)
@@ -140,13 +137,14 @@ def _project_layer(project: Project, wrong: list[problems.Problem]) -> _Layer:
             wrong.append(problems.Problem(str(file), text, _source(file).line_of([key])))
     layer = _file_layer(file, told, wrong)
     # In this file `name` is the project's, not that of a run.
-    return _Layer(_without(layer.values, {"name", *JOB_FILE_ONLY}), layer.folder, layer.names)
+    ours = {key: value for key, value in layer.values.items() if key not in ("name", *JOB_FILE_ONLY)}
+    return replace(layer, values=ours)
 
 
 def _file_layer(file: Path, told: Mapping[str, Any], wrong: list[problems.Problem]) -> _Layer:
-    values, found = problems.validate(JobConfig, told, _source(file))
+    values, found = problems.read(JobConfig, told, _source(file))
     wrong += found
-    return _Layer(values or JobConfig(), file.parent, dict.fromkeys(JobConfig.model_fields, str(file)))
+    return _Layer(values, file.parent, dict.fromkeys(values, str(file)))
 
 
 def _source(file: Path) -> problems.Source:
@@ -155,21 +153,17 @@ def _source(file: Path) -> problems.Source:
 
 
 def _flag_layer(told: Mapping[str, Any], here: Path, wrong: list[problems.Problem]) -> _Layer:
-    names = {key: _OPTIONS.get(key, "--" + key.replace("_", "-")) for key in JobConfig.model_fields}
+    names = {key: _OPTIONS.get(key, "--" + key.replace("_", "-")) for key in told}
     taken: dict[str, Any] = {}
     for key, value in told.items():
-        checked, found = problems.validate(JobConfig, {key: value}, problems.Source(names[key]))
+        values, found = problems.read(JobConfig, {key: value}, problems.Source(names[key]))
         wrong += found
-        taken[key] = getattr(checked, key, None)
-    return _Layer(JobConfig().model_copy(update=taken), here, names)
-
-
-def _without(values: JobConfig, keys: set[str]) -> JobConfig:
-    return JobConfig().model_copy(update={key: getattr(values, key) for key in values.model_fields_set - keys})
+        taken |= values
+    return _Layer(taken, here, names)
 
 
 def _check_script_named(layers: Sequence[_Layer], job_file: Path | None) -> None:
-    if not any(layer.values.script or layer.values.module for layer in layers):
+    if not any(layer.values.get("script") or layer.values.get("module") for layer in layers):
         raise UsageError(
             f"{job_file}: neither script nor module says what to run" if job_file else "no script was named",
             'Write `script = "train.py"` there.' if job_file else "gpurun submit train.py",
@@ -182,51 +176,51 @@ def _merge(layers: Sequence[_Layer], project: Project, job_file: Path | None, ne
     mounts: dict[str, MountConfig] = {}
     data: dict[str, None] = {}
     for layer in layers:
-        told = {key: getattr(layer.values, key) for key in layer.told}
         for one_of in ({"script", "module"}, {"image", "dockerfile"}):
-            if told.keys() & one_of:
+            if layer.values.keys() & one_of:
                 taken.update(dict.fromkeys(one_of))
-        taken.update(told)
-        sources.update({key: layer.names[key] for key in told})
-        mounts.update({mount.target: mount for mount in layer.values.mounts})
-        data = dict.fromkeys(layer.values.data) | data  # the highest layer's come first
+        taken.update(layer.values)
+        sources.update(layer.names)
+        mounts.update({mount.target: mount for mount in layer.values.get("mounts", ())})
+        data = dict.fromkeys(layer.values.get("data", ())) | data  # the highest layer's come first
     taken.update(mounts=tuple(mounts.values()), data=tuple(data))
     host = _host(layers) if need_host else None
     env, files = _environment(layers, host)
-    spec = JobConfig().model_copy(update=taken | {"env": dict(env)})
+    spec = JobConfig(**{**taken, "env": env})
     return Loaded(spec, project, host, env, sources, job_file, files, notes=_replaced_args(layers))
 
 
 def _replaced_args(layers: Sequence[_Layer]) -> tuple[str, ...]:
     """A line for a job file whose `args` are not taken: other keys are replaced one by one, these all at once."""
     *files, flags = layers
-    if "args" not in flags.told:
+    if "args" not in flags.values:
         return ()
-    replaced = [layer for layer in files if layer.values.args]
-    args = shlex.join(flags.values.args) or "no arguments"
+    replaced = [layer for layer in files if layer.values.get("args")]
+    args = shlex.join(flags.values["args"]) or "no arguments"
     return tuple(
-        f"{args} in place of the args of {layer.names['args']}: {shlex.join(layer.values.args)}" for layer in replaced
+        f"{args} in place of the args of {layer.names['args']}: {shlex.join(layer.values['args'])}"
+        for layer in replaced
     )
 
 
-def _host(layers: Sequence[_Layer]) -> Host:
-    project, *middle, flags = [layer.values.host for layer in layers]
+def _host(layers: Sequence[_Layer]) -> HostProfile:
+    project, *middle, flags = [layer.values.get("host") for layer in layers]
     return hosts.choose(flags, job=middle[0] if middle else None, project=project)
 
 
-def _environment(layers: Sequence[_Layer], host: Host | None) -> tuple[dict[str, Secret], tuple[Path, ...]]:
+def _environment(layers: Sequence[_Layer], host: HostProfile | None) -> tuple[dict[str, Secret], tuple[Path, ...]]:
     """Every variable of the job and the files they were read from. Raises UsageError for all that are unset here."""
     wanted: dict[str, tuple[Secret | None, str]] = {}
     files: list[Path] = []
     if host is not None:
         profile = f"[hosts.{host.name}] of hosts.toml"
-        wanted.update({k: (None if text is None else Secret(text), profile) for k, text in host.env.items()})
+        wanted.update({k: (value, profile) for k, value in host.env.items()})
     for layer in layers:
-        if layer.values.env_file:
-            file = layer.folder / Path(layer.values.env_file).expanduser()
+        if layer.values.get("env_file"):
+            file = layer.folder / Path(layer.values["env_file"]).expanduser()
             files.append(file)
             wanted.update({k: (value, str(file)) for k, value in read_env_file(file).items()})
-        wanted.update({k: (value, layer.names["env"]) for k, value in layer.values.env.items()})
+        wanted.update({k: (value, layer.names["env"]) for k, value in layer.values.get("env", {}).items()})
     missing = {name: where for name, (value, where) in wanted.items() if value is None and name not in os.environ}
     if missing:
         lines = [

@@ -11,10 +11,11 @@ lie in there.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,82 +35,92 @@ class Project:
     name: str
     marker: str
     in_git: bool
+    files: Files = field(compare=False, repr=False)
 
     @property
     def settings_file(self) -> Path:
         """The file with the project's defaults; it need not exist."""
-        own = self.root / "gpurun.toml"
-        return self.root / "pyproject.toml" if not own.exists() and self._has_table() else own
+        return self.files.settings_file
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> toml.Document:
         """The project's defaults, unchecked. Raises UsageError when the file is no TOML."""
-        file = self.settings_file
-        told = toml.read(file)
-        return told if file.name == "gpurun.toml" else dict(told["tool"]["gpurun"])
+        return self.files.settings()
 
-    def _has_table(self) -> bool:
-        return _gpurun_table(self.root / "pyproject.toml") is not None
+
+@dataclass(frozen=True)
+class Files:
+    """The files of a folder that say something of a project. Each is read once; a broken one raises UsageError."""
+
+    folder: Path
+
+    @property
+    def settings_file(self) -> Path:
+        own = self.folder / "gpurun.toml"
+        return self.folder / "pyproject.toml" if not own.exists() and self.table is not None else own
+
+    def settings(self) -> toml.Document:
+        return dict(self.own if self.settings_file.name == "gpurun.toml" else self.table or {})
+
+    @functools.cached_property
+    def own(self) -> toml.Document:
+        return toml.read(self.folder / "gpurun.toml")
+
+    @functools.cached_property
+    def pyproject(self) -> toml.Document:
+        return toml.read(self.folder / "pyproject.toml")
+
+    @property
+    def table(self) -> toml.Document | None:
+        """`[tool.gpurun]`, or None. A broken file says nothing here; it is refused where its settings are read."""
+        try:
+            table = self.pyproject.get("tool", {}).get("gpurun")
+        except (UsageError, AttributeError):
+            return None
+        return table if isinstance(table, dict) else None
+
+    def names(self) -> Iterator[Any]:
+        try:
+            yield self.own.get("name") or (self.table or {}).get("name")
+            project = self.pyproject.get("project")
+        except UsageError:
+            return
+        if isinstance(project, dict):
+            yield project.get("name")
 
 
 def find_project(start: Path | None = None) -> Project:
     """The project around `start` (a folder or a file; the working directory unless told). Runs no process."""
     at = Path(os.path.abspath(start or Path.cwd()))  # noqa: PTH100 - resolve() would follow links out of the project
-    folder = at if at.is_dir() else at.parent
-    return _project(*_root(folder))
+    return _project(*_root(at if at.is_dir() else at.parent))
 
 
 def project_at(root: Path) -> Project:
     """The project whose root is told to be `root` (a job file's `project`)."""
-    return _project(Path(os.path.abspath(root)), "job file")  # noqa: PTH100
+    return _project(Files(Path(os.path.abspath(root))), "job file")  # noqa: PTH100
 
 
-def _project(root: Path, marker: str) -> Project:
+def _project(files: Files, marker: str) -> Project:
+    root = files.folder
     in_git = any((above / ".git").exists() for above in (root, *root.parents))
-    return Project(root, _name(root), marker, in_git)
+    names = (slug(name) for name in files.names() if isinstance(name, str))
+    return Project(root, next(filter(None, names), slug(root.name) or "project"), marker, in_git, files)
 
 
-def _root(folder: Path) -> tuple[Path, str]:
-    allowed = [above for above in (folder, *folder.parents) if above not in (Path.home(), Path(above.anchor))]
-    for above in allowed:
-        if (above / "gpurun.toml").is_file():
-            return above, "gpurun.toml"
-    for above in allowed:
-        if _gpurun_table(above / "pyproject.toml") is not None:
-            return above, "pyproject.toml"
-    for above in allowed:
-        if (above / "pyproject.toml").is_file():
-            return above, "pyproject.toml"
-        if (above / ".git").exists():
-            return above, "git"
-    return folder, "folder"
-
-
-def _gpurun_table(pyproject: Path) -> dict[str, Any] | None:
-    """`[tool.gpurun]`, or None. A broken file says nothing here; it is refused where its settings are read."""
-    try:
-        table = toml.read(pyproject).get("tool", {}).get("gpurun") if pyproject.is_file() else None
-    except (UsageError, AttributeError):
-        return None
-    return table if isinstance(table, dict) else None
-
-
-def _name(root: Path) -> str:
-    """`name` of the project's defaults, else `[project].name`, else the folder's; made safe for paths."""
-    for source in _names(root):
-        if isinstance(source, str) and slug(source):
-            return slug(source)
-    return slug(root.name) or "project"
-
-
-def _names(root: Path) -> Iterator[Any]:
-    table = _gpurun_table(root / "pyproject.toml")
-    try:
-        yield toml.read(root / "gpurun.toml").get("name") or (table or {}).get("name")
-        project = toml.read(root / "pyproject.toml").get("project")
-    except UsageError:
-        return
-    if isinstance(project, dict):
-        yield project.get("name")
+def _root(folder: Path) -> tuple[Files, str]:
+    """The root's files, and why it is the root."""
+    above = [Files(one) for one in (folder, *folder.parents) if one not in (Path.home(), Path(one.anchor))]
+    for files in above:
+        if (files.folder / "gpurun.toml").is_file():
+            return files, "gpurun.toml"
+    for files in above:
+        if files.table is not None:
+            return files, "pyproject.toml"
+    for files in above:
+        if (files.folder / "pyproject.toml").is_file():
+            return files, "pyproject.toml"
+        if (files.folder / ".git").exists():
+            return files, "git"
+    return Files(folder), "folder"
 
 
 def slug(text: str, limit: int = 40) -> str:

@@ -6,15 +6,18 @@ in that file.
 
 from __future__ import annotations
 
+import ast
+import inspect
+import itertools
 import sys
 import types
 import typing
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
-from gpurun.config.schema import JOB_FILE_ONLY, AddressConfig, HostProfile, HostsFile, JobConfig
+from gpurun.config.hosts import AddressConfig, HostProfile, Hosts
+from gpurun.config.readers import keys
+from gpurun.config.schema import JOB_FILE_ONLY, JobConfig
 
 BEGIN, END = "<!-- reference: begin -->", "<!-- reference: end -->"
 
@@ -47,27 +50,37 @@ def markdown() -> str:
     """One table for each of: what a job says, hosts.toml, a host's profile, its address."""
     sections = [
         (_JOB.format(", ".join(f"`{key}`" for key in JOB_FILE_ONLY)), _table(JobConfig)),
-        ("**hosts.toml**, in your configuration directory:", _table(HostsFile)),
+        ("**hosts.toml**, in your configuration directory:", _table(Hosts)),
         ("**A host**, `[hosts.NAME]` of hosts.toml:", _table(HostProfile, {"data": "table"})),
         ("**An address**, `address = { ... }` of a host:", _table(AddressConfig)),
     ]
     return "\n\n".join(head + "\n\n" + "\n".join(rows) for head, rows in sections)
 
 
-def _table(model: type[BaseModel], kinds: dict[str, str] | None = None) -> list[str]:
+def descriptions(schema: type) -> dict[str, str]:
+    """Return the text behind each field of a dataclass."""
+    (body,) = (node.body for node in ast.parse(inspect.getsource(schema)).body if isinstance(node, ast.ClassDef))
+    return {
+        field.target.id: " ".join(str(text.value.value).split())
+        for field, text in itertools.pairwise(body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+    }
+
+
+def _table(schema: type, kinds: dict[str, str] | None = None) -> list[str]:
     rows = ["| key | is | meaning |", "|---|---|---|"]
-    for key, field in model.model_fields.items():
-        kind = (_KINDS | (kinds or {})).get(key) or _kind(field.annotation)
-        rows.append(f"| `{key}` | {kind} | {_meaning(field)} |")
+    meanings, types_of = descriptions(schema), typing.get_type_hints(schema)
+    for key, field in keys(schema).items():
+        kind = (_KINDS | (kinds or {})).get(key) or _kind(types_of[key])
+        rows.append(f"| `{key}` | {kind} | {meanings[key]}{_default(field.default)} |")
     return rows
 
 
-def _meaning(field: Any) -> str:
-    text = " ".join((field.description or "").split())
-    shown = field.default
-    if shown is None or isinstance(shown, bool | tuple) or field.is_required() or field.default_factory:
-        return text
-    return f"{text} Default: {shown:g}."
+def _default(value: Any) -> str:
+    return f" Default: {value:g}." if isinstance(value, int | float) and not isinstance(value, bool) else ""
 
 
 def _kind(annotation: Any) -> str:

@@ -1,8 +1,9 @@
-"""Time spans as users write them: "12h", "90m", "1h30m". A number needs a unit, because 12 is 12 seconds to nobody."""
+"""Time spans and sizes as users write them: "1h30m", "32GB". A number needs a unit: nobody means 12 seconds by 12."""
 
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 
@@ -22,6 +23,19 @@ def span(value: Any, *units: str) -> float:
     if seconds is None or seconds < 0:
         raise ValueError('wants a time span such as "12h", "90m" or "1h30m"')
     return float(seconds)
+
+
+def size(value: Any) -> int:
+    """Return the bytes in "32GB", "512MiB" or "1.5T". Raise ValueError for everything else."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError('wants a size such as "32GB"')  # noqa: TRY004
+    refuse_bare_number(str(value), "GB", "MB")
+    match = re.fullmatch(r"(\d*\.?\d+)(?:([kmgtpe])(i?)b|([kmgtpe])|b)", str(value).lower().replace(" ", ""))
+    number, prefix, binary = (match[1], match[2] or match[4] or "", match[3]) if match else ("0", "", "")
+    count = int(float(number) * (1024 if binary else 1000) ** " kmgtpe".index(prefix or " "))
+    if count <= 0:
+        raise ValueError('wants a size such as "32GB" or "512MiB"')
+    return count
 
 
 def refuse_bare_number(value: str, *units: str) -> None:

@@ -6,12 +6,13 @@ import getpass
 import re
 import shlex
 import socket
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from gpurun import process
 from gpurun.config import hosts
+from gpurun.config.hosts import HostProfile
 from gpurun.errors import GpurunError, HostError, HostUnreachable, UsageError
 from gpurun.hosts import address as addresses
 from gpurun.hosts import warm
@@ -89,20 +90,17 @@ def check_name(name: str) -> None:
         raise UsageError(f"{name!r} is no name for a host", "use letters, digits, `-`, `_` and `.`")
 
 
-def _address(order: Order, before: hosts.Host | None) -> Address | None:
+def _address(order: Order, before: HostProfile | None) -> Address | None:
     """None for an alias of the SSH configuration, which knows the way by itself."""
-    if order.target is None:
-        known = before.address if before else None
-        address = Address(**asdict(known)) if known else None
-    else:
-        address = addresses.parse(order.target)
+    known = before.address if before else None
+    address = known if order.target is None else addresses.parse(order.target)
     named = order.identity_file or (address.identity_file if address else None)
     if named is None:
         return address
     file = Path(named).expanduser()
     if not file.is_file():  # ssh would go on without it, as if none had been named
         raise UsageError(f"there is no key {file}", f"name the private key: gpurun host add {order.name} -i FILE")
-    return Address(**{**asdict(address or Address(order.name)), "identity_file": str(file.absolute())})
+    return replace(address or Address(order.name), identity_file=str(file.absolute()))
 
 
 # --- the host's key

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from gpurun.config.hosts import Host
+from gpurun.config.hosts import HostProfile
 from gpurun.errors import GpurunError
 
 PATIENCE = 2.0  # seconds for each host
@@ -16,7 +16,7 @@ PATIENCE = 2.0  # seconds for each host
 class Seen:
     """A host's answer to `ps`, or why there is none."""
 
-    host: Host
+    host: HostProfile
     answer: dict[str, Any] | None
     failure: GpurunError | None
 
@@ -31,10 +31,10 @@ class Seen:
         return f"{free} of {len(found)} free, " + ", ".join(f"{names.count(n)}x {n}" for n in dict.fromkeys(names))
 
 
-def survey(which: list[Host]) -> list[Seen]:
+def survey(which: list[HostProfile]) -> list[Seen]:
     """Never raises for a host that does not answer."""
 
-    def ask(host: Host) -> Seen:
+    def ask(host: HostProfile) -> Seen:
         from gpurun.remote.wire import connect
 
         try:

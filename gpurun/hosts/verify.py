@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from gpurun.agent import vocabulary as words
 from gpurun.errors import GpurunError, HostError
@@ -20,7 +20,7 @@ from gpurun.store import run_store
 if TYPE_CHECKING:
     from gpurun.commands.follow import Listener
     from gpurun.commands.submit import Plan, Report
-    from gpurun.config.hosts import Host
+    from gpurun.config.hosts import HostProfile
     from gpurun.remote.wire import Wire
 
 FACTS_IN = 60.0  # seconds: nvidia-smi and the engine may each take their time
@@ -37,7 +37,7 @@ class NoGpu(GpurunError):
 class Wish:
     """What is to be tried: how many GPUs, and in which image (None: gpurun's)."""
 
-    gpus: int | str = "all"
+    gpus: int | Literal["all"] = "all"
     image: str | None = None
 
 
@@ -98,24 +98,26 @@ def look(wire: Wire) -> Finding:
     return Finding("nvidia-smi", OK, f"{counted}, driver {facts['driver']}")
 
 
-def start(wire: Wire, host: Host, wish: Wish, report: Report) -> dict[str, Any]:
+def start(wire: Wire, host: HostProfile, wish: Wish, report: Report) -> dict[str, Any]:
     """Submit the check; its record. Raises what a submit raises, an old driver and a full disk among it."""
     from gpurun.commands.submit import submit
 
     return submit(wire, lambda: plan(host, wish), report, follow=False).record
 
 
-def plan(host: Host, wish: Wish) -> Plan:
+def plan(host: HostProfile, wish: Wish) -> Plan:
     """A run of no project: the program is the agent's."""
     from gpurun.commands.submit import Plan
     from gpurun.config.load import Loaded
-    from gpurun.config.project import Project
+    from gpurun.config.project import Files, Project
     from gpurun.config.schema import JobConfig
     from gpurun.job.files import FileList
     from gpurun.job.spec import make_job
 
-    spec = JobConfig.model_validate({"gpus": wish.gpus, "image": wish.image, "max_duration": f"{AT_MOST}s", "grace": 0})
-    loaded = Loaded(spec, Project(Path("/"), words.GPU_CHECK, "folder", False), host, {}, {}, None, ())
+    spec = JobConfig(gpus=wish.gpus, image=wish.image, max_duration=AT_MOST, grace=0.0)
+    loaded = Loaded(
+        spec, Project(Path("/"), words.GPU_CHECK, "folder", False, Files(Path("/"))), host, {}, {}, None, ()
+    )
     files = FileList(Path("/"), ())
     service = {"kind": words.GPU_CHECK, "run": None, "title": f"GPUs of {host.name}", "idle": 0}
     job = make_job(loaded, files, now=time.time(), dependencies=None, service=service)

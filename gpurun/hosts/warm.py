@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from gpurun.config.hosts import Host
+from gpurun.config.hosts import HostProfile
 from gpurun.errors import ContactLost, GpurunError
 from gpurun.job import images
 from gpurun.remote.wire import Wire
@@ -92,18 +92,18 @@ class Ready:
     seconds: float = 0.0
 
 
-def request(host: Host, image: str | None = None) -> dict[str, Any]:
+def request(host: HostProfile, image: str | None = None) -> dict[str, Any]:
     """What the host is told of the image. Raises UsageError for a name that is none."""
     profile = {key: getattr(host, key) for key in ("pip_index", "registry_mirror")}
     return {**images.wanted(image, host), "profile": profile}
 
 
-def warm(wire: Wire, host: Host) -> bool:
+def warm(wire: Wire, host: HostProfile) -> bool:
     """Begin with gpurun's image in the background. True when that is under way."""
     return bool(wire.ask("warm", {**request(host), "stream": False}, timeout=QUESTION_IN)["started"])
 
 
-def make_ready(wire: Wire, host: Host, image: str | None, hear: Callable[[bytes], None]) -> Ready:
+def make_ready(wire: Wire, host: HostProfile, image: str | None, hear: Callable[[bytes], None]) -> Ready:
     """Have the image made, or wait for whoever makes it already; `hear` gets what the host says.
 
     Raises what the host refuses, GpurunError when it could not be made, ContactLost; it is made in the background all the same.

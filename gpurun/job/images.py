@@ -12,7 +12,7 @@ from gpurun import toml
 from gpurun.errors import UsageError
 
 if TYPE_CHECKING:
-    from gpurun.config.hosts import Host
+    from gpurun.config.hosts import HostProfile
 
 _NAME = re.compile(r"v\d+(\.\d+)*")  # what can only be meant as a name of the catalogue
 
@@ -45,7 +45,7 @@ def read(file: Path | None = None) -> Catalogue:
     return Catalogue(images[told["default"]], images)
 
 
-def wanted(image: str | None, host: Host | None) -> dict[str, Any]:
+def wanted(image: str | None, host: HostProfile | None) -> dict[str, Any]:
     """What job.json says of an image: `image`, a reference, or else `base`, a catalogue entry to build on.
 
     `image` may be a name of the catalogue; None is its default. The host's `base_image` stands in for an entry's base.
@@ -70,7 +70,7 @@ def wanted(image: str | None, host: Host | None) -> dict[str, Any]:
     return {"image": None, "base": base}
 
 
-def for_host(base: Any, host: Host) -> Any:
+def for_host(base: Any, host: HostProfile) -> Any:
     """`base` of a job (or None) as another host has it: what stood in for it on the first host may be unknown there."""
     known = read()
     entry = known.images.get(base["name"]) if base else None
@@ -79,7 +79,7 @@ def for_host(base: Any, host: Host) -> Any:
     return {**base, "reference": stand_in(entry, known, host) or entry.base}
 
 
-def stand_in(base: Base, known: Catalogue, host: Host | None) -> str | None:
+def stand_in(base: Base, known: Catalogue, host: HostProfile | None) -> str | None:
     """The image that the host's profile names for this entry: one for each name, or one alone, for the default."""
     told = host.base_image if host else None
     if isinstance(told, Mapping):

@@ -7,6 +7,7 @@ import os
 import secrets
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from gpurun.job import images
 from gpurun.store import run_ids
 
 if TYPE_CHECKING:
-    from gpurun.config.hosts import Host
+    from gpurun.config.hosts import HostProfile
     from gpurun.config.load import Loaded
     from gpurun.config.schema import JobConfig
     from gpurun.job.files import FileList
@@ -61,7 +62,7 @@ def make_job(
         "script": service["kind"] if service else spec.script or f"-m {spec.module}",
         "service": service,
         "notebook": notebook,
-        "ports": [port.model_dump() for port in spec.ports],
+        "ports": [asdict(port) for port in spec.ports],
         "args": list(spec.args),
         "resources": {"gpus": spec.gpus, "memory": spec.memory, "cpus": spec.cpus, "shm": spec.shm_size},
         "runtime": spec.runtime,
@@ -83,7 +84,7 @@ def make_job(
     }
 
 
-def _image(spec: JobConfig, host: Host | None, files: FileList) -> dict[str, Any]:
+def _image(spec: JobConfig, host: HostProfile | None, files: FileList) -> dict[str, Any]:
     """`image`, `base` (see images.wanted) and `dockerfile`, of which one is told."""
     if spec.dockerfile is None:
         return {**images.wanted(spec.image, host), "dockerfile": None}
@@ -163,7 +164,7 @@ def _name_of(spec: JobConfig) -> str:
     return PurePosixPath(spec.script or "run").stem
 
 
-def for_host(job: dict[str, Any], host: Host, env: Iterable[str], gpus: int | str | None) -> dict[str, Any]:
+def for_host(job: dict[str, Any], host: HostProfile, env: Iterable[str], gpus: int | str | None) -> dict[str, Any]:
     """The job of a run that goes on, on `host`: with the paths and the profile of that one. Raises UsageError."""
     own = [mount for mount in job["mounts"] if not mount.get("name")]
     data = _data([mount["name"] for mount in job["mounts"] if mount.get("name")], host, job["id"])
@@ -173,12 +174,12 @@ def for_host(job: dict[str, Any], host: Host, env: Iterable[str], gpus: int | st
     return {**asked, "mounts": [*own, *data], "profile": _profile(host), "env": sorted(env), "resources": resources}
 
 
-def _mounts(spec: JobConfig, host: Host | None, source: str) -> list[dict[str, Any]]:
-    mounts = [{"name": None, **mount.model_dump()} for mount in spec.mounts]
+def _mounts(spec: JobConfig, host: HostProfile | None, source: str) -> list[dict[str, Any]]:
+    mounts = [{"name": None, **asdict(mount)} for mount in spec.mounts]
     return mounts if host is None else [*mounts, *_data(spec.data, host, source)]
 
 
-def _data(names: Sequence[str], host: Host, source: str) -> list[dict[str, Any]]:
+def _data(names: Sequence[str], host: HostProfile, source: str) -> list[dict[str, Any]]:
     """The mounts of the host's data of these names. Raises UsageError, which tells that `source` asks for them."""
     missing = [name for name in names if name not in host.data]
     if missing:
@@ -191,7 +192,7 @@ def _data(names: Sequence[str], host: Host, source: str) -> list[dict[str, Any]]
     return [{"name": name, "source": host.data[name], "target": f"/data/{name}", "readonly": True} for name in names]
 
 
-def _profile(host: Host | None) -> dict[str, Any]:
+def _profile(host: HostProfile | None) -> dict[str, Any]:
     """What of the host's profile the agent needs for this job."""
     return {
         "python": host.python if host else None,

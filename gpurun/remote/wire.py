@@ -36,12 +36,12 @@ Request = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
 
 
 class Profile(Protocol):
-    """What this module needs of a host's entry in hosts.toml (`gpurun.config.hosts.Host`)."""
+    """What this module needs of a host's entry in hosts.toml (`gpurun.config.hosts.HostProfile`)."""
 
     @property
     def name(self) -> str: ...
     @property
-    def address(self) -> Any: ...
+    def address(self) -> Address | None: ...
     @property
     def root(self) -> str | None: ...
     @property
@@ -58,10 +58,9 @@ def connect(
     forward_agent: bool = False,
 ) -> Wire:
     """A wire to a host; nothing is opened before the first question. `interactive=False`: never ask a person."""
-    told = host.address
     connection = Connection(
         host.name,
-        Address(host.name) if told is None else Address(told.host, told.user, told.port, told.identity_file, told.jump),
+        host.address or Address(host.name),
         interactive=has_terminal() if interactive is None else interactive,
         forward_agent=forward_agent,
         connect_timeout=connect_timeout,

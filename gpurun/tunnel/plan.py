@@ -122,16 +122,12 @@ def _services(asked: Asked, entry: RunEntry | None, project: str) -> tuple[Servi
 
 
 def _typed_ports(asked: Asked, entry: RunEntry | None) -> Ports:
+    from gpurun.config.problems import read_option
+    from gpurun.config.readers import list_of
     from gpurun.config.schema import port
 
-    found = []
-    for text in asked.ports:
-        try:
-            one = port(text)
-        except ValueError as error:
-            raise UsageError(f"-p: {error}", "-p 8080, or -p 9000:8080") from None
-        found.append((one["local"], one["remote"]))
-    return Ports(entry.id if entry else None, tuple(found))
+    found = read_option("-p", asked.ports, list_of(port), "-p 8080, or -p 9000:8080") or ()
+    return Ports(entry.id if entry else None, tuple((one.local, one.remote) for one in found))
 
 
 def _named_ports(asked: Asked, entry: RunEntry | None, loaded: Loaded) -> Ports:

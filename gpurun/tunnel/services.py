@@ -85,8 +85,7 @@ def _board_plan(wanted: Service, loaded: Loaded) -> Plan:
     from gpurun.job.spec import make_job
 
     # gpurun's own image has TensorBoard; the project's settings are for its jobs.
-    idle = f"{loaded.spec.idle}s"
-    spec = JobConfig.model_validate({"gpus": 0, "idle": idle, "runtime": loaded.spec.runtime})
+    spec = JobConfig(gpus=0, idle=loaded.spec.idle, runtime=loaded.spec.runtime)
     project = replace(loaded.project, name=wanted.project)
     bare = replace(loaded, spec=spec, project=project, env={}, sources={}, env_files=())
     files = FileList(project.root, ())
@@ -98,7 +97,5 @@ def _session_plan(wanted: Service, loaded: Loaded) -> Plan:
     from gpurun.commands.submit import make_plan
 
     # It lasts as long as somebody uses it; a job's time limit is not meant, and root's files would not be the user's.
-    spec = loaded.spec.model_copy(
-        update={"max_duration": None, "user": None, "script": None, "module": None, "args": ()}
-    )
+    spec = replace(loaded.spec, max_duration=None, user=None, script=None, module=None, args=())
     return make_plan(replace(loaded, spec=spec), service=_told(wanted, loaded))

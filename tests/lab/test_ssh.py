@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from gpurun.config.hosts import Host
+from gpurun.config.hosts import HostProfile
 from gpurun.errors import ContactLost
 from gpurun.remote import wire
 from gpurun.remote.wire import Wire
@@ -38,7 +38,7 @@ def here(laptop: Laptop, monkeypatch: pytest.MonkeyPatch) -> Laptop:
 
 
 def wire_to(name: str, *, forward_agent: bool = False) -> Wire:
-    return wire.connect(Host(name), interactive=False, forward_agent=forward_agent)
+    return wire.connect(HostProfile(name), interactive=False, forward_agent=forward_agent)
 
 
 def ask(name: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from gpurun.config.readers import values
 from gpurun.config.schema import JOB_FILE_ONLY, JobConfig
 from gpurun.notebook.convert import convert
 
@@ -84,14 +85,14 @@ def test_the_versions_of_the_pinned_image_and_newer_ones_fit_and_the_bad_ones_do
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=by_name)
 def test_a_projects_file_holds_keys_of_the_schema(example: Path) -> None:
-    config = JobConfig(**tomllib.loads((example / "gpurun.toml").read_text()))
-    assert config.name == example.name
-    assert not config.model_fields_set & set(JOB_FILE_ONLY)
+    config = values(JobConfig, tomllib.loads((example / "gpurun.toml").read_text()))
+    assert config["name"] == example.name
+    assert not config.keys() & set(JOB_FILE_ONLY)
 
 
 @pytest.mark.parametrize("job", JOBS, ids=by_name)
 def test_a_job_file_names_what_there_is(job: Path) -> None:
-    config = JobConfig(**tomllib.loads(job.read_text()))
+    config = JobConfig(**values(JobConfig, tomllib.loads(job.read_text())))
     assert config.project is not None
     assert config.script is not None
     project = (job.parent / config.project).resolve()
@@ -102,7 +103,7 @@ def test_a_job_file_names_what_there_is(job: Path) -> None:
 
 @pytest.mark.parametrize("job", JOBS, ids=by_name)
 def test_a_job_file_gives_options_that_the_script_knows(job: Path) -> None:
-    config = JobConfig(**tomllib.loads(job.read_text()))
+    config = JobConfig(**values(JobConfig, tomllib.loads(job.read_text())))
     assert config.project is not None
     assert config.script is not None
     if config.script.endswith(".ipynb"):

@@ -13,7 +13,7 @@ from gpurun.cli.host.names import MaybeName
 from gpurun.errors import UsageError
 
 if TYPE_CHECKING:
-    from gpurun.config.hosts import Host
+    from gpurun.config.hosts import HostProfile
     from gpurun.hosts.check import Report
     from gpurun.hosts.findings import Finding
     from gpurun.remote.wire import Wire
@@ -72,13 +72,13 @@ def check(
     return None if result.ok else words.EXIT_FAILED
 
 
-def _check_gpus(wire: Wire, host: Host, gpus: str | None, image: str | None, *, as_json: bool) -> int | None:
+def _check_gpus(wire: Wire, host: HostProfile, gpus: str | None, image: str | None, *, as_json: bool) -> int | None:
     from gpurun.cli.host import gpu_check
     from gpurun.hosts.verify import Wish
 
     if gpus not in (None, "all") and not (gpus.isdecimal() and int(gpus) > 0):
         raise UsageError(f"--gpus {gpus}: wants a number of GPUs, 1 or more, or all", "gpurun host check --gpu -g 1")
-    return gpu_check.run(wire, host, Wish(gpus or "all", image), as_json=as_json)
+    return gpu_check.run(wire, host, Wish("all" if gpus in (None, "all") else int(gpus), image), as_json=as_json)
 
 
 def as_document(report: Report) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from gpurun.cli.terminal import harmless_output
 from gpurun.cli.tunnel_shown import report
 
 if TYPE_CHECKING:
-    from gpurun.config.hosts import Host
+    from gpurun.config.hosts import HostProfile
     from gpurun.hosts.findings import Finding
     from gpurun.hosts.verify import Findings, Verdict, Wish
     from gpurun.remote.wire import Wire
@@ -33,7 +33,7 @@ class _Listening(Screen):
         self._findings.feed(data)
 
 
-def run(wire: Wire, host: Host, wish: Wish, *, as_json: bool) -> int | None:
+def run(wire: Wire, host: HostProfile, wish: Wish, *, as_json: bool) -> int | None:
     """Try the GPUs; the exit code."""
     from gpurun.hosts import verify
 

@@ -84,18 +84,14 @@ def rm(
     as_json: options.Json = False,
 ) -> None:
     """Forget a host. Its runs continue and stay there; `host leave` cleans up."""
-    from dataclasses import asdict
-
     from gpurun.config import hosts
     from gpurun.hosts import leave
     from gpurun.hosts.address import add_command
-    from gpurun.ssh.openssh import Address
     from gpurun.store import run_store
 
     if name not in hosts.read().hosts:
         raise UsageError(f"{name} was not added", "gpurun host ls")
-    known = hosts.read().hosts[name].address
-    again = add_command(name, Address(**asdict(known)) if known else None)
+    again = add_command(name, hosts.read().hosts[name].address)
     revoked = leave.revoke(name) if revoke else False
     hosts.remove(name)
     if as_json:

@@ -42,6 +42,41 @@ def test_help_loads_no_verb_and_nothing_slow() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["submit", "train.py", "-g", "0", "--memory", "1GB", "--max-duration", "1h", "--dry-run"],
+        ["logs", "--tail", "5", "--since", "5m"],
+        ["prune", "--older-than", "14d"],
+        ["init", "vision"],
+    ],
+    ids=lambda line: line[0],
+)
+def test_command_is_read_without_pydantic(line: list[str], tmp_path: Path) -> None:
+    (tmp_path / "train.py").touch()
+    code = f"import sys; from gpurun.cli.app import main; main({line!r}); print('pydantic' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("logs --tail -1", "--tail: must be greater than or equal to 0"),
+        ("logs --tail x", "--tail: wants a whole number"),
+        ("logs --attempt 0", "--attempt: must be greater than or equal to 1"),
+        ("logs --since 5", '--since: 5 what? Write "5h", "5m" or "5s"'),
+        ("wait --timeout soon", '--timeout: wants a time span such as "12h", "90m" or "1h30m"'),
+        ("prune --older-than 14", '--older-than: 14 what? Write "14d", "14h" or "14m"'),
+    ],
+)
+def test_option_that_is_no_number_or_span_is_named(line: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(line.split()) == 2
+    assert capsys.readouterr().err.splitlines()[0] == f"error: {said}"
+
+
 @pytest.mark.parametrize("verb", list(VERBS))
 def test_every_verb_has_help_within_80_columns(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([verb, "--help"]) == 0

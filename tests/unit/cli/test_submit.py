@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -48,6 +51,23 @@ def test_a_value_that_an_option_does_not_take(option: str, value: str, said: str
     error = capsys.readouterr().err.splitlines()
     assert error[0] == f"error: {said}"
     assert error[1].startswith("next: ")
+
+
+@pytest.mark.parametrize("settings", ["gpurun.toml", "pyproject.toml"])
+def test_submit_opens_each_file_of_the_configuration_once(project: Path, settings: str, tmp_path: Path) -> None:
+    """Up to the first question, which no host answers."""
+    (project / "gpurun.toml").unlink()
+    (project / settings).write_text("gpus = 0\n" if settings == "gpurun.toml" else "[tool.gpurun]\ngpus = 0\n")
+    (project / "job.toml").write_text('script = "train.py"\ndependencies = false\n')
+    count = (
+        "import os, sys; opened = []; names = ('hosts.toml', 'job.toml', 'gpurun.toml', 'pyproject.toml');"
+        "sys.addaudithook(lambda event, args: event == 'open' and str(args[0]).endswith(names) and os.path.exists(args[0]) and opened.append(args[0]));"
+        "from gpurun.cli.app import main; code = main(['submit', 'job.toml', '-y']);"
+        "print(code, *sorted(name.rsplit('/', 1)[1] for name in map(str, opened)))"
+    )
+    env = {**os.environ, "GPURUN_SSH": "false"}
+    done = subprocess.run([sys.executable, "-c", count], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["125", *sorted(["hosts.toml", "job.toml", settings])], done.stderr
 
 
 def test_arguments_that_replace_those_of_the_job_file_are_told_with_the_command(project: Path, capsys: Capture) -> None:

@@ -18,7 +18,7 @@ from gpurun.agent import vocabulary as words
 from gpurun.cli import app
 from gpurun.cli.tunnel_shown import Shown, open_in_browser
 from gpurun.config import hosts
-from gpurun.config.hosts import Host
+from gpurun.config.hosts import HostProfile
 from gpurun.remote import wire
 from gpurun.tunnel import registry
 from gpurun.tunnel.link import Target
@@ -169,7 +169,7 @@ def url_of(door: OpenDoor) -> str:
 
 
 def shown(*ways: Way, **options: bool) -> Shown:
-    found = Found(wire.connect(Host("box"), interactive=False), ways or (WAY,))
+    found = Found(wire.connect(HostProfile("box"), interactive=False), ways or (WAY,))
     return Shown(found, **{"open_browser": False, "as_json": False, "detached": False, **options})
 
 

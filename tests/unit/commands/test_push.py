@@ -14,6 +14,7 @@ import pytest
 from gpurun.commands.data import find, ls, rm
 from gpurun.commands.push import parse_target, push, survey
 from gpurun.config import hosts
+from gpurun.config.hosts import HostProfile
 from gpurun.errors import GpurunError, UsageError
 from gpurun.remote import wire
 from gpurun.remote.wire import Wire
@@ -37,7 +38,7 @@ def data(embedded_host: EmbeddedHost) -> Path:
 @pytest.fixture
 def laptop(embedded_host: EmbeddedHost, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:
     monkeypatch.setenv("GPURUN_SSH", shlex.join(embedded_host.ssh_command))
-    made = wire.connect(hosts.Host(embedded_host.alias), interactive=False)
+    made = wire.connect(HostProfile(embedded_host.alias), interactive=False)
     yield made
     made.connection.close()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gpurun.config.project import PATCH_LIMIT, Project, find_project, git_facts, slug
+from gpurun.config.project import PATCH_LIMIT, Files, Project, find_project, git_facts, slug
 
 Git = Callable[..., str]
 
@@ -158,4 +158,4 @@ def test_settings_come_from_one_file(home: Path) -> None:
     project = find_project(root)
     assert project.settings() == {"gpus": 3}
     assert project.settings_file == root / "gpurun.toml"
-    assert Project(home, "x", "folder", False).settings() == {}
+    assert Project(home, "x", "folder", False, Files(home)).settings() == {}

@@ -6,16 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from gpurun.config.reference import markdown, within
-from gpurun.config.schema import AddressConfig, HostProfile, HostsFile, JobConfig
+from gpurun.config.hosts import AddressConfig, HostProfile, Hosts
+from gpurun.config.readers import keys
+from gpurun.config.reference import descriptions, markdown, within
+from gpurun.config.schema import JobConfig
 
 
 def test_every_key_is_described() -> None:
     text = markdown()
-    for model in (JobConfig, HostsFile, HostProfile, AddressConfig):
-        for key, field in model.model_fields.items():
-            assert field.description, key
-            (row,) = [line for line in table(text, key) if " ".join(field.description.split()) in line]
+    for schema in (JobConfig, Hosts, HostProfile, AddressConfig):
+        told = descriptions(schema)
+        for key in keys(schema):
+            (row,) = [line for line in table(text, key) if told[key] in line]
             assert row.count("|") == 4
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gpurun import fetch
-from gpurun.config.hosts import Host
+from gpurun.config.hosts import HostProfile
 from gpurun.remote import wire
 from tests.faultproxy import FaultProxy
 from tests.unit.agent.run_folder import RunFolder
@@ -28,7 +28,7 @@ class FetchedRun:
         self.id = f"train-{secrets.token_hex(2)}"
         self.job = RunFolder(host.home / ".gpurun", self.id)
         self.to = folder / "fetched" / self.id
-        self.wire = wire.connect(Host(host.alias), interactive=False)
+        self.wire = wire.connect(HostProfile(host.alias), interactive=False)
         self.slept: list[float] = []
 
     def fetch(self, **options: Any) -> fetch.Fetched:
@@ -52,7 +52,7 @@ def laptop(embedded_host: EmbeddedHost, tmp_path: Path, monkeypatch: pytest.Monk
         monkeypatch.setenv(name, str(tmp_path / name))
     monkeypatch.setenv("GPURUN_SSH", shlex.join(embedded_host.ssh_command))
     yield embedded_host
-    wire.connect(Host(embedded_host.alias), interactive=False).connection.close()
+    wire.connect(HostProfile(embedded_host.alias), interactive=False).connection.close()
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def slow(laptop: EmbeddedHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with slow_line(laptop, tmp_path) as (proxy, ssh):
         monkeypatch.setenv("GPURUN_SSH", ssh)
         yield proxy
-        wire.connect(Host(laptop.alias), interactive=False).connection.close()
+        wire.connect(HostProfile(laptop.alias), interactive=False).connection.close()
 
 
 @pytest.fixture

@@ -146,11 +146,11 @@ KILLED = """
 import sys
 from pathlib import Path
 from gpurun import fetch; from gpurun.remote import wire
-from gpurun.config.hosts import Host
+from gpurun.config.hosts import HostProfile
 def progress(done, total):
     if done > 4_000_000:
         print("there", flush=True)
-run = fetch.fetch_run(wire.connect(Host(sys.argv[1]), interactive=False), sys.argv[2], Path(sys.argv[3]),
+run = fetch.fetch_run(wire.connect(HostProfile(sys.argv[1]), interactive=False), sys.argv[2], Path(sys.argv[3]),
                       report=fetch.Report(progress=progress))
 """
 

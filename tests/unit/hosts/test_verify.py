@@ -9,7 +9,7 @@ import pytest
 
 from gpurun.agent.setup import services
 from gpurun.commands.submit import Report, Started
-from gpurun.config.hosts import Host
+from gpurun.config.hosts import HostProfile
 from gpurun.hosts.findings import Finding
 from gpurun.hosts.verify import Findings, Verdict, Wish, follow, plan, start
 
@@ -34,7 +34,7 @@ def test_the_verdict() -> None:
 
 
 def test_the_run_is_of_no_project_and_stands_in_line() -> None:
-    made = plan(Host("box"), Wish(2, "v2.7"))
+    made = plan(HostProfile("box"), Wish(2, "v2.7"))
     assert made.files.count == 0
     assert made.job["resources"]["gpus"] == 2
     assert made.job["base"]["name"] == "v2.7"
@@ -71,9 +71,9 @@ def test_check_behind_one_that_was_killed_and_has_ended_is_another_run() -> None
 
     wire = Wire()
     with pytest.raises(KeyboardInterrupt):
-        start(wire, Host("box"), Wish(), quiet(started=killed))  # type: ignore[arg-type]
+        start(wire, HostProfile("box"), Wish(), quiet(started=killed))  # type: ignore[arg-type]
     wire.state = "succeeded"
-    record = start(wire, Host("box"), Wish(), quiet())  # type: ignore[arg-type]
+    record = start(wire, HostProfile("box"), Wish(), quiet())  # type: ignore[arg-type]
     first, taken_over, second = wire.prepared
     assert (first, record["id"]) == (taken_over, second)
     assert first != second
@@ -86,8 +86,8 @@ def test_check_behind_one_that_was_killed_and_still_runs_goes_on_with_it() -> No
 
     wire = Wire()
     with pytest.raises(KeyboardInterrupt):
-        start(wire, Host("box"), Wish(), quiet(started=killed))  # type: ignore[arg-type]
-    assert start(wire, Host("box"), Wish(), quiet())["id"] == wire.prepared[0]  # type: ignore[arg-type]
+        start(wire, HostProfile("box"), Wish(), quiet(started=killed))  # type: ignore[arg-type]
+    assert start(wire, HostProfile("box"), Wish(), quiet())["id"] == wire.prepared[0]  # type: ignore[arg-type]
 
 
 def test_check_that_tried_nothing_calls_no_gpu_good() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gpurun.config.hosts import Host
+from gpurun.config.hosts import HostProfile
 from gpurun.errors import UsageError
 from gpurun.job import images
 from gpurun.remote import bundle
@@ -31,8 +31,8 @@ def test_the_dockerfile_stands_on_the_default() -> None:
     assert f"torch=={default.torch}\ntorchvision=={default.torchvision}\n" in constraints
 
 
-def host(**told: Any) -> Host:
-    return Host("box", **told)
+def host(**told: Any) -> HostProfile:
+    return HostProfile("box", **told)
 
 
 def test_what_is_wanted() -> None:

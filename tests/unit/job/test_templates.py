@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gpurun.config.readers import values
 from gpurun.config.schema import JobConfig
 from gpurun.errors import UsageError
 from gpurun.job.templates import DEFAULT, TEMPLATES, example, write_project
@@ -83,14 +84,12 @@ def test_a_file_where_a_folder_is_needed_is_told_before_anything_is_written(tmp_
 @pytest.mark.parametrize("name", ["vision", 'a "b" \\ c', "größe 🎲", "-x", "$(id)", "a\nb", "bad\udcff", "", "n" * 99])
 def test_any_name_makes_a_valid_configuration(tmp_path: Path, name: str) -> None:
     write_project(tmp_path, name)
-    config = JobConfig(**tomllib.loads((tmp_path / "gpurun.toml").read_text()))
-    assert config.name
-    assert config.name[:5] in {name[:5], "ab", "bad", "project"[:5]}
+    config = values(JobConfig, tomllib.loads((tmp_path / "gpurun.toml").read_text()))
+    assert config["name"][:5] in {name[:5], "ab", "bad", "project"[:5]}
 
 
 def test_every_key_that_the_comments_show_is_one_of_the_schema(tmp_path: Path) -> None:
     write_project(tmp_path, "vision")
     lines = (tmp_path / "gpurun.toml").read_text().splitlines()
     shown = [line.removeprefix("# ") for line in lines if " = " in line]
-    config = JobConfig(**tomllib.loads("\n".join(shown)))
-    assert len(shown) == len(config.model_fields_set) > 10
+    assert len(shown) == len(values(JobConfig, tomllib.loads("\n".join(shown)))) > 10

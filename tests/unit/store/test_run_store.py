@@ -15,7 +15,7 @@ import pytest
 from gpurun import locked
 from gpurun.agent import vocabulary as words
 from gpurun.cli import complete
-from gpurun.config.project import Project
+from gpurun.config.project import Files, Project
 from gpurun.errors import UsageError
 from gpurun.store import run_names, run_store
 
@@ -37,7 +37,7 @@ def record(run: str, state: str = "running", **more: Any) -> dict[str, Any]:
 
 
 def project(root: str = "/home/ada/vision") -> Project:
-    return Project(Path(root), Path(root).name, "git", True)
+    return Project(Path(root), Path(root).name, "git", True, Files(Path(root)))
 
 
 def test_a_run_is_found_again() -> None:

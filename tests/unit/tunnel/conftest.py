@@ -20,7 +20,7 @@ from gpurun.agent import machine
 from gpurun.agent.host import locks
 from gpurun.agent.paths import HostPaths
 from gpurun.agent.setup import sockets
-from gpurun.config.hosts import Host
+from gpurun.config.hosts import HostProfile
 from gpurun.remote import wire
 from gpurun.remote.wire import Wire
 from gpurun.tunnel.registry import OpenDoor
@@ -35,7 +35,7 @@ class Box:
 
     def __init__(self, host: EmbeddedHost, stack: ExitStack) -> None:
         self.host, self._stack = host, stack
-        self.wire: Wire = wire.connect(Host(host.alias), interactive=False)
+        self.wire: Wire = wire.connect(HostProfile(host.alias), interactive=False)
         stack.callback(self.wire.connection.close)
 
     def run(self, name: str = "train", **job: Any) -> RunFolder:

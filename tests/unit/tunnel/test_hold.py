@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gpurun.config.hosts import Host
+from gpurun.config.hosts import HostProfile
 from gpurun.remote import wire
 from gpurun.tunnel import hold
 from gpurun.tunnel.link import Target
@@ -21,7 +21,7 @@ from tests.unit.tunnel.conftest import BOARD
 def test_who_has_left_the_terminal_asks_nobody_there(laptop: Path) -> None:
     """Without a terminal ssh would send three empty passwords, each a failed login."""
     found = Found(
-        wire.connect(Host("box"), interactive=True), (Way(Target("port 9", None, 9), 23456, "port 9 of box"),)
+        wire.connect(HostProfile("box"), interactive=True), (Way(Target("port 9", None, 9), 23456, "port 9 of box"),)
     )
     told, tell = os.pipe()
     child = os.fork()
@@ -40,7 +40,7 @@ def test_who_has_left_the_terminal_asks_nobody_there(laptop: Path) -> None:
 
 def _tunnel() -> Any:
     found = Found(
-        wire.connect(Host("box"), interactive=False), (Way(Target("port 9", None, 9), 23456, "port 9 of box"),)
+        wire.connect(HostProfile("box"), interactive=False), (Way(Target("port 9", None, 9), 23456, "port 9 of box"),)
     )
     shown: Any = None
     return hold._Open(found, shown, detached=False)
