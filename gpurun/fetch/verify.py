@@ -65,11 +65,11 @@ def judge(item: Item, came: Arrived | None, host: Mapping[str, Any] | None, plac
     """`placed`: size in bytes of the version that is here already, None without one."""
     if came is None:
         if host is not None and host["size"] is None:
-            return Verdict(False, str(host["why"]), gone=host["why"] == "No such file or directory")
+            return Verdict(False, str(host["why"]), gone=host["gone"])
         return Verdict(False, "it did not arrive")
     if host is None or host["sha256"] is None:
         why = "the host did not vouch for it" if host is None else str(host["why"])
-        return Verdict(False, why, gone=host is not None and host["why"] == "No such file or directory")
+        return Verdict(False, why, gone=host is not None and host["gone"])
     if came.sha256 == host["sha256"] and came.size == host["size"] and host["whole"]:
         return Verdict(True, cut=bool(host.get("cut")))
     if item.grows and host["prefix_sha256"] == came.sha256 and came.size >= (placed or 0):

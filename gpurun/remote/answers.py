@@ -253,7 +253,7 @@ FILE = {
 }  # fmt: skip
 SKIPPED = record({"lost": flag}, path=text, why=text)
 HASH = record(
-    {"cut": flag}, sha256=maybe(sha256), size=maybe(count), whole=flag, why=maybe(text), prefix_sha256=maybe(sha256),
+    {"cut": flag}, sha256=maybe(sha256), size=maybe(count), whole=flag, why=maybe(text), gone=flag, prefix_sha256=maybe(sha256),
 )  # fmt: skip
 HOLDINGS = record(
     {"shells": each(text)},

@@ -103,7 +103,7 @@ def sound(run: str = RUN, **changes: Any) -> dict[str, Any]:
         "hash": {
             "hashes": {
                 "workspace/a.csv": {
-                    "sha256": SHA, "size": 1, "mtime_ns": 1, "inode": 1, "whole": True, "cut": False, "why": None,
+                    "sha256": SHA, "size": 1, "mtime_ns": 1, "inode": 1, "whole": True, "cut": False, "why": None, "gone": False,
                     "prefix_sha256": None,
                 }
             }

@@ -40,6 +40,7 @@ class FileHash(TypedDict):
     whole: bool
     cut: bool
     why: Optional[str]
+    gone: bool  # nothing is at the path any more
     prefix_sha256: Optional[str]
 
 

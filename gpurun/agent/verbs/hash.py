@@ -1,52 +1,58 @@
 """What the files of a run contain, and whether each is whole: `{run, paths, prefix: {path: bytes}}`.
 
--> `{hashes: {path: {sha256, size, mtime_ns, inode, whole, cut, why, prefix_sha256}}}`. `why` says what speaks against a file that
-is not whole; one that is `cut` is all that there will be, and the job ended while it wrote it. `prefix_sha256` is of the first so
-many bytes, where `prefix` asks: the laptop has that much of a growing file. A path that is gone, or no regular file of this run,
-has `sha256` null and a `why`.
+-> `{hashes: {path: {sha256, size, mtime_ns, inode, whole, cut, why, gone, prefix_sha256}}}`. `why` says what speaks against a file
+that is not whole; one that is `cut` is all that there will be, and the job ended while it wrote it. `prefix_sha256` is of the first
+so many bytes, where `prefix` asks: the laptop has that much of a growing file. A path that is no regular file of this run has
+`sha256` null and a `why`; `gone` is true where nothing is at the path any more.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
 import time
-from typing import Any, BinaryIO, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, BinaryIO, Dict, Optional, Tuple
 
 from ..file_names import from_wire
 from ..lifecycle import records
 from ..paths import HostPaths
 from ..state import completeness
 
+if TYPE_CHECKING:
+    from ..schema.answers import HashAnswer
+    from ..schema.files import FileHash
+    from ..schema.requests import HashRequest
+
 _BLOCK = 1 << 20
 _FETCHED_FROM = (b"workspace", b"out", b"outside", b"attempts")
 _RECORDS = (b"job.json", b"events.jsonl", b"exit.json", b"prepare.log", b"environment.json", b"hooks.log")
 
 
-def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
+def answer(request: HashRequest, host: HostPaths) -> HashAnswer:
     run = records.find(host, str(request.get("run")))
     live = not os.path.exists(run.exit)
     top = os.fsencode(run.root)
     prefix = request.get("prefix") or {}
-    paths: List[str] = request["paths"]
-    hashes = {path: _hash(top, from_wire(path), prefix.get(path), live) for path in paths}
+    found = {path: _hash(top, from_wire(path), prefix.get(path), live) for path in request["paths"]}
+    hashes = {path: entry for path, (entry, _) in found.items()}
     if live:
-        _look_again(top, hashes)
-    for entry in hashes.values():
-        entry.pop("identity", None)
+        _look_again(top, hashes, {path: identity for path, (_, identity) in found.items() if identity is not None})
     return {"hashes": hashes}
 
 
-def _hash(top: bytes, path: bytes, prefix: Optional[int], live: bool) -> Dict[str, Any]:
+def _hash(
+    top: bytes, path: bytes, prefix: Optional[int], live: bool
+) -> Tuple[FileHash, Optional[completeness.Identity]]:
     try:
         file = open_inside(top, path)
     except OSError as error:
-        return _not_whole(os.strerror(error.errno or 0))
+        return _not_whole(os.strerror(error.errno or 0), gone=error.errno == errno.ENOENT), None
     with file:
         before = os.fstat(file.fileno())
         if not stat.S_ISREG(before.st_mode):
-            return _not_whole("no regular file")
+            return _not_whole("no regular file"), None
         asked = time.time()
         digest, first = _digests(file, prefix)
         after = os.fstat(file.fileno())
@@ -55,7 +61,7 @@ def _hash(top: bytes, path: bytes, prefix: Optional[int], live: bool) -> Dict[st
         cut = completeness.begins_as_zip(file) and not completeness.has_zip_end(file, after.st_size)
         if completeness.stamp(before) != completeness.stamp(after):
             why = "it changed while it was read"
-    return {
+    entry: FileHash = {
         "sha256": digest,
         "size": after.st_size,
         "mtime_ns": after.st_mtime_ns,
@@ -63,12 +69,13 @@ def _hash(top: bytes, path: bytes, prefix: Optional[int], live: bool) -> Dict[st
         "whole": why is None,
         "cut": why is None and cut,
         "why": why,
+        "gone": False,
         "prefix_sha256": first,
-        "identity": completeness.identity(after),
     }
+    return entry, completeness.identity(after)
 
 
-def _not_whole(why: str) -> Dict[str, Any]:
+def _not_whole(why: str, *, gone: bool = False) -> FileHash:
     return {
         "sha256": None,
         "size": None,
@@ -77,6 +84,7 @@ def _not_whole(why: str) -> Dict[str, Any]:
         "whole": False,
         "cut": False,
         "why": why,
+        "gone": gone,
         "prefix_sha256": None,
     }
 
@@ -126,29 +134,33 @@ def _why_not(file: BinaryIO, before: os.stat_result, after: os.stat_result, aske
     return None
 
 
-def _look_again(top: bytes, hashes: Dict[str, Dict[str, Any]]) -> None:
+def _look_again(top: bytes, hashes: Dict[str, FileHash], identities: Dict[str, completeness.Identity]) -> None:
     """Unmask a file that was half written, and quiet, when it was read: its writer still has it open, or
     wrote on.
 
     In this order: what was closed before the first look without a further change was complete. Once for all
     files: it looks at every process.
     """
-    writers = completeness.open_for_writing(entry["identity"] for entry in hashes.values() if "identity" in entry)
+    writers = completeness.open_for_writing(identities.values())
     for path, entry in hashes.items():
         if not entry["whole"]:
             continue
-        if entry["identity"] in writers:
-            entry.update(whole=False, why="a process has it open for writing")
-        elif _wrote_on(os.path.join(top, from_wire(path)), entry):
-            entry.update(whole=False, why="it changed after it was read")
+        if identities[path] in writers:
+            _doubt(entry, "a process has it open for writing")
+        elif _wrote_on(os.path.join(top, from_wire(path)), entry, identities[path]):
+            _doubt(entry, "it changed after it was read")
 
 
-def _wrote_on(full: bytes, entry: Dict[str, Any]) -> bool:
+def _doubt(entry: FileHash, why: str) -> None:
+    entry["whole"], entry["why"] = False, why
+
+
+def _wrote_on(full: bytes, entry: FileHash, identity: completeness.Identity) -> bool:
     """A file that was removed or replaced by another does not count: what was read of it was whole."""
     try:
         now = os.lstat(full)
     except OSError:
         return False
-    return completeness.identity(now) == entry["identity"] and (
+    return completeness.identity(now) == identity and (
         (now.st_size, now.st_mtime_ns) != (entry["size"], entry["mtime_ns"])
     )

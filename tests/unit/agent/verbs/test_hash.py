@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from gpurun.agent.schema.files import FileHash
 from gpurun.agent.verbs import hash as verb
 from tests.unit.agent.run_folder import RUN, RunFolder
 
@@ -22,10 +23,9 @@ def run(tmp_path: Path) -> RunFolder:
     return RunFolder(tmp_path)
 
 
-def ask(run: RunFolder, path: str, **more: Any) -> dict[str, Any]:
-    answer = verb.answer({"run": RUN, "paths": [path], **more}, run.host)
-    entry: dict[str, Any] = answer["hashes"][path]
-    return entry
+def ask(run: RunFolder, path: str, **more: Any) -> FileHash:
+    request: Any = {"run": RUN, "paths": [path], **more}
+    return verb.answer(request, run.host)["hashes"][path]
 
 
 def sha(content: bytes) -> str:
@@ -106,6 +106,12 @@ def test_no_link_is_followed_anywhere_on_the_way(run: RunFolder) -> None:
     os.mkfifo(run.root / "workspace" / "pipe")
     for path in ("workspace/leak", "workspace/folder/env", "workspace/pipe", "workspace/gone"):
         assert ask(run, path)["sha256"] is None
+
+
+def test_hash_tells_a_removed_file_from_one_that_cannot_be_read(run: RunFolder) -> None:
+    (run.root / "workspace" / "leak").symlink_to("/etc/passwd")
+    told = [ask(run, path)["gone"] for path in ("workspace/none", "workspace/none/x", "workspace/leak", "ro/env")]
+    assert told == [True, True, False, False]
 
 
 def test_what_the_job_did_not_live_to_finish_is_told_to_be_cut(run: RunFolder) -> None:
