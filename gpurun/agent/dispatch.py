@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 VERBS = (
     "prepare", "start", "ps", "status", "logs", "wait", "stop", "rm", "shell",
-    "outputs", "hash", "fetched", "data", "data_folders", "facts", "check", "leave", "warm", "attend", "resume", "migrate", "checkpoint", "unfetched",
+    "outputs", "hash", "fetched", "data", "data_folders", "facts", "check", "leave", "warm", "tunnel", "resume", "migrate", "checkpoint", "unfetched",
 )  # fmt: skip
 
 

@@ -43,7 +43,7 @@ def shell(
     command = ctx.meta.get(KEY) or []
     if gpus is not None:
         if run is not None:
-            raise UsageError("-g begins a session of its own, so it takes no RUN", "gpurun shell -g 1")
+            raise UsageError("-g starts a new session, so it takes no RUN", "gpurun shell -g 1")
         return _session(gpus, host, command)
     if host is not None:
         raise UsageError("-H is for a session of its own", "gpurun shell -g 1 -H HOST")

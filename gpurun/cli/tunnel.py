@@ -14,18 +14,18 @@ from gpurun.cli.command import VerbCommand
 from gpurun.errors import UsageError
 
 if TYPE_CHECKING:
-    from gpurun.tunnel.plan import Asked
+    from gpurun.tunnel.plan import TunnelOptions
     from gpurun.tunnel.registry import Tunnel
 
 
 class CommandThatCloses(VerbCommand):
-    """Who forgets the ID behind `--close` is told where it stands."""
+    """Explains where to find the ID that is missing after `--close`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         at = args.index("--close") + 1 if "--close" in args else 0
         if at and (at == len(args) or args[at].startswith("-")):
             raise UsageError(
-                "--close wants the ID of a tunnel", "gpurun tunnel --list shows them; gpurun tunnel --all closes all"
+                "--close needs the ID of a tunnel", "gpurun tunnel --list shows them; gpurun tunnel --all closes all"
             )
         rest: list[str] = super().parse_args(ctx, args)
         return rest
@@ -71,14 +71,16 @@ def tunnel(
     Without a service: TensorBoard over the project's runs, and the `ports` of its settings. Ctrl-C closes the tunnel; the
     services continue, and end by themselves when nobody has used them for a while.
     """
-    from gpurun.tunnel.plan import Asked
+    from gpurun.tunnel.plan import TunnelOptions
 
     if list_them:
         return _list(as_json=as_json)
     if close is not None or close_all:
         return _close(close)
-    asked = Asked(run, tensorboard=tensorboard, jupyter=jupyter, ports=tuple(port or ()), gpus=gpus, host=host)
-    return _open(asked, open_browser=open_browser, detach=detach, as_json=as_json)
+    tunnel_options = TunnelOptions(
+        run, tensorboard=tensorboard, jupyter=jupyter, ports=tuple(port or ()), gpus=gpus, host=host
+    )
+    return _open(tunnel_options, open_browser=open_browser, detach=detach, as_json=as_json)
 
 
 def _list(*, as_json: bool) -> int:
@@ -96,50 +98,53 @@ def _list(*, as_json: bool) -> int:
 
 
 def _show(tunnels: Sequence[Tunnel]) -> None:
-    """A line for each address; on a terminal too narrow for that, the addresses stand below their tunnel, whole."""
+    """Print a line for each URL. On a terminal that is too narrow, print the URLs below their tunnel, uncut."""
     header = ["TUNNEL", "HOST", "STATE", "WHAT", "WHERE"]
-    doors = {one.id: [(door.name, door.url) for door in one.doors] or [("opening", "")] for one in tunnels}
-    rows = [[one.id, one.host, one.state, *door] for one in tunnels for door in doors[one.id]]
+    urls = {tunnel.id: [(each.name, each.url) for each in tunnel.listeners] or [("opening", "")] for tunnel in tunnels}
+    rows = [[tunnel.id, tunnel.host, tunnel.state, name, url] for tunnel in tunnels for name, url in urls[tunnel.id]]
     if not sys.stdout.isatty() or output.table_width(header, rows) <= output.width():
         output.table(header, rows)
         return
     longest = max(len(row[3]) for row in rows)
-    for one in tunnels:
-        output.out(f"{output.styled(one.id, output.BOLD, stream=sys.stdout)}  {one.host}  {one.state}")
-        for name, url in doors[one.id]:
+    for tunnel in tunnels:
+        output.out(f"{output.styled(tunnel.id, output.BOLD, stream=sys.stdout)}  {tunnel.host}  {tunnel.state}")
+        for name, url in urls[tunnel.id]:
             output.out(f"  {name.ljust(longest)}  {url}".rstrip())
 
 
-def _close(which: str | None) -> int:
+def _close(tunnel_id: str | None) -> int:
+    """Close that tunnel; all tunnels when there is no id."""
     from gpurun.tunnel import registry
 
-    asked = [registry.resolve(which)] if which else registry.live()
-    stayed = [one.id for one in asked if not registry.close(one)]
-    for one in asked:
-        if one.id not in stayed:
-            output.note(f"closed {one.id} ({', '.join(door.name for door in one.doors)} on {one.host})")
-    if not asked:
+    tunnels = [registry.resolve(tunnel_id)] if tunnel_id else registry.live()
+    still_open = [tunnel.id for tunnel in tunnels if not registry.close(tunnel)]
+    for tunnel in tunnels:
+        if tunnel.id not in still_open:
+            names = ", ".join(listener.name for listener in tunnel.listeners)
+            output.note(f"closed {tunnel.id} ({names} on {tunnel.host})")
+    if not tunnels:
         output.note("no tunnel is open")
-    if stayed:
-        output.warn(f"still there after {registry.CLOSES_IN:g} s: {', '.join(stayed)}")
-    return words.EXIT_FAILED if stayed else 0
+    if still_open:
+        output.warn(f"still open after {registry.CLOSE_TIMEOUT:g} s: {', '.join(still_open)}")
+    return words.EXIT_FAILED if still_open else 0
 
 
-def _open(asked: Asked, *, open_browser: bool, detach: bool, as_json: bool) -> int:
+def _open(tunnel_options: TunnelOptions, *, open_browser: bool, detach: bool, as_json: bool) -> int:
     from gpurun.cli.tunnel_shown import Shown, Starting, report
-    from gpurun.tunnel import hold, plan
+    from gpurun.tunnel import plan, session
 
     with output.activity() as say, output.transfer("sending") as bar:
         try:
-            planned = plan.make(asked)
-            found = plan.bring_up(planned, report(planned.wire.host, say, bar), Starting(planned.wire.host, say), say)
+            made = plan.make(tunnel_options)
+            host = made.wire.host
+            routes = plan.start_services(made, report(host, say, bar), Starting(host, say), say)
         except KeyboardInterrupt:
             output.after_interrupt()
-            output.say("interrupted; what was started on the host goes on: gpurun ps")
+            output.say("interrupted; services that were started on the host continue: gpurun ps")
             return words.EXIT_INTERRUPTED
-    shown = Shown(found, open_browser=open_browser, as_json=as_json, detached=detach)
+    shown = Shown(routes, open_browser=open_browser, as_json=as_json, detached=detach)
     try:
-        return hold.hold(found, shown, detach=detach)
+        return session.run(routes, shown, detach=detach)
     except KeyboardInterrupt:
         output.after_interrupt()
         shown.closed()

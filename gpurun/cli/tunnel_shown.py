@@ -1,4 +1,4 @@
-"""A tunnel on a terminal: where its services are, and one line for each change."""
+"""Show a tunnel on the terminal: the URLs of its services, and one line for each change."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from gpurun.cli.screen import Screen
 if TYPE_CHECKING:
     from gpurun.commands.submit import Report
     from gpurun.errors import GpurunError
-    from gpurun.tunnel.plan import Found
-    from gpurun.tunnel.registry import OpenDoor, Tunnel
+    from gpurun.tunnel.plan import Routes
+    from gpurun.tunnel.registry import OpenListener, Tunnel
 
 
-STARTS_IN = 1.0  # seconds that a browser is waited for
+BROWSER_TIMEOUT = 1.0  # seconds to wait for the browser to start
 
 
 class Starting(Screen):
-    """A service that is prepared. Its own log is for `gpurun logs`."""
+    """Shows the preparation of a service. `gpurun logs` shows its log."""
 
     def log(self, data: bytes) -> None:
         return
 
 
 def report(host: str, say: Callable[[str], None], bar: Any) -> Report:
-    """Where the submit of a service to `host` tells how far it is."""
+    """Return the callbacks that show how far the submit of a service to `host` is."""
     from gpurun.commands.submit import Plan, Report
 
     def listed(plan: Plan) -> None:
@@ -46,38 +46,38 @@ def report(host: str, say: Callable[[str], None], bar: Any) -> Report:
 
 
 class Shown:
-    """What `gpurun.tunnel` tells, shown."""
+    """Shows what happens to a tunnel session."""
 
-    def __init__(self, found: Found, *, open_browser: bool, as_json: bool, detached: bool) -> None:
-        self._found, self._host = found, found.wire.host
+    def __init__(self, routes: Routes, *, open_browser: bool, as_json: bool, detached: bool) -> None:
+        self._routes, self._host = routes.routes, routes.wire.host
         self._open_browser, self._as_json, self._detached = open_browser, as_json, detached
         self._lost = False
 
-    def opened(self, tunnel: Tunnel, for_browser: Callable[[OpenDoor], str]) -> None:
+    def opened(self, tunnel: Tunnel, url_for_browser: Callable[[OpenListener], str]) -> None:
         if self._as_json:
             output.json(tunnel)
         else:
-            longest = max(len(door.name) for door in tunnel.doors)
-            for door in tunnel.doors:
-                name = output.styled(door.name.ljust(longest), output.BOLD, stream=sys.stdout)
-                output.out(f"{name}  {output.styled(door.url, output.CYAN, stream=sys.stdout)}")
-        self._tell_moved(tunnel)
+            longest = max(len(listener.name) for listener in tunnel.listeners)
+            for listener in tunnel.listeners:
+                name = output.styled(listener.name.ljust(longest), output.BOLD, stream=sys.stdout)
+                output.out(f"{name}  {output.styled(listener.url, output.CYAN, stream=sys.stdout)}")
+        self._show_moved_ports(tunnel)
         if not self._as_json:
-            self._tell_how_to_end(tunnel)
+            self._show_how_to_close(tunnel)
         if self._open_browser:
-            open_in_browser([for_browser(door) for door in tunnel.doors])
+            open_in_browser([url_for_browser(listener) for listener in tunnel.listeners])
 
-    def _tell_moved(self, tunnel: Tunnel) -> None:
-        for way, door in zip(self._found.ways, tunnel.doors, strict=True):
-            if door.port != way.port:
-                output.note(f"port {way.port} is taken here, so {door.name} is at {door.port}")
+    def _show_moved_ports(self, tunnel: Tunnel) -> None:
+        for route, listener in zip(self._routes, tunnel.listeners, strict=True):
+            if listener.port != route.port:
+                output.note(f"port {route.port} is in use on this laptop, so {listener.name} is at {listener.port}")
 
-    def _tell_how_to_end(self, tunnel: Tunnel) -> None:
-        runs = dict.fromkeys(way.record["id"] for way in self._found.ways if way.record)
+    def _show_how_to_close(self, tunnel: Tunnel) -> None:
+        runs = dict.fromkeys(route.record["id"] for route in self._routes if route.record)
         if self._detached:
             output.next_steps((f"gpurun tunnel --close {tunnel.id}", "close it"))
         else:
-            output.note(f"on {self._host}; Ctrl-C closes the tunnel, and what runs there goes on")
+            output.note(f"on {self._host}; Ctrl-C closes the tunnel, and the runs on the host continue")
         output.next_steps(*((f"gpurun stop {run}", "end it there") for run in runs))
 
     def up(self) -> None:
@@ -89,43 +89,43 @@ class Shown:
     def lost(self, what: str) -> None:
         if not self._lost:
             self._lost = True
-            output.warn(f"lost contact with {self._host} ({what}); trying again")
+            output.warn(f"lost contact with {self._host} ({what}); reconnecting")
 
     def back(self) -> None:
         self._lost = False
-        output.note(f"back on {self._host}")
+        output.note(f"reconnected to {self._host}")
 
     def asks(self) -> None:
-        output.say(f"{self._host} wants you to log in again:")
+        output.say(f"{self._host} asks you to log in again:")
 
     def exposed(self) -> None:
         output.warn(
-            f"the SSH server of {self._host} does not forward to Unix sockets (AllowStreamLocalForwarding), so a port of "
-            "its loopback is used: other users of that host can reach TensorBoard, and Jupyter's login page"
+            f"the SSH server of {self._host} does not forward to Unix sockets (AllowStreamLocalForwarding), so gpurun "
+            "uses a port of its loopback: other users of that host can reach TensorBoard, and Jupyter's login page"
         )
 
     def state(self, record: dict[str, Any]) -> None:
         if words.is_over(record):
             output.say(f"{record['id']} {describe.outcome(record)}")
             if record["state"] in (words.FAILED, words.LOST):
-                output.next_steps((f"gpurun logs {record['id']}", "what it said"))
+                output.next_steps((f"gpurun logs {record['id']}", "what it printed"))
 
     def closed(self) -> None:
         output.note("closed")
 
 
 def open_in_browser(urls: list[str]) -> None:
-    """Show the pages, where there is a screen to show them on."""
-    far = "SSH_CONNECTION" in os.environ
+    """Open the pages in the user's browser; print a note where there is no screen."""
+    is_remote = "SSH_CONNECTION" in os.environ
     screen = sys.platform == "darwin" or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
     if not screen:
-        where = " (this is an SSH session)" if far else ""
-        output.note(f"there is no screen here to open a browser on{where}: open the address yourself")
+        where = " (this is an SSH session)" if is_remote else ""
+        output.note(f"there is no screen here to open a browser on{where}: open the URL yourself")
         return
-    # Some browsers are waited for by who starts them: one in a terminal, a script. The tunnel is to go on meanwhile.
+    # `webbrowser` waits for some browsers (a text browser, a script). The tunnel must not wait for them.
     browser = threading.Thread(target=_start_browser, args=[urls], name="browser", daemon=True)
     browser.start()
-    browser.join(STARTS_IN)  # what cannot be started is told while there is a terminal
+    browser.join(BROWSER_TIMEOUT)  # so that a failure is printed while there is a terminal
 
 
 def _start_browser(urls: list[str]) -> None:
@@ -133,4 +133,4 @@ def _start_browser(urls: list[str]) -> None:
 
     started = [webbrowser.open(url) for url in urls]
     if not all(started):
-        output.note("no browser could be started: open the address yourself")
+        output.note("no browser could be started: open the URL yourself")

@@ -133,7 +133,7 @@ def stop(wire: Wire, runs: Sequence[str], say: Callable[[str], None]) -> None:
 
 
 def close_tunnels(host: str) -> None:
-    """Close the tunnels of this laptop to `host`: they would bring the agent there again."""
+    """Close the tunnels of this laptop to `host`, which would send the agent there again."""
     from gpurun.tunnel import registry
 
     for tunnel in registry.live():

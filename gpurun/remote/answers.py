@@ -330,9 +330,9 @@ ANSWERS: dict[str, Check] = {
         data=by_name(record(files=count, bytes=count, stamp=text)),
     ),
     "warm": record(name=text, started=flag, engine=flag),
-    "attend": record(
+    "tunnel": record(
         probe=maybe(either(port, place)), runs=each(RUN),
-        doors=each(record(name=text, socket=maybe(place), port=maybe(port), token=maybe(text))),
+        listeners=each(record(name=text, socket=maybe(place), port=maybe(port), token=maybe(text))),
     ),
 }  # fmt: skip
 
@@ -397,8 +397,8 @@ def _check_ids(verb: str, request: Request, answer: Document) -> None:
         raise Malformed("it tells of files that were not asked for")
     elif verb == "migrate" and not (request.get("to") or request.get("back")):
         _check_carry(request, answer)
-    elif verb == "attend" and len(answer["doors"]) != len(request["doors"]):
-        raise Malformed("it tells of other doors than were asked for")
+    elif verb == "tunnel" and len(answer["listeners"]) != len(request["listeners"]):
+        raise Malformed("it has other listeners than the request")
 
 
 def _check_carry(request: Request, answer: Document) -> None:
@@ -427,7 +427,7 @@ def frame(verb: str, request: Request, line: bytes) -> Document:
     HEAD(head, "")
     if "end" in head:
         {"warm": _end_of_warm, "check": an_object}.get(verb, RUN)(head["end"], "end")
-    asked = {request.get("run"), *(door["run"] for door in request.get("doors", ()))} - {None}
+    asked = {request.get("run"), *(each["run"] for each in request.get("listeners", ()))} - {None}
     for told in (head.get("state"), head.get("end") if verb not in ("warm", "check") else None):
         if told is not None and asked and told["id"] not in asked:
             raise Malformed(f"it tells of run {told['id']}, which was not asked for")

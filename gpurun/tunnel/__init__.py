@@ -1,1 +1,1 @@
-"""Ways to what runs on a host: TensorBoard, Jupyter, any port; they stay open while the connection behind them heals."""
+"""Tunnels to TensorBoard, Jupyter or any port on a host; they stay open while the connection behind them reconnects."""

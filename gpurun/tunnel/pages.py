@@ -1,10 +1,10 @@
-"""What a door answers by itself: HTTP responses, whole, after which it closes the connection."""
+"""Build the HTTP responses that a listener sends itself; each one closes the connection."""
 
 from __future__ import annotations
 
 from html import escape
 
-AGAIN = 2  # seconds
+RETRY_AFTER = 2  # seconds
 _WAITING = """\
 <!doctype html>
 <html lang="en">
@@ -25,37 +25,37 @@ _WAITING = """\
 <h1>Waiting for {what} on {host}</h1>
 <i></i>
 <p>It does not answer at the moment. This page opens by itself as soon as it does.
-<code>gpurun tunnel --list</code> says how the connection is.</p>
+<code>gpurun tunnel --list</code> shows the state of the connection.</p>
 </body>
 </html>
 """
 
 
 def waiting(what: str, host: str) -> bytes:
-    """For somebody who looks: asks again by itself."""
+    """Return a page for a browser; it reloads itself."""
     page = _WAITING.format(what=escape(what), host=escape(host)).encode()
-    return _response("503 Service Unavailable", "text/html; charset=utf-8", page, f"Refresh: {AGAIN}\r\n")
+    return _response("503 Service Unavailable", "text/html; charset=utf-8", page, f"Refresh: {RETRY_AFTER}\r\n")
 
 
 def unavailable(what: str, host: str) -> bytes:
-    """For a program."""
+    """Return a line for a program."""
     text = f"{what} on {host} does not answer\n".encode()
-    return _response("503 Service Unavailable", "text/plain; charset=utf-8", text, f"Retry-After: {AGAIN}\r\n")
+    return _response("503 Service Unavailable", "text/plain; charset=utf-8", text, f"Retry-After: {RETRY_AFTER}\r\n")
 
 
-def refused(status: str, why: str) -> bytes:
-    return _response(status, "text/plain; charset=utf-8", f"gpurun: {why}\n".encode())
+def refused(status: str, reason: str) -> bytes:
+    return _response(status, "text/plain; charset=utf-8", f"gpurun: {reason}\n".encode())
 
 
-def leads_to(path: str) -> bytes:
+def redirect(path: str) -> bytes:
     return _response(
         "303 See Other", "text/plain; charset=utf-8", b"", f"Location: {path}\r\nReferrer-Policy: no-referrer\r\n"
     )
 
 
-def _response(status: str, kind: str, body: bytes, more: str = "") -> bytes:
+def _response(status: str, content_type: str, body: bytes, more_fields: str = "") -> bytes:
     head = (
-        f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
-        f"Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n{more}\r\n"
+        f"HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
+        f"Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n{more_fields}\r\n"
     )
     return head.encode("latin-1", "replace") + body

@@ -1,4 +1,4 @@
-"""What a tunnel is to lead to, from what was typed and what the project says; and the services behind it brought up."""
+"""Plan a tunnel from the command line and the project's settings, then start the services behind it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ NAMES = {words.TENSORBOARD: "TensorBoard", words.JUPYTER: "Jupyter"}
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What was typed."""
+class TunnelOptions:
+    """The options of the command line."""
 
     run: str | None = None
     tensorboard: bool = False
@@ -39,16 +39,16 @@ class Asked:
 
 @dataclass(frozen=True)
 class Ports:
-    """Ports of a run's program; of the host itself without one. Each is (local or None, remote)."""
+    """Ports of a run, or of the host itself when `run` is None. Each of `pairs` is (local port or None, remote port)."""
 
     run: str | None
-    numbers: tuple[tuple[int | None, int], ...]
-    wanted: bool = True  # they were asked for; else the run only names them, and one that has ended is passed over
+    pairs: tuple[tuple[int | None, int], ...]
+    explicit: bool = True  # the user typed them. Else the settings name them, and a run that has ended is skipped
 
 
 @dataclass(frozen=True)
-class Planned:
-    """The services and ports that are wanted, on which host."""
+class TunnelPlan:
+    """The services and ports to open, and their host."""
 
     wire: Wire
     loaded: Loaded
@@ -57,141 +57,141 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class Way:
-    """A door to be opened: where it leads, and which local port it wants."""
+class Route:
+    """A listener to open: its target, and the local port to try first."""
 
     target: Target
     port: int
-    what: str  # for people: "TensorBoard of digits"
+    what: str  # for messages: "TensorBoard of digits"
     record: dict[str, Any] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
-class Found:
-    """All that a tunnel leads to; the services run."""
+class Routes:
+    """All routes of a tunnel; their services run."""
 
     wire: Wire
-    ways: tuple[Way, ...]
+    routes: tuple[Route, ...]
 
 
-def make(asked: Asked) -> Planned:
-    """Reads the project and the index; asks no host. Raises UsageError."""
+def make(options: TunnelOptions) -> TunnelPlan:
+    """Read the project and the stored runs, without contacting a host. Raises UsageError."""
     from gpurun.commands import runs
     from gpurun.config.load import load
     from gpurun.remote.wire import connect
 
-    entry = runs.resolve(asked.run) if asked.run is not None else None
-    if entry is not None and asked.host not in (None, entry.host):
-        raise UsageError(f"{entry.id} is on {entry.host}, not on {asked.host}", "leave -H out")
-    said = {"host": entry.host if entry else asked.host, "gpus": asked.gpus}
-    loaded = load(said, None, need_script=False)
+    entry = runs.resolve(options.run) if options.run is not None else None
+    if entry is not None and options.host not in (None, entry.host):
+        raise UsageError(f"{entry.id} is on {entry.host}, not on {options.host}", "leave -H out")
+    overrides = {"host": entry.host if entry else options.host, "gpus": options.gpus}
+    loaded = load(overrides, None, need_script=False)
     assert loaded.host is not None
-    if entry is None and not (asked.jupyter or asked.ports):
+    if entry is None and not (options.jupyter or options.ports):
         _check_project(loaded.project)
     project = entry.project if entry else loaded.project.name
-    return Planned(
+    return TunnelPlan(
         connect(loaded.host),
         loaded,
-        _services(asked, entry, project),
-        _typed_ports(asked, entry) if asked.ports else _named_ports(asked, entry, loaded),
+        _services(options, entry, project),
+        _typed_ports(options, entry) if options.ports else _configured_ports(options, entry, loaded),
     )
 
 
 def _check_project(project: Project) -> None:
-    """Raises UsageError for a folder that nothing makes a project, and from which nothing was submitted."""
+    """Raise UsageError for a folder that has no project file and from which nothing was submitted."""
     from gpurun.store import run_store
 
-    if project.marker == "folder" and not any(one.project_root == str(project.root) for one in run_store.all_runs()):
+    if project.marker == "folder" and not any(run.project_root == str(project.root) for run in run_store.all_runs()):
         raise UsageError(
-            "no project is here, whose runs TensorBoard could show",
+            "this folder is not a project, so TensorBoard has no runs to show",
             "gpurun tunnel RUN shows one run; gpurun ps -a lists them",
             where=project.root,
         )
 
 
-def _services(asked: Asked, entry: RunEntry | None, project: str) -> tuple[Service, ...]:
-    if entry is not None and entry.service in NAMES:  # it is one itself
-        told = (entry.job or entry.record or {})["service"]
-        return (Service(entry.service or "", project, told.get("run")),)
-    wanted = []
-    if asked.tensorboard or not (asked.jupyter or asked.ports):
-        wanted.append(Service(words.TENSORBOARD, project, entry.id if entry else None))
-    if asked.jupyter:
-        wanted.append(Service(words.JUPYTER, project))
-    return tuple(wanted)
+def _services(options: TunnelOptions, entry: RunEntry | None, project: str) -> tuple[Service, ...]:
+    if entry is not None and entry.service in NAMES:  # the run is itself a service
+        service = (entry.job or entry.record or {})["service"]
+        return (Service(entry.service or "", project, service.get("run")),)
+    services = []
+    if options.tensorboard or not (options.jupyter or options.ports):
+        services.append(Service(words.TENSORBOARD, project, entry.id if entry else None))
+    if options.jupyter:
+        services.append(Service(words.JUPYTER, project))
+    return tuple(services)
 
 
-def _typed_ports(asked: Asked, entry: RunEntry | None) -> Ports:
+def _typed_ports(options: TunnelOptions, entry: RunEntry | None) -> Ports:
     from gpurun.config.problems import read_option
     from gpurun.config.readers import list_of
     from gpurun.config.schema import port
 
-    found = read_option("-p", asked.ports, list_of(port), "-p 8080, or -p 9000:8080") or ()
-    return Ports(entry.id if entry else None, tuple((one.local, one.remote) for one in found))
+    typed = read_option("-p", options.ports, list_of(port), "-p 8080, or -p 9000:8080") or ()
+    return Ports(entry.id if entry else None, tuple((pair.local, pair.remote) for pair in typed))
 
 
-def _named_ports(asked: Asked, entry: RunEntry | None, loaded: Loaded) -> Ports:
-    """Those that the settings of a job name: of the run that is meant, or of the project's newest that lives on the host."""
+def _configured_ports(options: TunnelOptions, entry: RunEntry | None, loaded: Loaded) -> Ports:
+    """Return the ports in a job's settings: of the run that was named, else of the project's newest live run on the host."""
 
-    if asked.tensorboard or asked.jupyter:
+    if options.tensorboard or options.jupyter:
         return Ports(None, ())
     assert loaded.host is not None
     jobs, _ = run_names.of_project(str(loaded.project.root))
-    here = [one for one in jobs if run_names.is_live(one) and one.host == loaded.host.name]
-    for one in [entry] if entry is not None else here:
-        told = (one.job or one.record or {}).get("ports") or []
-        if told:
-            return Ports(one.id, tuple((each["local"], each["remote"]) for each in told), wanted=False)
+    live = [job for job in jobs if run_names.is_live(job) and job.host == loaded.host.name]
+    for job in [entry] if entry is not None else live:
+        configured = (job.job or job.record or {}).get("ports") or []
+        if configured:
+            return Ports(job.id, tuple((pair["local"], pair["remote"]) for pair in configured), explicit=False)
     return Ports(None, ())
 
 
-def bring_up(planned: Planned, report: Report, listener: Listener, say: Callable[[str], None]) -> Found:
-    """Find or start every service, and wait until its process runs. Raises what submit raises."""
+def start_services(plan: TunnelPlan, report: Report, listener: Listener, say: Callable[[str], None]) -> Routes:
+    """Find or start every service, and wait until its process runs. Raises the errors of a submit."""
     from gpurun.tunnel import services
 
-    wire, ways = planned.wire, []
+    wire, routes = plan.wire, []
     say(f"asking {wire.host}")
     records = []
-    for service in planned.services:
+    for service in plan.services:
         record = services.find(wire, service)
         if record is None:
             say(f"starting {NAMES[service.kind]} on {wire.host}")
-            record = services.start(wire, service, planned.loaded, report)
+            record = services.start(wire, service, plan.loaded, report)
         records.append((service, record))
     for service, record in records:
         running = services.wait_until_running(wire, record, listener)
-        ways.append(_service_way(wire.host, service, running))
-    ways += _port_ways(wire, planned.ports, listener)
-    return Found(wire, tuple(ways))
+        routes.append(_service_route(wire.host, service, running))
+    routes += _port_routes(wire, plan.ports, listener)
+    return Routes(wire, tuple(routes))
 
 
-def _port_ways(wire: Wire, ports: Ports, listener: Listener) -> list[Way]:
+def _port_routes(wire: Wire, ports: Ports, listener: Listener) -> list[Route]:
     from gpurun.tunnel import services
 
     run = ports.run
     if run is not None:
         record = wire.ask("status", {"run": run})["run"]
         if words.is_over(record):
-            if not ports.wanted:
+            if not ports.explicit:
                 return []
-            raise UsageError(f"{run} has ended, and with it what listened on its ports", f"gpurun logs {run}")
+            raise UsageError(f"{run} has ended, so nothing listens on its ports", f"gpurun logs {run}")
         services.wait_until_running(wire, record, listener)
-    pairs = list(dict.fromkeys((local or remote, remote) for local, remote in ports.numbers))
-    several = Counter(remote for _, remote in pairs)
-    return [_port_way(run, local, remote, wire.host, alone=several[remote] == 1) for local, remote in pairs]
+    pairs = list(dict.fromkeys((local or remote, remote) for local, remote in ports.pairs))
+    count = Counter(remote for _, remote in pairs)
+    return [_port_route(run, local, remote, wire.host, is_only=count[remote] == 1) for local, remote in pairs]
 
 
-def _service_way(host: str, service: Service, record: dict[str, Any]) -> Way:
-    name, about = NAMES[service.kind], service.run or service.project
-    return Way(
+def _service_route(host: str, service: Service, record: dict[str, Any]) -> Route:
+    name, shown = NAMES[service.kind], service.run or service.project
+    return Route(
         Target(name, record["id"]),
         ports.stable(host, service.project, service.kind, service.run or ""),
-        f"{name} of {about}",
+        f"{name} of {shown}",
         record,
     )
 
 
-def _port_way(run: str | None, local: int, remote: int, host: str, *, alone: bool) -> Way:
-    """The door's name is its own, also where another one leads to the same port."""
-    name = f"port {remote}" if alone else f"port {remote} at {local}"
-    return Way(Target(name, run, remote), local, f"port {remote} of {run or host}")
+def _port_route(run: str | None, local: int, remote: int, host: str, *, is_only: bool) -> Route:
+    """Return a route with a unique name, also when another route leads to the same port."""
+    name = f"port {remote}" if is_only else f"port {remote} at {local}"
+    return Route(Target(name, run, remote), local, f"port {remote} of {run or host}")

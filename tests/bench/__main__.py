@@ -42,7 +42,7 @@ def main(words: list[str]) -> int:
         if "torn" in wanted:
             print(torn.rewrite_while_fetching(place), flush=True)
         if "tunnel" in wanted:
-            print(tunnel.rate(place), tunnel.heal(place), sep="\n", flush=True)
+            print(tunnel.rate(place), tunnel.reconnect(place), sep="\n", flush=True)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""A download through `gpurun tunnel` beside one through plain `ssh -L`, and 50 cuts with how long each took to heal."""
+"""Compare a download through `gpurun tunnel` with one through plain `ssh -L`; measure the reconnection after 50 cuts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PORT = 18080
 
 
 def rate(place: Place) -> str:
-    """MB/s, both ways in turn. The job is without an engine's network, so plain ssh reaches it through its socket too."""
+    """Return the rates in MB/s, measured in turn. The job runs without a container, so plain ssh reaches its port too."""
     project = place.laptop.project({"gpurun.toml": "", "page.py": SERVER}, name="page")
     run = place.laptop.gpurun(
         "submit", "page.py", "-H", "near", "-g", "0", "--runtime", "bare", "--", str(PORT), cwd=project
@@ -32,24 +32,24 @@ def rate(place: Place) -> str:
             ours = opened.url(f"port {PORT}")
             hand = f"http://127.0.0.1:{local}/"
             until_answers(hand, 20)
-            found: dict[str, list[float]] = {hand: [], ours: []}
+            measured: dict[str, list[float]] = {hand: [], ours: []}
             for _ in range(REPEATS):
-                for url, rates in found.items():
+                for url, rates in measured.items():
                     began = time.monotonic()
                     get(f"{url}{MB * 1_000_000}", seconds=120)
                     rates.append(MB / (time.monotonic() - began))
     finally:
         plain.kill()
         plain.wait()
-    by_hand_rate, our_rate = (statistics.median(rates) for rates in found.values())
+    by_hand_rate, our_rate = (statistics.median(rates) for rates in measured.values())
     return (
         f"\n{MB} MB through a tunnel   (aim: 0.95 of ssh -L)\n"
         f"  ssh -L {by_hand_rate:.0f} MB/s, gpurun tunnel {our_rate:.0f} MB/s: {our_rate / by_hand_rate:.2f} of it"
     )
 
 
-def heal(place: Place) -> str:
-    """Seconds from a reset connection to the first answer on the same port."""
+def reconnect(place: Place) -> str:
+    """Return the seconds from a reset connection to the first answer on the same port."""
     project = place.laptop.project({"gpurun.toml": "", "page.py": SERVER}, name="page")
     with through_proxy(place.laptop, place.lab.gpu_host, "far-off") as proxy:
         run = place.laptop.gpurun("submit", "page.py", "-H", "far-off", "-g", "0", "--", str(PORT), cwd=project)

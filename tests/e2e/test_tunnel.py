@@ -1,4 +1,4 @@
-"""Ways to what runs on a host, as a person opens and closes them."""
+"""Tunnels, opened and closed as a user does it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ writer.close()
 
 @pytest.fixture(autouse=True)
 def project(laptop: Laptop) -> Iterator[None]:
-    """Its settings are for this host; what a test leaves open is closed."""
+    """Set this host in the settings; close at the end what a test leaves open."""
     (laptop.project / "gpurun.toml").write_text('host = "demo"\nruntime = "bare"\ngpus = 0\n')
     (laptop.project / "serve.py").write_text(SERVER)
     yield
@@ -67,15 +67,15 @@ def get(url: str, path: str | None = None, **fields: str) -> tuple[int, bytes]:
         connection.close()
 
 
-def until(answer: Callable[[], bool], seconds: float = 60.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
-    while not answer():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
 
-def address(process: subprocess.Popen[bytes], name: str) -> str:
-    """Where the door of that name is, from the tunnel's own words."""
+def printed_url(process: subprocess.Popen[bytes], name: str) -> str:
+    """Return the URL that the tunnel prints for the listener of that name."""
     assert process.stdout is not None
     line = process.stdout.readline().decode()
     assert line.startswith(name), (line, process.stderr and process.stderr.read())
@@ -83,25 +83,25 @@ def address(process: subprocess.Popen[bytes], name: str) -> str:
 
 
 def interrupt(process: subprocess.Popen[bytes]) -> str:
-    """Ctrl-C; what it said on stderr."""
+    """Send Ctrl-C; return what the process printed on stderr."""
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=30)
     return err.decode()
 
 
-def carriers(laptop: Laptop) -> list[str]:
-    """The ssh of tunnels that this laptop has."""
-    found = []
+def ssh_processes(laptop: Laptop) -> list[str]:
+    """Return the command lines of the ssh processes of this laptop's tunnels."""
+    lines = []
     for place in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
             line = place.read_bytes().decode(errors="replace")
             if f"{laptop.environment['XDG_RUNTIME_DIR']}/gpurun/ssh/t-" in line:
-                found.append(line)
-    return found
+                lines.append(line)
+    return lines
 
 
-def runs(pid: int) -> bool:
-    """Whether it is more than the shell of a process, which somebody has yet to reap."""
+def is_running(pid: int) -> bool:
+    """Return whether the process runs and is not a zombie."""
     with suppress(FileNotFoundError):
         return Path(f"/proc/{pid}/cmdline").read_bytes() != b""
     return False
@@ -109,100 +109,100 @@ def runs(pid: int) -> bool:
 
 @pytest.fixture
 def served(laptop: Laptop) -> tuple[str, int]:
-    """A run that serves a page, and its port."""
+    """Submit a run that serves a page; return it and its port."""
     port = free_port()
     run = laptop.submit("serve.py", "--", str(port))
     laptop.until(run, "running")
     return run, port
 
 
-def test_a_port_of_a_run_is_open_here_until_ctrl_c(laptop: Laptop, served: tuple[str, int]) -> None:
+def test_port_of_a_run_is_open_until_ctrl_c(laptop: Laptop, served: tuple[str, int]) -> None:
     run, port = served
     local = free_port()
     process = laptop.start("tunnel", run, "-p", f"{local}:{port}")
-    url = address(process, f"port {port}")
+    url = printed_url(process, f"port {port}")
     assert url == f"http://127.0.0.1:{local}/"
-    until(lambda: get(url)[0] == 200)
+    wait_until(lambda: get(url)[0] == 200)
     assert get(url)[1].decode() == f"the page of {run}"
     assert get(url, Host="evil.example")[0] == 403
     assert get(url, Origin="http://evil.example")[0] == 403
-    (told,) = laptop.json("tunnel", "--list")
-    assert (told["host"], told["state"], told["detached"]) == ("demo", "up", False)
-    said = interrupt(process)
+    (tunnel,) = laptop.json("tunnel", "--list")
+    assert (tunnel["host"], tunnel["state"], tunnel["detached"]) == ("demo", "up", False)
+    printed = interrupt(process)
     assert process.returncode == 0
-    assert said.rstrip().endswith("closed")
-    assert "Traceback" not in said
+    assert printed.rstrip().endswith("closed")
+    assert "Traceback" not in printed
     with pytest.raises(ConnectionRefusedError):
         get(url)
     assert laptop.json("tunnel", "--list") == []
-    assert carriers(laptop) == []
+    assert ssh_processes(laptop) == []
     assert laptop.state(run) == "running"
 
 
-def test_a_closed_terminal_closes_it_whole(laptop: Laptop, served: tuple[str, int]) -> None:
+def test_closed_terminal_closes_the_tunnel(laptop: Laptop, served: tuple[str, int]) -> None:
     run, port = served
     process = laptop.start("tunnel", run, "-p", f"{free_port()}:{port}")
-    address(process, f"port {port}")
+    printed_url(process, f"port {port}")
     process.send_signal(signal.SIGHUP)
     process.communicate(timeout=60)
     assert process.returncode == 0
     assert laptop.json("tunnel", "--list") == []
-    assert carriers(laptop) == []
+    assert ssh_processes(laptop) == []
     assert list(Path(laptop.environment["XDG_RUNTIME_DIR"]).glob("gpurun/ssh/t-*")) == []
     assert laptop.state(run) == "running"
 
 
-def test_it_heals_by_itself(laptop: Laptop, served: tuple[str, int], embedded_host: EmbeddedHost) -> None:
+def test_tunnel_reconnects(laptop: Laptop, served: tuple[str, int], embedded_host: EmbeddedHost) -> None:
     run, port = served
     process = laptop.start("tunnel", run, "-p", str(port))
-    url = address(process, f"port {port}")
-    until(lambda: get(url)[0] == 200)
+    url = printed_url(process, f"port {port}")
+    wait_until(lambda: get(url)[0] == 200)
     embedded_host.hang_up()
-    assert get(url) == (200, f"the page of {run}".encode()), "who comes meanwhile is held"
-    said = interrupt(process)
-    assert said.count("lost contact with demo") == said.count("back on demo") == 1
+    assert get(url) == (200, f"the page of {run}".encode()), "the listener holds the request meanwhile"
+    printed = interrupt(process)
+    assert printed.count("lost contact with demo") == printed.count("reconnected to demo") == 1
 
 
-def test_in_the_background_until_it_is_closed(laptop: Laptop, served: tuple[str, int]) -> None:
+def test_detached_tunnel_stays_until_it_is_closed(laptop: Laptop, served: tuple[str, int]) -> None:
     run, port = served
     done = laptop.gpurun("tunnel", run, "-p", str(port), "-d")
     assert done.code == 0, done.err
-    (told,) = laptop.json("tunnel", "--list")
-    url = told["doors"][0]["url"]
+    (tunnel,) = laptop.json("tunnel", "--list")
+    url = tunnel["listeners"][0]["url"]
     assert done.out.split()[-1] == url
-    assert f"gpurun tunnel --close {told['id']}" in done.err
-    assert told["detached"] is True
-    until(lambda: get(url)[0] == 200)
-    assert told["id"] in laptop.ok("tunnel", "--list")
+    assert f"gpurun tunnel --close {tunnel['id']}" in done.err
+    assert tunnel["detached"] is True
+    wait_until(lambda: get(url)[0] == 200)
+    assert tunnel["id"] in laptop.ok("tunnel", "--list")
     laptop.ok("tunnel", "--close", run)
     with pytest.raises(ConnectionRefusedError):
         get(url)
     assert laptop.json("tunnel", "--list") == []
-    assert carriers(laptop) == []
-    until(lambda: not runs(told["pid"]))
+    assert ssh_processes(laptop) == []
+    wait_until(lambda: not is_running(tunnel["pid"]))
 
 
-def test_two_tunnels_to_one_port_get_a_port_each(laptop: Laptop, served: tuple[str, int]) -> None:
+def test_two_tunnels_to_one_port_get_different_local_ports(laptop: Laptop, served: tuple[str, int]) -> None:
     run, port = served
     for _ in range(2):
         laptop.ok("tunnel", run, "-p", str(port), "-d")
-    first, second = (one["doors"][0] for one in laptop.json("tunnel", "--list"))
+    first, second = (each["listeners"][0] for each in laptop.json("tunnel", "--list"))
     assert first["port"] != second["port"]
     for one in (first, second):
-        until(lambda url=one["url"]: get(url)[0] == 200)  # type: ignore[misc]
+        wait_until(lambda url=one["url"]: get(url)[0] == 200)  # type: ignore[misc]
 
 
-def test_a_tunnel_ends_with_the_run_behind_it(laptop: Laptop, served: tuple[str, int]) -> None:
+def test_tunnel_ends_with_its_run(laptop: Laptop, served: tuple[str, int]) -> None:
     run, port = served
     process = laptop.start("tunnel", run, "-p", str(port))
-    address(process, f"port {port}")
+    printed_url(process, f"port {port}")
     laptop.ok("stop", "--force", run)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0
     assert f"{run} was stopped" in err.decode()
 
 
-def test_a_run_that_has_ended_has_no_ports(laptop: Laptop) -> None:
+def test_tunnel_to_a_port_of_an_ended_run_is_refused(laptop: Laptop) -> None:
     run = laptop.submit("train.py", "--", "0", "0")
     laptop.ok("wait", run)
     done = laptop.gpurun("tunnel", run, "-p", "8080")
@@ -210,8 +210,8 @@ def test_a_run_that_has_ended_has_no_ports(laptop: Laptop) -> None:
     assert f"{run} has ended" in done.err
 
 
-def test_ctrl_c_while_a_detached_one_connects(laptop: Laptop) -> None:
-    """Both processes get it; one speaks."""
+def test_ctrl_c_while_a_detached_tunnel_connects(laptop: Laptop) -> None:
+    """Both processes get it; one prints the message."""
     hangs = laptop.home / "ssh-that-hangs"
     hangs.write_text("#!/bin/sh\nexec sleep 60\n")
     hangs.chmod(0o755)
@@ -219,48 +219,48 @@ def test_ctrl_c_while_a_detached_one_connects(laptop: Laptop) -> None:
     laptop.environment = {**environment, "GPURUN_SSH": str(hangs)}
     process = laptop.start("tunnel", "-p", "8080", "-d")
     laptop.environment = environment
-    until(lambda: len(laptop.json("tunnel", "--list")) == 1)
+    wait_until(lambda: len(laptop.json("tunnel", "--list")) == 1)
     time.sleep(0.5)
-    said = interrupt(process)
-    assert said.count("closed") == 1
-    assert "Traceback" not in said
+    printed = interrupt(process)
+    assert printed.count("closed") == 1
+    assert "Traceback" not in printed
     assert laptop.json("tunnel", "--list") == []
 
 
-def test_tensorboard_over_the_runs_of_the_project(laptop: Laptop) -> None:
-    """The tests' own Python has it, or this fails."""
+def test_tensorboard_shows_the_runs_of_the_project(laptop: Laptop) -> None:
+    """TensorBoard must be installed in the tests' own Python."""
     assert importlib.util.find_spec("tensorboard") is not None
     (laptop.project / "log.py").write_text(LOGS_A_LOSS)
     first = laptop.submit("log.py")
     laptop.ok("wait", first)
     process = laptop.start("tunnel", "--tensorboard")
-    url = address(process, "TensorBoard")
+    url = printed_url(process, "TensorBoard")
     assert b"TensorBoard" in get(url)[1]
-    until(lambda: f"{first}/logs" in json.loads(get(url, "/data/runs")[1]))
+    wait_until(lambda: f"{first}/logs" in json.loads(get(url, "/data/runs")[1]))
     second = laptop.submit("log.py")
-    until(lambda: f"{second}/logs" in json.loads(get(url, "/data/runs")[1]))
-    said = interrupt(process)
+    wait_until(lambda: f"{second}/logs" in json.loads(get(url, "/data/runs")[1]))
+    printed = interrupt(process)
     board = next(run for run in laptop.json("ps")["runs"] if run["script"] == "tensorboard")
-    assert f"gpurun stop {board['id']}" in said
+    assert f"gpurun stop {board['id']}" in printed
     again = laptop.start("tunnel", "-d", "--json", "--tensorboard")
     out, _ = again.communicate(timeout=60)
-    told = json.loads(out)
-    assert told["doors"][0]["run"] == board["id"], "the one that runs is found"
-    assert told["doors"][0]["url"] == url, "a bookmark stays good"
+    tunnel = json.loads(out)
+    assert tunnel["listeners"][0]["run"] == board["id"], "the running TensorBoard is found"
+    assert tunnel["listeners"][0]["url"] == url, "so bookmarks stay valid"
     laptop.ok("stop", board["id"])
-    until(lambda: laptop.json("tunnel", "--list") == [])
+    wait_until(lambda: laptop.json("tunnel", "--list") == [])
 
 
-def test_a_session_for_one_command(laptop: Laptop) -> None:
+def test_shell_session_runs_one_command(laptop: Laptop) -> None:
     assert laptop.gpurun("shell", "-g", "0", "--", "true").code == 0
     done = laptop.gpurun("shell", "-g", "0", "--", "sh", "-c", "ls; pwd; exit 7")
     assert done.code == 7, done.err
     assert "train.py" in done.out
     run = Path(done.out.split()[-1]).parent.name
-    assert laptop.until(run, "succeeded") == "succeeded", "it ends with its last shell"
+    assert laptop.until(run, "succeeded") == "succeeded", "the session ends with its last shell"
 
 
-def test_the_files_of_a_session_are_there_in_the_next(laptop: Laptop) -> None:
+def test_next_session_has_the_files_of_the_last_one(laptop: Laptop) -> None:
     done = laptop.gpurun("shell", "-g", "0", "--", "sh", "-c", "echo mine >notes; pwd")
     laptop.until(Path(done.out.strip()).parent.name, "succeeded")
     (laptop.project / "train.py").write_text("print('new')")
@@ -268,7 +268,7 @@ def test_the_files_of_a_session_are_there_in_the_next(laptop: Laptop) -> None:
     assert done.out == "mine\nprint('new')", done.err
 
 
-def test_a_session_takes_no_run(laptop: Laptop) -> None:
+def test_shell_session_with_a_run_is_refused(laptop: Laptop) -> None:
     done = laptop.gpurun("shell", "train-7f3k", "-g", "0")
     assert done.code == 2
-    assert "-g begins a session of its own" in done.err
+    assert "-g starts a new session" in done.err

@@ -50,10 +50,10 @@ def test_the_example_installs_what_it_needs_and_draws(jobs: Jobs, laptop: Laptop
 def test_what_was_tried_in_jupyter_becomes_a_run(jobs: Jobs, laptop: Laptop) -> None:
     project = laptop.project({"gpurun.toml": "", "helper.py": "NAME = 'of the laptop'\n"})
     opened = laptop.gpurun("tunnel", "--jupyter", "-H", "ada", "-g", "0", "-d", "--json", cwd=project, timeout=900)
-    (door,) = json.loads(opened.stdout)["doors"]
-    session = door["run"]
+    (listener,) = json.loads(opened.stdout)["listeners"]
+    session = listener["run"]
     try:
-        _save(door["url"], "tries.ipynb", of("import helper\nprint(helper.NAME, helper.__file__)"))
+        _save(listener["url"], "tries.ipynb", of("import helper\nprint(helper.NAME, helper.__file__)"))
         jobs.ask("shell", session, "--", "sh", "-c", "echo \"NAME = 'changed there'\" > helper.py")
         done = laptop.gpurun("submit", f"{session}:tries.ipynb", "-g", "0", "-f", cwd=project, timeout=300)
         assert done.stdout.splitlines()[1:] == ["changed there /workspace/helper.py"]

@@ -128,7 +128,7 @@ def test_tensorboard_sees_no_secret_of_other_runs_and_fetch_brings_none(
     ).stdout.strip()
     jobs.until_running(run)
     with tunnel(laptop, "-H", "ada", cwd=project) as opened:
-        board = opened.doors["TensorBoard"]["run"]
+        board = opened.listeners["TensorBoard"]["run"]
         mounts = json.loads(host.run("docker", "inspect", f"gpurun-{board}"))[0]["Mounts"]
         assert [mount["Source"] for mount in mounts if mount["Source"].endswith("/runs")] == []
         seen = "grep -rlsI hunter2-of-ada / --exclude-dir=proc --exclude-dir=sys || true"
@@ -165,7 +165,7 @@ def test_jupyter_runs_cells_and_its_kernel_survives_a_broken_connection(
 ) -> None:
     with tunnel(laptop, "--jupyter", "-g", "1", "-H", "far", cwd=project) as opened:
         url = opened.url("Jupyter")
-        run = opened.doors["Jupyter"]["run"]
+        run = opened.listeners["Jupyter"]["run"]
         base = url.partition("/lab")[0]
         token = parse_qs(urlsplit(url).query)["token"][0]
         assert get(f"{base}/api/contents")[0] == 403
@@ -178,7 +178,7 @@ def test_jupyter_runs_cells_and_its_kernel_survives_a_broken_connection(
         page.picture("jupyter")
         assert "notified about official" not in page.driver.page_source
         proxy.reset()
-        opened.until_said("back on far", 30)
+        opened.wait_for_line("reconnected to far", 30)
         until_answers(f"{base}/api?token={token}", 20)
         assert ran(page, "print('still', answer.ANSWER)") == "still 42"
         check_secrets(host, run, token)
@@ -306,7 +306,7 @@ def test_idle_services_end_by_themselves(laptop: Laptop, jobs: Jobs, project: Pa
     """Also when a tab of Jupyter Lab is left open, which goes on asking it for kernels and folders."""
     (project / "gpurun.toml").write_text('idle = "12s"\n')
     with tunnel(laptop, "-H", "ada", "--tensorboard", "--jupyter", "-g", "0", cwd=project) as opened:
-        runs = [opened.doors[name]["run"] for name in ("TensorBoard", "Jupyter")]
+        runs = [opened.listeners[name]["run"] for name in ("TensorBoard", "Jupyter")]
         page.open(opened.url("Jupyter"))
         assert opened.process.wait(timeout=120) == 0
     for run in runs:
@@ -333,19 +333,19 @@ def test_a_terminal_in_which_something_runs_is_no_idleness(
         assert page.script(f"return (async function () {{{TERMINAL}}}).apply(null, arguments)", "sleep 25") == 200
         page.open("about:blank")
         time.sleep(18)
-        assert jobs.record(opened.doors["Jupyter"]["run"])["state"] == "running"
+        assert jobs.record(opened.listeners["Jupyter"]["run"])["state"] == "running"
         assert opened.process.wait(timeout=90) == 0
 
 
 def test_a_service_that_dies_is_told_and_started_anew(laptop: Laptop, jobs: Jobs, project: Path) -> None:
     with tunnel(laptop, "-H", "ada", cwd=project) as opened:
-        run = opened.doors["TensorBoard"]["run"]
+        run = opened.listeners["TensorBoard"]["run"]
         jobs.host.run("docker", "kill", f"gpurun-{run}")
         assert opened.process.wait(timeout=30) == 125
-        opened.until_said(f"{run} was killed by signal 9", 2)
+        opened.wait_for_line(f"{run} was killed by signal 9", 2)
         assert not any("was killed" in line for line in opened.lines)  # once
     with tunnel(laptop, "-H", "ada", cwd=project) as again:
-        assert again.doors["TensorBoard"]["run"] != run
+        assert again.listeners["TensorBoard"]["run"] != run
         assert get(again.url("TensorBoard"))[0] == 200
 
 
@@ -363,7 +363,7 @@ def test_the_same_without_an_engine(laptop: Laptop, bare_host: LabHost, project:
         assert listeners(bare_host) == []
         folder = Path(f"{bare_host.root}/tmp/gpurun-{ADA.uid}")
         assert {stat.S_IMODE(path.stat().st_mode) for path in folder.glob("sockets-*/")} == {0o700}
-        runs = [opened.doors[name]["run"] for name in ("TensorBoard", "Jupyter")]
+        runs = [opened.listeners[name]["run"] for name in ("TensorBoard", "Jupyter")]
     laptop.gpurun("stop", *runs, "--grace", "20s", timeout=60)
     time.sleep(1)
     assert not [path for path in folder.iterdir() if path.name.startswith("sockets-")]

@@ -1,4 +1,4 @@
-"""Tunnels to a port of a job, over a real sshd into a real container: they open, heal, and let nobody else in."""
+"""Tunnels to a port of a job, over a real sshd into a real container: they open, reconnect, and let nobody else in."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from tests.lab.jobs import SLEEPER, Jobs
 from tests.lab.terminal import Terminal
 from tests.lab.tunnels import SERVER, Tunnel, get, through_proxy, tunnel, until_answers
 
-PORT = "18080"  # of the job; the laptop's is another, for a bare host shares this machine's loopback
-NOTICED_IN, BACK_IN = 15.0, 5.0  # seconds: what is promised
-SLACK = 1.5  # this machine has two cores, and more to do
+PORT = "18080"  # of the job; the laptop uses another, because a bare host shares this machine's loopback
+NOTICED_IN, BACK_IN = 15.0, 5.0  # seconds, as promised
+SLACK = 1.5  # the machine has two cores and runs other suites
 GPURUN = [sys.executable, "-m", "gpurun"]
 
 
@@ -38,7 +38,7 @@ def project(laptop: Laptop) -> Path:
 
 @pytest.fixture
 def run(jobs: Jobs, project: Path) -> str:
-    """A job in a container that serves a page on its own loopback."""
+    """Submit a job in a container that serves a page on its own loopback."""
     return serving(jobs, project)
 
 
@@ -55,7 +55,7 @@ def proxy(laptop: Laptop, host: LabHost) -> Iterator[FaultProxy]:
 
 @pytest.fixture
 def disturbed(jobs: Jobs, laptop: Laptop, project: Path, proxy: FaultProxy) -> Iterator[Tunnel]:
-    """A tunnel to such a job over a connection that can be disturbed."""
+    """Open a tunnel to such a job over a connection whose faults the test controls."""
     far = Jobs(laptop, jobs.host, "far")
     with tunnel(laptop, serving(far, project), "-p", f"{steps.free_port()}:{PORT}", cwd=project) as opened:
         yield opened
@@ -65,7 +65,7 @@ def page(opened: Tunnel) -> str:
     return opened.url(f"port {PORT}")
 
 
-def test_a_port_of_the_jobs_own_loopback(laptop: Laptop, run: str, project: Path) -> None:
+def test_tunnel_to_a_port_of_the_jobs_loopback(laptop: Laptop, run: str, project: Path) -> None:
     with tunnel(laptop, run, "-p", f"28080:{PORT}", cwd=project) as opened:
         assert page(opened) == "http://127.0.0.1:28080/"
         assert get(page(opened)) == (200, b"hello from the job")
@@ -78,53 +78,53 @@ def test_a_port_of_the_jobs_own_loopback(laptop: Laptop, run: str, project: Path
     assert laptop.gpurun("status", run, "--json").json["run"]["state"] == "running"
 
 
-def test_a_port_of_a_job_that_is_root_inside(laptop: Laptop, jobs: Jobs, project: Path) -> None:
+def test_tunnel_to_a_port_of_a_job_that_is_root(laptop: Laptop, jobs: Jobs, project: Path) -> None:
     (project / "gpurun.toml").write_text('user = "root"\n')
     with tunnel(laptop, serving(jobs, project), "-p", f"{steps.free_port()}:{PORT}", cwd=project) as opened:
         assert get(page(opened)) == (200, b"hello from the job")
 
 
-def test_two_tunnels_to_one_run_and_a_port_that_is_taken(laptop: Laptop, run: str, project: Path) -> None:
+def test_second_tunnel_to_a_run_gets_the_next_port(laptop: Laptop, run: str, project: Path) -> None:
     with (
         tunnel(laptop, run, "-p", f"28080:{PORT}", cwd=project) as one,
         tunnel(laptop, run, "-p", f"28080:{PORT}", cwd=project) as other,
     ):
         assert page(other) == "http://127.0.0.1:28081/"
-        other.until_said(f"port 28080 is taken here, so port {PORT} is at 28081", 5)
+        other.wait_for_line(f"port 28080 is in use on this laptop, so port {PORT} is at 28081", 5)
         assert [get(page(opened))[0] for opened in (one, other)] == [200, 200]
         one.interrupt()
         assert get(page(other))[0] == 200
 
 
-def test_the_ports_of_the_settings_are_opened_for_a_job_that_lives(laptop: Laptop, jobs: Jobs, project: Path) -> None:
+def test_configured_ports_of_a_live_job_are_opened(laptop: Laptop, jobs: Jobs, project: Path) -> None:
     (project / "gpurun.toml").write_text(f'ports = ["28080:{PORT}"]\n')
     serving(jobs, project)
     with tunnel(laptop, "-H", "ada", cwd=project) as opened:
-        assert sorted(opened.doors) == ["TensorBoard", f"port {PORT}"]
+        assert sorted(opened.listeners) == ["TensorBoard", f"port {PORT}"]
         assert get(page(opened))[0] == 200
 
 
-def test_a_job_that_ends_ends_its_tunnel(laptop: Laptop, run: str, project: Path) -> None:
+def test_tunnel_ends_with_its_job(laptop: Laptop, run: str, project: Path) -> None:
     with tunnel(laptop, run, "-p", f"{steps.free_port()}:{PORT}", cwd=project) as opened:
         laptop.gpurun("stop", run, "--grace", "0s")
         assert opened.process.wait(timeout=20) == 0
-        opened.until_said(f"{run} was stopped", 2)
+        opened.wait_for_line(f"{run} was stopped", 2)
     again = laptop.gpurun("tunnel", run, "-p", PORT, check=False)
     assert again.returncode == 2
     assert "has ended" in again.stderr
 
 
-def test_who_comes_before_the_program_listens_gets_through(laptop: Laptop, jobs: Jobs, project: Path) -> None:
+def test_client_before_the_program_listens_gets_through(laptop: Laptop, jobs: Jobs, project: Path) -> None:
     late = serving(jobs, project, "-e", "LATE=8")
     with tunnel(laptop, late, "-p", f"{steps.free_port()}:{PORT}", cwd=project) as opened:
         began = time.monotonic()
         status, answer = get(page(opened), Accept="text/html")
-        assert (status, b"opens by itself" in answer) == (503, True)  # somebody who looks is told
-        assert get(page(opened), seconds=40) == (200, b"hello from the job")  # a program is held
+        assert (status, b"opens by itself" in answer) == (503, True)  # a browser gets a page
+        assert get(page(opened), seconds=40) == (200, b"hello from the job")  # the request of a program waits
         assert 2 < time.monotonic() - began < 30
 
 
-def test_many_at_once_and_a_large_answer(laptop: Laptop, run: str, project: Path) -> None:
+def test_many_clients_at_once_and_a_large_response(laptop: Laptop, run: str, project: Path) -> None:
     with (
         tunnel(laptop, run, "-p", f"{steps.free_port()}:{PORT}", cwd=project) as opened,
         ThreadPoolExecutor(100) as pool,
@@ -143,7 +143,7 @@ def black_hole(proxy: FaultProxy, host: LabHost) -> None:
 
 
 def away(proxy: FaultProxy, host: LabHost) -> None:
-    """The laptop's network is gone: what stood breaks, and nothing new gets anywhere."""
+    """The laptop has no network: connections break, and new ones fail."""
     proxy.refuse()
     proxy.reset()
 
@@ -155,58 +155,60 @@ def restart_sshd(proxy: FaultProxy, host: LabHost) -> None:
 
 
 @pytest.mark.parametrize("fault", [cut, black_hole, away, restart_sshd])
-def test_a_tunnel_heals(
+def test_tunnel_reconnects(
     disturbed: Tunnel, proxy: FaultProxy, host: LabHost, fault: Callable[[FaultProxy, LabHost], None]
 ) -> None:
     where = page(disturbed)
     assert get(where)[0] == 200
     fault(proxy, host)
-    assert disturbed.until_said("lost contact with far", NOTICED_IN * SLACK) < NOTICED_IN * SLACK
+    assert disturbed.wait_for_line("lost contact with far", NOTICED_IN * SLACK) < NOTICED_IN * SLACK
     if fault in (black_hole, away):
         time.sleep(5)
         proxy.reset()
         proxy.heal()
     assert until_answers(where, BACK_IN * 3) < BACK_IN * SLACK
-    disturbed.until_said("back on far", 5)
+    disturbed.wait_for_line("reconnected to far", 5)
     assert page(disturbed) == where
     assert [line for line in disturbed.lines if "Traceback" in line or "lost" in line] == []
 
 
-def test_the_laptop_sleeps(disturbed: Tunnel, proxy: FaultProxy) -> None:
-    """A frozen process is what a sleep looks like from inside: the clocks jump."""
+def test_tunnel_reconnects_after_the_laptop_slept(disturbed: Tunnel, proxy: FaultProxy) -> None:
+    """A sleep looks like a frozen process: the clocks jump."""
     pids = [disturbed.process.pid, *children(disturbed.process.pid)]
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
-    proxy.blackhole()  # what the host sends meanwhile is lost, and the connection with it
+    proxy.blackhole()  # what the host sends meanwhile is lost, so the connection breaks
     time.sleep(20)
     proxy.reset()
     proxy.heal()
     for pid in pids:
         os.kill(pid, signal.SIGCONT)
     assert until_answers(page(disturbed), 30) < BACK_IN * SLACK
-    disturbed.until_said("back on far", 5)
+    disturbed.wait_for_line("reconnected to far", 5)
 
 
-def test_fifty_cuts_leave_nothing_behind(disturbed: Tunnel, proxy: FaultProxy, laptop: Laptop, host: LabHost) -> None:
+def test_fifty_reconnections_leave_nothing_behind(
+    disturbed: Tunnel, proxy: FaultProxy, laptop: Laptop, host: LabHost
+) -> None:
     def cycle() -> None:
         proxy.reset()
-        disturbed.until_said("back on far", 30)
+        disturbed.wait_for_line("reconnected to far", 30)
         assert until_answers(page(disturbed), 20) < 20
 
     def left() -> tuple[int, int, list[str], list[str]]:
-        """Descriptors and processes of the laptop; processes and sockets of the host."""
+        """Return the number of descriptors and processes of the laptop, and the processes and sockets of the host."""
         pid = disturbed.process.pid
         there = sorted(name(each) for each in host.box.processes(ADA.uid))
         sockets = host.run("sh", "-c", "ls /tmp/gpurun-21001/ /tmp/gpurun-21001/sockets-*/").split()
         return len(os.listdir(f"/proc/{pid}/fd")), len(children(pid)), there, sorted(sockets)
 
     def settled() -> tuple[int, int, list[str], list[str]]:
-        """A host that does not know yet that a connection broke learns of it within seconds."""
+        """Wait until the host has noticed the broken connections."""
         before = left()
         for _ in range(60):
             time.sleep(1)
             now = left()
-            if now == before and not any("attend" in each for each in now[2][1:]):
+            if now == before and not any("tunnel" in each for each in now[2][1:]):
                 return now
             before = now
         return before
@@ -234,17 +236,17 @@ def name(pid: int) -> str:
         return ""
 
 
-def test_an_sshd_that_forwards_to_ports_alone(
+def test_sshd_that_forwards_only_to_ports_works(
     laptop: Laptop, run: str, project: Path, host: LabHost, jobs: Jobs
 ) -> None:
     host.sshd.start("AllowStreamLocalForwarding no")
-    laptop.gpurun("ps")  # over another connection, made before, all would be well
+    laptop.gpurun("ps")  # so the refusal must be noticed on the tunnel's own connection
     with tunnel(laptop, run, "-p", f"{steps.free_port()}:{PORT}", cwd=project) as opened:
         assert get(page(opened))[0] == 200
-        opened.until_said("other users of that host can reach", 2)
+        opened.wait_for_line("other users of that host can reach", 2)
 
 
-def test_an_sshd_that_forwards_nothing(laptop: Laptop, run: str, project: Path, host: LabHost) -> None:
+def test_sshd_that_forwards_nothing_is_an_error(laptop: Laptop, run: str, project: Path, host: LabHost) -> None:
     host.sshd.start("AllowStreamLocalForwarding no", "AllowTcpForwarding no")
     refused = laptop.gpurun("tunnel", run, "-p", f"{steps.free_port()}:{PORT}", cwd=project, check=False)
     assert refused.returncode == 125
@@ -252,7 +254,7 @@ def test_an_sshd_that_forwards_nothing(laptop: Laptop, run: str, project: Path, 
     assert "AllowTcpForwarding yes" in refused.stderr
 
 
-def test_a_password_is_asked_for_in_the_foreground_and_once(laptop: Laptop, jobs: Jobs, host: LabHost) -> None:
+def test_password_is_asked_once_in_the_foreground(laptop: Laptop, jobs: Jobs, host: LabHost) -> None:
     with FaultProxy(host.sshd.port) as proxy:
         laptop.add_alias(
             "guest", port=proxy.port, user="gpurun-pat", lines=["PreferredAuthentications password", "LogLevel ERROR"]
@@ -265,31 +267,31 @@ def test_a_password_is_asked_for_in_the_foreground_and_once(laptop: Laptop, jobs
             before = host.sshd.traffic().logins
             proxy.reset()
             at.expect("lost contact with guest", 20)
-            at.expect("guest wants you to log in again", 30)
+            at.expect("guest asks you to log in again", 30)
             at.expect("password:")
             time.sleep(5)
             log = (host.root / "var/log/sshd.log").read_text(errors="replace")
             assert host.sshd.traffic().logins == before
             assert log.count("Failed password") == 0
             at.type(PASSWORD)
-            at.expect("back on guest", 30)
+            at.expect("reconnected to guest", 30)
 
 
-def test_a_detached_tunnel_is_listed_and_closed(laptop: Laptop, run: str, project: Path) -> None:
+def test_detached_tunnel_is_listed_and_closed(laptop: Laptop, run: str, project: Path) -> None:
     opened = laptop.gpurun(
         "tunnel", run, "-p", f"{steps.free_port()}:{PORT}", "-d", "--json", cwd=project, timeout=60
     ).json
-    (door,) = opened["doors"]
-    assert get(door["url"])[0] == 200
+    (listener,) = opened["listeners"]
+    assert get(listener["url"])[0] == 200
     (listed,) = laptop.gpurun("tunnel", "--list", "--json").json
     assert (listed["id"], listed["state"], listed["detached"]) == (opened["id"], "up", True)
     laptop.gpurun("tunnel", "--close", opened["id"])
     assert laptop.gpurun("tunnel", "--list", "--json").json == []
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", door["port"]))
+        socket.create_connection(("127.0.0.1", listener["port"]))
 
 
-def test_a_log_and_a_status_heal_too(laptop: Laptop, jobs: Jobs, proxy: FaultProxy) -> None:
+def test_log_and_status_reconnect(laptop: Laptop, jobs: Jobs, proxy: FaultProxy) -> None:
     far = Jobs(laptop, jobs.host, "far")
     ticks = "import time\nfor n in range(60): print('tick', n, flush=True); time.sleep(0.5)\n"
     run = far.submit(ticks)
@@ -309,7 +311,7 @@ def test_a_log_and_a_status_heal_too(laptop: Laptop, jobs: Jobs, proxy: FaultPro
     assert b"no contact with far" in told
 
 
-def test_a_development_box_ends_with_its_shell(laptop: Laptop, jobs: Jobs, host: LabHost) -> None:
+def test_shell_session_ends_with_its_shell(laptop: Laptop, jobs: Jobs, host: LabHost) -> None:
     project = laptop.project({"gpurun.toml": "", "answer.py": "ANSWER = 42\n"})
     command = [*GPURUN, "shell", "-g", "1", "-H", "ada"]
     with Terminal(command, env=laptop.env | {"TERM": "xterm"}, cwd=project) as at:
@@ -325,8 +327,8 @@ def test_a_development_box_ends_with_its_shell(laptop: Laptop, jobs: Jobs, host:
     assert again.stdout == "mine\nANSWER = 42\n"
 
 
-def test_a_sleeping_job_has_no_ports_of_ours(laptop: Laptop, jobs: Jobs) -> None:
-    """What is asked for and not there is a refused connection, never an error of the tunnel's."""
+def test_port_that_nothing_listens_on_does_not_end_the_tunnel(laptop: Laptop, jobs: Jobs) -> None:
+    """The request is refused; the tunnel stays open."""
     run = jobs.submit(SLEEPER)
     with tunnel(laptop, run, "-p", f"{steps.free_port()}:9", cwd=laptop.home) as opened:
         status, said = get(opened.url("port 9"), Accept="text/html")

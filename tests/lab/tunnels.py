@@ -1,4 +1,4 @@
-"""A `gpurun tunnel` that a test holds open, what it says, and requests through it as a user's programs make them."""
+"""Run `gpurun tunnel` in a test, read its output, and send requests through it."""
 
 from __future__ import annotations
 
@@ -42,27 +42,27 @@ Server(("127.0.0.1", int(sys.argv[1])), Page).serve_forever()
 
 @dataclass
 class Tunnel:
-    """The process in the foreground. `doors` by name, as `--json` tells them."""
+    """The process in the foreground. `listeners` by name, as `--json` prints them."""
 
     process: subprocess.Popen[bytes]
-    doors: dict[str, dict[str, Any]] = field(default_factory=dict)
+    listeners: dict[str, dict[str, Any]] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)  # of stderr
     _opened: threading.Event = field(default_factory=threading.Event)
 
     def read(self) -> None:
-        for stream, take in ((self.process.stderr, self._hear), (self.process.stdout, self._learn)):
+        for stream, take in ((self.process.stderr, self._read_messages), (self.process.stdout, self._read_json)):
             threading.Thread(target=take, args=[stream], daemon=True).start()
 
-    def _hear(self, stream: Any) -> None:
+    def _read_messages(self, stream: Any) -> None:
         for line in stream:
             self.lines.append(line.decode().rstrip())
 
-    def _learn(self, stream: Any) -> None:
-        said = b""
+    def _read_json(self, stream: Any) -> None:
+        text = b""
         for line in stream:
-            said += line
+            text += line
             with contextlib.suppress(ValueError):
-                self.doors = {door["name"]: door for door in json.loads(said)["doors"]}
+                self.listeners = {each["name"]: each for each in json.loads(text)["listeners"]}
                 self._opened.set()
 
     def opened(self) -> Tunnel:
@@ -73,10 +73,10 @@ class Tunnel:
         return self
 
     def url(self, name: str) -> str:
-        return str(self.doors[name]["url"])
+        return str(self.listeners[name]["url"])
 
-    def until_said(self, text: str, seconds: float) -> float:
-        """How long it took until a line had `text`; lines are heard once."""
+    def wait_for_line(self, text: str, seconds: float) -> float:
+        """Wait for a line with `text` and return how long it took; drop the lines up to it."""
         began = time.monotonic()
         while True:
             for at, line in enumerate(self.lines):
@@ -87,14 +87,14 @@ class Tunnel:
             time.sleep(0.02)
 
     def interrupt(self) -> int:
-        """Ctrl-C; the exit code."""
+        """Send Ctrl-C and return the exit code."""
         self.process.send_signal(signal.SIGINT)
         return self.process.wait(timeout=20)
 
 
 @contextlib.contextmanager
 def tunnel(laptop: Laptop, *arguments: str, cwd: Path, **options: Any) -> Iterator[Tunnel]:
-    """Open one and wait until it is there; it is closed at the end."""
+    """Open a tunnel and wait until it is open; close it at the end."""
     opening = Tunnel(laptop.start("tunnel", *arguments, "--json", cwd=cwd, **options))
     opening.read()
     try:
@@ -106,7 +106,7 @@ def tunnel(laptop: Laptop, *arguments: str, cwd: Path, **options: Any) -> Iterat
 
 @contextlib.contextmanager
 def through_proxy(laptop: Laptop, host: LabHost, alias: str = "far") -> Iterator[FaultProxy]:
-    """A way to the host that can be disturbed, as an alias of the laptop's own."""
+    """Add an alias that reaches the host through a proxy, whose faults the test controls."""
     with FaultProxy(host.sshd.port) as proxy:
         laptop.add_alias(alias, port=proxy.port)
         laptop.trust_port(proxy.port, like=host.alias)
@@ -118,7 +118,7 @@ def through_proxy(laptop: Laptop, host: LabHost, alias: str = "far") -> Iterator
 
 
 def get(url: str, *, seconds: float = 20, **headers: str) -> tuple[int, bytes]:
-    """Status and body of a GET."""
+    """Send a GET and return status and body."""
     request = urllib.request.Request(url, headers={name.replace("_", "-"): value for name, value in headers.items()})
     try:
         with urllib.request.urlopen(request, timeout=seconds) as answer:
@@ -128,7 +128,7 @@ def get(url: str, *, seconds: float = 20, **headers: str) -> tuple[int, bytes]:
 
 
 def until_answers(url: str, seconds: float) -> float:
-    """Seconds until a GET was answered with 200, asked for all the while."""
+    """Send GETs until one is answered with 200; return the seconds that it took."""
     began = time.monotonic()
     while True:
         with contextlib.suppress(OSError):

@@ -136,5 +136,5 @@ def sound(run: str = RUN, **changes: Any) -> dict[str, Any]:
             "data": {"imagenet": {"files": 1, "bytes": 1, "stamp": "1.1.1"}},
         },
         "warm": {"name": "gpurun", "started": True, "engine": True},
-        "attend": {"probe": 9, "runs": [told], "doors": [{"name": "port 8080", "socket": None, "port": 9, "token": None}]},
+        "tunnel": {"probe": 9, "runs": [told], "listeners": [{"name": "port 8080", "socket": None, "port": 9, "token": None}]},
     }  # fmt: skip

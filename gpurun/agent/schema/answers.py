@@ -276,8 +276,8 @@ class WarmAnswer(TypedDict):
     engine: bool
 
 
-class AttendedTarget(TypedDict):
-    """Where the host's sshd is to forward to."""
+class ForwardTarget(TypedDict):
+    """Where the host's sshd must forward the connections of a listener to."""
 
     name: str
     socket: Optional[str]
@@ -285,9 +285,9 @@ class AttendedTarget(TypedDict):
     token: Optional[str]
 
 
-class AttendAnswer(TypedDict):
-    """`attend`, read by tunnel/link."""
+class TunnelAnswer(TypedDict):
+    """`tunnel`, read by tunnel/link."""
 
     probe: Union[str, int, None]  # a path or a port
-    doors: List[AttendedTarget]
+    listeners: List[ForwardTarget]
     runs: List[RunRecord]

@@ -254,8 +254,8 @@ class WarmRequest(_WarmRequest):
     profile: ProfileOfImage
 
 
-class TunnelTarget(TypedDict):
-    """Where a tunnel leads: to the service that a run is, to a port of a run, or (without a run) of the host."""
+class TunnelListener(TypedDict):
+    """A listener of a tunnel. It leads to the service that a run is, to a port of a run, or (without a run) of the host."""
 
     name: str
     run: Optional[str]
@@ -263,9 +263,9 @@ class TunnelTarget(TypedDict):
     port: Optional[int]
 
 
-class AttendRequest(Request):
-    """`attend`, asked by tunnel/link."""
+class TunnelRequest(Request):
+    """`tunnel`, asked by tunnel/link."""
 
     tunnel: str
-    doors: List[TunnelTarget]
+    listeners: List[TunnelListener]
     loopback: bool

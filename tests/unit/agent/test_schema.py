@@ -37,7 +37,7 @@ ANSWERS: dict[str, Any] = {
     "check": answers.CheckAnswer,
     "leave": answers.LeaveAnswer,
     "warm": answers.WarmAnswer,
-    "attend": answers.AttendAnswer,
+    "tunnel": answers.TunnelAnswer,
 }
 FILES: dict[str, Any] = {
     "job.json": job.Job,
@@ -94,8 +94,8 @@ def test_schema_answers_and_files_of_the_agent_fit(agent: AgentHost) -> None:
     ask("check", stream=False)
     ask("data", name="photos")
     ask("data_folders")
-    doors = [{"name": "port", "run": made.id, "service": False, "port": 80}]
-    ask("attend", tunnel="t", doors=doors, loopback=False, stream=False)
+    listeners = [{"name": "port", "run": made.id, "service": False, "port": 80}]
+    ask("tunnel", tunnel="t", listeners=listeners, loopback=False, stream=False)
     ask("status", run=made.id, ledgers={})
     wrong += of_run(Path(made.root))
     ask("stop", runs=[made.id], force=False)

@@ -54,7 +54,7 @@ LINES = {
     "host check --gpu": (["host", "check", "box", "--gpu"], "facts"),
     "host prepare": (["host", "prepare", "box"], "warm"),
     "host leave": (["host", "leave", "box", "-y"], "ps"),
-    "tunnel": (["tunnel", RUN, "-p", "8080"], "attend"),
+    "tunnel": (["tunnel", RUN, "-p", "8080"], "tunnel"),
 }
 # What reports a sick host, and goes on with the others.
 REPORTS = ("host ls", "host check")

@@ -1,4 +1,4 @@
-"""A laptop of its own and the embedded host, on which runs play that nobody has started."""
+"""A laptop and the embedded host, with runs that look live although nothing runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gpurun.agent.setup import sockets
 from gpurun.config.hosts import HostProfile
 from gpurun.remote import wire
 from gpurun.remote.wire import Wire
-from gpurun.tunnel.registry import OpenDoor
+from gpurun.tunnel.registry import OpenListener
 from tests.unit.agent.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Box:
-    """A host, what runs there, and the wire to it."""
+    """A host, its runs, and the wire to it."""
 
     def __init__(self, host: EmbeddedHost, stack: ExitStack) -> None:
         self.host, self._stack = host, stack
@@ -39,11 +39,11 @@ class Box:
         stack.callback(self.wire.connection.close)
 
     def run(self, name: str = "train", **job: Any) -> RunFolder:
-        """One that lives until the test ends it: the lock of its supervisor is held here."""
-        told = {"owner": self.wire.owner, "created": 1.0, "project": {"name": "digits"}, "token": "t", **job}
+        """Make a run that is live until the test ends it: the test holds the lock of its supervisor."""
+        fields = {"owner": self.wire.owner, "created": 1.0, "project": {"name": "digits"}, "token": "t", **job}
         here = machine.host_id(HostPaths(str(self.host.home / ".gpurun")))
-        told["host"] = {"machine_id": machine.machine_id(), "id": here, "engine": None, **told.get("host", {})}
-        run = RunFolder(self.host.home / ".gpurun", f"{name}-{secrets.token_hex(2)}", **told)
+        fields["host"] = {"machine_id": machine.machine_id(), "id": here, "engine": None, **fields.get("host", {})}
+        run = RunFolder(self.host.home / ".gpurun", f"{name}-{secrets.token_hex(2)}", **fields)
         held = locks.acquire(locks.run_lock(run.paths.id))
         assert held is not None
         self._stack.callback(shutil.rmtree, run.root)
@@ -52,12 +52,12 @@ class Box:
         return run
 
     def service(self, kind: str = "tensorboard", *, about: str | None = None, **job: Any) -> RunFolder:
-        told = {"kind": kind, "title": "digits on demo", "idle": 60.0, "run": about}
-        return self.run(kind, service=told, **job)
+        fields = {"kind": kind, "title": "digits on demo", "idle": 60.0, "run": about}
+        return self.run(kind, service=fields, **job)
 
 
 def box_of(host: EmbeddedHost, stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> Box:
-    """This process has the locks of that host, and its ssh leads there."""
+    """Use the locks of that host in this process, and let its ssh connect there."""
     monkeypatch.setenv("GPURUN_LOCKS", str(host.workdir / "locks"))
     monkeypatch.setenv("GPURUN_SSH", shlex.join(host.ssh_command))
     return Box(host, stack)
@@ -71,7 +71,7 @@ def stack() -> Iterator[ExitStack]:
 
 @pytest.fixture
 def laptop(home: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Its home; ssh's sockets lie in a short place of their own."""
+    """Return its home; ssh's sockets are in a folder with a short path."""
     runtime = stack.enter_context(tempfile.TemporaryDirectory(dir="/tmp"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
     return home
@@ -82,17 +82,17 @@ def box(embedded_host: EmbeddedHost, laptop: Path, stack: ExitStack, monkeypatch
     return box_of(embedded_host, stack, monkeypatch)
 
 
-BOARD = OpenDoor("TensorBoard", "http://127.0.0.1:12345/", 12345, "tensorboard-1111")
-# A tunnel's process: its entry, until it is asked to end.
-HOLD = """
+BOARD = OpenListener("TensorBoard", "http://127.0.0.1:12345/", 12345, "tensorboard-1111")
+# A tunnel's process: it has an entry in the registry until it gets a signal.
+TUNNEL_PROCESS = """
 import json, signal, sys
-from gpurun.tunnel.registry import Entry, OpenDoor, Tunnel
-deaf, tunnel, door = json.loads(sys.argv[1])
+from gpurun.tunnel.registry import Entry, OpenListener, Tunnel
+ignores_term, tunnel, listener = json.loads(sys.argv[1])
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 entry = Entry(Tunnel(**tunnel))
-entry.tell(state="up", doors=(OpenDoor(**door),))
+entry.update(state="up", listeners=(OpenListener(**listener),))
 print("ready", flush=True)
-signal.sigwait([signal.SIGUSR1 if deaf else signal.SIGTERM])
+signal.sigwait([signal.SIGUSR1 if ignores_term else signal.SIGTERM])
 entry.close()
 """
 
@@ -101,12 +101,12 @@ Start = Callable[..., "subprocess.Popen[bytes]"]
 
 @pytest.fixture
 def start(home: Path) -> Iterator[Start]:
-    """Opens a tunnel, by a process of its own that does nothing but hold its entry."""
+    """Start a process that only has an entry in the registry."""
     running = []
 
-    def start(tunnel_id: str, host: str = "box", *, deaf: bool = False, **more: Any) -> subprocess.Popen[bytes]:
-        told = json.dumps([deaf, {"id": tunnel_id, "host": host, **more}, vars(BOARD)])
-        process = subprocess.Popen([sys.executable, "-c", HOLD, told], stdout=subprocess.PIPE)
+    def start(tunnel_id: str, host: str = "box", *, ignores_term: bool = False, **more: Any) -> subprocess.Popen[bytes]:
+        argument = json.dumps([ignores_term, {"id": tunnel_id, "host": host, **more}, vars(BOARD)])
+        process = subprocess.Popen([sys.executable, "-c", TUNNEL_PROCESS, argument], stdout=subprocess.PIPE)
         running.append(process)
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"

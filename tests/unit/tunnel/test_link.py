@@ -1,4 +1,4 @@
-"""The way to a host, over real ssh to the embedded one: made, cut, healed, closed, with nothing left behind."""
+"""A link over real ssh to the embedded host: it connects, reconnects, closes, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -32,81 +32,78 @@ from tests.unit.tunnel.conftest import Box, box_of
 WAIT = 30.0  # seconds
 
 
-class Heard:
-    """What a link tells, in its order."""
+class Events:
+    """The events of a link, in their order."""
 
     def __init__(self) -> None:
-        self.events: queue.Queue[str] = queue.Queue()
-        self.why = ""
+        self.queue: queue.Queue[str] = queue.Queue()
 
     def up(self) -> None:
-        self.events.put("up")
+        self.queue.put("up")
 
     def lost(self, what: str) -> None:
-        self.why = what
-        self.events.put("lost")
+        self.queue.put("lost")
 
     def back(self) -> None:
-        self.events.put("back")
+        self.queue.put("back")
 
     def exposed(self) -> None:
-        self.events.put("exposed")
+        self.queue.put("exposed")
 
     def asks(self) -> None:
-        self.events.put("asks")
+        self.queue.put("asks")
 
     def state(self, record: dict[str, Any]) -> None:
-        self.events.put(record["state"])
+        self.queue.put(record["state"])
         if record["ready"]:
-            self.events.put("ready")
+            self.queue.put("ready")
 
     def until(self, event: str) -> list[str]:
-        """What came, to this event."""
-        came = []
-        while event not in came:
-            came.append(self.events.get(timeout=WAIT))
-        return came
+        """Return the events up to and including this one."""
+        events = []
+        while event not in events:
+            events.append(self.queue.get(timeout=WAIT))
+        return events
 
 
-class Held:
-    """A link that a thread holds."""
+class RunningLink:
+    """A link that runs in a thread."""
 
     def __init__(self, box: Box, *targets: Target) -> None:
-        self.targets, self.heard = targets, Heard()
-        self.link = Link(box.wire, "abcd", targets, self.heard)
+        self.targets, self.events = targets, Events()
+        self.link = Link(box.wire, "abcd", targets, self.events)
         self.failure: GpurunError | None = None
-        self._thread = threading.Thread(target=self._hold, daemon=True)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def _hold(self) -> None:
+    def _run(self) -> None:
         try:
-            self.link.hold()
+            self.link.run()
         except GpurunError as error:
             self.failure = error
-            self.heard.events.put("failed")
+            self.events.queue.put("failed")
 
-    def ask(self, target: Target, said: bytes = b"hello") -> bytes:
-        """What comes back from what is behind a target."""
+    def exchange(self, target: Target, data: bytes = b"hello") -> bytes:
+        """Send `data` to the target and return what comes back."""
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(WAIT)
             client.connect(str(self.link.socket(target)))
-            client.sendall(said)
+            client.sendall(data)
             client.shutdown(socket.SHUT_WR)
             with client.makefile("rb") as file:
                 return file.read()
 
-    def over(self) -> None:
-        """It has ended, or ends now."""
+    def wait_until_ended(self) -> None:
         self._thread.join(WAIT)
         assert not self._thread.is_alive()
 
     def close(self) -> None:
         self.link.end()
-        self.over()
+        self.wait_until_ended()
 
 
 def serve(server: socket.socket) -> Iterator[socket.socket]:
-    """Sends back what it is sent, in capitals."""
+    """Send back what comes, in capitals."""
 
     def talk(near: socket.socket) -> None:
         with near, suppress(OSError):
@@ -127,38 +124,38 @@ def serve(server: socket.socket) -> Iterator[socket.socket]:
 
 @pytest.fixture
 def port() -> Iterator[Target]:
-    """A port of the host that a program listens on."""
+    """Return a port of the host that a program listens on."""
     for server in serve(socket.create_server(("127.0.0.1", 0))):
         yield Target("port", None, server.getsockname()[1])
 
 
-Hold = Callable[..., Held]
+StartLink = Callable[..., RunningLink]
 
 
 @pytest.fixture
-def hold(box: Box, stack: ExitStack) -> Hold:
-    """Starts a link, and closes it at the end."""
+def start_link(box: Box, stack: ExitStack) -> StartLink:
+    """Start a link; it is closed at the end of the test."""
 
-    def hold(*targets: Target, box: Box = box) -> Held:
-        held = Held(box, *targets)
-        stack.callback(held.close)
-        return held
+    def start_link(*targets: Target, box: Box = box) -> RunningLink:
+        running = RunningLink(box, *targets)
+        stack.callback(running.close)
+        return running
 
-    return hold
+    return start_link
 
 
-def programs() -> set[str]:
-    """What this process has started: our ssh, and what the embedded host runs."""
-    found: set[str] = set()
+def child_pids() -> set[str]:
+    """Return the pids of our ssh processes and of what the embedded host runs."""
+    pids: set[str] = set()
     for task in Path("/proc/self/task").iterdir():
         with suppress(FileNotFoundError):
-            found.update((task / "children").read_text().split())
-    return found
+            pids.update((task / "children").read_text().split())
+    return pids
 
 
-def until(answer: Callable[[], bool]) -> None:
+def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + WAIT
-    while not answer():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
@@ -167,35 +164,34 @@ def open_files() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def left() -> list[str]:
-    """Sockets of tunnels."""
+def tunnel_sockets() -> list[str]:
     return sorted(path.name for path in socket_folder().iterdir() if path.name.startswith("t-"))
 
 
-def speak_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SAY_EVERY", 0.5)
+def shorten_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SIGN_OF_LIFE_EVERY", 0.5)
     monkeypatch.setattr(reconnect, "SILENT", 2.0)
 
 
-def test_bytes_go_through_and_nothing_is_left(box: Box, port: Target) -> None:
-    box.wire.ask("data", {"name": "warm"})  # the shared connection stands beside it
-    files, ours = open_files(), programs()
-    held = Held(box, port)
-    assert held.heard.until("up") == ["up"]
-    assert held.ask(port) == b"HELLO"
+def test_link_forwards_bytes_and_leaves_nothing(box: Box, port: Target) -> None:
+    box.wire.ask("data", {"name": "warm"})  # opens the shared connection too
+    files, ours = open_files(), child_pids()
+    running = RunningLink(box, port)
+    assert running.events.until("up") == ["up"]
+    assert running.exchange(port) == b"HELLO"
     large = os.urandom(5_000_000)
-    assert held.ask(port, large) == large.upper()
-    assert left() == ["t-abcd", "t-abcd.0"]
-    held.close()
-    assert held.failure is None
-    assert left() == []
-    until(lambda: programs() <= ours)
-    until(lambda: open_files() <= files)
+    assert running.exchange(port, large) == large.upper()
+    assert tunnel_sockets() == ["t-abcd", "t-abcd.0"]
+    running.close()
+    assert running.failure is None
+    assert tunnel_sockets() == []
+    wait_until(lambda: child_pids() <= ours)
+    wait_until(lambda: open_files() <= files)
     assert box.wire.connection.is_up()
 
 
-def test_only_the_user_can_reach_its_sockets(hold: Hold, port: Target) -> None:
-    hold(port).heard.until("up")
+def test_only_the_user_can_reach_the_sockets(start_link: StartLink, port: Target) -> None:
+    start_link(port).events.until("up")
     assert socket_folder().stat().st_mode & 0o777 == 0o700
 
 
@@ -206,182 +202,186 @@ def listening(run: RunFolder) -> socket.socket:
     return server
 
 
-def test_a_service_is_told_ready_and_its_end_ends_the_link(box: Box, hold: Hold) -> None:
+def test_link_reports_a_ready_service_and_ends_with_it(box: Box, start_link: StartLink) -> None:
     run = box.service()
     target = Target("TensorBoard", run.paths.id)
-    held = hold(target)
-    assert held.heard.until("running") == ["up", "running"]
+    running = start_link(target)
+    assert running.events.until("running") == ["up", "running"]
     for _ in serve(listening(run)):
-        held.heard.until("ready")
-        assert held.ask(target) == b"HELLO"
+        running.events.until("ready")
+        assert running.exchange(target) == b"HELLO"
     run.end()
-    assert held.heard.until("succeeded")
-    held.over()
-    assert held.failure is None
+    assert running.events.until("succeeded")
+    running.wait_until_ended()
+    assert running.failure is None
     entry = run_store.find(run.paths.id)
     assert entry is not None
-    assert entry.state == words.SUCCEEDED, "the index of this laptop knows it"
-    assert left() == []
+    assert entry.state == words.SUCCEEDED, "this laptop stores it"
+    assert tunnel_sockets() == []
 
 
-def test_jupyters_token_comes_with_it(box: Box, hold: Hold) -> None:
+def test_link_gets_the_token_of_jupyter(box: Box, start_link: StartLink) -> None:
     run = box.service(words.JUPYTER)
     Path(run.paths.token).parent.mkdir(parents=True)
     Path(run.paths.token).write_text("s3cret")
-    held = hold(Target("Jupyter", run.paths.id), Target("port", None, 9))
-    held.heard.until("up")
-    assert held.link.tokens == {"Jupyter": "s3cret"}
+    running = start_link(Target("Jupyter", run.paths.id), Target("port", None, 9))
+    running.events.until("up")
+    assert running.link.tokens == {"Jupyter": "s3cret"}
 
 
-def test_a_connection_that_is_cut_heals_and_leads_on(hold: Hold, box: Box, port: Target) -> None:
-    held = hold(port)
-    held.heard.until("up")
+def test_link_reconnects_after_the_connection_is_cut(start_link: StartLink, box: Box, port: Target) -> None:
+    running = start_link(port)
+    running.events.until("up")
     for _ in range(3):
         box.host.hang_up()
-        assert held.heard.until("back") == ["lost", "back"]
-        assert held.ask(port) == b"HELLO"
-    held.close()
-    assert left() == []
+        assert running.events.until("back") == ["lost", "back"]
+        assert running.exchange(port) == b"HELLO"
+    running.close()
+    assert tunnel_sockets() == []
 
 
-def test_an_agent_that_fails_in_the_middle_is_asked_again_after_a_pause(
-    box: Box, hold: Hold, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_link_retries_after_the_agent_fails(box: Box, start_link: StartLink, monkeypatch: pytest.MonkeyPatch) -> None:
     run = box.service()
     job, aside = Path(run.paths.job), Path(run.paths.job + ".aside")
-    lost = Heard.lost
+    lost = Events.lost
 
-    def mended(heard: Heard, what: str) -> None:
+    def mend(events: Events, what: str) -> None:
         job.rmdir()
         aside.rename(job)
-        lost(heard, what)
+        lost(events, what)
 
-    monkeypatch.setattr(Heard, "lost", mended)
-    monkeypatch.setattr(module, "HOST_FAILED", 0.1)
-    held = hold(Target("TensorBoard", run.paths.id))
-    held.heard.until("running")
+    monkeypatch.setattr(Events, "lost", mend)
+    monkeypatch.setattr(module, "PAUSE_AFTER_HOST_ERROR", 0.1)
+    running = start_link(Target("TensorBoard", run.paths.id))
+    running.events.until("running")
     job.rename(aside)
     job.mkdir()
-    assert held.heard.until("back")[-2:] == ["lost", "back"]
-    assert held.failure is None
+    assert running.events.until("back")[-2:] == ["lost", "back"]
+    assert running.failure is None
 
 
-def test_link_of_a_run_that_cannot_be_read_for_a_while_stays_open(box: Box, hold: Hold) -> None:
+def test_link_of_a_run_that_cannot_be_read_for_a_while_stays_open(box: Box, start_link: StartLink) -> None:
     run = box.service()
     events, aside = Path(run.paths.events), Path(run.paths.events + ".aside")
-    held = hold(Target("TensorBoard", run.paths.id))
-    held.heard.until("running")
+    running = start_link(Target("TensorBoard", run.paths.id))
+    running.events.until("running")
     events.rename(aside)
     events.mkdir()
-    assert held.heard.until("unknown") == ["unknown"]
+    assert running.events.until("unknown") == ["unknown"]
     events.rmdir()
     aside.rename(events)
-    assert held.heard.until("running") == ["running"]
-    assert held.failure is None
+    assert running.events.until("running") == ["running"]
+    assert running.failure is None
 
 
-def test_an_ssh_that_is_killed_heals(hold: Hold, port: Target) -> None:
-    before = programs()
-    held = hold(port)
-    held.heard.until("up")
-    for pid in programs() - before:
+def test_link_reconnects_after_ssh_is_killed(start_link: StartLink, port: Target) -> None:
+    before = child_pids()
+    running = start_link(port)
+    running.events.until("up")
+    for pid in child_pids() - before:
         with suppress(ProcessLookupError):
             os.kill(int(pid), 9)
-    assert held.heard.until("back") == ["lost", "back"]
-    assert held.ask(port) == b"HELLO"
+    assert running.events.until("back") == ["lost", "back"]
+    assert running.exchange(port) == b"HELLO"
 
 
 @pytest.fixture
-def shaky(box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
-    """A line to the host that does what a test says."""
+def proxy_to_host(box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """A connection to the host whose faults the test controls."""
     with FaultProxy(box.host.port) as proxy:
-        config = tmp_path / "shaky_config"
+        config = tmp_path / "proxy_config"
         through = f"Port {proxy.port}\n    HostKeyAlias [127.0.0.1]:{box.host.port}"
         config.write_text(box.host.ssh_config.read_text().replace(f"Port {box.host.port}", through))
         monkeypatch.setenv("GPURUN_SSH", f"ssh -F {config}")
         yield proxy
 
 
-def test_a_host_that_is_away_for_a_while_comes_back(shaky: FaultProxy, hold: Hold, port: Target) -> None:
-    held = hold(port)
-    held.heard.until("up")
-    shaky.refuse()
-    shaky.reset()
-    assert held.heard.until("lost") == ["lost"]
-    with pytest.raises(queue.Empty):
-        held.heard.events.get(timeout=3)
-    assert left() == [], "who comes meanwhile is held by the door, and not led astray"
-    shaky.heal()
-    assert held.heard.until("back") == ["back"]
-    assert held.ask(port) == b"HELLO"
-
-
-def test_a_line_that_swallows_everything_is_noticed(
-    shaky: FaultProxy, hold: Hold, port: Target, monkeypatch: pytest.MonkeyPatch
+def test_link_reconnects_when_an_unreachable_host_comes_back(
+    proxy_to_host: FaultProxy, start_link: StartLink, port: Target
 ) -> None:
-    speak_often(monkeypatch)
-    held = hold(port)
-    held.heard.until("up")
-    shaky.blackhole()
-    assert held.heard.until("lost") == ["lost"]
-    shaky.reset()
-    shaky.heal()
-    assert held.heard.until("back") == ["back"]
-    assert held.ask(port) == b"HELLO"
-
-
-def test_a_quiet_line_that_lives_is_left_alone(hold: Hold, port: Target, monkeypatch: pytest.MonkeyPatch) -> None:
-    speak_often(monkeypatch)
-    held = hold(port)
-    held.heard.until("up")
+    running = start_link(port)
+    running.events.until("up")
+    proxy_to_host.refuse()
+    proxy_to_host.reset()
+    assert running.events.until("lost") == ["lost"]
     with pytest.raises(queue.Empty):
-        held.heard.events.get(timeout=4)
+        running.events.queue.get(timeout=3)
+    assert tunnel_sockets() == [], "so that the listener holds clients meanwhile"
+    proxy_to_host.heal()
+    assert running.events.until("back") == ["back"]
+    assert running.exchange(port) == b"HELLO"
 
 
-def test_it_can_be_closed_while_the_host_is_away(shaky: FaultProxy, hold: Hold, port: Target) -> None:
-    before = programs()
-    held = hold(port)
-    held.heard.until("up")
-    shaky.refuse()
-    shaky.reset()
-    held.heard.until("lost")
-    held.close()
-    assert held.failure is None
-    assert left() == []
-    until(lambda: programs() <= before)
+def test_silent_connection_is_noticed(
+    proxy_to_host: FaultProxy, start_link: StartLink, port: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shorten_timeouts(monkeypatch)
+    running = start_link(port)
+    running.events.until("up")
+    proxy_to_host.blackhole()
+    assert running.events.until("lost") == ["lost"]
+    proxy_to_host.reset()
+    proxy_to_host.heal()
+    assert running.events.until("back") == ["back"]
+    assert running.exchange(port) == b"HELLO"
 
 
-def test_it_can_be_closed_while_it_connects(shaky: FaultProxy, box: Box, port: Target) -> None:
+def test_idle_connection_is_kept(start_link: StartLink, port: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    shorten_timeouts(monkeypatch)
+    running = start_link(port)
+    running.events.until("up")
+    with pytest.raises(queue.Empty):
+        running.events.queue.get(timeout=4)
+
+
+def test_link_can_be_closed_while_the_host_is_unreachable(
+    proxy_to_host: FaultProxy, start_link: StartLink, port: Target
+) -> None:
+    before = child_pids()
+    running = start_link(port)
+    running.events.until("up")
+    proxy_to_host.refuse()
+    proxy_to_host.reset()
+    running.events.until("lost")
+    running.close()
+    assert running.failure is None
+    assert tunnel_sockets() == []
+    wait_until(lambda: child_pids() <= before)
+
+
+def test_link_can_be_closed_while_it_connects(proxy_to_host: FaultProxy, box: Box, port: Target) -> None:
     box.wire.ask("data", {"name": "warm"})
-    before = programs()
-    shaky.blackhole()
-    held = Held(box, port)
-    until(lambda: programs() > before)
-    held.link.end()
-    shaky.heal()
-    held.over()
-    assert held.failure is None
-    assert held.heard.events.empty()
-    assert left() == []
+    before = child_pids()
+    proxy_to_host.blackhole()
+    running = RunningLink(box, port)
+    wait_until(lambda: child_pids() > before)
+    running.link.end()
+    proxy_to_host.heal()
+    running.wait_until_ended()
+    assert running.failure is None
+    assert running.events.queue.empty()
+    assert tunnel_sockets() == []
 
 
-def test_a_host_that_is_not_there_at_first_is_an_error_at_once(shaky: FaultProxy, hold: Hold, port: Target) -> None:
-    shaky.refuse()
-    held = hold(port)
-    assert held.heard.until("failed") == ["failed"]
-    assert isinstance(held.failure, HostUnreachable)
-    assert left() == []
+def test_unreachable_host_at_first_is_an_error_at_once(
+    proxy_to_host: FaultProxy, start_link: StartLink, port: Target
+) -> None:
+    proxy_to_host.refuse()
+    running = start_link(port)
+    assert running.events.until("failed") == ["failed"]
+    assert isinstance(running.failure, HostUnreachable)
+    assert tunnel_sockets() == []
 
 
-def test_a_run_that_is_gone_is_an_error_of_the_agent(hold: Hold) -> None:
-    held = hold(Target("TensorBoard", "tensorboard-0000"))
-    held.heard.until("failed")
-    assert isinstance(held.failure, HostError)
-    assert held.failure.code == "no_run"
-    assert left() == []
+def test_removed_run_is_an_error_of_the_agent(start_link: StartLink) -> None:
+    running = start_link(Target("TensorBoard", "tensorboard-0000"))
+    running.events.until("failed")
+    assert isinstance(running.failure, HostError)
+    assert running.failure.code == "no_run"
+    assert tunnel_sockets() == []
 
 
-# A host that lets in only who can be asked, as one with a second factor does; what a master carries needs no login.
+# A host that lets in only a user who can answer it (a second factor). An open master connection needs no login.
 ASKING = """\
 #!/bin/sh
 for word; do
@@ -394,7 +394,7 @@ exec ssh -F CONFIG "$@"
 
 @pytest.fixture
 def asking(box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Box:
-    """Who asks is always there."""
+    """A host that asks the user at each login; the user is there."""
     ssh = tmp_path / "asking_ssh"
     ssh.write_text(ASKING.replace("CONFIG", str(box.host.ssh_config)))
     ssh.chmod(0o755)
@@ -405,41 +405,41 @@ def asking(box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Box:
     return box
 
 
-def test_a_host_that_asks_at_each_login_is_reached_over_the_shared_connection(
-    asking: Box, hold: Hold, port: Target
+def test_host_that_asks_at_each_login_is_reached_over_the_shared_connection(
+    asking: Box, start_link: StartLink, port: Target
 ) -> None:
-    held = hold(port)
-    assert held.heard.until("up") == ["up"]
-    assert held.ask(port) == b"HELLO"
-    assert left() == ["t-abcd.0"]
-    held.close()
-    assert left() == []
-    assert asking.wire.connection.is_up(), "it is not ours alone"
+    running = start_link(port)
+    assert running.events.until("up") == ["up"]
+    assert running.exchange(port) == b"HELLO"
+    assert tunnel_sockets() == ["t-abcd.0"]
+    running.close()
+    assert tunnel_sockets() == []
+    assert asking.wire.connection.is_up(), "other commands use it too"
 
 
-def test_a_person_is_asked_once_when_that_connection_breaks(asking: Box, hold: Hold, port: Target) -> None:
-    held = hold(port)
-    held.heard.until("up")
+def test_user_is_asked_once_when_the_shared_connection_breaks(asking: Box, start_link: StartLink, port: Target) -> None:
+    running = start_link(port)
+    running.events.until("up")
     asking.host.hang_up()
-    assert held.heard.until("back") == ["lost", "asks", "back"]
-    assert held.ask(port) == b"HELLO"
+    assert running.events.until("back") == ["lost", "asks", "back"]
+    assert running.exchange(port) == b"HELLO"
 
 
-def test_without_a_person_it_is_given_up(asking: Box, hold: Hold, port: Target) -> None:
+def test_link_gives_up_when_nobody_can_answer_the_host(asking: Box, start_link: StartLink, port: Target) -> None:
     asking.wire.ask("data", {"name": "warm"})
     asking.wire = asking.wire.quiet()
-    held = hold(port)
-    assert held.heard.until("up") == ["up"]
+    running = start_link(port)
+    assert running.events.until("up") == ["up"]
     asking.host.hang_up()
-    assert held.heard.until("failed") == ["lost", "failed"]
-    assert isinstance(held.failure, HostUnreachable)
-    assert held.failure.code == "not_let_in"
-    assert left() == []
+    assert running.events.until("failed") == ["lost", "failed"]
+    assert isinstance(running.failure, HostUnreachable)
+    assert running.failure.code == "not_let_in"
+    assert tunnel_sockets() == []
 
 
 @pytest.fixture
 def host(request: pytest.FixtureRequest, home: Path) -> Iterator[EmbeddedHost]:
-    """A host of the test's own, made as its parameter says."""
+    """A host of the test's own, with the options of its parameter."""
     with tempfile.TemporaryDirectory(dir="/tmp") as folder, EmbeddedHost(Path(folder), **request.param) as host:
         yield host
 
@@ -450,42 +450,42 @@ def own_box(host: EmbeddedHost, laptop: Path, stack: ExitStack, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("host", [{"sockets": False}], indirect=True)
-def test_a_host_that_forwards_to_ports_alone_is_used_and_told(own_box: Box, stack: ExitStack) -> None:
+def test_host_that_forwards_only_to_ports_is_used_and_reported(own_box: Box, stack: ExitStack) -> None:
     run = own_box.service()
     target = Target("TensorBoard", run.paths.id)
     for _ in serve(listening(run)):
-        held = Held(own_box, target)
-        stack.callback(held.close)
-        assert held.heard.until("up") == ["exposed", "up"]
-        held.heard.until("ready")
-        assert held.ask(target) == b"HELLO"
+        running = RunningLink(own_box, target)
+        stack.callback(running.close)
+        assert running.events.until("up") == ["exposed", "up"]
+        running.events.until("ready")
+        assert running.exchange(target) == b"HELLO"
         own_box.host.hang_up()
-        assert "exposed" not in held.heard.until("back"), "once is enough"
-        assert held.ask(target) == b"HELLO"
+        assert "exposed" not in running.events.until("back"), "it is reported once"
+        assert running.exchange(target) == b"HELLO"
 
 
 @pytest.mark.parametrize("host", [{"forwarding": False}], indirect=True)
-def test_a_host_that_forwards_nothing_is_told(own_box: Box, stack: ExitStack, port: Target) -> None:
-    held = Held(own_box, port)
-    stack.callback(held.close)
-    held.heard.until("failed")
-    assert held.failure is not None
-    assert "the SSH server of demo forwards nothing" in held.failure.what
-    assert "AllowTcpForwarding" in held.failure.next_step
-    assert left() == []
+def test_host_that_forwards_nothing_is_an_error(own_box: Box, stack: ExitStack, port: Target) -> None:
+    running = RunningLink(own_box, port)
+    stack.callback(running.close)
+    running.events.until("failed")
+    assert running.failure is not None
+    assert "the SSH server of demo forwards nothing" in running.failure.what
+    assert "AllowTcpForwarding" in running.failure.next_step
+    assert tunnel_sockets() == []
 
 
 @pytest.mark.parametrize("host", [{}], indirect=True)
-def test_a_key_that_changed_meanwhile_is_never_tried_in_a_loop(own_box: Box, stack: ExitStack, port: Target) -> None:
-    held = Held(own_box, port)
-    stack.callback(held.close)
-    held.heard.until("up")
+def test_changed_host_key_is_never_retried(own_box: Box, stack: ExitStack, port: Target) -> None:
+    running = RunningLink(own_box, port)
+    stack.callback(running.close)
+    running.events.until("up")
     known = own_box.host.ssh_config.parent / "known_hosts"
     with tempfile.TemporaryDirectory(dir="/tmp") as folder, EmbeddedHost(Path(folder)) as other:
         stranger = (other.ssh_config.parent / "known_hosts").read_text().split(" ", 1)[1]
     known.write_text(f"[127.0.0.1]:{own_box.host.port} {stranger}")
     own_box.host.hang_up()
-    held.heard.until("failed")
-    assert isinstance(held.failure, HostUnreachable)
-    assert held.failure.code == "key_changed"
-    assert left() == []
+    running.events.until("failed")
+    assert isinstance(running.failure, HostUnreachable)
+    assert running.failure.code == "key_changed"
+    assert tunnel_sockets() == []

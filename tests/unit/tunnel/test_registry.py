@@ -1,8 +1,9 @@
-"""The tunnels of this laptop, each held by a process of its own."""
+"""The registry of open tunnels, each of a process of its own."""
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import stat
 from pathlib import Path
@@ -17,39 +18,37 @@ from tests.unit.tunnel.conftest import BOARD, Start
 
 
 def ids() -> list[str]:
-    return [one.id for one in registry.live()]
+    return [tunnel.id for tunnel in registry.live()]
 
 
-def test_nothing_was_ever_opened(home: Path) -> None:
+def test_live_without_a_registry_folder_is_empty(home: Path) -> None:
     assert registry.live() == []
 
 
-def test_a_tunnel_is_told_as_its_process_tells_it(start: Start) -> None:
+def test_live_returns_what_the_process_wrote(start: Start) -> None:
     process = start("abcd", since=5.0, detached=True)
-    (found,) = registry.live()
-    assert found == Tunnel("abcd", "box", process.pid, 5.0, registry.UP, detached=True, doors=(BOARD,))
+    (tunnel,) = registry.live()
+    assert tunnel == Tunnel("abcd", "box", process.pid, 5.0, registry.UP, detached=True, listeners=(BOARD,))
 
 
-def test_a_process_of_another_machine_is_not_ours_to_end(
-    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The home is shared, and so are its locks; the number may be another process' here."""
-    there = start("abcd")
+def test_tunnel_of_another_machine_is_not_listed(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The home is shared, and so are its locks; here the pid may belong to another process."""
+    process = start("abcd")
     monkeypatch.setattr(registry, "MACHINE_ID", tmp_path / "machine-id")
     registry.MACHINE_ID.write_text("another\n")
     assert registry.live() == []
     with pytest.raises(UsageError):
         registry.resolve("abcd")
-    assert there.poll() is None
+    assert process.poll() is None
 
 
-def test_the_oldest_comes_first(start: Start) -> None:
+def test_live_lists_the_oldest_first(start: Start) -> None:
     for name, since in (("bbbb", 2.0), ("cccc", 3.0), ("aaaa", 1.0)):
         start(name, since=since)
     assert ids() == ["aaaa", "bbbb", "cccc"]
 
 
-def test_addresses_hold_a_token_and_are_for_the_user_alone(start: Start) -> None:
+def test_only_the_user_can_read_the_urls(start: Start) -> None:
     previous = os.umask(0)
     try:
         start("abcd")
@@ -59,17 +58,17 @@ def test_addresses_hold_a_token_and_are_for_the_user_alone(start: Start) -> None
     assert stat.S_IMODE((registry.folder() / "abcd.json").stat().st_mode) == 0o600
 
 
-def test_a_shorter_text_leaves_nothing_of_the_longer(home: Path) -> None:
-    """Told in place, because the lock is the file's."""
+def test_update_with_a_shorter_text_leaves_nothing_of_the_longer(home: Path) -> None:
+    """The file is written in place, because the lock is on the file."""
     entry = Entry(Tunnel("abcd", "box"))
-    entry.tell(doors=(BOARD, BOARD))
-    entry.tell(doors=())
-    assert registry.live()[0].doors == ()
+    entry.update(listeners=(BOARD, BOARD))
+    entry.update(listeners=())
+    assert registry.live()[0].listeners == ()
     entry.close()
     assert registry.live() == []
 
 
-def test_what_a_killed_process_left_is_removed(start: Start) -> None:
+def test_file_of_a_killed_process_is_removed(start: Start) -> None:
     process = start("abcd")
     start("efgh")
     process.kill()
@@ -78,9 +77,11 @@ def test_what_a_killed_process_left_is_removed(start: Start) -> None:
     assert [path.name for path in registry.folder().iterdir()] == ["efgh.json"]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"id": "abcd"}', '{"id": "abcd", "host": "box", "doors": [{}]}'])
-def test_what_cannot_be_read_is_no_tunnel(home: Path, text: str) -> None:
-    """Being written, or of another version."""
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"id": "abcd"}', '{"id": "abcd", "host": "box", "state": "up", "listeners": [{}]}']
+)
+def test_unreadable_file_is_skipped(home: Path, text: str) -> None:
+    """It is being written, or another version wrote it."""
     entry = Entry(Tunnel("abcd", "box"))
     other = Entry(Tunnel("efgh", "box"))
     (registry.folder() / "abcd.json").write_text(text)
@@ -90,45 +91,61 @@ def test_what_cannot_be_read_is_no_tunnel(home: Path, text: str) -> None:
     other.close()
 
 
-def test_who_looks_does_not_take_away_what_is_being_opened(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file is there a moment before its lock is."""
-    lock, looked = fcntl.flock, list[bool]()
+def test_file_of_an_earlier_version_is_read(home: Path) -> None:
+    """A tunnel that the user opened before an update."""
+    entry = Entry(Tunnel("abcd", "box"))
+    listener = {"name": "TensorBoard", "url": BOARD.url, "port": 12345, "run": "tensorboard-1111"}
+    document = {"id": "abcd", "host": "box", "pid": 42, "since": 1.0, "detached": True}
+    for state, doors, expected in (
+        ("up", [listener], registry.UP),
+        ("healing", [], registry.RECONNECTING),
+        ("wants a login", [listener], registry.LOGIN_NEEDED),
+    ):
+        (registry.folder() / "abcd.json").write_text(json.dumps({**document, "state": state, "doors": doors}))
+        (tunnel,) = registry.live()
+        assert (tunnel.id, tunnel.state, tunnel.listeners) == ("abcd", expected, (BOARD,) * len(doors))
+    entry.close()
 
-    def look_first(file: Any, how: int) -> None:
-        if how == fcntl.LOCK_EX and not looked:
-            looked.append(True)
+
+def test_live_keeps_a_file_that_is_not_locked_yet(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file exists a moment before its lock."""
+    lock, has_read = fcntl.flock, list[bool]()
+
+    def read_first(file: Any, how: int) -> None:
+        if how == fcntl.LOCK_EX and not has_read:
+            has_read.append(True)
             registry.live()
         lock(file, how)
 
-    monkeypatch.setattr(fcntl, "flock", look_first)
+    monkeypatch.setattr(fcntl, "flock", read_first)
     entry = Entry(Tunnel("abcd", "box"))
-    assert looked
+    assert has_read
     assert ids() == ["abcd"]
     entry.close()
 
 
-def test_a_look_does_not_keep_a_tunnel_from_its_lock(home: Path) -> None:
-    """Another verb may be looking at what a killed one of the same name left."""
+def test_live_does_not_keep_the_lock(home: Path) -> None:
+    """Another command may read the file of a killed process of the same name."""
     entry = Entry(Tunnel("abcd", "box"))
     registry.live()
-    entry.tell(state=registry.UP)
+    entry.update(state=registry.UP)
     assert registry.live()[0].state == registry.UP
     entry.close()
 
 
 @pytest.mark.parametrize("word", ["abcd", "ab", "box", "tensorboard-1111", "tensorb"])
-def test_a_tunnel_is_found_by_its_id_its_host_or_its_run(start: Start, word: str) -> None:
+def test_resolve_finds_a_tunnel_by_id_host_or_run(start: Start, word: str) -> None:
     start("abcd")
     assert registry.resolve(word).id == "abcd"
 
 
-def test_a_whole_id_comes_before_everything_else(start: Start) -> None:
+def test_resolve_prefers_an_exact_id(start: Start) -> None:
     start("abcd", "efgh")
     start("efgh")
     assert registry.resolve("efgh").id == "efgh"
 
 
-def test_what_is_not_clear_is_asked_back(start: Start) -> None:
+def test_resolve_refuses_an_ambiguous_word(start: Start) -> None:
     start("abcd", since=1.0)
     start("abef", since=2.0)
     with pytest.raises(UsageError, match="'box' may mean abcd, abef") as raised:
@@ -138,14 +155,14 @@ def test_what_is_not_clear_is_asked_back(start: Start) -> None:
         registry.resolve("x")
 
 
-def test_closing_waits_for_the_process(start: Start) -> None:
+def test_close_waits_for_the_process(start: Start) -> None:
     process = start("abcd")
     assert registry.close(registry.resolve("abcd"))
     assert process.wait(20) == 0
     assert list(registry.folder().iterdir()) == []
 
 
-def test_one_that_does_not_end_is_told(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "CLOSES_IN", 0.3)
-    start("abcd", deaf=True)
+def test_close_returns_false_when_the_process_stays(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "CLOSE_TIMEOUT", 0.3)
+    start("abcd", ignores_term=True)
     assert not registry.close(registry.resolve("abcd"))

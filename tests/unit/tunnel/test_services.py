@@ -1,4 +1,4 @@
-"""Services found where they run and submitted where they do not, by questions to the real agent."""
+"""Find running services and submit the missing ones, with the real agent."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ RECORD: dict[str, Any] = {
 }
 
 
-def test_a_service_knows_its_own_run() -> None:
-    assert BOARD.is_in(RECORD, "ada")
+def test_service_matches_its_run() -> None:
+    assert BOARD.matches(RECORD, "ada")
 
 
 @pytest.mark.parametrize(
@@ -39,14 +39,14 @@ def test_a_service_knows_its_own_run() -> None:
         {"service": {"kind": words.TENSORBOARD, "run": "train-7f3k"}},
         {"project": "vision"},
         {"owner": "bob"},
-        {"stop_requested": True},  # it is about to go
+        {"stop_requested": True},  # it ends soon
     ],
 )
-def test_and_no_other(change: dict[str, Any]) -> None:
-    assert not BOARD.is_in({**RECORD, **change}, "ada")
+def test_service_does_not_match_another_run(change: dict[str, Any]) -> None:
+    assert not BOARD.matches({**RECORD, **change}, "ada")
 
 
-def test_the_newest_live_one_is_found_and_remembered(box: Box) -> None:
+def test_find_returns_and_stores_the_newest_live_run(box: Box) -> None:
     assert services.find(box.wire, BOARD) is None
     box.service(created=1.0)
     newest = box.service(created=2.0)
@@ -55,28 +55,28 @@ def test_the_newest_live_one_is_found_and_remembered(box: Box) -> None:
     box.service(words.JUPYTER, created=3.0)
     box.service(created=3.0, project={"name": "vision"})
     box.service(created=3.0, owner="bob")
-    found = services.find(box.wire, BOARD)
-    assert found is not None
-    assert found["id"] == newest.paths.id
+    record = services.find(box.wire, BOARD)
+    assert record is not None
+    assert record["id"] == newest.paths.id
     entry = run_store.find(newest.paths.id)
     assert entry is not None
     assert (entry.host, entry.service) == ("demo", words.TENSORBOARD)
 
 
-def test_one_about_a_run_is_another(box: Box) -> None:
+def test_find_separates_the_tensorboard_of_one_run(box: Box) -> None:
     about = box.service(about="train-7f3k")
-    found = services.find(box.wire, replace(BOARD, run="train-7f3k"))
-    assert found is not None
-    assert found["id"] == about.paths.id
+    record = services.find(box.wire, replace(BOARD, run="train-7f3k"))
+    assert record is not None
+    assert record["id"] == about.paths.id
     assert services.find(box.wire, BOARD) is None
 
 
-def test_one_of_another_machine_that_shares_the_home_is_not_taken(box: Box) -> None:
+def test_find_ignores_another_machine_that_shares_the_home(box: Box) -> None:
     box.service(host={"machine_id": "another", "id": "h2"})
     assert services.find(box.wire, BOARD) is None
 
 
-class Heard:
+class StateListener:
     def __init__(self) -> None:
         self.states: list[str] = []
 
@@ -99,39 +99,39 @@ class Heard:
         return
 
 
-def test_one_that_runs_is_not_waited_for(box: Box) -> None:
+def test_running_service_is_not_waited_for(box: Box) -> None:
     box.service()
     record = services.find(box.wire, BOARD)
     assert record is not None
-    assert services.wait_until_running(box.wire, record, Heard()) is record
+    assert services.wait_until_running(box.wire, record, StateListener()) is record
 
 
-def test_one_that_is_prepared_is_waited_for(box: Box) -> None:
+def test_service_in_preparation_is_waited_for(box: Box) -> None:
     run = box.service()
     journal.record(run.paths, words.PREPARING)
     record = services.find(box.wire, BOARD)
     assert record is not None
     assert record["state"] == words.PREPARING
-    heard = Heard()
+    listener = StateListener()
     journal.record(run.paths, words.RUNNING, boot_id="boot")
-    assert services.wait_until_running(box.wire, record, heard)["state"] == words.RUNNING
+    assert services.wait_until_running(box.wire, record, listener)["state"] == words.RUNNING
 
 
-def test_one_that_ends_before_is_an_error_with_its_reason(box: Box) -> None:
+def test_service_that_ends_in_preparation_is_an_error_with_its_reason(box: Box) -> None:
     run = box.service()
     journal.record(run.paths, words.PREPARING)
     record = services.find(box.wire, BOARD)
     assert record is not None
     journal.record_end(run.paths, words.FAILED, "dependencies", message="no network")
-    with pytest.raises(GpurunError, match="ended before it was up: no network") as raised:
-        services.wait_until_running(box.wire, record, Heard())
+    with pytest.raises(GpurunError, match="ended before it was ready: no network") as raised:
+        services.wait_until_running(box.wire, record, StateListener())
     assert raised.value.next_step == f"gpurun logs {run.paths.id}"
     assert raised.value.where == "demo"
 
 
 @pytest.fixture
 def loaded(home: Path) -> Loaded:
-    """A project with settings of all kinds, which are those of its jobs."""
+    """Load a project with settings of all kinds, which apply to its jobs."""
     hosts.add("box", {})
     root = home / "digits"
     root.mkdir()
@@ -144,7 +144,7 @@ def loaded(home: Path) -> Loaded:
     return load({}, None, root, need_script=False)
 
 
-def test_a_board_takes_nothing_of_the_project_but_its_name(loaded: Loaded) -> None:
+def test_tensorboard_job_uses_only_the_name_of_the_project(loaded: Loaded) -> None:
     plan = services._board_plan(replace(BOARD, run="train-7f3k"), loaded)
     job = plan.job
     assert (plan.files.count, plan.needs_agent) == (0, False)
@@ -166,7 +166,7 @@ def test_a_board_takes_nothing_of_the_project_but_its_name(loaded: Loaded) -> No
     assert job["command"] == []
 
 
-def test_a_session_gets_code_image_dependencies_and_gpus_but_no_time_limit(loaded: Loaded) -> None:
+def test_jupyter_job_gets_code_image_dependencies_and_gpus_without_time_limit(loaded: Loaded) -> None:
     plan = services._session_plan(Service(words.JUPYTER, "digits"), loaded)
     job = plan.job
     assert plan.files.has("train.py")

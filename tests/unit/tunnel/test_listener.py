@@ -1,4 +1,4 @@
-"""Doors, with real sockets: a client of this laptop on one side, a service behind a Unix socket on the other."""
+"""Listeners with real sockets: a client of this laptop on one side, a service behind a Unix socket on the other."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from gpurun.errors import UsageError
-from gpurun.tunnel import door as module
-from gpurun.tunnel import passage
-from gpurun.tunnel.door import Doors
-from gpurun.tunnel.passage import Door
+from gpurun.tunnel import listener as module
+from gpurun.tunnel import proxy_connection
+from gpurun.tunnel.listener import Listeners
+from gpurun.tunnel.proxy_connection import Listener
 from tests.unit.agent.descriptors import no_descriptors_left
 
 Answer = Callable[[socket.socket], None]
@@ -29,7 +29,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
 
 
 class Service:
-    """Answers each connection in a thread."""
+    """A service that answers each connection in a thread."""
 
     def __init__(self, path: Path, answer: Answer) -> None:
         self.connections: list[socket.socket] = []
@@ -62,16 +62,16 @@ class Service:
 
 
 class Place:
-    """A door and what may be behind it."""
+    """A listener, and the service that may be behind it."""
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self.socket = folder / "s"
         self._stack = stack
-        self.doors = stack.enter_context(closing(Doors()))
+        self.listeners = stack.enter_context(closing(Listeners()))
         self.port = self.open("Jupyter")
 
     def open(self, name: str, port: int = 23456) -> int:
-        return self.doors.open(Door(name, port, self.socket, "box", f"{name} of <digits>"))
+        return self.listeners.open(Listener(name, port, self.socket, "box", f"{name} of <digits>"))
 
     def serve(self, answer: Answer) -> Service:
         return self._stack.enter_context(closing(Service(self.socket, answer)))
@@ -88,19 +88,19 @@ def place() -> Iterator[Place]:
         yield Place(Path(folder), stack)
 
 
-def quickly(monkeypatch: pytest.MonkeyPatch, page_after: float = 0.5, held_for: float = 0.5) -> None:
-    monkeypatch.setattr(passage, "RETRY", 0.01)
-    monkeypatch.setattr(passage, "PAGE_AFTER", page_after)
-    monkeypatch.setattr(passage, "HELD_FOR", held_for)
+def shorten_timeouts(monkeypatch: pytest.MonkeyPatch, page_after: float = 0.5, hold_timeout: float = 0.5) -> None:
+    monkeypatch.setattr(proxy_connection, "RETRY_INTERVAL", 0.01)
+    monkeypatch.setattr(proxy_connection, "PAGE_AFTER", page_after)
+    monkeypatch.setattr(proxy_connection, "HOLD_TIMEOUT", hold_timeout)
 
 
-def all_of(one: socket.socket) -> bytes:
-    with one.makefile("rb") as file:
+def read_all(connection: socket.socket) -> bytes:
+    with connection.makefile("rb") as file:
         return file.read()
 
 
-def web(connection: socket.socket) -> None:
-    """A web server that knows one answer."""
+def serve_page(connection: socket.socket) -> None:
+    """Answer each request with the same page."""
     while connection.recv(65536):
         connection.sendall(OK)
 
@@ -112,59 +112,59 @@ def echo(connection: socket.socket) -> None:
     connection.close()
 
 
-def closes(connection: socket.socket) -> None:
-    """As ssh does when nobody listens at the other end."""
+def close_at_once(connection: socket.socket) -> None:
+    """Do as ssh does when nothing listens at the other end."""
     connection.close()
 
 
-def test_a_request_gets_its_answer(place: Place) -> None:
-    place.serve(web)
+def test_request_gets_its_response(place: Place) -> None:
+    place.serve(serve_page)
     for host in ("localhost", "127.0.0.1"):
         connection = http.client.HTTPConnection(host, place.port)
         for _ in range(3):  # on one connection
             connection.request("GET", "/", headers={"Origin": f"http://{host}:{place.port}"})
             assert connection.getresponse().read() == b"hi"
         connection.close()
-    assert place.doors.traffic() > 0
+    assert place.listeners.last_traffic() > 0
 
 
-def test_a_foreign_page_gets_nothing_and_the_service_hears_nothing(place: Place) -> None:
-    heard = []
+def test_request_of_another_sites_page_is_refused_and_never_reaches_the_service(place: Place) -> None:
+    received = []
 
-    def hear(connection: socket.socket) -> None:
-        heard.append(connection.recv(100))
+    def receive(connection: socket.socket) -> None:
+        received.append(connection.recv(100))
 
-    place.serve(hear)
+    place.serve(receive)
     client = place.client()
     client.sendall(PAGE.replace(b"localhost", b"evil.example"))
-    answer = all_of(client)
+    answer = read_all(client)
     assert answer.startswith(b"HTTP/1.1 403 ")
     assert b"evil.example" in answer
     assert b"Access-Control" not in answer
-    assert heard in ([], [b""])
+    assert received in ([], [b""])
 
 
-def test_the_second_request_of_a_connection_is_refused_too(place: Place) -> None:
-    place.serve(web)
+def test_second_request_of_a_connection_is_checked_too(place: Place) -> None:
+    place.serve(serve_page)
     client = place.client()
     client.sendall(PAGE)
     assert client.recv(1000) == OK
     client.sendall(PAGE.replace(b"Accept:", b"Origin: http://evil.example\r\nAccept:"))
-    assert all_of(client).startswith(b"HTTP/1.1 403 ")
+    assert read_all(client).startswith(b"HTTP/1.1 403 ")
 
 
-def test_a_busy_port_gives_way_to_the_next(place: Place) -> None:
+def test_port_in_use_is_replaced_by_the_next_free_one(place: Place) -> None:
     assert place.open("TensorBoard", place.port) == place.port + 1
 
 
-def test_no_free_port_is_one_clear_message(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TRIES", 0)
-    with pytest.raises(UsageError, match="all taken") as error:
+def test_open_without_a_free_port_raises_a_usage_error(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PORTS_TO_TRY", 0)
+    with pytest.raises(UsageError, match="in use") as error:
         place.open("TensorBoard", place.port)
     assert "-p LOCAL:REMOTE" in str(error.value.next_step)
 
 
-def test_a_port_that_only_root_may_take_is_moved(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_privileged_port_is_moved_up_for_other_users(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     listen = module._listen_from
 
     def only_root(wanted: int) -> socket.socket:
@@ -173,58 +173,58 @@ def test_a_port_that_only_root_may_take_is_moved(place: Place, monkeypatch: pyte
         return listen(wanted)
 
     monkeypatch.setattr(module, "_listen_from", only_root)
-    assert 8080 <= place.open("port 80", 80) <= 8080 + module.TRIES
+    assert 8080 <= place.open("port 80", 80) <= 8080 + module.PORTS_TO_TRY
 
 
-def test_a_tab_that_is_opened_too_early_gets_through(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    quickly(monkeypatch, page_after=30)
+def test_browser_tab_opened_too_early_gets_through(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    shorten_timeouts(monkeypatch, page_after=30)
     client = place.client()
     client.sendall(PAGE)
-    service = place.serve(closes)  # ssh is there, and nobody behind it
+    service = place.serve(close_at_once)  # ssh is there, but nothing behind it
     while len(service.connections) < 3:
         pass
     service.close()
-    place.serve(web)
+    place.serve(serve_page)
     assert client.recv(1000) == OK
 
 
-def test_who_looks_is_told_that_we_wait(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    quickly(monkeypatch)
+def test_browser_gets_a_waiting_page_while_the_service_is_away(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    shorten_timeouts(monkeypatch)
     client = place.client()
     client.sendall(PAGE)
-    answer = all_of(client)
+    answer = read_all(client)
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert b"\r\nRefresh: 2\r\n" in answer
     assert b"\r\nCache-Control: no-store\r\n" in answer
     assert b"Waiting for Jupyter of &lt;digits&gt; on box" in answer
 
 
-def test_a_program_is_told_in_its_own_way(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    quickly(monkeypatch)
+def test_program_gets_a_line_of_text_while_the_service_is_away(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    shorten_timeouts(monkeypatch)
     client = place.client()
     client.sendall(PAGE.replace(b"text/html", b"application/json"))
-    answer = all_of(client)
+    answer = read_all(client)
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert answer.endswith(b"Jupyter of <digits> on box does not answer\n")
 
 
-def test_what_may_have_been_done_is_not_done_twice(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    quickly(monkeypatch, page_after=30)
-    heard = []
+def test_request_that_is_not_repeatable_is_sent_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    shorten_timeouts(monkeypatch, page_after=30)
+    received = []
 
-    def take(connection: socket.socket) -> None:
-        heard.append(connection.recv(1000))
+    def receive(connection: socket.socket) -> None:
+        received.append(connection.recv(1000))
         connection.close()
 
-    place.serve(take)
+    place.serve(receive)
     client = place.client()
     request = PAGE.replace(b"GET", b"POST").replace(b"Accept", b"Content-Length: 4\r\nAccept") + b"once"
     client.sendall(request)
-    assert all_of(client) == b""
-    assert heard == [request]
+    assert read_all(client) == b""
+    assert received == [request]
 
 
-def test_a_service_that_speaks_first_is_heard(place: Place) -> None:
+def test_service_that_sends_first_is_forwarded(place: Place) -> None:
     def greet(connection: socket.socket) -> None:
         connection.sendall(b"220 hello\r\n")
         echo(connection)
@@ -232,11 +232,11 @@ def test_a_service_that_speaks_first_is_heard(place: Place) -> None:
     place.serve(greet)
     client = place.client()
     assert client.recv(100) == b"220 hello\r\n"
-    client.sendall(b"GET / HTT")  # what looks like a request is none here
+    client.sendall(b"GET / HTT")  # looks like a request, but this service does not speak HTTP
     assert client.recv(100) == b"GET / HTT"
 
 
-def test_a_websocket_passes_as_it_is(place: Place) -> None:
+def test_websocket_frames_are_forwarded_unchanged(place: Place) -> None:
     place.serve(echo)
     client = place.client()
     upgrade = PAGE.replace(b"Accept:", b"Connection: Upgrade\r\nUpgrade: websocket\r\nAccept:")
@@ -246,15 +246,15 @@ def test_a_websocket_passes_as_it_is(place: Place) -> None:
     assert client.recv(1000).startswith(b"\x81\x05GET")
 
 
-def test_the_end_of_one_direction_is_passed_on(place: Place) -> None:
+def test_end_of_one_direction_is_forwarded(place: Place) -> None:
     place.serve(echo)
     client = place.client()
     client.sendall(b"\0 all that there is")
     client.shutdown(socket.SHUT_WR)
-    assert all_of(client) == b"\0 all that there isend"
+    assert read_all(client) == b"\0 all that there isend"
 
 
-def test_a_large_answer_comes_whole_and_a_slow_reader_holds_it_back(place: Place) -> None:
+def test_large_response_is_complete_and_waits_for_a_slow_reader(place: Place) -> None:
     data = os.urandom(1 << 20) * 24
     sent = threading.Event()
 
@@ -267,11 +267,11 @@ def test_a_large_answer_comes_whole_and_a_slow_reader_holds_it_back(place: Place
     place.serve(send)
     client = place.client()
     client.sendall(PAGE)
-    assert not sent.wait(0.5)  # it is not gathered on the way
-    assert all_of(client) == data
+    assert not sent.wait(0.5)  # the tunnel does not buffer it
+    assert read_all(client) == data
 
 
-def test_a_download_that_is_broken_off_leaves_no_thread(place: Place) -> None:
+def test_interrupted_download_leaves_no_thread(place: Place) -> None:
     sent = threading.Event()
 
     def send(connection: socket.socket) -> None:
@@ -286,7 +286,7 @@ def test_a_download_that_is_broken_off_leaves_no_thread(place: Place) -> None:
     client.sendall(PAGE)
     for _ in range(100):
         client.recv(1 << 18)
-    place.doors.close_one("Jupyter")
+    place.listeners.close_one("Jupyter")
     assert sent.wait(10)
     for thread in threading.enumerate():
         if thread.name == "download":
@@ -294,33 +294,33 @@ def test_a_download_that_is_broken_off_leaves_no_thread(place: Place) -> None:
             assert not thread.is_alive()
 
 
-def test_a_hundred_at_once(place: Place) -> None:
-    place.serve(web)
+def test_hundred_clients_at_once_get_responses(place: Place) -> None:
+    place.serve(serve_page)
     clients = [place.client() for _ in range(100)]
     for client in clients:
         client.sendall(PAGE)
     assert [client.recv(1000) for client in clients] == [OK] * 100
 
 
-def test_when_no_descriptor_is_left_it_stays_open(place: Place) -> None:
-    """macOS gives a program 256 of them."""
+def test_listener_stays_open_when_no_descriptor_is_free(place: Place) -> None:
+    """macOS gives a program 256 descriptors."""
     with socket.socket() as one_too_many, no_descriptors_left():
         one_too_many.connect(("127.0.0.1", place.port))
         time.sleep(0.5)
-    place.serve(web)
+    place.serve(serve_page)
     client = place.client()
     client.sendall(PAGE)
     assert client.recv(1000) == OK
 
 
-def test_whoever_comes_when_all_places_are_taken_waits_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_room", lambda: 2)
+def test_client_beyond_the_connection_limit_waits_for_a_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_max_connections", lambda: 2)
     with tempfile.TemporaryDirectory(dir="/tmp") as folder, ExitStack() as stack:
         place = Place(Path(folder), stack)
         place.serve(echo)
         first, second, third = (place.client() for _ in range(3))
-        for one in (first, second, third):
-            one.sendall(b"\0hello\n")
+        for client in (first, second, third):
+            client.sendall(b"\0hello\n")
         assert (first.recv(7), second.recv(7)) == (b"\0hello\n", b"\0hello\n")
         third.settimeout(0.3)
         with pytest.raises(TimeoutError):
@@ -330,24 +330,24 @@ def test_whoever_comes_when_all_places_are_taken_waits_for_one(monkeypatch: pyte
         assert third.recv(7) == b"\0hello\n"
 
 
-def test_doors_closed_while_they_wait_give_their_places_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_room", lambda: 3)
+def test_listener_closed_while_it_waits_frees_its_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_max_connections", lambda: 3)
     with tempfile.TemporaryDirectory(dir="/tmp") as folder, ExitStack() as stack:
         place = Place(Path(folder), stack)
         place.serve(echo)
-        for number in range(5):  # more than there are places
+        for number in range(5):  # more than there are slots
             with socket.create_connection(("127.0.0.1", place.open(f"port {number}", 23500))) as client:
                 client.sendall(b"\0hello\n")
                 client.settimeout(20)
-                assert client.recv(7) == b"\0hello\n"  # so the door waits for who comes next
-            place.doors.close_one(f"port {number}")
+                assert client.recv(7) == b"\0hello\n"  # so the listener waits for the next client
+            place.listeners.close_one(f"port {number}")
         for client in [place.client() for _ in range(3)]:
             client.sendall(b"\0hello\n")
             assert client.recv(7) == b"\0hello\n"
 
 
-def test_connections_cut_before_their_first_step_give_their_places_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_room", lambda: 2)
+def test_connection_cancelled_before_its_first_step_frees_its_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_max_connections", lambda: 2)
     create_task = asyncio.TaskGroup.create_task
     cut: list[asyncio.Task[None]] = []
 
@@ -369,16 +369,18 @@ def test_connections_cut_before_their_first_step_give_their_places_back(monkeypa
         assert client.recv(7) == b"\0hello\n"
 
 
-def test_an_end_that_comes_with_a_word_of_the_client_is_an_end(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`asyncio.wait_for` of Python 3.11 forgets one that comes in the turn in which what was waited for comes."""
+def test_cancellation_together_with_client_bytes_is_not_lost(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`asyncio.wait_for` of Python 3.11 loses a cancellation that comes in the same turn as the awaited result."""
 
     async def both_at_once() -> bool:
         loop, (ours, theirs) = asyncio.get_running_loop(), socket.socketpair()
         woken = []
         monkeypatch.setattr(loop, "add_reader", lambda _, wake: woken.append(wake))
         with ours, theirs:
-            one = passage.Passage(place.doors, Door("x", 1, place.socket, "box", "x"), ours)
-            waiting = asyncio.create_task(one._wait(ours, timeout=5))
+            connection = proxy_connection.ProxyConnection(
+                place.listeners, Listener("x", 1, place.socket, "box", "x"), ours
+            )
+            waiting = asyncio.create_task(connection._wait(ours, timeout=5))
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             woken[0]()
@@ -390,14 +392,14 @@ def test_an_end_that_comes_with_a_word_of_the_client_is_an_end(place: Place, mon
         assert runner.run(both_at_once())
 
 
-def test_a_closed_door_is_closed_and_another_stays_open(place: Place) -> None:
-    place.serve(web)
+def test_closing_one_listener_leaves_the_other_open(place: Place) -> None:
+    place.serve(serve_page)
     other = place.open("TensorBoard")
     client = place.client()
     client.sendall(PAGE)
     client.recv(1000)
-    place.doors.close_one("Jupyter")
-    place.doors.close_one("Jupyter")
+    place.listeners.close_one("Jupyter")
+    place.listeners.close_one("Jupyter")
     with suppress(ConnectionResetError):
         assert client.recv(1000) == b""
     with pytest.raises(ConnectionRefusedError):
@@ -408,7 +410,7 @@ def test_a_closed_door_is_closed_and_another_stays_open(place: Place) -> None:
     assert client.recv(1000) == OK
 
 
-def test_connections_that_break_in_the_middle_leave_nothing(place: Place) -> None:
+def test_broken_connections_leave_no_descriptors(place: Place) -> None:
     gone = threading.Semaphore(0)
 
     def until_gone(connection: socket.socket) -> None:
@@ -432,12 +434,12 @@ def test_connections_that_break_in_the_middle_leave_nothing(place: Place) -> Non
     for _ in range(50):
         break_one()
     deadline = time.monotonic() + 10
-    while len(os.listdir("/proc/self/fd")) > before:  # the last one is still being let go of
+    while len(os.listdir("/proc/self/fd")) > before:  # the last connection is still being closed
         assert time.monotonic() < deadline
 
 
-def test_a_link_that_breaks_ends_its_connections(place: Place) -> None:
-    service = place.serve(web)
+def test_broken_link_ends_its_connections(place: Place) -> None:
+    service = place.serve(serve_page)
     client = place.client()
     client.sendall(PAGE)
     assert client.recv(1000) == OK
@@ -445,14 +447,14 @@ def test_a_link_that_breaks_ends_its_connections(place: Place) -> None:
     assert client.recv(1000) == b""
 
 
-def test_who_comes_and_goes_without_a_word_is_let_go(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    quickly(monkeypatch)
+def test_client_that_sends_nothing_is_disconnected(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    shorten_timeouts(monkeypatch)
     assert place.client().recv(1) == b""
 
 
-def test_closing_leaves_no_thread() -> None:
+def test_close_leaves_no_thread() -> None:
     before = threading.active_count()
-    doors = Doors()
-    doors.open(Door("a", 23456, Path("/nowhere"), "box", "a"))
-    doors.close()
+    listeners = Listeners()
+    listeners.open(Listener("a", 23456, Path("/nowhere"), "box", "a"))
+    listeners.close()
     assert threading.active_count() == before
