@@ -152,14 +152,14 @@ def _settled_by_its_host(entry: RunEntry, *, yes: bool) -> RunEntry:
 def _settled(entry: RunEntry, host: str, move: str | None, *, yes: bool) -> RunEntry:
     """The entry once it is known whether `host`, whose answer to an earlier resume never came, has begun with the run."""
     from gpurun.commands import migrate, runs
-    from gpurun.store import checkpoint_store, run_store
+    from gpurun.store import run_questions, run_store
 
     with output.activity(f"asking {host}"):
         try:
             if move is not None:
                 migrate.settle(entry, host, move, output.warn)
             else:  # noted by an earlier gpurun
-                checkpoint_store.take_in(runs.wire_to(host).ask("ps", {"ids": [entry.id]}, timeout=30), host)
+                run_questions.list_some(runs.wire_to(host), [entry.id], timeout=30)
         except HostUnreachable as error:
             question = (
                 f"{entry.id} may have gone on on {host}, which does not answer ({error.what}): it would run twice."

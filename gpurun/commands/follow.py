@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from gpurun.agent import vocabulary as words
 from gpurun.errors import ContactLost, HostUnreachable
 from gpurun.remote import reconnect, records
-from gpurun.store import checkpoint_store, run_store
+from gpurun.store import run_questions, run_store
 
 if TYPE_CHECKING:
     from gpurun.remote.wire import Frame, Stream, Wire
@@ -121,14 +121,13 @@ def watch(
     `show` gets each answer. Raises as `show_log` does, also for a run that is unknown to its host.
     """
     began = time.monotonic()
-    answer = wire.ask("status", {"run": run, **checkpoint_store.question([run])})
+    answer = run_questions.ask(wire, "status", {"run": run}, [run])
     within = reconnect.connect_within(time.monotonic() - began)
 
     def ask(wire: Wire, within: float | None) -> dict[str, Any]:
-        return wire.ask("status", {"run": run, **checkpoint_store.question([run])}, within=within)
+        return run_questions.ask(wire, "status", {"run": run}, [run], within=within)
 
     while True:
-        checkpoint_store.take_in(answer, wire.host)
         show(answer)
         if words.is_over(answer["run"]):
             return answer

@@ -28,7 +28,7 @@ from gpurun.fetch.plan import is_inside
 from gpurun.job.dependencies import find_dependencies
 from gpurun.job.files import FileList
 from gpurun.job.spec import for_host
-from gpurun.store import checkpoint_store, run_store
+from gpurun.store import run_questions, run_store
 from gpurun.sync import rsync, upload
 from gpurun.sync.retry import bytes_in, keep_on
 
@@ -100,8 +100,7 @@ def migrate(entry: RunEntry, target: str, asked: resume.Asked, report: Report, *
 
 def _host_id(wire: Wire, entry: RunEntry) -> str:
     """Which machine `wire` leads to. Raises UsageError when an attempt of the run that was left behind is live there."""
-    told = wire.ask("ps", {"ids": [entry.id]}, timeout=30)
-    checkpoint_store.take_in(told, wire.host)
+    told = run_questions.list_some(wire, [entry.id], timeout=30)
     if entry.host_id is None:
         with suppress(HostUnreachable):
             runs.look([entry])
@@ -172,10 +171,8 @@ def _ask_the_old_host(
     report.say(f"asking {entry.host} for the checkpoint")
     request = {"run": entry.id, "from": asked.checkpoint, "ask": move, "target": target}
     try:
-        told = wire.ask("migrate", request, timeout=HASHING)
-        # As it was last seen here it may be running, and would pass for a live twin once the run has gone on.
-        run_store.update([told["run"]], entry.host)
-        return told
+        # Stored: as it was last seen here it may be running, and would pass for a live twin once the run has gone on.
+        return run_questions.ask(wire, "migrate", request, [entry.id], timeout=HASHING)
     except HostUnreachable as error:
         report.warn(f"{entry.host} does not answer ({error.what}); going on from what is here")
     except HostError as error:

@@ -14,7 +14,7 @@ from gpurun.agent import vocabulary as words
 from gpurun.config import hosts
 from gpurun.errors import ContactLost, GpurunError, HostUnreachable, UsageError
 from gpurun.remote import records
-from gpurun.store import checkpoint_store, run_names, run_store
+from gpurun.store import checkpoint_store, run_names, run_questions, run_store
 
 if TYPE_CHECKING:
     from gpurun.config.hosts import HostProfile
@@ -138,8 +138,7 @@ def list_runs(which: Sequence[HostProfile], request: dict[str, Any]) -> list[Hos
             ):
                 run_store.note_gone(entry.id, host.name)
         mine = getpass.getuser()
-        run_store.update([r for r in answer["runs"] if r["owner"] == mine or r["id"] in known_ids], host.name)
-        checkpoint_store.update(answer, host.name)
+        run_questions.store(answer, host.name, only=lambda r: r["owner"] == mine or r["id"] in known_ids)
         answer["runs"] = list(filter(None, (_shown(r, host.name) for r in answer["runs"])))
         return HostRuns(host.name, answer, None, ours)
 
@@ -197,11 +196,11 @@ def twins(entry: RunEntry) -> list[RunEntry]:
     silent = [name for name, done in entry.left_on.items() if done is None]
     for host in dict.fromkeys([*entry.twins, *silent, *filter(None, [entry.maybe_on])]):
         try:
-            answer = wire_to(host, interactive=False).ask("ps", {"ids": [entry.id]}, within=PATIENCE)
+            answer = run_questions.list_some(wire_to(host, interactive=False), [entry.id], within=PATIENCE)
         except GpurunError:
             answer = None
-        if answer is not None:
-            _take_in_twin(entry, answer, host)
+        if answer is not None and not answer["runs"]:
+            run_store.note_gone(entry.id, host)
         now = run_store.find(entry.id) or entry
         if host in now.twins:
             seen = None if answer is None else time.time()
@@ -211,17 +210,9 @@ def twins(entry: RunEntry) -> list[RunEntry]:
     return found
 
 
-def _take_in_twin(entry: RunEntry, answer: dict[str, Any], host: str) -> None:
-    checkpoint_store.take_in(answer, host)
-    if not any(record["id"] == entry.id for record in answer["runs"]):
-        run_store.note_gone(entry.id, host)
-
-
 def status(entry: RunEntry) -> dict[str, Any]:
     """The agent's answer to `status`."""
-    answer = wire_to(entry.host).ask("status", {"run": entry.id, **checkpoint_store.question([entry.id])})
-    checkpoint_store.take_in(answer, entry.host)
-    return answer
+    return run_questions.ask(wire_to(entry.host), "status", {"run": entry.id}, [entry.id])
 
 
 @dataclass(frozen=True)
@@ -253,8 +244,7 @@ def _wait_on(host: str, ids: Sequence[str], waiting: Waiting) -> list[dict[str, 
     while live and (seconds := waiting.left()) >= 0:
         began = waiting.clock()
         try:
-            asked = {"runs": live, "seconds": seconds, **checkpoint_store.question(live)}
-            answer = wire.ask("wait", asked, timeout=seconds + 15)
+            answer = run_questions.ask(wire, "wait", {"runs": live, "seconds": seconds}, live, timeout=seconds + 15)
         except HostUnreachable as error:
             if not heard and not isinstance(error, ContactLost):
                 raise  # it never let us in: a wrong key does not mend itself
@@ -262,7 +252,6 @@ def _wait_on(host: str, ids: Sequence[str], waiting: Waiting) -> list[dict[str, 
             waiting.sleep(PAUSE)
             continue
         heard = True
-        checkpoint_store.take_in(answer, host)
         for record in answer["runs"]:
             if words.is_over(record):
                 waiting.ended(record)
@@ -290,9 +279,7 @@ def look(entries: Iterable[RunEntry]) -> None:
     """Ask the hosts how these runs are now, for the index."""
     entries = list(entries)
     for host, ids in by_host(entries).items():
-        checkpoint_store.take_in(
-            wire_to(host).ask("ps", {"ids": ids, **checkpoint_store.question(ids)}, timeout=30), host
-        )
+        run_questions.list_some(wire_to(host), ids, timeout=30)
     ask_maybe(entries)
 
 
@@ -302,7 +289,7 @@ def ask_maybe(entries: Iterable[RunEntry]) -> None:
         if entry.maybe_on is not None:
             with suppress(GpurunError):  # it may have gone on with the run, and then that one tells
                 wire = wire_to(entry.maybe_on, interactive=False)
-                checkpoint_store.take_in(wire.ask("ps", {"ids": [entry.id]}, within=PATIENCE), entry.maybe_on)
+                run_questions.list_some(wire, [entry.id], within=PATIENCE)
 
 
 def refuse_live(entries: Sequence[RunEntry]) -> None:

@@ -12,7 +12,7 @@ from gpurun.agent import vocabulary as words
 from gpurun.commands import runs
 from gpurun.errors import ContactLost, GpurunError, UsageError
 from gpurun.remote.records import refuse_unknown
-from gpurun.store import checkpoint_store, run_names, run_store
+from gpurun.store import run_names, run_questions
 
 if TYPE_CHECKING:
     from gpurun.store.run_store import RunEntry
@@ -60,8 +60,8 @@ def ask(entries: Sequence[RunEntry], asked: Asked) -> list[dict[str, Any]]:
     groups = runs.by_host(entries)
 
     def tell(host: str) -> list[dict[str, Any]]:
-        answer = runs.wire_to(host).ask("stop", {"runs": groups[host], **request}, timeout=30)
-        run_store.update(answer["runs"], host)
+        ids = groups[host]
+        answer = run_questions.ask(runs.wire_to(host), "stop", {"runs": ids, **request}, ids, timeout=30)
         return list(answer["runs"])
 
     with ThreadPoolExecutor(max_workers=len(groups)) as pool:
@@ -102,11 +102,10 @@ def _ask_again(entries: Sequence[RunEntry]) -> list[dict[str, Any]]:
     found = []
     for host, ids in runs.by_host(entries).items():
         try:
-            answer = runs.wire_to(host).ask("wait", {"runs": ids, "seconds": ROUND, **checkpoint_store.question(ids)})
+            answer = run_questions.ask(runs.wire_to(host), "wait", {"runs": ids, "seconds": ROUND}, ids)
         except ContactLost:
             time.sleep(ROUND)
             continue
-        checkpoint_store.take_in(answer, host)
         found += answer["runs"]
     return found
 

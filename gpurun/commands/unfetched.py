@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpurun.errors import GpurunError
-from gpurun.store import checkpoint_store, fetched_files, run_store
+from gpurun.store import fetched_files, run_questions, run_store
 
 if TYPE_CHECKING:
     from gpurun.remote.wire import Wire
@@ -74,8 +74,7 @@ def unfetched_on(wire: Wire, runs: Sequence[str]) -> list[Held]:
     found: list[Held] = []
     for begin in range(0, len(runs), AT_ONCE):
         some = list(runs[begin : begin + AT_ONCE])
-        answer = wire.ask("unfetched", {"runs": some, **checkpoint_store.question(some)}, timeout=LOOK_IN)
-        checkpoint_store.take_in(answer, wire.host)
+        answer = run_questions.ask(wire, "unfetched", {"runs": some}, some, timeout=LOOK_IN)
         held = answer.get("held")
         for run, told in held.items() if isinstance(held, dict) else ():
             if run in some and isinstance(told, dict):

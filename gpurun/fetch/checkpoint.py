@@ -18,7 +18,7 @@ from gpurun.fetch.destination import Destination, InTheWay, opened, reason
 from gpurun.fetch.one_pass import OUTSIDE_SECONDS, PAUSE
 from gpurun.fetch.plan import Item, is_inside
 from gpurun.fetch.report import Report, no_room
-from gpurun.store import checkpoint_store
+from gpurun.store import run_questions
 from gpurun.sync import rsync
 from gpurun.sync.retry import keep_on
 
@@ -86,9 +86,7 @@ def fetch_checkpoint_as(wire: Wire, run: str, which: str, file: Path, *, replace
 
 def _ask(wire: Wire, run: str, which: str, report: Report) -> dict[str, Any]:
     report.say(f"asking {wire.host} for the {which if which in (BEST, LAST) else 'best'} checkpoint of {run}")
-    request = {"run": run, "which": which, **checkpoint_store.question([run])}
-    answer = wire.ask("checkpoint", request, timeout=OUTSIDE_SECONDS)
-    checkpoint_store.take_in(answer, wire.host)
+    answer = run_questions.ask(wire, "checkpoint", {"run": run, "which": which}, [run], timeout=OUTSIDE_SECONDS)
     if answer["checkpoint"] is None:
         raise _none(run, which, answer)
     return answer

@@ -17,7 +17,7 @@ from gpurun.fetch.background import Background
 from gpurun.fetch.destination import CUT, Destination, InTheWay, Placed, reason
 from gpurun.fetch.plan import Item, Left, Listing, groups, read_listing, select, without_clashes
 from gpurun.fetch.report import Fetched, Report, Wanted, no_room
-from gpurun.store import checkpoint_store, fetched_files
+from gpurun.store import fetched_files, run_questions
 from gpurun.sync import rsync
 from gpurun.sync.retry import keep_on
 
@@ -103,9 +103,9 @@ class Pass:
 
     def _list(self, *, outside: bool = False) -> Listing:
         run = self.destination.run
-        request = {"run": run, "caches": bool(self.only), "outside": outside, **checkpoint_store.question([run])}
-        answer = self.wire.ask("outputs", request, timeout=OUTSIDE_SECONDS if outside else LISTING_SECONDS)
-        checkpoint_store.take_in({"run": answer["record"], "ledgers": answer["ledgers"]}, self.wire.host)
+        request = {"run": run, "caches": bool(self.only), "outside": outside}
+        timeout = OUTSIDE_SECONDS if outside else LISTING_SECONDS
+        answer = run_questions.ask(self.wire, "outputs", request, [run], timeout=timeout)
         self.destination.comes_from(self.wire.host, answer["record"])
         return read_listing(answer)
 

@@ -13,7 +13,7 @@ from gpurun.errors import GpurunError, UsageError
 from gpurun.fetch import default_folder
 from gpurun.hosts.add import mark
 from gpurun.remote.wire import Wire, connect
-from gpurun.store import fetched_files, run_store
+from gpurun.store import fetched_files, run_questions, run_store
 
 WIPE_IN = 900.0  # seconds; a large data folder takes its time
 NOT_MADE = "gpurun did not make it"
@@ -124,8 +124,8 @@ def stop(wire: Wire, runs: Sequence[str], say: Callable[[str], None]) -> None:
     say(f"waiting for {', '.join(runs)} to end")
     left = list(runs)
     for _ in range(40):
-        answer = wire.ask("wait", {"runs": left, "seconds": STOP_ROUND}, timeout=STOP_ROUND + 15)
-        run_store.update(answer["runs"], wire.host)
+        request = {"runs": left, "seconds": STOP_ROUND}
+        answer = run_questions.ask(wire, "wait", request, left, timeout=STOP_ROUND + 15)
         left = [record["id"] for record in answer["runs"] if record["live"]]
         if not left:
             return

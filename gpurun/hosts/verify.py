@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from gpurun.agent import vocabulary as words
 from gpurun.errors import GpurunError, HostError
 from gpurun.hosts.findings import FAIL, OK, Finding
-from gpurun.store import run_store
+from gpurun.store import run_questions, run_store
 
 if TYPE_CHECKING:
     from gpurun.commands.follow import Listener
@@ -142,7 +142,7 @@ def follow(wire: Wire, record: dict[str, Any], listener: Listener, findings: Fin
 
 def stop(wire: Wire, run: str) -> None:
     """Nobody waits for it any more."""
-    run_store.update(wire.ask("stop", {"runs": [run], "grace": 0, "force": True}, timeout=30)["runs"], wire.host)
+    run_questions.ask(wire, "stop", {"runs": [run], "grace": 0, "force": True}, [run], timeout=30)
 
 
 def clear(wire: Wire, run: str) -> None:

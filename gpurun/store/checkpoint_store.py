@@ -46,12 +46,6 @@ def question(runs: Iterable[str]) -> dict[str, Any]:
     return {"ledgers": {run: kept.read for run in runs if (kept := of(run)).read}}
 
 
-def take_in(answer: Mapping[str, Any], host: str) -> None:
-    """Keep what `host` answered about runs: their records, and what is new of their ledgers."""
-    run_store.update(answer["runs"] if "runs" in answer else [answer["run"]], host)
-    update(answer, host)
-
-
 def update(answer: Mapping[str, Any], host: str) -> None:
     """Keep the ledgers of an answer of `host` to a `question`, of runs that the index has."""
     for run, piece in (answer.get("ledgers") or {}).items():

@@ -52,7 +52,7 @@ HOMES = {
 REVEALING = {"commands/submit.py", "commands/resume.py", "store/pending_submits.py"}
 
 # Lines of the package with a dict of anything. What has named keys is a type of agent/schema, or a dataclass.
-UNTYPED_DICTS = 447
+UNTYPED_DICTS = 442
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -127,6 +127,12 @@ def test_values_of_secrets_are_read_in_three_places() -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "reveal"
     }
     assert calls == REVEALING
+
+
+def test_whoever_asks_for_a_ledger_stores_the_answer() -> None:
+    """`run_questions.ask` does both. A listing of several hosts is stored when its pages are put together."""
+    callers = {name(path) for path in LAPTOP_MODULES if "checkpoint_store.question(" in path.read_text()}
+    assert callers == {"store/run_questions.py", "commands/runs.py"}
 
 
 def test_untyped_dicts_become_fewer_and_never_more() -> None:

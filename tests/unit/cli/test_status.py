@@ -122,6 +122,8 @@ def test_status_is_true_of_an_attempt_that_was_left_behind(
     run_store.note_begun(told, "box", fetched=None)
 
     class Spare:
+        host = "spare"
+
         def ask(self, *_: object, **__: object) -> dict[str, Any]:
             if not answers:
                 raise HostUnreachable("gone")

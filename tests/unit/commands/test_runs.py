@@ -21,7 +21,7 @@ from gpurun.commands.submit import Started
 from gpurun.errors import GpurunError, HostError, HostUnreachable, UsageError
 from gpurun.job.files import FileList
 from gpurun.remote import records
-from gpurun.store import run_names, run_store
+from gpurun.store import run_names, run_questions, run_store
 from tests.unit.agent_answers import record
 
 
@@ -70,6 +70,8 @@ def test_host_that_answers_a_wait_at_once_is_not_asked_without_a_pause(monkeypat
     slept: list[float] = []
 
     class Hasty:
+        host = "box"
+
         def ask(self, verb: str, request: dict[str, Any], **_: Any) -> dict[str, Any]:
             over = len(slept) == 3
             return {
@@ -78,8 +80,7 @@ def test_host_that_answers_a_wait_at_once_is_not_asked_without_a_pause(monkeypat
             }
 
     monkeypatch.setattr(runs, "wire_to", lambda host: Hasty())
-    monkeypatch.setattr("gpurun.store.checkpoint_store.take_in", lambda answer, host: None)
-    monkeypatch.setattr("gpurun.store.checkpoint_store.question", lambda ids: {})
+    monkeypatch.setattr(run_questions, "store", lambda answer, host: None)
     entry = SimpleNamespace(id="a-1111", host="box")
     done = runs.wait_for([entry], runs.Waiting(sleep=slept.append))  # type: ignore[list-item]
     assert list(done) == ["a-1111"]
@@ -96,6 +97,8 @@ def test_waiting_asks_again_while_the_host_is_out_of_reach(monkeypatch: pytest.M
     ]
 
     class Wire:
+        host = "box"
+
         def ask(self, *_: object, **__: object) -> Any:
             answer = answers.pop(0)
             if isinstance(answer, Exception):
@@ -133,9 +136,8 @@ def test_wait_for_a_run_that_its_host_does_not_know_says_so(
     monkeypatch: pytest.MonkeyPatch, told: dict[str, Any], what: str, next_step: str
 ) -> None:
     answers = [{"runs": [{"id": "b-2222", "state": "failed"}, {**UNKNOWN, **told}], "ledgers": {}}]
-    monkeypatch.setattr(runs, "wire_to", lambda host: SimpleNamespace(ask=lambda *_, **__: answers.pop()))
-    monkeypatch.setattr("gpurun.store.checkpoint_store.take_in", lambda answer, host: None)
-    monkeypatch.setattr("gpurun.store.checkpoint_store.question", lambda ids: {})
+    monkeypatch.setattr(runs, "wire_to", lambda host: SimpleNamespace(host=host, ask=lambda *_, **__: answers.pop()))
+    monkeypatch.setattr(run_questions, "store", lambda answer, host: None)
     ended: list[str] = []
     entries = [SimpleNamespace(id=run, host="box") for run in ("a-1111", "b-2222")]
     waiting = runs.Waiting(ended=lambda record: ended.append(record["id"]), sleep=lambda _: None)

@@ -12,7 +12,7 @@ import pytest
 
 from gpurun.agent.state import journal
 from gpurun.cli import app
-from gpurun.store import checkpoint_store, run_store
+from gpurun.store import run_questions, run_store
 from tests.unit.fetch.conftest import FetchedRun
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ def test_run_that_its_host_lost_is_told_as_far_as_it_is_known(
 ) -> None:
     """Another laptop removed it, or somebody by hand."""
     run.fetch()
-    checkpoint_store.take_in(run.wire.ask("status", {"run": run.id}), run.wire.host)
+    run_questions.ask(run.wire, "status", {"run": run.id}, [run.id])
     shutil.rmtree(run.job.root)
     assert app.main(["status", run.id]) == 0
     told = f"{run.id} is not on demo any more; its files are in fetched/{run.id}"
