@@ -17,10 +17,10 @@ QUIETLY := -p no:cacheprovider --durations=10 --reruns 1
 PROGRAMS := rsync:rsync ssh:openssh-client git:git
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint unit lab test suite-e2e suite-lab suite-training bench demo lock clean packages
+.PHONY: help venv lint unit integration lab test suite-e2e suite-lab suite-training bench demo lock clean packages
 
 help:  ## Show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(INSTALLED)  ## Make .venv, with gpurun and what its tests need
 
@@ -33,12 +33,16 @@ lint: $(INSTALLED)  ## Check style and types
 	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/vermin --quiet --no-tips --violations --target=3.8- gpurun/agent
 
-unit: $(INSTALLED)  ## Run the fast tests
+unit: $(INSTALLED)  ## Run the tests that start no process: under 30 s
 	$(BIN)/python -m pytest --numprocesses $(AT_ONCE) tests/unit
 
+integration: $(INSTALLED)  ## Run the tests that start processes: git, ssh, rsync, the agent
+	$(BIN)/python -m pytest --numprocesses $(AT_ONCE) tests/integration
+
 # The suites stand on hosts of their own, and mostly wait: side by side they take half the time. make prints each one whole.
-test: $(INSTALLED) $(VENV)/.demo lint  ## Run everything: lint, unit, e2e, the demo, and the lab with its real hosts
+test: $(INSTALLED) $(VENV)/.demo lint  ## Run everything: lint, unit, integration, e2e, the demo, and the lab with its real hosts
 	@$(AS_ROOT) -m pytest $(QUIETLY) --numprocesses $(AT_ONCE) tests/unit
+	@$(AS_ROOT) -m pytest $(QUIETLY) --numprocesses $(AT_ONCE) tests/integration
 	@$(MAKE) --no-print-directory --jobs --keep-going --output-sync=target suite-e2e suite-training suite-lab
 
 suite-e2e suite-lab: suite-%:

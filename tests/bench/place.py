@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.faultproxy import FaultProxy
 from tests.lab.host.golden import BASE_IMAGE
 from tests.lab.host.lab import Lab
 from tests.lab.host.laptop import Laptop
 from tests.lab.host.users import ADA
+from tests.support.faultproxy import FaultProxy
 
 DELAY = 0.05  # seconds, each way
 FILES = 2000

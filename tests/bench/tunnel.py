@@ -7,9 +7,9 @@ import subprocess
 import time
 
 from tests.bench.place import Place
-from tests.faultproxy import FaultProxy
 from tests.lab.host.steps import answers, free_port, until
 from tests.lab.tunnels import SERVER, get, through_proxy, tunnel, until_answers
+from tests.support.faultproxy import FaultProxy
 
 MB = 200
 REPEATS = 5

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from gpurun.agent.setup import services
-from tests.services import loaded
+from tests.support.services import loaded
 
 PROGRAM = Path(services.PROGRAMS) / "gpucheck_service.py"
 

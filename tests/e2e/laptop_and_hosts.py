@@ -14,7 +14,7 @@ from pathlib import Path
 
 from gpurun.demo.host import EmbeddedHost
 from tests.e2e.conftest import Laptop
-from tests.trainer import TRAINER
+from tests.support.trainer import TRAINER
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import ON_HOST, Laptop
-from tests.notebook_text import of
+from tests.support.notebook_text import of
 
 
 def write(path: Path, *cells: str) -> None:

@@ -6,8 +6,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from tests import old_files
 from tests.e2e.conftest import REPOSITORY, Laptop
+from tests.support import old_files
 
 if TYPE_CHECKING:
     from gpurun.demo.host import EmbeddedHost

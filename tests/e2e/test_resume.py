@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import ON_HOST, Laptop
-from tests.trainer import TRAINER
+from tests.support.trainer import TRAINER
 
 
 @pytest.fixture(autouse=True)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.faultproxy import FaultProxy
 from tests.lab.host.labhost import LabHost
 from tests.lab.host.laptop import Laptop
 from tests.lab.host.steps import until
 from tests.lab.jobs import Jobs
+from tests.support.faultproxy import FaultProxy
 
 WRITES = """
 import os, pathlib, sys

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.faultproxy import FaultProxy
 from tests.lab.host.golden import BASE_IMAGE
 from tests.lab.host.lab import Lab
 from tests.lab.host.labhost import LabHost
 from tests.lab.runtimes import Failed, JobOnHost
+from tests.support.faultproxy import FaultProxy
 
 
 @pytest.fixture

@@ -1,14 +1,14 @@
-"""As tests/unit/agent/lifecycle/test_killed_supervisor.py, with a real engine: killed anywhere, the container is started once."""
+"""As tests/integration/agent/lifecycle/test_killed_supervisor.py, with a real engine: killed anywhere, the container is started once."""
 
 from __future__ import annotations
 
 import pytest
 
 from gpurun.agent import vocabulary as words
-from tests import saboteur
 from tests.lab.host.labhost import LabHost
 from tests.lab.host.users import ADA
 from tests.lab.jobs import Jobs
+from tests.support import saboteur
 
 
 @pytest.mark.parametrize("point", saboteur.POINTS)

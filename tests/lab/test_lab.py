@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.faultproxy import FaultProxy
 from tests.lab.host import steps
 from tests.lab.host.golden import BASE_IMAGE
 from tests.lab.host.lab import Lab
@@ -17,6 +16,7 @@ from tests.lab.host.labhost import LabHost
 from tests.lab.host.laptop import Laptop
 from tests.lab.host.steps import LabError
 from tests.lab.host.users import ADA, BOB, CARL, SUE
+from tests.support.faultproxy import FaultProxy
 
 QUERY = ("nvidia-smi", "--query-gpu=index,uuid,memory.total,memory.used", "--format=csv,noheader,nounits")
 APPS = ("nvidia-smi", "--query-compute-apps=gpu_uuid,pid,process_name,used_memory", "--format=csv,noheader,nounits")

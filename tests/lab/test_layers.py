@@ -13,7 +13,8 @@ from tests.lab.host.golden import BASE_IMAGE
 from tests.lab.host.labhost import LabHost
 from tests.lab.host.users import ADA
 from tests.lab.runtimes import Failed, JobOnHost, own
-from tests.wheels import make_wheel
+from tests.support import wheels
+from tests.support.wheels import make_wheel
 
 USE = """
 import importlib.metadata, json, subprocess, torch, little
@@ -183,7 +184,7 @@ def make_repository(box: LabHost, job: JobOnHost) -> None:
     files = {
         "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n',
         "backend.py": BACKEND,
-        "wheels.py": (Path(__file__).parents[1] / "wheels.py").read_text(),
+        "wheels.py": (Path(wheels.__file__)).read_text(),
     }
     for name, text in files.items():
         job.write(box.home() / "little.git" / name, text)

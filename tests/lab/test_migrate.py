@@ -14,7 +14,7 @@ from tests.lab.host.laptop import Laptop
 from tests.lab.host.users import SUE
 from tests.lab.jobs import SLEEPER, Jobs
 from tests.lab.test_resume import began_at, train
-from tests.trainer import TRAINER
+from tests.support.trainer import TRAINER
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 from gpurun.agent import vocabulary as words
 from tests.lab.host.laptop import REPOSITORY, Laptop
 from tests.lab.jobs import Jobs
-from tests.notebook_text import of
+from tests.support.notebook_text import of
 
 TRAINING = """\
 import torch

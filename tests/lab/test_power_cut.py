@@ -20,7 +20,7 @@ import pytest
 from gpurun.agent import vocabulary as words
 from gpurun.agent.paths import HostPaths, RunPaths
 from gpurun.agent.state import journal
-from tests.unit.agent.conftest import AgentHost, make_job
+from tests.support.agent_host import AgentHost, make_job
 
 CODE = {"train.py": "open('model.ckpt', 'w').write('x')\nprint('trained')\n", "model.py": "x = 1\n" * 5000}
 

@@ -9,7 +9,7 @@ from tests.lab.host.labhost import LabHost
 from tests.lab.host.laptop import Laptop
 from tests.lab.host.users import ADA
 from tests.lab.jobs import Jobs
-from tests.trainer import TRAINER
+from tests.support.trainer import TRAINER
 
 LONG = ("steps=10000", "every=10", "pace=0.05")
 

@@ -16,7 +16,6 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.faultproxy import FaultProxy
 from tests.lab.browser import OPTIONS, Browser, browser
 from tests.lab.host.golden import BASE_IMAGE
 from tests.lab.host.labhost import LabHost
@@ -24,6 +23,7 @@ from tests.lab.host.laptop import Laptop
 from tests.lab.host.users import ADA
 from tests.lab.jobs import Jobs
 from tests.lab.tunnels import get, through_proxy, tunnel, until_answers
+from tests.support.faultproxy import FaultProxy
 
 # Trains until it is stopped, a step every few hundredths of a second.
 TRAIN = """\

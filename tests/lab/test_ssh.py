@@ -19,12 +19,12 @@ from gpurun.errors import ContactLost
 from gpurun.remote import wire
 from gpurun.remote.wire import Wire
 from gpurun.ssh.openssh import Connection
-from tests.faultproxy import FaultProxy
 from tests.lab.host.labhost import LabHost
 from tests.lab.host.laptop import Laptop
 from tests.lab.host.sshd import make_key
 from tests.lab.host.users import ADA, PASSWORD
 from tests.lab.terminal import Terminal
+from tests.support.faultproxy import FaultProxy
 
 GPURUN = [sys.executable, "-m", "gpurun"]
 

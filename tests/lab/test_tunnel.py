@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.faultproxy import FaultProxy
 from tests.lab.host import steps
 from tests.lab.host.labhost import LabHost
 from tests.lab.host.laptop import Laptop
@@ -24,6 +23,7 @@ from tests.lab.host.users import ADA, PASSWORD
 from tests.lab.jobs import SLEEPER, Jobs
 from tests.lab.terminal import Terminal
 from tests.lab.tunnels import SERVER, Tunnel, get, through_proxy, tunnel, until_answers
+from tests.support.faultproxy import FaultProxy
 
 PORT = "18080"  # of the job; the laptop uses another, because a bare host shares this machine's loopback
 NOTICED_IN, BACK_IN = 15.0, 5.0  # seconds, as promised

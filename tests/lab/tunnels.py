@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.faultproxy import FaultProxy
 from tests.lab.host.golden import BASE_IMAGE
 from tests.lab.host.labhost import LabHost
 from tests.lab.host.laptop import Laptop
+from tests.support.faultproxy import FaultProxy
 
 OPENS_IN = 120.0  # seconds: a busy machine, and a service that starts
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -50,14 +49,6 @@ def test_the_shape(example: Path) -> None:
     readme = (example / "README.md").read_text()
     assert readme.startswith(f"# {example.name}\n")
     assert "predict.py fetched/<run-id>/checkpoints/best.ckpt" in readme
-
-
-@pytest.mark.parametrize("example", EXAMPLES, ids=by_name)
-def test_data_and_models_are_code_that_git_does_not_ignore(example: Path) -> None:
-    code = [str(path.relative_to(example)) for path in example.glob("*/*.py")]
-    assert {"data/__init__.py", "models/__init__.py"} < set(code)
-    ignored = subprocess.run(["git", "check-ignore", *code], cwd=example, capture_output=True, check=False)
-    assert ignored.stdout == b""
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=by_name)

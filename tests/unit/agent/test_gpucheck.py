@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.services import loaded
+from tests.support.services import loaded
 
 
 @pytest.fixture

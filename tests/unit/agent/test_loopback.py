@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from gpurun.agent import loopback
-from tests.unit.agent.descriptors import no_descriptors_left
+from tests.support.descriptors import no_descriptors_left
 
 Answer = Callable[[socket.socket], None]
 

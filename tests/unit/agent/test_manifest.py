@@ -10,7 +10,7 @@ import pytest
 
 from gpurun.agent import manifest
 from gpurun.agent.manifest import SECOND, Entry
-from tests.unit.hostile import NAMES
+from tests.support.hostile import NAMES
 
 
 @pytest.fixture

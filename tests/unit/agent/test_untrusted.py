@@ -14,7 +14,7 @@ from gpurun.agent.lifecycle import attempts, preparation
 from gpurun.agent.outputs import session_merge
 from gpurun.agent.setup import wrapper
 from gpurun.agent.state import checkpoints, journal
-from tests.unit.agent.run_folder import RunFolder
+from tests.support.run_folder import RunFolder
 
 CONTENT = b"a checkpoint"
 

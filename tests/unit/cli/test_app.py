@@ -32,16 +32,6 @@ def test_help_names_every_command_and_fits_a_terminal_of_24_lines(capsys: pytest
     assert "gpurun help COMMAND" in shown
 
 
-def test_help_loads_no_verb_and_nothing_slow() -> None:
-    code = (
-        "import sys; from gpurun.cli.app import main; main(['--help']); "
-        "slow = ('pydantic', 'rich', 'paramiko', 'fabric', 'tenacity', 'gpurun.cli.submit', 'gpurun.remote.wire'); "
-        "sys.exit(', '.join(name for name in slow if name in sys.modules) or 0)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
 @pytest.mark.usefixtures("home")
 @pytest.mark.parametrize(
     "line",
@@ -196,16 +186,6 @@ def test_an_address_where_a_name_is_wanted_is_told_how_to_become_one(
     assert "gpurun host add NAME root@10.0.0.7:2298" in capsys.readouterr().err.replace("\n", " ")
 
 
-def test_a_reader_that_goes_away_is_no_error() -> None:
-    reading, writing = os.pipe()
-    os.close(reading)
-    done = subprocess.run(
-        [sys.executable, "-m", "gpurun", "--help"], stdout=writing, stderr=subprocess.PIPE, check=False
-    )
-    os.close(writing)
-    assert done.stderr == b""
-
-
 def test_a_bug_leaves_a_log_that_keeps_secrets(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -306,14 +286,6 @@ def test_a_noun_alone_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None
     alone = capsys.readouterr().out
     assert main(["host", "--help"]) == 0
     assert capsys.readouterr().out == alone
-
-
-def test_completion_offers_verbs_and_asks_no_host() -> None:
-    environment = {**os.environ, "_GPURUN_COMPLETE": "complete_bash", "COMP_WORDS": "gpurun st", "COMP_CWORD": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "gpurun"], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.stdout.split() == ["status", "stop"], done.stderr
 
 
 def test_prune_with_a_number_without_a_unit_offers_days(capsys: pytest.CaptureFixture[str]) -> None:

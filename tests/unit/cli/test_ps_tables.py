@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gpurun.cli import ps_tables
-from tests.unit.agent_answers import record
+from tests.support.agent_answers import record
 
 PROGRESS = {
     "t": 1.0, "attempt": 1, "stage": "fit", "epoch": 3, "step": 1200, "max_epochs": 10, "max_steps": None, "batch": 5,

@@ -13,7 +13,7 @@ from gpurun.cli import app, describe
 from gpurun.commands import runs
 from gpurun.errors import HostUnreachable
 from gpurun.store import run_store
-from tests.unit.agent_answers import sound
+from tests.support.agent_answers import sound
 
 RUN = "train-7f3k"
 TRACEBACK = (

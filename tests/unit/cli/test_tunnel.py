@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import select
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +19,7 @@ from gpurun.tunnel import registry
 from gpurun.tunnel.link import Target
 from gpurun.tunnel.plan import Route, Routes
 from gpurun.tunnel.registry import OpenListener, Tunnel
-from tests.unit.tunnel.conftest import BOARD, Start, start
+from tests.integration.tunnel.conftest import BOARD, start
 
 __all__ = ["start"]
 
@@ -39,17 +34,6 @@ def test_list_without_tunnels_prints_a_note(home: Path, capsys: Capture) -> None
     assert gpurun("--list") == 0
     printed = capsys.readouterr()
     assert (printed.out, printed.err) == ("", "no tunnel is open\n")
-
-
-def test_list_prints_a_line_for_each_listener(start: Start, capsys: Capture) -> None:
-    start("abcd", "box", since=1.0)
-    start("efgh", "other", since=2.0)
-    assert gpurun("--list") == 0
-    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
-        ["TUNNEL", "HOST", "STATE", "WHAT", "WHERE"],
-        ["abcd", "box", "up", "TensorBoard", BOARD.url],
-        ["efgh", "other", "up", "TensorBoard", BOARD.url],
-    ]
 
 
 def test_list_on_a_narrow_terminal_prints_urls_below_their_tunnel(
@@ -74,42 +58,9 @@ def test_list_shows_a_tunnel_that_is_opening(home: Path, capsys: Capture) -> Non
     entry.close()
 
 
-def test_list_as_json(start: Start, capsys: Capture) -> None:
-    process = start("abcd", "box", since=1.0)
-    assert gpurun("--list", "--json") == 0
-    assert json.loads(capsys.readouterr().out) == [
-        {
-            "id": "abcd",
-            "host": "box",
-            "pid": process.pid,
-            "since": 1.0,
-            "state": "up",
-            "detached": False,
-            "listeners": [{"name": "TensorBoard", "url": BOARD.url, "port": 12345, "run": "tensorboard-1111"}],
-        }
-    ]
-    assert gpurun("--list", "--json") == 0
-
-
 def test_empty_list_as_json(home: Path, capsys: Capture) -> None:
     assert gpurun("--list", "--json") == 0
     assert json.loads(capsys.readouterr().out) == []
-
-
-def test_close_ends_one_tunnel_and_leaves_the_other(start: Start) -> None:
-    closed = start("abcd")
-    start("efgh")
-    assert gpurun("--close", "abcd") == 0
-    assert closed.wait(20) == 0
-    assert [tunnel.id for tunnel in registry.live()] == ["efgh"]
-
-
-def test_all_closes_every_tunnel(start: Start) -> None:
-    processes = [start("abcd"), start("efgh")]
-    assert gpurun("--close", "--all") == gpurun("--close") == 2, "--close needs an ID"
-    assert gpurun("--all") == 0
-    assert [process.wait(20) for process in processes] == [0, 0]
-    assert registry.live() == []
 
 
 def test_close_without_an_id_explains_where_to_find_it(home: Path, capsys: Capture) -> None:
@@ -122,15 +73,6 @@ def test_close_of_an_unknown_id_is_an_error(home: Path, capsys: Capture) -> None
     printed = capsys.readouterr().err
     assert "no tunnel 'abcd' is open" in printed
     assert "next: gpurun tunnel --list" in printed
-
-
-def test_close_of_a_tunnel_that_stays_open_is_a_failure(
-    start: Start, monkeypatch: pytest.MonkeyPatch, capsys: Capture
-) -> None:
-    monkeypatch.setattr(registry, "CLOSE_TIMEOUT", 0.2)
-    start("abcd", ignores_term=True)
-    assert gpurun("--close", "abcd") == words.EXIT_FAILED
-    assert "still open after 0.2 s: abcd" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -285,30 +227,6 @@ def test_browser_opens_each_page_on_a_screen(screen: pytest.MonkeyPatch, sign: s
         screen.setenv(sign, ":0")
     shown(open_browser=True).opened(TUNNEL, lambda listener: f"http://127.0.0.1:{listener.port}/once")
     assert browser.opened == ["http://127.0.0.1:12345/once"]
-
-
-def test_browser_that_keeps_running_does_not_block(screen: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """`webbrowser` waits for a text browser or a script."""
-    script, lives = tmp_path / "browser", tmp_path / "lives"
-    script.write_text(f"#!/bin/sh\necho $$ > {lives}.new; mv {lives}.new {lives}; exec sleep 300\n")
-    script.chmod(0o755)
-    run = (
-        "from gpurun.cli.tunnel_shown import open_in_browser; "
-        "open_in_browser(['http://127.0.0.1:9/']); print('goes on', flush=True); input()"
-    )
-    env = {**os.environ, "BROWSER": str(script), "DISPLAY": ":0"}
-    with subprocess.Popen(
-        [sys.executable, "-c", run], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            ready, _, _ = select.select([process.stdout], [], [], 20)
-            assert ready
-            assert lives.exists()
-        finally:
-            os.kill(int(lives.read_text()), signal.SIGKILL)
-            process.stdin.close()
 
 
 def test_browser_that_does_not_start_is_reported(screen: pytest.MonkeyPatch, capsys: Capture) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -132,19 +131,3 @@ def test_what_is_not_known_is_not_guessed() -> None:
     assert compare.difference(one, submitted("c-2222", git=git_of("b" * 40))) is None, "no such repository is here"
     run_store.update([record("d-2222", git={"commit": "a" * 40, "dirty": True})], "box")
     assert compare.difference(one, run_names.resolve("d-2222")) is None, "its patch is on another laptop"
-
-
-@pytest.mark.usefixtures("home")
-def test_two_commits_by_the_repository_that_is_here(tmp_path: Path, git: Callable[..., str]) -> None:
-    project = tmp_path / "vision"
-    project.mkdir()
-    git(project, "init", "-q")
-    commits = []
-    for number in range(2):
-        (project / "train.py").write_text(f"lr = {number}")
-        (project / "same.py").write_text("x")
-        git(project, "add", ".")
-        git(project, "commit", "-qm", "x")
-        commits.append(git(project, "rev-parse", "HEAD"))
-    one, other = (submitted(f"{run}-2222", project, git=git_of(at)) for run, at in zip("ab", commits, strict=True))
-    assert compare.difference(one, other) == "train.py"

@@ -22,7 +22,7 @@ from gpurun.errors import GpurunError, HostError, HostUnreachable, UsageError
 from gpurun.job.files import FileList
 from gpurun.remote import records
 from gpurun.store import run_names, run_questions, run_store
-from tests.unit.agent_answers import record
+from tests.support.agent_answers import record
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from gpurun.errors import GpurunError
 from gpurun.fetch import plan
-from tests.unit.fetch.meddler import an_entry
+from tests.support.meddler import an_entry
 
 
 def an_item(to: str, size: int = 1, rank: int = 4) -> plan.Item:

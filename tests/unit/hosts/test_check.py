@@ -7,10 +7,8 @@ from typing import Any
 import pytest
 
 from gpurun.agent.host.engine import EngineError
-from gpurun.errors import HostUnreachable
-from gpurun.hosts import add, check, findings
+from gpurun.hosts import add, findings
 from gpurun.hosts.findings import FAIL, GB, OK, WARN
-from gpurun.ssh.openssh import Address, Connection
 
 GPU = {"index": 0, "uuid": "GPU-1", "name": "NVIDIA H100", "memory": 80 * GB}
 ENGINE = {
@@ -123,19 +121,6 @@ def test_a_far_roomier_disk_is_proposed(home_free: int, disk_free: int, proposed
         disks=[{"path": "/data/ada/.gpurun", "free": disk_free * GB}],
     )
     assert add.roomier_root(found) == (("/data/ada/.gpurun", disk_free * GB) if proposed else None)
-
-
-@pytest.mark.parametrize("next_step", ["gpurun host check box", "try again; `gpurun host check box` looks closer"])
-def test_a_check_does_not_advise_itself(next_step: str) -> None:
-    class Dark:
-        host, connection = "box", Connection("box", Address("gpubox", "ada", 2222))
-
-        def stream(self, *_: object, **__: object) -> None:
-            raise HostUnreachable("no connection", next_step, where="box")
-
-    last = check.check(Dark()).findings[-1]  # type: ignore[arg-type]
-    assert (last.topic, last.status) == ("connection", FAIL)
-    assert last.mend == "try again; where it stops shows: ssh -v -l ada -p 2222 gpubox true"
 
 
 def test_no_mending_of_a_gpu_check_leads_back_to_the_check() -> None:

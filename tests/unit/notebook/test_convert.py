@@ -9,9 +9,9 @@ import pytest
 
 from gpurun.errors import UsageError
 from gpurun.notebook.convert import Converted, convert, script_name
-from tests.notebook_text import of
+from tests.support.notebook_text import of
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[2] / "data/notebooks"
 
 
 def converted(*cells: str | dict[str, Any]) -> Converted:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gpurun.remote import answers
-from tests.unit.agent_answers import listing, record
+from tests.support.agent_answers import listing, record
 
 RUN = "train-7f3k"
 

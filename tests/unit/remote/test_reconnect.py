@@ -137,15 +137,6 @@ class Host:
         return reconnect.reach_again(self.wire, self.attempt, within=3.0, asks=asks, wait=wait, clock=self.clock)
 
 
-def test_it_is_tried_at_once_and_then_steadily_until_it_gets_through(clock: Clock) -> None:
-    host = Host(clock, *[LOST] * 19, "through")
-    assert host.reach() == "through"
-    assert host.paused[0] < 0.5
-    assert host.paused == sorted(host.paused)
-    assert set(host.paused[3:]) == {1.5}
-    assert host.asked == 0
-
-
 def test_each_try_may_take_longer_than_the_one_before_within_reason(clock: Clock) -> None:
     host = Host(clock, *[LOST] * 19, "through")
     host.reach()

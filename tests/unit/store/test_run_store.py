@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import multiprocessing
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -208,29 +205,6 @@ def test_fields_of_a_later_version_do_no_harm() -> None:
     file = run_store.folder() / "train-7f3k.json"
     file.write_text(file.read_text().replace('"id"', '"invented_later": 1, "id"', 1))
     assert run_store.find("train-7f3k") is not None
-
-
-def _add_many(prefix: str) -> None:
-    for number in range(50):
-        run_store.add(job(f"{prefix}-2{number:03d}"), "box")
-        run_store.update([record("shared-2222")], "box")
-
-
-def test_processes_side_by_side_lose_nothing() -> None:
-    spawning = multiprocessing.get_context("fork")
-    workers = [spawning.Process(target=_add_many, args=(name,)) for name in ("a", "b", "c")]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert [worker.exitcode for worker in workers] == [0, 0, 0]
-    assert len(run_store.all_runs()) == 151
-    assert not [path for path in run_store.folder().iterdir() if path.suffix not in (".json", ".patch")]
-
-
-def test_the_import_is_cheap() -> None:
-    code = "import sys, gpurun.store.run_store; print(*sorted({'pydantic', 'rich', 'tenacity', 'pathspec'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout.split() == []
 
 
 def test_run_that_goes_on_on_another_host_is_that_ones() -> None:

@@ -9,7 +9,7 @@ import pytest
 from gpurun.agent.host import engine_events
 from gpurun.agent.host.engine_events import End, Event
 
-CAPTURED = Path(__file__).parents[1] / "data/engine"
+CAPTURED = Path(__file__).parents[3] / "data/engine"
 REFUSED = 114
 
 

@@ -10,7 +10,7 @@ from gpurun.agent.errors import AgentError
 from gpurun.agent.host import gpus
 from gpurun.agent.host.gpus import Gpu
 
-DATA = Path(__file__).parents[1] / "data/nvidia_smi"
+DATA = Path(__file__).parents[3] / "data/nvidia_smi"
 MIB = 1 << 20
 FIRST = "GPU-5b2f3f0e-8f5b-7c7e-2a0e-0f8f6e1f9a01"
 SECOND = "GPU-9c1f11d4-0a57-4f0b-6c7d-64a8d9f1be02"
@@ -62,15 +62,6 @@ def test_the_drivers_version() -> None:
     assert gpus.parse_driver("[N/A]\n") is None
 
 
-@pytest.fixture
-def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A program of that name, alone on the PATH; write its text."""
-    program = tmp_path / "nvidia-smi"
-    program.touch(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    return program
-
-
 def test_a_host_without_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(gpus, "_ELSEWHERE", ())
@@ -83,21 +74,3 @@ def test_processes_without_nvidia_smi_is_no_answer(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(gpus, "_ELSEWHERE", ())
     with pytest.raises(AgentError, match="nvidia-smi is away"):
         gpus.processes()
-
-
-def test_a_driver_that_sees_no_gpu(nvidia_smi: Path) -> None:
-    nvidia_smi.write_text("#!/bin/sh\necho 'No devices were found'\nexit 6\n")
-    assert gpus.list_gpus() == []
-
-
-def test_a_driver_that_hangs_is_not_waited_for(nvidia_smi: Path) -> None:
-    nvidia_smi.write_text("#!/bin/sh\nexec /bin/sleep 60\n")
-    with pytest.raises(AgentError, match=r"no answer in 0.2 s"):
-        gpus.list_gpus(0.2)
-
-
-def test_a_driver_that_is_not_loaded_is_told(nvidia_smi: Path) -> None:
-    said = "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver."
-    nvidia_smi.write_text(f'#!/bin/sh\necho "{said}"\nexit 9\n')
-    with pytest.raises(AgentError, match="couldn't communicate with the NVIDIA driver"):
-        gpus.list_gpus()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,10 @@ import pytest
 from gpurun.agent.errors import AgentError
 from gpurun.agent.images import preflight
 from gpurun.agent.verbs import prepare
-from tests.unit.agent.scripted_engine import ScriptedEngine
 
 BASE: dict[str, Any] = {
     "name": "v2.8", "reference": "base@sha256:1", "torch": "2.8.0", "cuda": "12.8", "driver": "525.60.13", "room": 1 << 62,
 }  # fmt: skip
-ABSENT = ("image inspect", 1, "", "Error: No such image: x")
 
 
 @pytest.mark.parametrize("driver", ["525.60.13", "570.86.15", "1000.1", None])
@@ -34,18 +31,6 @@ def test_a_driver_that_is_too_old_is_told_with_both_numbers(driver: str) -> None
     assert "--image" in told.value.next_step
 
 
-def engine(folder: Path, *answers: Any) -> dict[str, Any]:
-    return {"argv": ScriptedEngine(folder, list(answers)).engine.argv, "root": str(folder / "docker")}
-
-
-def test_an_image_that_does_not_fit_is_refused_before_it_is_pulled(tmp_path: Path) -> None:
-    with pytest.raises(AgentError, match="B free") as told:
-        preflight.check_room(BASE, engine(tmp_path, ABSENT, ABSENT))
-    assert told.value.code == "no_room"
-    assert told.value.where == str(tmp_path / "docker")
-    assert "prune" in told.value.next_step
-
-
 def test_project_that_does_not_fit_is_told_what_it_needs_and_what_is_free() -> None:
     """Both in units in which they are no zeros."""
     with pytest.raises(AgentError) as told:
@@ -54,18 +39,6 @@ def test_project_that_does_not_fit_is_told_what_it_needs_and_what_is_free() -> N
         "the host's disk has 31.0 MB free, and the run needs 1.1 GB: 40.0 kB for the project, and 1.1 GB that stay free"
     )
     assert told.value.where == "/data"
-
-
-def test_image_that_does_not_fit_is_told_what_it_needs_and_what_is_free(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(preflight, "room", lambda place: 400_000_000)
-    with pytest.raises(AgentError, match=r"takes up to .* TB, and the engine's disk has 400 MB free"):
-        preflight.check_room(BASE, engine(tmp_path, ABSENT, ABSENT))
-
-
-def test_an_image_that_is_there_needs_no_room(tmp_path: Path) -> None:
-    preflight.check_room(BASE, engine(tmp_path, ABSENT, ("image inspect", 0, json.dumps({"Id": "sha256:1"}), "")))
 
 
 def test_the_engine_is_not_asked_while_there_is_room(tmp_path: Path) -> None:

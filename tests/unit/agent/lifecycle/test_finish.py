@@ -14,7 +14,7 @@ from gpurun.agent import vocabulary as words
 from gpurun.agent.lifecycle import finish
 from gpurun.agent.runtimes import Presence
 from gpurun.agent.state import journal
-from tests.unit.agent.run_folder import RunFolder
+from tests.support.run_folder import RunFolder
 
 
 @pytest.fixture

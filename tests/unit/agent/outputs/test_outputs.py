@@ -9,7 +9,7 @@ import pytest
 
 from gpurun.agent import file_names
 from gpurun.agent.outputs import outputs
-from tests.unit.agent.run_folder import LONG_AGO, RunFolder
+from tests.support.run_folder import LONG_AGO, RunFolder
 
 HOSTILE = [b"a b", b"q'\"$(touch x)`y`", b"line\nbreak", b"-rf", b"\xff\xfe", b"*", b"caf\xc3\xa9", b"back\\slash"]
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from gpurun.agent.outputs import session_merge
-from tests.unit.agent.run_folder import RunFolder
-from tests.unit.hostile import NAMES
+from tests.support.hostile import NAMES
+from tests.support.run_folder import RunFolder
 
 Tree = dict[str, Any]  # name -> content, Link, or another tree
 

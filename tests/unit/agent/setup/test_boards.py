@@ -10,7 +10,7 @@ import pytest
 
 from gpurun.agent.setup import boards, secret_files, wrapper
 from gpurun.agent.setup.boards import Board
-from tests.unit.agent.run_folder import RunFolder
+from tests.support.run_folder import RunFolder
 
 EVENTS = "logs/version_0/events.out.tfevents.1.box"
 

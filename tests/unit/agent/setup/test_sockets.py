@@ -13,7 +13,7 @@ import pytest
 
 from gpurun.agent.paths import HostPaths
 from gpurun.agent.setup import sockets
-from tests.unit.agent.run_folder import RunFolder
+from tests.support.run_folder import RunFolder
 
 DOCKER: dict[str, Any] = {"host": {"runtime": "docker"}}
 BARE: dict[str, Any] = {"host": {"runtime": "bare"}}

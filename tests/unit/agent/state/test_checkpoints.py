@@ -11,7 +11,7 @@ import pytest
 
 from gpurun.agent.lifecycle import records
 from gpurun.agent.state import checkpoints
-from tests.unit.agent.run_folder import RunFolder
+from tests.support.run_folder import RunFolder
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -39,25 +37,6 @@ def test_a_zip_tells_whether_it_is_finished(tmp_path: Path, content: bytes, whol
     path.write_bytes(content)
     with path.open("rb", buffering=0) as file:
         assert completeness.has_zip_end(file, len(content)) is whole
-
-
-def test_a_file_of_another_process_is_seen_while_that_may_write(tmp_path: Path) -> None:
-    read, written = tmp_path / "read", tmp_path / "written"
-    read.write_bytes(b"x")
-    written.write_bytes(b"x")
-    wanted = {completeness.identity(path.stat()): path for path in (read, written)}
-    holder = subprocess.Popen(
-        [sys.executable, "-c", "import sys; a=open(sys.argv[1]); b=open(sys.argv[2],'ab'); print(flush=True); input()",
-         read, written],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
-    assert holder.stdout is not None
-    holder.stdout.readline()
-    try:
-        assert [wanted[one] for one in completeness.open_for_writing(wanted)] == [written]
-    finally:
-        holder.communicate(b"\n")
-    assert completeness.open_for_writing(wanted) == frozenset()
 
 
 def test_young_is_what_changed_just_now_by_either_clock(tmp_path: Path) -> None:

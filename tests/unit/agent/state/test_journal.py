@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -74,18 +73,3 @@ def test_line_that_is_no_event_is_named_and_stays(run: RunPaths, bad: bytes) -> 
     journal.record_end(run, words.FAILED, "start")
     journal.repair_end(run)
     assert Path(run.events).read_bytes().splitlines()[1] == bad
-
-
-def test_many_writers_lose_nothing(run: RunPaths) -> None:
-    """The stop verb and the supervisor both write."""
-    children = []
-    for number in range(8):
-        child = os.fork()
-        if child == 0:
-            for _ in range(25):
-                journal.record(run, "note", message=str(number))
-            os._exit(0)
-        children.append(child)
-    assert all(os.waitpid(child, 0)[1] == 0 for child in children)
-    notes = journal.fold(run).notes
-    assert sorted(notes) == sorted(str(number) for number in range(8) for _ in range(25))

@@ -10,7 +10,7 @@ import pytest
 
 from gpurun.agent import machine
 from gpurun.agent.state import ledger_sync
-from tests.unit.agent.run_folder import RUN, RunFolder
+from tests.support.run_folder import RUN, RunFolder
 from tests.unit.agent.state.test_checkpoints import add, note
 
 

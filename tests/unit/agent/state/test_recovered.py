@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import pickle
-import subprocess
 import time
 import zipfile
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gpurun.agent.state import checkpoints, journal, recovered
-from tests.unit.agent.run_folder import RunFolder
+from tests.support.run_folder import RunFolder
 
 
 @pytest.fixture
@@ -73,16 +72,6 @@ def test_what_came_with_the_project_or_lies_elsewhere_is_not_taken(run: RunFolde
     (tmp_path / "elsewhere.ckpt").write_bytes(saved(80))
     (run.root / "workspace/link.ckpt").symlink_to(tmp_path / "elsewhere.ckpt")
     assert listed(run) == []
-
-
-def test_one_that_is_being_written_is_not_taken(run: RunFolder) -> None:
-    path = run.write("last.ckpt", saved(70), at=time.time())
-    with path.open("ab") as file, subprocess.Popen(["sleep", "60"], stdout=file) as writer:
-        try:
-            assert listed(run) == []
-        finally:
-            writer.kill()
-    assert listed(run) == [("last.ckpt", 70)]
 
 
 def test_a_pickle_that_is_none_ends_nothing(run: RunFolder) -> None:

@@ -10,7 +10,7 @@ import pytest
 from gpurun.agent.errors import AgentError
 from gpurun.agent.paths import HostPaths
 from gpurun.agent.verbs import data, data_folders
-from tests.unit.agent.run_folder import RUN, RunFolder
+from tests.support.run_folder import RUN, RunFolder
 
 
 @pytest.fixture

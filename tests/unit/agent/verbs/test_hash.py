@@ -15,7 +15,7 @@ import pytest
 
 from gpurun.agent.schema.files import FileHash
 from gpurun.agent.verbs import hash as verb
-from tests.unit.agent.run_folder import RUN, RunFolder
+from tests.support.run_folder import RUN, RunFolder
 
 
 @pytest.fixture

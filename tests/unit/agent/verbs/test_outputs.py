@@ -13,7 +13,7 @@ import pytest
 from gpurun.agent.errors import AgentError
 from gpurun.agent.state import journal
 from gpurun.agent.verbs import fetched, outputs
-from tests.unit.agent.run_folder import RUN, RunFolder
+from tests.support.run_folder import RUN, RunFolder
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from gpurun.agent.paths import HostPaths
 from gpurun.agent.verbs import ps
-from tests.unit.agent.run_folder import RunFolder
+from tests.support.run_folder import RunFolder
 
 
 @pytest.fixture

@@ -1,0 +1,158 @@
+"""A session that lasts as long as its shells, and the program by which a shell holds it: on the oldest Python."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pty
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpurun.agent.setup import services
+from tests.integration.agent.serve.conftest import Make, Program, Served, open_files, until
+
+# Nothing of it is replaced but how long it waits, and the terminals of whoever else works on this machine.
+QUICKLY = """
+import sys
+sys.path.insert(0, {programs!r})
+import shell_service
+shell_service.LOOK_EVERY = 0.1
+shell_service.FIRST_SHELL_IN = {first}
+shell_service.last_typed = lambda processes: 0.0
+shell_service.main()
+"""
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(services.PROGRAMS)
+    yield importlib.import_module("shell_service")
+    for name in ("shell_service", "told"):
+        sys.modules.pop(name, None)
+
+
+class Session:
+    def __init__(self, served: Served, python: str, first: float = 60.0) -> None:
+        self.served, self.python = served, python
+        self.program = served.start("-c", QUICKLY.format(programs=str(served.programs), first=first), python=python)
+
+    def enter(self, *command: str) -> Program:
+        """Returns once the command holds the session."""
+        until(lambda: "the session stands" in self.program.said)
+        shell = self.served.start("attach.py", *command, python=self.python)
+        until(lambda: self.path in open_files(shell.process.pid))
+        return shell
+
+    @property
+    def path(self) -> str:
+        return str(self.served.sockets / "attached")
+
+
+def stays(program: Program, seconds: float = 1.0) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if program.ended:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def test_it_ends_with_its_last_shell(serve: Make, python: str) -> None:
+    session = Session(serve("shell"), python)
+    first, second = session.enter("sleep", "600"), session.enter("sleep", "600")
+    first.process.kill()
+    first.code()
+    assert stays(session.program)
+    second.process.kill()
+    assert session.program.code() == 0
+    assert session.program.said == "the session stands\n"
+
+
+def test_what_a_shell_leaves_behind_holds_it_too(serve: Make, python: str, tmp_path: Path) -> None:
+    session = Session(serve("shell"), python)
+    shell = session.enter("sh", "-c", f"sleep 600 & echo $! >{tmp_path}/pid; sleep 0.5")
+    assert shell.code() == 0
+    assert stays(session.program)
+    os.kill(int((tmp_path / "pid").read_text()), 9)
+    assert session.program.code() == 0
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_command_that_was_over_before_it_looked_was_somebody(serve: Make, python: str, *, early: bool) -> None:
+    """Else a session for `true` would stand until nobody had come for a while, with its GPUs."""
+    served = serve("shell")
+    served.sockets.mkdir()
+    if early:
+        assert served.start("attach.py", "true", python=python).code() == 0
+    session = Session(served, python)
+    if not early:
+        session.served.start("attach.py", "true", python=python).code()
+    assert session.program.code() == 0
+    assert "nobody came" not in session.program.said
+
+
+def test_it_ends_when_nobody_comes(serve: Make, python: str) -> None:
+    session = Session(serve("shell"), python, first=0.3)
+    assert session.program.code() == 0
+    assert "nobody came: the session ends" in session.program.said
+
+
+def test_a_prompt_that_nobody_types_at_ends(serve: Make, python: str) -> None:
+    session = Session(serve("shell", idle=0.6), python)
+    os.mkfifo(session.served.folder / "typed")
+    shell = session.enter("sh", "-c", f"read line <{session.served.folder}/typed; true")
+    assert session.program.code() == 0
+    assert "idle for 0.01 minutes: the session ends" in session.program.said
+    assert not shell.ended  # the runtime ends what is left
+
+
+@pytest.mark.parametrize("command", [["sh", "-c", "sleep 2.5; true"], ["sleep", "2.5"]])
+def test_what_computes_is_never_idle(serve: Make, python: str, command: list[str]) -> None:
+    """In a shell, or in its place: `gpurun shell -g 1 -- python train.py`."""
+    session = Session(serve("shell", idle=0.6), python)
+    shell = session.enter(*command)
+    assert stays(session.program, 2.0)
+    assert shell.code() == 0
+    assert session.program.code() == 0
+    assert "idle" not in session.program.said
+
+
+def test_the_command_becomes_the_shell_and_its_exit_code_is_its_own(serve: Make, python: str) -> None:
+    session = Session(serve("shell"), python)
+    until(lambda: "the session stands" in session.program.said)
+    shell = session.served.start("attach.py", "sh", "-c", "echo $0 $1; exit 7", "it's", "$(me)", python=python)
+    assert shell.code() == 7
+    assert shell.said == "it's $(me)\n"
+
+
+def test_holders_are_counted_by_whatever_name_the_lock_has(module: Any, tmp_path: Path) -> None:
+    """/tmp may be a link."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    lock = tmp_path / "link/attached"
+    assert module.holders(str(lock)) == []
+    with lock.open("w"):
+        assert module.holders(str(lock)) == [f"/proc/{os.getpid()}"]
+
+
+def test_typing_is_seen_where_a_shell_of_the_session_has_its_terminal(module: Any) -> None:
+    """Whoever else works on the host does not keep it."""
+    ours, theirs = pty.openpty()
+    with (
+        subprocess.Popen(["sleep", "60"], stdin=theirs) as shell,
+        subprocess.Popen(["sleep", "60"], stdin=subprocess.DEVNULL) as other,
+    ):
+        os.write(ours, b"x\n")
+        os.read(theirs, 10)
+        typed = [module.last_typed([f"/proc/{each.pid}"]) for each in (shell, other)]
+        assert typed[0] > time.time() - 60  # the kernel tells it to 8 s
+        assert typed[1] == 0.0
+        for each in (shell, other):
+            each.kill()
+    os.close(ours)
+    os.close(theirs)
