@@ -11,9 +11,11 @@ from gpurun.job import ignore
 if TYPE_CHECKING:
     from gpurun.commands.submit import Plan
     from gpurun.config.load import Loaded
+    from gpurun.job.files import FileList
 
 WARN_FROM = 500_000_000  # bytes of a project
 ASK_FROM = 1_000_000_000
+LISTED = 40  # files, as many as --dry-run lists one by one
 
 
 def approve(plan: Plan, *, yes: bool) -> None:
@@ -87,6 +89,7 @@ def show(loaded: Loaded, *, as_json: bool) -> int:
             "count": plan.files.count,
             "bytes": plan.files.bytes,
             "largest": [{"path": path, "bytes": size} for path, size in plan.files.largest(10)],
+            "all": [{"path": path, "bytes": size} for path, size in plan.files.listed()],
             "left_out": [{"path": i.path, "why": i.why, "files": i.files, "bytes": i.size} for i in plan.files.left_out],
         },
         "notes": list(plan.notes),
@@ -102,6 +105,14 @@ def show(loaded: Loaded, *, as_json: bool) -> int:
 def _image(job: dict[str, Any]) -> str:
     base = job["base"]
     return job["image"] or (f"{base['name']}, on {base['reference']}" if base else f"built from {job['dockerfile']}")
+
+
+def _files(files: FileList) -> list[str]:
+    """All files, or of many the largest and how the rest is to be had."""
+    few = files.count <= LISTED
+    shown = sorted(files.listed(), key=lambda file: -file[1]) if few else files.largest(5)
+    lines = [f"{output.size(size):>8}  {path}" for path, size in shown]
+    return lines if few else [*lines, "          the largest of them; all: gpurun submit ... --dry-run --json"]
 
 
 def _plan_lines(plan: Plan, loaded: Loaded) -> list[tuple[str, str]]:
@@ -129,7 +140,7 @@ def _plan_lines(plan: Plan, loaded: Loaded) -> list[tuple[str, str]]:
         ("mount", f"{m['source']} at {m['target']}{' (read-only)' if m['readonly'] else ''}") for m in job["mounts"]
     ]
     lines.append(("sends", f"{output.plural(files.count, 'file')}, {output.size(files.bytes)}"))
-    lines += [("", f"{output.size(size):>8}  {path}") for path, size in files.largest(5)]
+    lines += [("", text) for text in _files(files)]
     if files.left_out:
         lines.append(("stays here", left_out(files.left_out)))
     lines += [("note", text) for text in plan.notes]

@@ -5,8 +5,8 @@ The root, from a folder inside it, is the first of
 2. the nearest one whose `pyproject.toml` has a `[tool.gpurun]` table,
 3. the nearest one with a `pyproject.toml` or a `.git`,
 4. the folder itself.
-The search leaves out the home directory and `/`, and neither is ever sent (gpurun/job/files.py): keys and other people's data
-lie in there.
+The search leaves out the home directory and `/`. Neither is ever sent (gpurun/job/files.py), and no folder of the system is:
+keys and other people's data lie in there.
 """
 
 from __future__ import annotations

@@ -33,6 +33,18 @@ BY_GIT = "ignored by git"
 BY_US = f"ignored by {IGNORE_FILE}"
 ENV_FILE = "env file: its variables travel apart"
 _SHOWN = 5  # how many names a note lists
+# What holds other people's files too; a folder in one of these may be a project.
+_SHARED_FOLDERS = frozenset(
+    [
+        "/", "/dev", "/dev/shm", "/home", "/media", "/mnt", "/opt", "/private", "/private/tmp", "/run", "/srv", "/tmp", "/usr",
+        "/usr/local", "/Users", "/var", "/var/lib", "/var/tmp",
+    ]
+)  # fmt: skip
+_SYSTEM_FOLDERS = (
+    "/bin", "/boot", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/sbin", "/sys", "/usr/bin", "/usr/sbin", "/usr/lib",
+    "/usr/lib32", "/usr/lib64", "/usr/libx32", "/usr/libexec", "/usr/include", "/usr/share", "/usr/local/bin",
+    "/usr/local/sbin", "/usr/local/lib", "/usr/local/share", "/Applications", "/Library", "/System",
+)  # fmt: skip
 
 Raw = bytes  # in FileList, `bytes` is a number of them
 # .gitignore files from the root down to a folder: (the folder's path with its "/", its patterns).
@@ -75,6 +87,10 @@ class FileList:
                 return item.why
         return "git does not list it"
 
+    def listed(self) -> list[tuple[str, int]]:
+        """All files that travel, as (path, bytes)."""
+        return [(os.fsdecode(entry.path), entry.size) for entry in self.entries]
+
     def largest(self, count: int) -> list[tuple[str, int]]:
         """The folders (with a `/`) and files that make up most of the size, as (path, bytes), the largest first."""
         return largest(self.entries, count)
@@ -87,9 +103,9 @@ class FileList:
 def list_files(project: Project, *, exclude: Sequence[str] = (), env_files: Iterable[Path] = ()) -> FileList:
     """List what travels of `project`; `env_files` never travel, even when git tracks them.
 
-    Raise UsageError when the project's root is the home directory or `/`.
+    Raise UsageError when the project's root is the home directory, `/` or another folder that is not the user's.
     """
-    _refuse_home(project.root)
+    _refuse_what_is_not_a_project(project.root)
     lister = _Lister(project.root, exclude, env_files)
     if not (project.in_git and lister.take_repository(b"")):
         if project.in_git:
@@ -98,11 +114,25 @@ def list_files(project: Project, *, exclude: Sequence[str] = (), env_files: Iter
     return lister.result()
 
 
-def _refuse_home(root: Path) -> None:
-    for whole, name in ((Path.home(), "your home directory"), (Path(root.anchor), "/")):
-        if whole.exists() and root.samefile(whole):
-            what = f"the project would be {name}, with everything in it"
-            raise UsageError(what, "put the script into a folder of its own, and submit it from there", where=root)
+def _refuse_what_is_not_a_project(root: Path) -> None:
+    name = _is_no_project(root)
+    if name:
+        what = f"the project would be {name}, with everything in it"
+        raise UsageError(what, "put the script into a folder of its own, and submit it from there", where=root)
+
+
+def _is_no_project(root: Path) -> str:
+    """Return what `root` is, when it is not a folder of one project; also to root, who may write everywhere."""
+    if Path.home().exists() and root.samefile(Path.home()):
+        return "your home directory"
+    real = root.resolve()
+    if str(real) in _SHARED_FOLDERS:
+        return str(real)
+    if any(real.is_relative_to(folder) for folder in _SYSTEM_FOLDERS):
+        return f"{real}, a folder of the system"
+    if root.exists() and root.stat().st_uid != os.geteuid() and not os.access(root, os.W_OK):
+        return f"{real}, which is not yours"
+    return ""
 
 
 def largest(entries: Sequence[Entry], count: int) -> list[tuple[str, int]]:

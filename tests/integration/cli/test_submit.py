@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -138,3 +139,21 @@ def test_files_that_stay_as_secrets_are_all_named(project: Path, capsys: Capture
         (project / name).write_text("key")
     assert dry_run("train.py") == 0
     assert "a.pem, b.pem, c.pem, d.pem, e.pem (may be a secret)" in " ".join(capsys.readouterr().out.split())
+
+
+def test_dry_run_lists_all_files_or_says_how_to_list_all(project: Path, capsys: Capture) -> None:
+    for number in range(20):
+        (project / f"part{number}.py").write_text("x" * number)
+    assert dry_run("train.py") == 0
+    shown = capsys.readouterr().out
+    assert [f"part{number}.py\n" in shown for number in range(20)] == [True] * 20
+    for number in range(20, 60):
+        (project / f"part{number}.py").write_text("x" * number)
+    assert dry_run("train.py") == 0
+    shown = capsys.readouterr().out
+    assert ("part59.py" in shown, "part0.py" in shown) == (True, False)
+    assert "all: gpurun submit ... --dry-run --json" in shown
+    assert dry_run("train.py", "--json") == 0
+    listed = json.loads(capsys.readouterr().out)["files"]["all"]
+    assert len(listed) == 62
+    assert {"path": "part7.py", "bytes": 7} in listed

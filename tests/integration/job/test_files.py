@@ -210,6 +210,23 @@ def test_list_files_of_the_home_directory_is_refused(either: Path, monkeypatch: 
         listing(either)
 
 
+@pytest.mark.parametrize("root", ["/", "/bin", "/usr/lib/python3", "/etc", "/tmp", "/proc/self"])
+def test_list_files_of_a_folder_of_the_system_is_refused(root: str) -> None:
+    with pytest.raises(UsageError, match="the project would be /"):
+        listing(Path(root))
+
+
+def test_list_files_of_a_folder_that_is_somebody_elses_and_not_writable_is_refused(
+    either: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told by two questions to the system, of which root gets other answers than people do."""
+    monkeypatch.setattr(os, "geteuid", lambda: either.stat().st_uid + 1)
+    assert names(listing(either)) == BASE, "a folder that a group shares"
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(UsageError, match=f"the project would be {either}, which is not yours"):
+        listing(either)
+
+
 @pytest.mark.parametrize("name", [".env", "certificates/ca.pem"])
 def test_what_git_tracks_is_no_secret(repository: Path, git: Git, name: str) -> None:
     write(repository, name)
