@@ -209,6 +209,7 @@ def _asked(said: dict[str, Any], target: str | None) -> Iterator[_Asked]:
 
 def _submit(asked: _Asked, *, follow: bool, yes: bool, as_json: bool) -> int:
     """Over a connection that stands, ssh starts first, and the plan is made while it travels."""
+    from gpurun.hosts.known import check_known
     from gpurun.remote.wire import connect
 
     loaded = asked.load()
@@ -216,6 +217,7 @@ def _submit(asked: _Asked, *, follow: bool, yes: bool, as_json: bool) -> int:
     wire = connect(loaded.host)
     if wire.connection.is_warm:
         return _submit_over(wire, lambda: _make_plan(loaded), follow=follow, yes=yes, as_json=as_json)
+    check_known(wire.host)
     done = _make_plan(loaded)
     # ssh may ask for a password next: our own questions come before that, not at the same time.
     plan_shown.approve(done, yes=yes)

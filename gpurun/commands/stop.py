@@ -44,7 +44,10 @@ def only_live_run() -> RunEntry:
         next_step = (
             f"a service is named: gpurun stop {' '.join(one.id for one in services)}" if services else "gpurun ps"
         )
-        raise UsageError(f"no run of the project {project.name} is live, as far as is known here", next_step)
+        raise UsageError(
+            f"no run of the project {project.name} is live, as far as is known here",
+            "\n".join(filter(None, [run_names.in_a_folder_above(project), next_step])),
+        )
     lines = [f"  {entry.id}  {entry.state}  {entry.host}" for entry in live]
     raise UsageError("\n".join(["several runs are live:", *lines]), f"name one: gpurun stop {live[0].id}")
 

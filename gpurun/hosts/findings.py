@@ -81,7 +81,8 @@ def of_rsync(topic: str, version: str) -> Finding:
 def engine(facts: dict[str, Any]) -> Finding:
     found, error = facts["engine"], facts["engine_error"]
     if error:
-        return Finding("engine", FAIL, error["what"], error["next"])
+        bare = '--runtime bare, or runtime = "bare" in gpurun.toml, runs jobs without one'
+        return Finding("engine", FAIL, error["what"], f"{error['next']}\n{bare}")
     if found is None:
         why = "this host is itself a container" if facts["container"] else "no docker on this host"
         return Finding("engine", WARN, f"{why}: jobs run without one (bare)", "")

@@ -27,9 +27,11 @@ def check_known(name: str) -> None:
     if name in names():
         return
     # A pattern of the configuration, such as `Host gpu-*`, may say where it is.
-    there = config.resolve(Connection(name, Address(name))).host
+    there = config.resolve(Connection(name, Address(name)))
+    if there.jump or there.proxy_command:  # what is on the way may know the name
+        return
     try:
-        socket.getaddrinfo(there, None)
+        socket.getaddrinfo(there.host, None)
     except OSError as error:
         raise UsageError(
             f"no host {name} was added, and no machine is known by that name",

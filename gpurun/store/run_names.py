@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 
 from gpurun.config.project import Project
@@ -23,6 +24,20 @@ def of_project(
     """
     found = [entry for entry in (run_store.all_runs() if runs is None else runs) if entry.project_root == project_root]
     return [entry for entry in found if not entry.service], [entry for entry in found if entry.service]
+
+
+def in_a_folder_above(project: Project) -> str:
+    """Return where this project's runs may be: `3 runs of vision are known in /work/vision: cd /work/vision`; empty for nowhere."""
+    by_root: dict[str, list[RunEntry]] = {}
+    for entry in run_store.all_runs():
+        if entry.project_root and not entry.service:
+            by_root.setdefault(entry.project_root, []).append(entry)
+    above = next((str(root) for root in project.root.parents if str(root) in by_root), None)
+    if above is None:
+        return ""
+    known = by_root[above]
+    count = f"{len(known)} runs" if len(known) > 1 else f"the run {known[0].id}"
+    return f"{count} of {known[0].project} belong to {above}: `cd {shlex.quote(above)}`, or a gpurun.toml there makes all of it one project"
 
 
 def is_live(entry: RunEntry) -> bool:
@@ -66,9 +81,10 @@ def _newest_of(project: Project | None) -> RunEntry:
     jobs, services = of_project(str(project.root))
     if not jobs:
         those = f", or a service: {', '.join(one.id for one in services[:_SHOWN])}" if services else ""
+        next_step = f"name a run (`gpurun ps -a` lists them){those}; or start one: gpurun submit SCRIPT"
         raise UsageError(
             f"no run of the project {project.name} is known here",
-            f"name a run (`gpurun ps -a` lists them){those}; or start one: gpurun submit SCRIPT",
+            "\n".join(filter(None, [in_a_folder_above(project), next_step])),
             where=project.root,
             code=UNKNOWN,
         )

@@ -18,10 +18,11 @@ def three(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hosts.add("trainbox", {})
     (home / ".ssh").mkdir(exist_ok=True)
     monkeypatch.setenv("GPURUN_SSH", f"ssh -F {home}/.ssh/config")
-    (home / ".ssh/config").write_text("Host far\n  HostName 192.0.2.7\nHost node-*\n  HostName 127.0.0.1\n")
+    config = "Host far\n  HostName 192.0.2.7\nHost node-*\n  HostName 127.0.0.1\nHost *.cluster\n  ProxyJump far\n"
+    (home / ".ssh/config").write_text(config)
 
 
-@pytest.mark.parametrize("name", ["trainbox", "far", "node-3", "127.0.0.1"])
+@pytest.mark.parametrize("name", ["trainbox", "far", "node-3", "127.0.0.1", "n1.cluster"])
 def test_what_means_a_host(name: str) -> None:
     check_known(name)
 
@@ -39,3 +40,15 @@ def test_what_means_none_may_be_nearly_one(capsys: pytest.CaptureFixture[str]) -
 def test_a_host_that_cannot_be_found_may_be_nearly_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert app.main(["ps", "-H", "trainbx"]) == 255
     assert "did you mean trainbox? Else check the name" in capsys.readouterr().err
+
+
+def test_submit_to_a_name_that_means_no_host_says_so_before_its_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").touch()
+    assert app.main(["submit", "train.py", "-H", "trainbx"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(
+        "error: no host trainbx was added, and no machine is known by that name\nnext: did you mean trainbox?"
+    )

@@ -96,6 +96,14 @@ def test_what_is_wrong_comes_with_its_mending(topic: str, status: str, changes: 
         assert found.mend
 
 
+def test_engine_that_cannot_be_used_names_the_way_without_one() -> None:
+    mend = look(engine=None, engine_error=ERROR)["engine"].mend
+    assert mend.splitlines() == [
+        "sudo systemctl start docker",
+        '--runtime bare, or runtime = "bare" in gpurun.toml, runs jobs without one',
+    ]
+
+
 def test_an_old_rsync_is_no_failure() -> None:
     assert (look(rsync="3.2.7")["rsync there"].status, look(rsync="3.2.7")["rsync there"].mend != "") == (OK, True)
 

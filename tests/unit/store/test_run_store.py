@@ -155,6 +155,14 @@ def test_no_word_and_no_run_of_the_project() -> None:
         run_names.resolve(None)
 
 
+def test_no_run_of_a_subfolder_names_the_project_above_that_has_some() -> None:
+    three()
+    with pytest.raises(UsageError, match="no run of the project models") as error:
+        run_names.resolve(None, project("/home/ada/vision/src/models"))
+    assert error.value.next_step.startswith("2 runs of vision belong to /home/ada/vision: `cd /home/ada/vision`")
+    assert run_names.in_a_folder_above(project("/home/ada/visionary/models")) == ""
+
+
 def test_live_runs_of_a_project_and_its_services_apart() -> None:
     three()
     run_store.update([record("train-7f3k", "succeeded")], "box")
