@@ -40,6 +40,18 @@ def data(incomplete: str) -> list[tuple[str, str]]:
     return [(name, why) for name, why in sorted(found.items()) if name.startswith(incomplete)]
 
 
+def data_of_a_host(incomplete: str) -> list[tuple[str, str]]:
+    """Return `data`, and behind `HOST:` the names on that host."""
+    from gpurun.config import hosts as known
+
+    host, colon, _ = incomplete.partition(":")
+    if not colon:
+        return data(incomplete)
+    there = known.read().hosts.get(host)
+    names = [f"{host}:{name}" for name in sorted(there.data)] if there else []
+    return [(name, f"on {host}") for name in names if name.startswith(incomplete)]
+
+
 def scripts(incomplete: str) -> list[str]:
     """Scripts, job files and the folders on the way to them."""
     folder, _, beginning = incomplete.rpartition("/")

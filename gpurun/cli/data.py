@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gpurun.agent import vocabulary as words
 from gpurun.cli import complete, options, output
 from gpurun.cli.command import VerbCommand, noun
 from gpurun.errors import UsageError
@@ -69,15 +70,18 @@ def rm(
         typer.Argument(
             metavar="[HOST:]NAME",
             help="A name from `gpurun data ls`.",
-            autocompletion=complete.data,
+            autocompletion=complete.data_of_a_host,
             show_default=False,
         ),
     ],
     host: options.Host = None,
     yes: options.Yes = False,
     as_json: options.Json = False,
-) -> None:
-    """Remove data from a host. Asks first; data that a live run uses is refused."""
+) -> int:
+    """Remove data from a host. Asks first; data that a live run uses is refused.
+
+    Exit code 125: not all of it could be removed.
+    """
     from gpurun.commands import data
 
     before, _, plain = name.rpartition(":")
@@ -99,10 +103,12 @@ def rm(
         removed = data.rm(wire, chosen, folder)
     if as_json:
         output.json({"host": chosen.name, "name": plain, "freed": removed.freed, "left": removed.left})
-        return
-    output.say(f"removed {plain} from {chosen.name}; {output.size(removed.freed)} are free again")
-    for path in removed.left:
-        output.warn(f"the host could not remove everything in {path}; another user's process wrote there")
+    else:
+        what = f"not all of {plain}" if removed.left else plain
+        output.say(f"removed {what} from {chosen.name}; {output.size(removed.freed)} are free again")
+        for path in removed.left:
+            output.warn(f"the host could not remove everything in {path}; another user's process wrote there")
+    return words.EXIT_FAILED if removed.left else 0
 
 
 def _reach(name: str | None) -> tuple[HostProfile, Wire]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -106,8 +107,9 @@ def bring(
     from gpurun.commands import runs
 
     if to is not None and to.is_file():
-        named = " ".join(entry.id for entry in entries)
-        raise UsageError(f"{to} is a file, and what a run wrote is many", f"gpurun fetch {named} -o DIR")
+        named = [entry.id for entry in entries]
+        repeat = shlex.join(["gpurun", "fetch", *named, *(word for glob in only for word in ("--only", glob))])
+        raise UsageError(f"{to} is a file, and what a run wrote is many", f"{repeat} -o DIR")
     results = []
     for entry in entries:
         try:
@@ -172,7 +174,10 @@ def _unfetched() -> list[RunEntry]:
     from gpurun.config.project import find_project
     from gpurun.store import run_store
 
-    jobs, services = run_names.of_project(str(find_project().root))
+    project = find_project()
+    jobs, services = run_names.of_project(str(project.root))
+    if not jobs and (above := run_names.in_a_folder_above(project)):
+        output.note(above)
     sessions = [entry for entry in services if entry.service in (words.JUPYTER, words.SHELL)]
     here = [entry for entry in (*jobs, *sessions) if run_store.is_here(entry.id)]
     told = _held([*here, *(entry for entry in sessions if entry not in here)])

@@ -40,8 +40,7 @@ def ps(
     if removed:
         removed_run.show_list(host, in_json=as_json)
         return
-    with removed_run.naming_removed_runs():
-        which = [hosts.choose(host)] if host else runs.hosts_of_interest(all_runs=all_runs)
+    which = [hosts.choose(host)] if host else runs.hosts_of_interest(all_runs=all_runs)
     with output.activity() as say:
         say(f"asking {', '.join(host.name for host in which)}")
         found = runs.list_runs(which, {"all": all_runs, "gpus": all_users})
@@ -53,7 +52,10 @@ def ps(
         )
     else:
         _show(found, shown, all_runs=all_runs, all_users=all_users)
-        if all_runs:
+        if not which:
+            output.note("no runs: no host is known here")
+            output.next_step("gpurun host add NAME user@address", "or name an alias of your SSH configuration with -H")
+        if all_runs or not which:
             removed_run.note_more()
     if found and all(one.failure is not None for one in found):
         assert found[0].failure is not None

@@ -88,19 +88,6 @@ def naming_what_came(entry: RunEntry) -> Iterator[None]:
         raise
 
 
-@contextmanager
-def naming_removed_runs() -> Iterator[None]:
-    """Add to the error of a laptop that knows no host that it still knows runs."""
-    try:
-        yield
-    except UsageError as error:
-        from gpurun.store import run_store
-
-        if run_store.removed_runs():
-            error.next_step += "\nor list the runs that were removed from their hosts: gpurun ps --removed"
-        raise
-
-
 def show_folder(entry: RunEntry, *, in_json: bool) -> None:
     """Print the folder that the run was fetched into. Raises UsageError when there is none."""
     from gpurun.commands import removed_runs

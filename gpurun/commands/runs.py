@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -85,7 +86,7 @@ def newest(count: int) -> list[RunEntry]:
     if len(found) < count:
         raise UsageError(
             f"fewer than {count} runs of the project {project.name} are known here",
-            "name them; `gpurun ps -a` lists all runs",
+            "\n".join(filter(None, [run_names.in_a_folder_above(project), "name them; `gpurun ps -a` lists all runs"])),
             where=project.root,
         )
     return found[:count]
@@ -100,7 +101,7 @@ def by_host(entries: Iterable[RunEntry]) -> dict[str, list[str]]:
 
 
 def hosts_of_interest(*, all_runs: bool) -> list[HostProfile]:
-    """The hosts that were added, and those where runs of ours are live (or were, with `all_runs`)."""
+    """The hosts that were added, and those where runs of ours are live (or were, with `all_runs`); else that of GPURUN_HOST."""
     known = hosts.read()
     names = [*known.hosts]
     for entry in run_store.all_runs():
@@ -109,7 +110,7 @@ def hosts_of_interest(*, all_runs: bool) -> list[HostProfile]:
         if entry.maybe_on is not None:
             names.append(entry.maybe_on)
     found = [known.get(name) for name in dict.fromkeys(names)]
-    return found or [hosts.choose()]
+    return found or ([hosts.choose()] if os.environ.get("GPURUN_HOST") else [])
 
 
 def list_runs(which: Sequence[HostProfile], request: dict[str, Any]) -> list[HostRuns]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from gpurun.cli import complete
 from gpurun.config import hosts
 from tests.integration.cli.test_bad_answers import FakeHost, box, ok
 
@@ -50,6 +51,26 @@ def test_data_rm_asks_first(box: FakeHost, line: list[str], capfd: pytest.Captur
     assert "next: gpurun data rm sets -H box -y" in shown
     assert box.run(["data", "rm", *line, "-y"]) == 0
     assert "removed sets from box" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_data_rm_that_could_not_remove_all_fails(
+    more: list[str], box: FakeHost, capfd: pytest.CaptureFixture[str]
+) -> None:
+    answer = box.sound["data_folders"]
+    box.says({"data_folders": ok({**answer, "left": ["/x/data/sets/theirs"]})})
+    assert box.run(["data", "rm", "sets", "-H", "box", "-y", *more]) == 125
+    shown = capfd.readouterr()
+    assert "/x/data/sets/theirs" in shown.out + shown.err
+
+
+def test_completion_of_data_rm_knows_the_names_of_a_host() -> None:
+    hosts.add("box", {"data": {"sets": "/x/data/sets", "scans": "/mnt/scans"}})
+    hosts.add("spare", {"data": {"sets": "/y/data/sets"}})
+    assert complete.data_of_a_host("box:s") == [("box:scans", "on box"), ("box:sets", "on box")]
+    assert complete.data_of_a_host("spare:") == [("spare:sets", "on spare")]
+    assert complete.data_of_a_host("se") == [("sets", "on box")]
+    assert complete.data_of_a_host("nowhere:") == []
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,8 @@ def test_folder_that_is_a_file_is_told_as_that_file(run: FetchedRun, capsys: pyt
     said = capsys.readouterr().err
     assert "gpurun.toml is a file" in said
     assert f"next: gpurun fetch {run.id} -o DIR" in said
+    assert gpurun("fetch", run.id, "--only", "*.ckpt", "-o", "gpurun.toml") == 2
+    assert f"next: gpurun fetch {run.id} --only '*.ckpt' -o DIR" in capsys.readouterr().err
 
 
 def test_the_newest_run_comes_below_the_project(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +86,18 @@ def test_prune_that_no_host_answers_fails(capsys: Capture) -> None:
     assert "removed" not in said.err + said.out
 
 
-def test_ps_of_a_laptop_without_hosts_names_the_runs_that_it_still_knows(capsys: Capture) -> None:
+@pytest.mark.parametrize("verb", [["ps"], ["ps", "-a"]])
+def test_ps_of_a_laptop_without_hosts_is_an_empty_list_that_names_the_runs_it_still_knows(
+    verb: list[str], capsys: Capture
+) -> None:
     """As after `host leave` of the only one."""
     known("stopped")
     run_store.note_removed("train-7f3k")
     hosts.remove("box")
-    assert app.main(["ps", "-a"]) == 2
-    assert "gpurun ps --removed" in capsys.readouterr().err
+    assert app.main(verb) == 0
+    said = capsys.readouterr().err
+    assert "no host is known here" in said
+    assert "gpurun host add NAME" in said
+    assert "gpurun ps --removed" in said
+    assert app.main([*verb, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"runs": [], "hosts": []}
