@@ -217,7 +217,8 @@ def _submit(asked: _Asked, *, follow: bool, yes: bool, as_json: bool) -> int:
     wire = connect(loaded.host)
     if wire.connection.is_warm:
         return _submit_over(wire, lambda: _make_plan(loaded), follow=follow, yes=yes, as_json=as_json)
-    check_known(wire.host)
+    if not loaded.host.added:
+        check_known(wire.host)
     done = _make_plan(loaded)
     # ssh may ask for a password next: our own questions come before that, not at the same time.
     plan_shown.approve(done, yes=yes)
