@@ -108,7 +108,7 @@ def _address(order: Order, before: HostProfile | None) -> Address | None:
 
 def agree_on_key(connection: Connection, host: Resolved, accept: str | None, dialog: Dialog) -> HostKey:
     """The host's key, which is known, was named, or has been shown and agreed to. Raises HostUnreachable."""
-    key, failure = diagnose.look(connection, host, wanted=accept)
+    key, failure = diagnose.read_host_key(connection, host, wanted=accept)
     if failure is None:
         return key
     if failure.code != "key_unknown":
@@ -188,7 +188,7 @@ def _install(connection: Connection, host: Resolved, key: HostKey, public: Path,
     for left in reversed(range(PASSWORD_TRIES)):
         password = dialog.password(f"{host.user}@{host.host}'s password: ")
         try:
-            if keys.password_run(host, key, password, command, line.encode()) == 0:
+            if keys.run_with_password(host, key, password, command, line.encode()) == 0:
                 dialog.say(f"{public} is on {connection.name} now, marked `{mark(connection.name)}`")
                 return
             raise GpurunError(

@@ -114,9 +114,9 @@ class Stream:
     def _next(self) -> Frame | None:
         patience = Patience(SILENCE)
         try:
-            line = self._exchange.pipe.until(b"\n", patience, most=answers.LONGEST_HEAD)
+            line = self._exchange.pipe.read_until(b"\n", patience, most=answers.LONGEST_HEAD)
             head = None if line is None else answers.frame(self._verb, self._request, line)
-            data = self._exchange.pipe.exactly(head.get("size", 0), patience) if head is not None else None
+            data = self._exchange.pipe.read_exactly(head.get("size", 0), patience) if head is not None else None
         except TimedOut:
             head = data = None
         except answers.Malformed as error:
@@ -137,7 +137,7 @@ class Stream:
 
     def say(self, line: bytes = b"\n") -> None:
         """A line to a verb that goes on listening."""
-        self._exchange.pipe.feed(line, more=True)
+        self._exchange.pipe.write(line, more=True)
 
     def cut(self) -> None:
         """Break the connection off; whoever reads the frames, in another thread, learns of it."""
@@ -193,7 +193,7 @@ class Wire:
         """The same, asking nobody for a password."""
         from gpurun.ssh import jump
 
-        return replace(self, connection=jump.asking_nobody(self.connection))
+        return replace(self, connection=jump.without_prompts(self.connection))
 
     def let_go(self) -> None:
         """Drop the shared connection if nothing gets through it any more; what still runs over it is not harmed."""
@@ -341,10 +341,10 @@ class _Question:
                 stdin = self._stdin()
                 if callable(self.request):
                     patience.restart()  # what we took ourselves is no silence of the host
-                pipe.feed(stdin, more=self.listens)
-                noise = pipe.until(self.nonce.encode() + b"\n", patience, most=NOISE)
+                pipe.write(stdin, more=self.listens)
+                noise = pipe.read_until(self.nonce.encode() + b"\n", patience, most=NOISE)
                 patience.in_all = ANSWER_COMES_IN  # whoever printed endless noise has not answered
-                answer = None if noise is None else pipe.until(b"\n", patience, most=answers.LONGEST_ANSWER)
+                answer = None if noise is None else pipe.read_until(b"\n", patience, most=answers.LONGEST_ANSWER)
                 if answer is not None:
                     return _Exchange(running, pipe, (noise or b"").strip(b"\n"), answer)
                 code = running.wait()

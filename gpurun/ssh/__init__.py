@@ -1,1 +1,1 @@
-"""SSH: the user's own OpenSSH carries everything; Paramiko and Fabric only explain what it leaves unsaid."""
+"""Connect by the user's own OpenSSH. Paramiko and Fabric only find out why a connection failed, and install keys."""

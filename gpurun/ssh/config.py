@@ -1,4 +1,4 @@
-"""What the user's SSH configuration says of a host. `ssh -G` is the one reader of it; nothing here connects."""
+"""Read the user's SSH configuration, by `ssh -G` alone. Nothing here connects."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from gpurun import process
 from gpurun.errors import UsageError
 from gpurun.ssh.openssh import Connection, program
 
-MANY = 16  # files deep is as far as ssh itself follows Include
+MAX_INCLUDE_DEPTH = 16  # files, as in ssh itself
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A destination as ssh would go there."""
+    """A destination, as ssh resolves it."""
 
     alias: str
     host: str
@@ -32,52 +32,52 @@ class Resolved:
 
     @property
     def known_as(self) -> str:
-        """The name under which known_hosts has this host's key."""
+        """The name of this host in known_hosts."""
         if self.host_key_alias:
             return self.host_key_alias
         return self.host if self.port == 22 else f"[{self.host}]:{self.port}"
 
 
 def resolve(connection: Connection) -> Resolved:
-    """What ssh makes of the connection's destination. Raises UsageError when the configuration has a mistake."""
+    """Return how ssh resolves the connection's destination. Raises UsageError when the configuration has a mistake."""
     address = connection.address
-    asked = process.run([*program(), *address.options(), "-G", "--", address.host], timeout=10)
-    if asked.code != 0:
+    completed = process.run([*program(), *address.options(), "-G", "--", address.host], timeout=10)
+    if completed.code != 0:
         raise UsageError(
-            f"ssh cannot read its configuration: {asked.said or 'exit code ' + str(asked.code)}",
-            f"put ~/.ssh/config right; `ssh -G {address.host}` should print no error",
+            f"ssh cannot read its configuration: {completed.said or 'exit code ' + str(completed.code)}",
+            f"correct ~/.ssh/config until this prints no error: ssh -G {address.host}",
         )
-    return parse(address.host, asked.stdout.decode("utf-8", "replace"))
+    return parse(address.host, completed.stdout.decode("utf-8", "replace"))
 
 
 def parse(alias: str, text: str) -> Resolved:
-    """`ssh -G` output: a keyword and its value on each line; some keywords come several times."""
-    found: dict[str, list[str]] = {}
+    """Parse the output of `ssh -G`: a keyword and its value on each line. Some keywords come several times."""
+    values: dict[str, list[str]] = {}
     for line in text.splitlines():
         key, _, value = line.partition(" ")
-        found.setdefault(key.lower(), []).append(value.strip())
+        values.setdefault(key.lower(), []).append(value.strip())
 
-    def one(key: str) -> str | None:
-        value = found.get(key, [""])[0]
+    def first(key: str) -> str | None:
+        value = values.get(key, [""])[0]
         return None if value in ("", "none") else value
 
-    files = [one("userknownhostsfile"), one("globalknownhostsfile")]
+    files = [first("userknownhostsfile"), first("globalknownhostsfile")]
     return Resolved(
         alias=alias,
-        host=one("hostname") or alias,
-        port=int(one("port") or 22),
-        user=one("user") or "",
-        identity_files=tuple(str(Path(path).expanduser()) for path in found.get("identityfile", [])),
+        host=first("hostname") or alias,
+        port=int(first("port") or 22),
+        user=first("user") or "",
+        identity_files=tuple(str(Path(path).expanduser()) for path in values.get("identityfile", [])),
         known_hosts=tuple(str(Path(path).expanduser()) for names in files if names for path in _paths(names)),
-        host_key_alias=one("hostkeyalias"),
-        jump=one("proxyjump"),
-        proxy_command=one("proxycommand"),
-        identities_only=one("identitiesonly") == "yes",
+        host_key_alias=first("hostkeyalias"),
+        jump=first("proxyjump"),
+        proxy_command=first("proxycommand"),
+        identities_only=first("identitiesonly") == "yes",
     )
 
 
 def _paths(value: str) -> list[str]:
-    """Paths in one line, from which ssh has taken the quotes: a word that begins no path belongs to the one before."""
+    """Split a line of paths, whose quotes ssh has removed: a word that does not begin a path belongs to the path before it."""
     paths: list[str] = []
     for word in value.split(" "):
         if word.startswith(("/", "~")) or not paths:
@@ -88,8 +88,8 @@ def _paths(value: str) -> list[str]:
 
 
 def aliases(config: Path | None = None) -> list[str]:
-    """The names in the user's `Host` lines, Include followed, without patterns; for completion and messages."""
-    return list(dict.fromkeys(_aliases(config or Path("~/.ssh/config").expanduser(), MANY)))
+    """Return the names in the user's `Host` lines and in included files, without patterns; for completion and messages."""
+    return list(dict.fromkeys(_aliases(config or Path("~/.ssh/config").expanduser(), MAX_INCLUDE_DEPTH)))
 
 
 def _aliases(file: Path, depth: int) -> Iterator[str]:

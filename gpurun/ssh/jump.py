@@ -1,7 +1,7 @@
-"""The way over other hosts, for an ssh that is to ask nobody.
+"""Connect over jump hosts without prompts.
 
-ssh starts another ssh for each host of a ProxyJump, and does not pass on that nobody is to be asked, nor when to give up: one
-that wants a password would ask for it at each try, or send empty ones where there is no terminal.
+ssh starts another ssh for each host of a ProxyJump and does not pass on its BatchMode and its timeouts. So a jump host with
+password login would ask for the password at each try, or get empty passwords where there is no terminal.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from gpurun.errors import UsageError
 from gpurun.ssh import config
 from gpurun.ssh.openssh import Address, Connection, program
 
-MANY = 8  # hosts on the way
+MAX_JUMPS = 8
 
 
-def asking_nobody(connection: Connection) -> Connection:
-    """The same connection, which asks for no password on any host of its way."""
+def without_prompts(connection: Connection) -> Connection:
+    """Return the same connection, on which neither the host nor a jump host can ask for a password."""
     quiet = replace(connection, interactive=False)
-    jumps = _way(quiet)
-    return replace(quiet, proxy=command(jumps, quiet.connect_timeout)) if jumps else quiet
+    jumps = _all_jumps(quiet)
+    return replace(quiet, proxy=proxy_command(jumps, quiet.connect_timeout)) if jumps else quiet
 
 
-def command(jumps: Sequence[str], connect_timeout: int) -> str:
-    """A ProxyCommand over `jumps` ([user@]host[:port] or ssh://...), the nearest first; `[%h]:%p` is where it leads."""
+def proxy_command(jumps: Sequence[str], connect_timeout: int) -> str:
+    """Return a ProxyCommand over `jumps` ([user@]host[:port] or ssh://...), nearest first, to `[%h]:%p`."""
     *before, last = jumps
     argv = [
         *program(),
@@ -38,19 +38,19 @@ def command(jumps: Sequence[str], connect_timeout: int) -> str:
         "-oServerAliveCountMax=3",
     ]
     if before:
-        argv.append("-oProxyCommand=" + command(before, connect_timeout).replace("%", "%%"))
+        argv.append("-oProxyCommand=" + proxy_command(before, connect_timeout).replace("%", "%%"))
     return shlex.join([*argv, "-W", "[%h]:%p", "--", _url(last)])
 
 
-def _way(connection: Connection) -> list[str]:
-    """All jumps, the nearest first. The nearest is reached as its own configuration says: over others, maybe."""
-    way = _jumps(connection)
-    while way and len(way) < MANY:
-        before = _jumps(Connection(way[0], Address(_url(way[0]))))
-        if not before or set(before) & set(way):  # a `Host *` may mean the jump host too
+def _all_jumps(connection: Connection) -> list[str]:
+    """Return all jump hosts, nearest first. The configuration of the nearest one may name further jump hosts."""
+    jumps = _jumps(connection)
+    while jumps and len(jumps) < MAX_JUMPS:
+        before = _jumps(Connection(jumps[0], Address(_url(jumps[0]))))
+        if not before or set(before) & set(jumps):  # a `Host *` may match the jump host too
             break
-        way = [*before, *way]
-    return way
+        jumps = [*before, *jumps]
+    return jumps
 
 
 def _url(jump: str) -> str:
@@ -58,15 +58,15 @@ def _url(jump: str) -> str:
 
 
 def _jumps(connection: Connection) -> list[str]:
-    told = _told(tuple(program()), connection)
-    # What ssh itself is to fill in is left to it.
-    return [] if told is None or "%" in told else told.split(",")
+    jump = _proxy_jump(tuple(program()), connection)
+    # Only ssh itself can expand a `%` token.
+    return [] if jump is None or "%" in jump else jump.split(",")
 
 
 @lru_cache
-def _told(ssh: tuple[str, ...], connection: Connection) -> str | None:
-    """What `ssh` knows of the way, asked once."""
+def _proxy_jump(ssh: tuple[str, ...], connection: Connection) -> str | None:
+    """Return the ProxyJump of the connection; `ssh` is part of the key of the cache."""
     try:
         return config.resolve(connection).jump
-    except (UsageError, process.TimedOut, process.NotInstalled):  # the connection itself will tell
+    except (UsageError, process.TimedOut, process.NotInstalled):  # the connection itself will report it
         return None

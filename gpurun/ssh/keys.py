@@ -1,6 +1,6 @@
-"""Keys: the host's, before it is trusted, and ours, when it is put on a host. Paramiko and Fabric are loaded here.
+"""Read a host's key before it is trusted, and install ours on a host. Paramiko and Fabric are loaded only here.
 
-Fabric by itself checks no host key: here every connection refuses all keys but the one that it was given.
+Fabric does not check host keys itself, so each connection here refuses every key except the one that it was given.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from gpurun.ssh.openssh import program
 if TYPE_CHECKING:
     import paramiko
 
-WORD_IN = 6.0  # seconds for each step of a handshake
-ALL_IN = 25.0  # seconds for everything that is asked through Paramiko, which can hang
+STEP_TIMEOUT = 6.0  # seconds for each step of a handshake
+TOTAL_TIMEOUT = 25.0  # seconds for one task of Paramiko, which can hang
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ class HostKey:
 
     @property
     def name(self) -> str:
-        """As ssh shows it: ED25519, RSA, ECDSA."""
+        """The kind as ssh shows it: ED25519, RSA, ECDSA."""
         return self.kind.removeprefix("ssh-").split("-")[0].upper()
 
 
@@ -59,18 +59,20 @@ class KnownKey:
 
 
 def known_keys(host: Resolved) -> list[KnownKey]:
-    """What the known_hosts files have of this host, hashed names and patterns too."""
+    """Return this host's lines in the known_hosts files, also those with hashed names and patterns."""
     return [
         known
         for file in host.known_hosts
         if Path(file).is_file()
-        for known in parse_found(file, process.run(["ssh-keygen", "-F", host.known_as, "-f", file], timeout=10).stdout)
+        for known in parse_known_keys(
+            file, process.run(["ssh-keygen", "-F", host.known_as, "-f", file], timeout=10).stdout
+        )
     ]
 
 
-def parse_found(file: str, printed: bytes) -> list[KnownKey]:
-    """`ssh-keygen -F`: a comment that names the line's number, then the line."""
-    found = []
+def parse_known_keys(file: str, printed: bytes) -> list[KnownKey]:
+    """Parse the output of `ssh-keygen -F`: a comment with the line's number, then the line."""
+    known = []
     number = 0
     for line in printed.decode("utf-8", "replace").splitlines():
         words = line.split()
@@ -79,20 +81,20 @@ def parse_found(file: str, printed: bytes) -> list[KnownKey]:
             continue
         marker = words.pop(0) if words and words[0].startswith("@") else ""
         if len(words) >= 3:
-            found.append(KnownKey(file, number, HostKey(words[1], words[2]), marker))
-    return found
+            known.append(KnownKey(file, number, HostKey(words[1], words[2]), marker))
+    return known
 
 
 def trust(host: Resolved, key: HostKey) -> Path:
-    """Write the key into the user's first known_hosts file, as ssh does after a yes. Returns the file.
+    """Add the key to the user's first known_hosts file, as ssh does after a yes; return the file.
 
-    Raises GpurunError where the configuration names no file.
+    Raises GpurunError when the configuration names no file.
     """
     file = Path(host.known_hosts[0] if host.known_hosts else "/dev/null")
     if file.exists() and not file.is_file():
         raise GpurunError(
-            f"your SSH configuration remembers no host keys for {host.alias} (UserKnownHostsFile {file})",
-            f"give it a file: UserKnownHostsFile ~/.ssh/known_hosts under Host {host.alias} in ~/.ssh/config",
+            f"your SSH configuration stores no host keys for {host.alias} (UserKnownHostsFile {file})",
+            f"add this line: UserKnownHostsFile ~/.ssh/known_hosts under Host {host.alias} in ~/.ssh/config",
         )
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     before = file.read_bytes() if file.is_file() else b""
@@ -103,16 +105,16 @@ def trust(host: Resolved, key: HostKey) -> Path:
 
 
 def open_socket(host: Resolved) -> Any:
-    """A connection to the host's SSH port, through its proxies where it has some. Raises OSError."""
+    """Connect to the host's SSH port, through its proxies if it has any. Raises OSError."""
     if host.jump or host.proxy_command:
         import paramiko
 
         return paramiko.ProxyCommand(shlex.join(proxy_argv(host)))
-    return socket.create_connection((host.host, host.port), timeout=WORD_IN)
+    return socket.create_connection((host.host, host.port), timeout=STEP_TIMEOUT)
 
 
 def proxy_argv(host: Resolved) -> list[str]:
-    """The program whose stdin and stdout are the connection to the host."""
+    """Return the program whose stdin and stdout are the connection to the host."""
     if host.jump:
         *before, last = host.jump.split(",")
         through = ["-J", ",".join(before)] if before else []
@@ -125,28 +127,28 @@ def proxy_argv(host: Resolved) -> list[str]:
 
 
 def _destination(jump: str) -> list[str]:
-    """`[user@]host[:port]` as ssh wants it."""
+    """Return `[user@]host[:port]` as arguments of ssh."""
     host, colon, port = jump.rpartition(":")
     return ["-p", port, host] if colon and port.isdigit() and not host.endswith(":") else [jump]
 
 
-def start(host: Resolved, prefer: Sequence[str] = ()) -> paramiko.Transport:
-    """Shake hands, and no more: nobody is trusted and nothing is told yet. Raises SSHException, OSError.
+def start_handshake(host: Resolved, prefer: Sequence[str] = ()) -> paramiko.Transport:
+    """Exchange keys and stop before the login: the host is not trusted yet. Raises SSHException, OSError.
 
-    `prefer`: kinds of key to ask for first, as ssh does with those it knows.
+    `prefer`: kinds of host key to ask for first, as ssh does with known keys.
     """
     import paramiko
 
     transport = paramiko.Transport(open_socket(host))
     transport.daemon = True
-    transport.banner_timeout = transport.auth_timeout = WORD_IN
-    transport.handshake_timeout = WORD_IN
+    transport.banner_timeout = transport.auth_timeout = STEP_TIMEOUT
+    transport.handshake_timeout = STEP_TIMEOUT
     options = transport.get_security_options()
     offered = list(options.key_types)
-    wanted = [kind for known in prefer for kind in _signatures(known) if kind in offered]
-    options.key_types = (*wanted, *(kind for kind in offered if kind not in wanted))
+    preferred = [kind for known in prefer for kind in _signatures(known) if kind in offered]
+    options.key_types = (*preferred, *(kind for kind in offered if kind not in preferred))
     try:
-        transport.start_client(timeout=WORD_IN)
+        transport.start_client(timeout=STEP_TIMEOUT)
     except BaseException:
         transport.close()
         raise
@@ -154,7 +156,7 @@ def start(host: Resolved, prefer: Sequence[str] = ()) -> paramiko.Transport:
 
 
 def _signatures(kind: str) -> list[str]:
-    """How a key of that kind may sign."""
+    """Return the signature algorithms of a key of that kind."""
     return ["rsa-sha2-512", "rsa-sha2-256"] if kind == "ssh-rsa" else [kind]
 
 
@@ -163,38 +165,38 @@ def host_key_of(transport: paramiko.Transport) -> HostKey:
     return HostKey(key.get_name(), key.get_base64())
 
 
-def within(seconds: float, work: Callable[[], T]) -> T:
-    """Do `work` in a thread and give it up after `seconds` (TimeoutError): Paramiko's own limits have holes."""
+def run_within(seconds: float, work: Callable[[], T]) -> T:
+    """Run `work` in a thread and raise TimeoutError after `seconds`: Paramiko's own timeouts do not cover everything."""
     result: list[T] = []
     failure: list[BaseException] = []
 
-    def do() -> None:
+    def run() -> None:
         try:
             result.append(work())
-        except BaseException as error:  # noqa: BLE001 - it is raised again, in the caller's thread
+        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
             failure.append(error)
 
-    thread = threading.Thread(target=do, daemon=True)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join(seconds)
     if failure:
         raise failure[0]
     if not result:
-        raise TimeoutError(f"no end within {seconds:.0f} s")
+        raise TimeoutError(f"not finished within {seconds:.0f} s")
     return result[0]
 
 
-def password_run(host: Resolved, key: HostKey, password: str, command: str, stdin: bytes) -> int:
-    """Run a line on a host whose key is `key`, logging in with a password. Its exit code.
+def run_with_password(host: Resolved, key: HostKey, password: str, command: str, stdin: bytes) -> int:
+    """Log in with a password to the host with that key, run a command, and return its exit code.
 
     Raises PermissionError when the password is refused, HostUnreachable when the connection fails.
     """
     import fabric
     import paramiko
 
-    # ssh has read the user's configuration already; Fabric would follow its own reading of it.
+    # `host` has the user's configuration as ssh reads it. Fabric must not read it again in its own way.
     settings = fabric.Config(ssh_config=paramiko.SSHConfig())
-    login = fabric.Connection(host.host, user=host.user, port=host.port, connect_timeout=WORD_IN, config=settings)
+    login = fabric.Connection(host.host, user=host.user, port=host.port, connect_timeout=STEP_TIMEOUT, config=settings)
     login.client.set_missing_host_key_policy(paramiko.RejectPolicy())
     known = paramiko.PKey.from_type_string(key.kind, base64.b64decode(key.blob))
     login.client.get_host_keys().add(host.host if host.port == 22 else f"[{host.host}]:{host.port}", key.kind, known)
@@ -202,15 +204,15 @@ def password_run(host: Resolved, key: HostKey, password: str, command: str, stdi
         "password": password,
         "look_for_keys": False,
         "allow_agent": False,
-        "banner_timeout": WORD_IN,
-        "auth_timeout": WORD_IN,
+        "banner_timeout": STEP_TIMEOUT,
+        "auth_timeout": STEP_TIMEOUT,
         "sock": open_socket(host),
     }
 
-    def talk() -> int:
+    def run() -> int:
         login.open()
         try:
-            channel = login.transport.open_session(timeout=WORD_IN)
+            channel = login.transport.open_session(timeout=STEP_TIMEOUT)
             channel.exec_command(command)
             channel.sendall(stdin)
             channel.shutdown_write()
@@ -219,7 +221,7 @@ def password_run(host: Resolved, key: HostKey, password: str, command: str, stdi
             login.close()
 
     try:
-        return within(ALL_IN, talk)
+        return run_within(TOTAL_TIMEOUT, run)
     except paramiko.AuthenticationException as error:
         raise PermissionError(str(error)) from error
     except (paramiko.SSHException, OSError, EOFError) as error:
@@ -229,7 +231,7 @@ def password_run(host: Resolved, key: HostKey, password: str, command: str, stdi
 
 
 def agent_keys() -> list[str]:
-    """Fingerprints of the keys in the user's agent; empty without one. Paramiko knows FIDO keys not, ssh-add does."""
+    """Return the fingerprints of the keys in the user's agent. ssh-add also lists FIDO keys; Paramiko does not."""
     with suppress(process.NotInstalled, process.TimedOut):
         listed = process.run(["ssh-add", "-l"], timeout=5)
         if listed.code == 0:

@@ -1,6 +1,6 @@
-"""One host over the user's own OpenSSH, and one shared connection (the master) that all questions ride on.
+"""Reach a host by the user's own OpenSSH. All commands to a host share one connection, the master.
 
-GPURUN_SSH names another ssh program (a command line, such as `ssh -F other_config`). It is read here alone.
+GPURUN_SSH names another ssh program (a command line, such as `ssh -F other_config`). Only this module reads it.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from gpurun.process import Completed, Process, TimedOut
 from gpurun.ssh.pipe import Patience
 
 KEEP_MASTER = 600  # seconds without use until the master ends
-KEEP_LENDING = 15  # the same for one that lends the user's agent: root of the host could use it meanwhile
+KEEP_LENDING = 15  # the same when the master forwards the user's agent, which root of the host could use
 CONNECT_TIMEOUT = 10  # seconds for TCP and the server's first line
-CONTROL_TIMEOUT = 3.0  # seconds for a word with our own master; it is a local socket
-PASS_IN = 5.0  # seconds for an empty command over the master, there and back
-CONNECTION_FAILED = 255  # ssh's own exit code for everything but the remote command's end
-SOCKET_PATH_LIMIT = 104 - 18  # sun_path, less the suffix that ssh appends while it makes the socket
+CONTROL_TIMEOUT = 3.0  # seconds for a control command to our own master, over a local socket
+PASS_IN = 5.0  # seconds for an empty command over the master
+CONNECTION_FAILED = 255  # ssh's own exit code when the remote command did not run to its end
+SOCKET_PATH_LIMIT = 104 - 18  # sun_path, less the suffix that ssh adds while it creates the socket
 
 
 @dataclass(frozen=True)
 class Address:
-    """What stands behind `ssh`: an alias of the user's configuration, or what `host add` was told."""
+    """The destination of ssh: an alias of the user's configuration, or the address that `host add` got."""
 
     host: str
     user: str | None = None
@@ -42,7 +42,7 @@ class Address:
 
     @classmethod
     def parse(cls, text: str, *, identity_file: str | None = None, jump: str | None = None) -> Address:
-        """Read `[user@]host[:port]`; an IPv6 number with a port stands in brackets. Raises UsageError."""
+        """Parse `[user@]host[:port]`; an IPv6 address with a port needs brackets. Raises UsageError."""
         user, _, rest = text.strip().rpartition("@")
         match = re.fullmatch(
             r"\[([^\]]+)\](?::(\d+))?|([^:\s]+)(?::(\d+))?|([0-9a-fA-F]*:[0-9a-fA-F:%.\w]*:[%.\w]*)", rest
@@ -50,11 +50,11 @@ class Address:
         host = match and (match[1] or match[3] or match[5])
         if not match or not host or host.startswith("-") or user.startswith("-"):
             raise UsageError(
-                f"`{text}` is no address of a host", "write [user@]host[:port], for example ada@gpubox:2222"
+                f"`{text}` is not the address of a host", "write [user@]host[:port], for example ada@gpubox:2222"
             )
         port = match[2] or match[4]
         if port is not None and not 0 < int(port) < 65536:
-            raise UsageError(f"`{text}` has no possible port", "a port is a number from 1 to 65535")
+            raise UsageError(f"`{text}` has an invalid port", "a port is a number from 1 to 65535")
         return cls(host, user or None, int(port) if port else None, identity_file, jump)
 
     def __str__(self) -> str:
@@ -62,7 +62,7 @@ class Address:
         return (f"{self.user}@" if self.user else "") + host + (f":{self.port}" if self.port else "")
 
     def options(self) -> list[str]:
-        """The same as ssh's options; they win over the user's configuration."""
+        """Return ssh's options for this address; they override the user's configuration."""
         argv = []
         if self.user:
             argv += ["-l", self.user]
@@ -76,20 +76,20 @@ class Address:
 
 
 def program() -> list[str]:
-    """The ssh program as argv."""
+    """Return the ssh program as argv."""
     return shlex.split(os.environ.get("GPURUN_SSH") or "ssh")
 
 
 def has_terminal() -> bool:
-    """Whether a person can be asked: ssh prompts on /dev/tty, whatever stdin is."""
+    """Return whether ssh can prompt the user: it does so on /dev/tty, whatever stdin is."""
     return sys.stderr.isatty() and Path("/dev/tty").exists()
 
 
 def options(*, interactive: bool, forward_agent: bool, connect_timeout: int) -> list[str]:
-    """What makes the user's ssh ours, whatever the configuration says beside it."""
+    """Return the options that gpurun's ssh always has, whatever the user's configuration sets."""
     return [
         f"-oBatchMode={'no' if interactive else 'yes'}",
-        # Without a terminal `ask` refuses an unknown key; a changed key it always refuses.
+        # `ask` refuses an unknown key without a terminal, and a changed key always.
         "-oStrictHostKeyChecking=ask",
         "-oFingerprintHash=sha256",
         f"-oConnectTimeout={connect_timeout}",
@@ -106,28 +106,28 @@ def options(*, interactive: bool, forward_agent: bool, connect_timeout: int) -> 
 
 @dataclass(frozen=True)
 class Connection:
-    """A host and how to reach it. Nothing is opened before the first question, which becomes the master."""
+    """A host and how to reach it. The first command opens the connection and becomes the master."""
 
     name: str  # what the user calls the host
     address: Address
-    interactive: bool = field(default_factory=has_terminal)  # may ssh ask for a password, a host key?
+    interactive: bool = field(default_factory=has_terminal)  # ssh may ask for a password or about a host key
     forward_agent: bool = False
     connect_timeout: int = CONNECT_TIMEOUT
-    own_socket: Path | None = None  # a connection of its own, whose master ends with its first command
-    proxy: str | None = None  # a ProxyCommand that stands for the address' jump; see ssh/jump.py
+    own_socket: Path | None = None  # of a separate connection, whose master ends with its first command
+    proxy: str | None = None  # a ProxyCommand that replaces the address' jump; see ssh/jump.py
 
-    # Builders: argv, no IO beyond the socket's folder.
+    # Builders of argv. They do no I/O except to create the socket's folder.
 
     @property
     def control_path(self) -> Path:
-        """Where the master's socket lies: another socket for each way to connect."""
+        """The path of the master's socket, a different one for each way to connect."""
         if self.own_socket is not None:
             return self.own_socket
         config = Path("~/.ssh/config").expanduser()
-        # An alias that was edited must not lead to the old host.
+        # After an alias is edited, the old master must not be used.
         edited = config.stat().st_mtime_ns if config.is_file() else 0
-        way = repr((program(), self.address, self.forward_agent, edited))
-        return socket_folder() / hashlib.sha256(way.encode()).hexdigest()[:16]
+        key = repr((program(), self.address, self.forward_agent, edited))
+        return socket_folder() / hashlib.sha256(key.encode()).hexdigest()[:16]
 
     def _options(self, *, terminal: bool = False, shared: bool = True) -> list[str]:
         ours = options(
@@ -145,31 +145,31 @@ class Connection:
             if shared
             else ["-oControlMaster=no", "-oControlPath=none"]
         )
-        way = self.address.options()
+        address = self.address.options()
         if self.proxy is not None:
-            way = [*replace(self.address, jump=None).options(), f"-oProxyCommand={self.proxy}"]
-        return ["-t" if terminal else "-T", *sharing, *ours, *way]
+            address = [*replace(self.address, jump=None).options(), f"-oProxyCommand={self.proxy}"]
+        return ["-t" if terminal else "-T", *sharing, *ours, *address]
 
     def argv(self, command: str, *, terminal: bool = False, shared: bool = True) -> list[str]:
-        """ssh with `command`, a line for the host's shell."""
+        """Return the argv of an ssh that runs `command`, a line for the host's shell."""
         ours = self._options(terminal=terminal, shared=shared)
         return [*program(), *ours, "--", self.address.host, command]
 
     def rsh(self) -> str:
-        """For `rsync -e`, which splits at spaces and knows quotes."""
+        """Return the value for `rsync -e`, which splits it at spaces and understands quotes."""
         return shlex.join([*program(), *self._options()])
 
     @property
     def destination(self) -> str:
-        """What stands before `:PATH` for rsync."""
+        """The part before `:PATH` in rsync's arguments."""
         return f"[{self.address.host}]" if ":" in self.address.host else self.address.host
 
     def control_argv(self, word: str, *more: str) -> list[str]:
-        """A word with the master (`check`, `stop`, `exit`, `forward`), without the user's configuration."""
+        """Return a control command (`check`, `stop`, `exit`, `forward`) to the master, without the user's configuration."""
         ours = ["-F/dev/null", f"-oControlPath={self.control_path}", "-O", word, *more]
         return [*program()[:1], *ours, "--", self.address.host]
 
-    # Questions.
+    # Commands on the host.
 
     def run(self, command: str, *, stdin: bytes = b"", timeout: float | None = None, shared: bool = True) -> Completed:
         """Run a line on the host to its end. Raises TimedOut when a host that let us in is late.
@@ -203,41 +203,41 @@ class Connection:
         return process.start(self.argv(command, shared=shared), stdin=process.PIPE, stderr=stderr)
 
     def attended(self, command: str) -> int:
-        """Run a line on the host on the user's terminal (`-t`); its exit code."""
-        # ssh's word of farewell, `Shared connection to ... closed.`, sounds as if something had gone wrong.
+        """Run a line on the host on the user's terminal (`-t`); return its exit code."""
+        # ssh's last message, `Shared connection to ... closed.`, looks like an error.
         quiet = ["-oLogLevel=ERROR"]
         return process.attended([*program(), *quiet, *self.argv(command, terminal=True)[len(program()) :]])
 
     def with_agent(self) -> Connection:
-        """The same host, the user's SSH agent lent to it, over another master: it lends to all or none."""
+        """Return the same host with the user's SSH agent forwarded, over a master of its own."""
         return replace(self, forward_agent=True)
 
     def forward(self, local: Path, target: str) -> bool:
-        """Have the master listen on the Unix socket `local` for the host's `target`, a socket's path or `address:port`.
+        """Forward the Unix socket `local` to the host's `target`, a socket's path or `address:port`; return whether ssh listens.
 
-        True when it does; whether the host allows it shows at the first use.
+        Only the first use shows whether the host allows it.
         """
         local.unlink(missing_ok=True)
         return self._control("forward", f"-L{local}:{target}") is not None
 
     def unforward(self, local: Path, target: str) -> None:
-        """Undo `forward`, on a master that others go on with."""
+        """Undo `forward`, on a master that other commands still use."""
         self._control("cancel", f"-L{local}:{target}")
         local.unlink(missing_ok=True)
 
-    # The master's life.
+    # The master.
 
     @property
     def is_warm(self) -> bool:
-        """Whether there seems to be a master, for a mere look at the disk."""
+        """Return whether the master's socket exists."""
         return self.control_path.exists()
 
     def is_up(self) -> bool:
-        """Whether a master stands and answers (it does not ask the host)."""
+        """Return whether the master runs and answers; the host is not asked."""
         return self._control("check") is not None
 
     def passes(self) -> bool:
-        """Whether a command still gets through to the host over the master."""
+        """Return whether a command still gets through to the host over the master."""
         ours = ["-F/dev/null", "-T", f"-oControlPath={self.control_path}", "-oProxyCommand=false"]  # no other way
         try:
             argv = [*program()[:1], *ours, "--", self.address.host, "exit 0"]
@@ -246,9 +246,9 @@ class Connection:
             return False
 
     def drop(self) -> None:
-        """Let the master go, without harm to what still runs over it; the next question makes another.
+        """Stop using the master; what runs over it goes on, and the next command opens another one.
 
-        A master that is stuck itself loses its socket.
+        A master that does not answer loses its socket.
         """
         if self._control("stop") is None:
             with suppress(FileNotFoundError):
@@ -271,7 +271,7 @@ class Connection:
 
 
 def socket_folder() -> Path:
-    """A folder for the masters' sockets, out of others' reach and with a short path. Raises GpurunError."""
+    """Return a private folder with a short path for the masters' sockets. Raises GpurunError."""
     uid = os.getuid()
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     candidates = [Path(runtime) / "gpurun" / "ssh"] if runtime and Path(runtime).is_dir() else []
@@ -286,19 +286,19 @@ def socket_folder() -> Path:
                 _check_private(part, uid)
             return folder
     raise GpurunError(
-        f"no private folder for SSH's sockets: {candidates[-1].parent} is somebody else's, or open to others",
+        f"there is no private folder for SSH's sockets: {candidates[-1].parent} belongs to another user, or others can enter it",
         "remove it, or set XDG_RUNTIME_DIR to a folder of your own with a short path, and mode 0700",
     )
 
 
 def _check_private(folder: Path, uid: int) -> None:
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != uid or found.st_mode & 0o077:
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != uid or status.st_mode & 0o077:
         raise PermissionError(folder)
 
 
 def quote(path: str) -> str:
-    """A path for the host's shell, be it bash, dash, fish or tcsh; a leading `~/` is the home there."""
+    """Quote a path for the host's shell (bash, dash, fish or tcsh); a leading `~/` means the home on the host."""
     if path == "~":
         return '"$HOME"'
     if path.startswith("~/"):

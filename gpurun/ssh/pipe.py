@@ -1,4 +1,4 @@
-"""Reading a program's stdout by marks and sizes, each within a time."""
+"""Read a program's stdout up to marks and by sizes, each within a time limit."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _CHUNK = 1 << 18
 
 
 class TooLong(Exception):
-    """A program wrote more than anybody who follows the wire would."""
+    """A program wrote more than the protocol allows."""
 
 
 class Patience:
-    """How long to wait. With `started`, the clock stands still until that says True (a person is being asked).
+    """A time limit. With `started`, the clock starts when that returns True (until then ssh prompts the user).
 
-    While bytes come, `heard` lets the clock begin anew, `in_all` seconds at most: a long answer over a slow line takes its time.
+    Each `heard` restarts the clock, for `in_all` seconds at most, because a long answer needs time on a slow connection.
     """
 
     def __init__(
@@ -32,12 +32,12 @@ class Patience:
         self._end = None if seconds is None or started else time.monotonic() + seconds
 
     def restart(self) -> None:
-        """Let a clock that runs begin anew."""
+        """Restart the clock if it runs."""
         if self._end is not None and self.seconds is not None:
             self._end = time.monotonic() + self.seconds
 
     def heard(self) -> None:
-        """Bytes came."""
+        """Restart the clock, because bytes came."""
         if self.in_all is None or self._end is None:
             return
         now = time.monotonic()
@@ -46,7 +46,7 @@ class Patience:
         self._end = min(self._end, self._last)
 
     def left(self) -> float | None:
-        """Seconds until the next look, 0 or less when the time is over, None for ever."""
+        """Return the seconds to wait now, 0 or less when the time is over, None for no limit."""
         if self._started is not None:
             if not self._started():
                 return 0.1
@@ -56,12 +56,12 @@ class Patience:
 
     @property
     def running(self) -> bool:
-        """Whether the clock runs."""
+        """Return whether the clock runs."""
         return self._started is None
 
 
 class Pipe:
-    """Our end of a started program: bytes in, lines and sizes out. It reads ahead, so nobody else may read stdout."""
+    """The pipes of a started program. It reads ahead, so nothing else may read the program's stdout."""
 
     def __init__(self, process: Process) -> None:
         if process.stdin is None or process.stdout is None:
@@ -69,15 +69,14 @@ class Pipe:
         self._stdin, self._fd = process.stdin, process.stdout.fileno()
         self._rest = bytearray()
 
-    def feed(self, data: bytes, *, more: bool = False) -> None:
-        """Write to stdin, and close it unless there will be `more`. It never blocks, and an end of the program is seen by
-        reading."""
+    def write(self, data: bytes, *, more: bool = False) -> None:
+        """Write to stdin without blocking, and close it unless `more` follows. Reading shows whether the program has ended."""
         if len(data) <= 32768:  # fits into the pipe
-            self._feed(data, more)
+            self._write(data, more)
         else:
-            threading.Thread(target=self._feed, args=(data, more), daemon=True).start()
+            threading.Thread(target=self._write, args=(data, more), daemon=True).start()
 
-    def _feed(self, data: bytes, more: bool) -> None:
+    def _write(self, data: bytes, more: bool) -> None:
         try:
             self._stdin.write(data)
             self._stdin.flush()
@@ -86,28 +85,28 @@ class Pipe:
         except (OSError, ValueError):
             pass
 
-    def until(self, mark: bytes, patience: Patience, *, most: int | None = None) -> bytes | None:
-        """What stands before `mark`, which is consumed; None when the program ended without it.
+    def read_until(self, mark: bytes, patience: Patience, *, most: int | None = None) -> bytes | None:
+        """Return the bytes before `mark` and consume the mark; return None when the program ended without it.
 
         Raises TimedOut, and TooLong when there are more than `most` bytes.
         """
-        looked = 0
+        searched = 0
         while True:
-            at = self._rest.find(mark, looked)
+            at = self._rest.find(mark, searched)
             if most is not None and (at if at >= 0 else len(self._rest)) > most:
                 raise TooLong
             if at >= 0:
                 before = bytes(self._rest[:at])
                 del self._rest[: at + len(mark)]
                 return before
-            looked = max(0, len(self._rest) - len(mark))
-            if not self._more(patience):
+            searched = max(0, len(self._rest) - len(mark))
+            if not self._read_more(patience):
                 return None
 
-    def exactly(self, size: int, patience: Patience) -> bytes | None:
-        """The next `size` bytes; None when the program ended before. Raises TimedOut."""
+    def read_exactly(self, size: int, patience: Patience) -> bytes | None:
+        """Return the next `size` bytes, or None when the program ended before. Raises TimedOut."""
         while len(self._rest) < size:
-            if not self._more(patience):
+            if not self._read_more(patience):
                 return None
         data = bytes(self._rest[:size])
         del self._rest[:size]
@@ -115,10 +114,10 @@ class Pipe:
 
     @property
     def unread(self) -> bytes:
-        """What came and was not asked for."""
+        """The bytes that came and were not read yet."""
         return bytes(self._rest)
 
-    def _more(self, patience: Patience) -> bool:
+    def _read_more(self, patience: Patience) -> bool:
         while True:
             left = patience.left()
             if left is not None and left <= 0:

@@ -330,13 +330,13 @@ def test_a_port_that_speaks_something_else(host: LabHost, laptop: Laptop) -> Non
 
         threading.Thread(target=greet, daemon=True).start()
         laptop.add_alias("mail", port=listener.getsockname()[1])
-        assert "is no SSH server (it says '220 mail.example.org ESMTP')" in failing(laptop, "mail")
+        assert "is not an SSH server (it sends '220 mail.example.org ESMTP')" in failing(laptop, "mail")
 
 
 def test_a_jump_host_that_does_not_let_us_in(host: LabHost, bare_host: LabHost, laptop: Laptop) -> None:
     laptop.add_alias("inner", port=bare_host.sshd.port, lines=["ProxyJump pat"])
     said = failing(laptop, "inner")
-    assert "no connection to pat, which is on the way to inner" in said
+    assert "could not connect to pat, the jump host of inner" in said
     assert "did not let `gpurun-pat` in" in said
 
 

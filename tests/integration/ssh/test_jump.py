@@ -1,4 +1,4 @@
-"""An ssh that is to ask nobody asks nobody on its way either: with the real ssh, and a host that wants a password."""
+"""Connections over jump hosts without prompts, with the real ssh and a jump host that asks for a password."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 import asyncssh
 import pytest
 
-from gpurun.ssh.jump import asking_nobody, command
+from gpurun.ssh.jump import proxy_command, without_prompts
 from gpurun.ssh.openssh import Address, Connection
 
 
 class Gateway(asyncssh.SSHServer):
-    """It lets in nobody, and wants a password."""
+    """An SSH server that asks for a password and accepts none."""
 
     tried: list[str]
 
@@ -31,7 +31,7 @@ class Gateway(asyncssh.SSHServer):
 
 @pytest.fixture
 def tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The passwords that the gateway was told, on the way to the host `far`."""
+    """Return the passwords that the gateway gets on the way to the host `far`."""
     tried: list[str] = []
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
@@ -61,7 +61,7 @@ def tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]
 
 
 def run(connection: Connection) -> bytes:
-    """Without a terminal; what ssh said."""
+    """Run ssh without a terminal; return what it printed."""
     env = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "SSH_ASKPASS")}
     argv = connection.argv("true", shared=False)
     done = subprocess.run(argv, env=env, start_new_session=True, capture_output=True, timeout=60, check=False)
@@ -69,37 +69,35 @@ def run(connection: Connection) -> bytes:
     return done.stderr
 
 
-def test_a_gateway_that_wants_a_password_gets_none(tried: list[str]) -> None:
+def test_jump_host_that_asks_for_a_password_gets_none(tried: list[str]) -> None:
     connection = Connection("far", Address("far"), interactive=False)
     run(connection)
-    assert tried, "ssh by itself answers for the user"
+    assert tried, "ssh itself sends empty passwords"
     tried.clear()
-    assert b"Permission denied" in run(asking_nobody(connection))
+    assert b"Permission denied" in run(without_prompts(connection))
     assert tried == []
 
 
-def test_the_way_that_was_told_counts_as_well(tried: list[str]) -> None:
+def test_jump_of_the_address_is_used(tried: list[str]) -> None:
     connection = Connection("far", Address("far", jump="gateway"))
-    assert b"Permission denied" in run(asking_nobody(connection))
+    assert b"Permission denied" in run(without_prompts(connection))
     assert tried == []
-    assert asking_nobody(connection).control_path == connection.control_path
+    assert without_prompts(connection).control_path == connection.control_path
 
 
-def test_a_gateway_behind_another_is_reached_quietly_too(tried: list[str]) -> None:
-    """`far` is a jump host here, whose own configuration leads over the gateway."""
-    assert b"Permission denied" in run(asking_nobody(Connection("farther", Address("farther"))))
+def test_jump_host_behind_another_is_reached_without_prompts(tried: list[str]) -> None:
+    """`far` is the jump host here; its own configuration names the gateway."""
+    assert b"Permission denied" in run(without_prompts(Connection("farther", Address("farther"))))
     assert tried == []
 
 
-def test_a_jump_host_that_all_hosts_go_over_is_jumped_over_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_jump_host_of_all_hosts_is_used_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tmp_path / "ssh_config"
     config.write_text("Host *\n  ProxyJump gateway\n")
     monkeypatch.setenv("GPURUN_SSH", f"ssh -F {config}")
     connection = Connection("far", Address("far"))
-    assert asking_nobody(connection).proxy == command(["gateway"], connection.connect_timeout)
+    assert without_prompts(connection).proxy == proxy_command(["gateway"], connection.connect_timeout)
 
 
-def test_a_host_without_a_jump_is_reached_as_it_is(tried: list[str]) -> None:
-    assert asking_nobody(Connection("gateway", Address("gateway"))).proxy is None
+def test_host_without_a_jump_gets_no_proxy(tried: list[str]) -> None:
+    assert without_prompts(Connection("gateway", Address("gateway"))).proxy is None

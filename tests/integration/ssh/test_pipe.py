@@ -1,4 +1,4 @@
-"""Reading a program by marks and sizes."""
+"""Read a program's output by marks and sizes."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ def program() -> Iterator[process.Process]:
     process.kill(started)
 
 
-def test_marks_and_sizes_over_any_bytes(program: process.Process) -> None:
+def test_read_until_and_read_exactly_over_any_bytes(program: process.Process) -> None:
     pipe, patience = Pipe(program), Patience(5)
     big = bytes(range(256)) * 4096
-    pipe.feed(b"noise MARK\nline\n" + big + b"tail")
-    assert pipe.until(b"MARK\n", patience) == b"noise "
-    assert pipe.until(b"\n", patience) == b"line"
-    assert pipe.exactly(len(big), patience) == big
-    assert pipe.exactly(5, patience) is None
+    pipe.write(b"noise MARK\nline\n" + big + b"tail")
+    assert pipe.read_until(b"MARK\n", patience) == b"noise "
+    assert pipe.read_until(b"\n", patience) == b"line"
+    assert pipe.read_exactly(len(big), patience) == big
+    assert pipe.read_exactly(5, patience) is None
     assert pipe.unread == b"tail"
-    assert pipe.until(b"\n", patience) is None
+    assert pipe.read_until(b"\n", patience) is None
 
 
-def test_silence_is_noticed(program: process.Process) -> None:
+def test_read_from_a_silent_program_times_out(program: process.Process) -> None:
     with pytest.raises(TimedOut):
-        Pipe(program).until(b"\n", Patience(0.05))
+        Pipe(program).read_until(b"\n", Patience(0.05))
 
 
-def test_the_clock_stands_still_while_a_person_is_asked(program: process.Process) -> None:
-    looks = iter([False, False, True])
-    patience = Patience(0.05, started=lambda: next(looks))
+def test_clock_starts_after_the_user_was_prompted(program: process.Process) -> None:
+    answers = iter([False, False, True])
+    patience = Patience(0.05, started=lambda: next(answers))
     assert not patience.running
     with pytest.raises(TimedOut):
-        Pipe(program).until(b"\n", patience)
+        Pipe(program).read_until(b"\n", patience)
     assert patience.running
-    assert next(looks, None) is None
+    assert next(answers, None) is None

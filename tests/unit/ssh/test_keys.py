@@ -1,4 +1,4 @@
-"""Host keys: what known_hosts has, fingerprints, and what is written."""
+"""Host keys: fingerprints, and reading and writing known_hosts."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def resolved(file: Path, port: int = 2222) -> Resolved:
     return Resolved("box", "gpu1.example.org", port, "ada", (), (str(file),))
 
 
-def test_the_fingerprint_is_the_one_that_ssh_keygen_shows() -> None:
+def test_fingerprint_is_that_of_ssh_keygen() -> None:
     assert KEY.fingerprint == "SHA256:9wBhNZMWjLy0INROuAKIZDHYNewUs2BALGPsKtoTxgw"
     assert (KEY.name, RSA.name, HostKey("ecdsa-sha2-nistp256", "").name) == ("ED25519", "RSA", "ECDSA")
 
 
-def test_a_last_line_without_its_end_is_left_whole(tmp_path: Path) -> None:
+def test_trust_keeps_a_last_line_without_newline(tmp_path: Path) -> None:
     file = tmp_path / "known_hosts"
     file.write_text(f"other ssh-ed25519 {BLOB}")
     keys.trust(resolved(file), KEY)
@@ -41,7 +41,7 @@ def test_a_last_line_without_its_end_is_left_whole(tmp_path: Path) -> None:
     ("known", "code"),
     [
         ([], "key_unknown"),
-        ([KnownKey("f", 1, RSA)], "key_unknown"),  # ssh asks then, too
+        ([KnownKey("f", 1, RSA)], "key_unknown"),  # ssh asks the user in this case too
         ([KnownKey("f", 1, OTHER)], "key_changed"),
         ([KnownKey("f", 1, KEY, "@revoked")], "key_revoked"),
         ([KnownKey("f", 1, KEY)], None),
@@ -49,7 +49,7 @@ def test_a_last_line_without_its_end_is_left_whole(tmp_path: Path) -> None:
         ([KnownKey("f", 1, RSA, "@cert-authority")], None),
     ],
 )
-def test_a_key_is_known_unknown_or_another(known: list[KnownKey], code: str | None, tmp_path: Path) -> None:
+def test_check_host_key_code(known: list[KnownKey], code: str | None, tmp_path: Path) -> None:
     host = resolved(tmp_path / "known_hosts")
     if code is None:
         diagnose.check_host_key("box", host, KEY, known)
@@ -59,7 +59,7 @@ def test_a_key_is_known_unknown_or_another(known: list[KnownKey], code: str | No
     assert raised.value.code == code
 
 
-def test_a_changed_key_comes_with_the_line_that_forgets_the_old_one(tmp_path: Path) -> None:
+def test_changed_key_error_has_the_command_that_removes_the_old_key(tmp_path: Path) -> None:
     host = resolved(tmp_path / "known hosts")
     with pytest.raises(Problem) as raised:
         diagnose.check_host_key("box", host, KEY, [KnownKey(str(tmp_path / "known hosts"), 3, OTHER)])
@@ -68,14 +68,14 @@ def test_a_changed_key_comes_with_the_line_that_forgets_the_old_one(tmp_path: Pa
     assert f"ssh-keygen -R '[gpu1.example.org]:2222' -f '{tmp_path}/known hosts'" in raised.value.next_step
 
 
-def test_what_hangs_is_given_up() -> None:
+def test_run_within_raises_timeout_error() -> None:
     import threading
 
     with pytest.raises(TimeoutError):
-        keys.within(0.05, threading.Event().wait)
+        keys.run_within(0.05, threading.Event().wait)
 
 
-def test_a_jump_is_a_program_whose_output_is_the_connection() -> None:
+def test_proxy_argv_of_a_jump() -> None:
     host = Resolved("box", "inner", 2222, "ada", (), (), jump="a@first,b@second:2200")
     assert keys.proxy_argv(host) == [
         *("ssh", "-oBatchMode=yes", "-oClearAllForwardings=no", "-J", "a@first"),
@@ -83,7 +83,7 @@ def test_a_jump_is_a_program_whose_output_is_the_connection() -> None:
     ]
 
 
-def test_a_configuration_that_remembers_nothing_is_told(tmp_path: Path) -> None:
+def test_trust_without_a_known_hosts_file_is_an_error(tmp_path: Path) -> None:
     for files in ((), ("/dev/null",)):
-        with pytest.raises(GpurunError, match="remembers no host keys for box"):
+        with pytest.raises(GpurunError, match="stores no host keys for box"):
             keys.trust(Resolved("box", "h", 22, "ada", (), files), KEY)

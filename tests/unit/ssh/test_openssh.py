@@ -1,4 +1,4 @@
-"""How ssh is called, and where its sockets lie."""
+"""The arguments of ssh, and the paths of its sockets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def runtime_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_a_question_overrides_what_breaks_a_tools_ssh(runtime_dir: Path) -> None:
+def test_argv_overrides_the_users_configuration(runtime_dir: Path) -> None:
     connection = Connection("box", Address("1.2.3.4", "root", 34567, "~/.ssh/rent"), interactive=False)
     assert connection.argv("true") == [
         "ssh",
@@ -50,28 +50,28 @@ def test_a_question_overrides_what_breaks_a_tools_ssh(runtime_dir: Path) -> None
     ]
 
 
-def test_a_person_may_be_asked_only_where_there_is_one() -> None:
+def test_batch_mode_is_off_when_the_user_can_be_prompted() -> None:
     assert "-oBatchMode=no" in Connection("box", Address("box"), interactive=True).argv("true")
 
 
-def test_gpurun_ssh_is_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpurun_ssh_names_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPURUN_SSH", "ssh -F '/tmp/my config'")
     connection = Connection("box", Address("box"), interactive=False)
     assert connection.argv("true")[:4] == ["ssh", "-F", "/tmp/my config", "-T"]
     assert connection.control_argv("check")[:3] == ["ssh", "-F/dev/null", f"-oControlPath={connection.control_path}"]
 
 
-def test_rsync_gets_the_same_way_to_the_host() -> None:
+def test_rsh_has_the_same_options_as_argv() -> None:
     connection = Connection("box", Address("fe80::1", "ada", 2222), interactive=False)
     assert shlex.split(connection.rsh()) == connection.argv("")[:-3]
     assert connection.destination == "[fe80::1]"
 
 
-def test_an_agent_is_lent_over_a_master_of_its_own() -> None:
+def test_agent_is_forwarded_over_a_master_of_its_own() -> None:
     connection = Connection("box", Address("box"), interactive=False)
-    lending = connection.with_agent()
-    assert "-oForwardAgent=yes" in lending.argv("true")
-    assert lending.control_path != connection.control_path
+    forwarding = connection.with_agent()
+    assert "-oForwardAgent=yes" in forwarding.argv("true")
+    assert forwarding.control_path != connection.control_path
 
 
 def test_each_way_to_connect_has_its_own_socket(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +83,7 @@ def test_each_way_to_connect_has_its_own_socket(monkeypatch: pytest.MonkeyPatch)
     assert one.control_path != before
 
 
-def test_an_edited_configuration_is_another_way(tmp_path: Path) -> None:
+def test_edited_configuration_changes_the_socket(tmp_path: Path) -> None:
     connection = Connection("box", Address("box"), interactive=False)
     before = connection.control_path
     (tmp_path / ".ssh").mkdir()
@@ -91,7 +91,7 @@ def test_an_edited_configuration_is_another_way(tmp_path: Path) -> None:
     assert connection.control_path != before
 
 
-def test_a_long_runtime_directory_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_runtime_directory_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     deep = tmp_path / ("long" * 20)
     deep.mkdir()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
@@ -100,14 +100,14 @@ def test_a_long_runtime_directory_is_not_taken(tmp_path: Path, monkeypatch: pyte
     assert len(str(socket)) + 17 < 104
 
 
-def test_a_folder_that_others_can_enter_is_not_taken(runtime_dir: Path) -> None:
+def test_folder_that_others_can_enter_is_not_used(runtime_dir: Path) -> None:
     (runtime_dir / "gpurun").mkdir(mode=0o755)
     assert openssh.socket_folder() == Path(f"/tmp/gpurun-{os.getuid()}/ssh")
 
 
-def test_no_private_folder_at_all_is_an_error(runtime_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_socket_folder_without_a_private_folder_is_an_error(runtime_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", "")
-    monkeypatch.setattr(os, "getuid", lambda: 4_000_000_000)  # somebody whose folder another user has made
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000_000)  # a user whose folder belongs to somebody else
     Path("/tmp/gpurun-4000000000").mkdir(mode=0o700, exist_ok=True)
     try:
         with pytest.raises(GpurunError, match="no private folder"):
@@ -128,12 +128,12 @@ def test_no_private_folder_at_all_is_an_error(runtime_dir: Path, monkeypatch: py
         ("1.2.3.4:34567", Address("1.2.3.4", None, 34567)),
     ],
 )
-def test_addresses(text: str, address: Address) -> None:
+def test_parse_address(text: str, address: Address) -> None:
     assert Address.parse(text) == address
     assert Address.parse(str(address)) == address
 
 
 @pytest.mark.parametrize("text", ["", "box:", "box:ssh", "box:0", "box:65536", "-oProxyCommand=x", "a b", "-l@box"])
-def test_what_is_no_address(text: str) -> None:
+def test_parse_of_an_invalid_address_is_an_error(text: str) -> None:
     with pytest.raises(UsageError):
         Address.parse(text)

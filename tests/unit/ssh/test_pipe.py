@@ -1,4 +1,4 @@
-"""Reading a program by marks and sizes."""
+"""Read a program's output by marks and sizes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from gpurun.ssh.pipe import Patience
 
 
-def test_the_clock_can_begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_restart_restarts_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr("gpurun.ssh.pipe.time.monotonic", lambda: now[0])
     patience = Patience(10)
