@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from gpurun.agent import vocabulary as words
@@ -12,7 +13,7 @@ from gpurun.cli.training import number
 from gpurun.errors import GpurunError
 from gpurun.store.checkpoint_store import is_number
 
-Record = dict[str, Any]
+Record = Mapping[str, Any]
 
 COLOURS = {
     words.SYNCING: output.BLUE,

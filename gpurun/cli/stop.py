@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,7 @@ from gpurun.config.units import span
 from gpurun.errors import GpurunError, HostUnreachable, UsageError
 
 if TYPE_CHECKING:
+    from gpurun.agent.schema.run import RunRecord
     from gpurun.commands.stop import Asked
     from gpurun.store.run_store import RunEntry
 
@@ -103,7 +104,7 @@ def stop(
     return 0
 
 
-def _ask(entries: list[RunEntry], asked: Asked) -> tuple[list[dict[str, Any]], HostUnreachable | None]:
+def _ask(entries: list[RunEntry], asked: Asked) -> tuple[list[RunRecord], HostUnreachable | None]:
     """Ask the hosts that have these runs now. One that is away is returned: live twins elsewhere need not wait for it."""
     from gpurun.commands import stop as stopping
 
@@ -124,7 +125,7 @@ def _raise(held: list[str], away: HostUnreachable | None) -> None:
         raise GpurunError("\n".join(held), "gpurun ps --all-users shows who uses what")
 
 
-def _countdown(live: list[tuple[dict[str, Any], float | None]]) -> str:
+def _countdown(live: list[tuple[RunRecord, float | None]]) -> str:
     parts = []
     for record, left in live:
         if record.get("saving"):
@@ -138,7 +139,7 @@ def _countdown(live: list[tuple[dict[str, Any], float | None]]) -> str:
     return ", ".join(parts)
 
 
-def _tell(record: dict[str, Any], *, already: bool, twin_on: str | None = None) -> None:
+def _tell(record: RunRecord, *, already: bool, twin_on: str | None = None) -> None:
     colour = describe.COLOURS.get(record["state"], output.DIM)
     had = "had ended already: it " if already else ""
     freed = "" if already or not record.get("gpus") else f"; {describe.gpus(record)} is free"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,7 @@ from gpurun.config.units import span
 from gpurun.remote import records
 
 if TYPE_CHECKING:
+    from gpurun.agent.schema.run import RunRecord
     from gpurun.store.run_store import RunEntry
 
 EXAMPLES = """\
@@ -36,19 +38,21 @@ def wait(
     With several runs it is the first exit code that is not 0, in the order of the names.
     """
     from gpurun.commands import runs
+    from gpurun.commands import wait as waits
 
     limit = read_option("--timeout", timeout, span, "--timeout 5m")
+    deadline = None if limit is None else time.monotonic() + limit
     entries = runs.resolve_all(run)
     waited_for = f"waiting for {', '.join(map(_known, entries))}"
     if not can_redraw(sys.stderr):
         output.note(waited_for)  # a host that does not answer is not told for a while
     with output.activity(waited_for) as say:
-        waiting = runs.Waiting(
-            deadline=None if limit is None else time.monotonic() + limit,
+        waiting = waits.Waiting(
+            left=lambda: math.inf if deadline is None else deadline - time.monotonic(),
             ended=_tell_end,
             lost=lambda host, error: say(f"no contact with {host} ({error.what}); waiting on"),
         )
-        ended = runs.wait_for(entries, waiting)
+        ended = waits.until_ended(entries, waiting)
     if as_json:
         output.json([_outcome(entry, ended.get(entry.id)) for entry in entries])
     if len(ended) < len(entries):
@@ -65,11 +69,10 @@ def _known(entry: RunEntry) -> str:
     return f"{entry.id} on {entry.host}{seen}"
 
 
-def _tell_end(record: dict[str, Any]) -> None:
+def _tell_end(record: RunRecord) -> None:
     output.say(f"{record['id']} {describe.outcome(record)}")
 
 
-def _outcome(entry: Any, record: dict[str, Any] | None) -> dict[str, Any]:
-
+def _outcome(entry: Any, record: RunRecord | None) -> dict[str, object]:
     known = record or entry.record or {"id": entry.id, "state": entry.state}
     return {**known, "host": entry.host, "exit": records.exit_code(record) if record else None}

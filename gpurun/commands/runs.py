@@ -1,11 +1,11 @@
-"""Questions about runs that are there already: which host has them, how they are, whether they have ended."""
+"""Questions about runs that exist: which host has them, and how they are."""
 
 from __future__ import annotations
 
 import getpass
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpurun.agent import vocabulary as words
 from gpurun.config import hosts
-from gpurun.errors import ContactLost, GpurunError, HostUnreachable, UsageError
-from gpurun.remote import records
+from gpurun.errors import GpurunError, UsageError
 from gpurun.store import checkpoint_store, run_names, run_questions, run_store
 
 if TYPE_CHECKING:
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 
 PAGE = 200  # ended runs of one answer to `ps`
 PATIENCE = 2.0  # seconds that `ps` gives each of several hosts
-WAIT_ROUND = 25  # seconds that one question of `wait` may last
-PAUSE = 2.0  # seconds before a host that could not be reached is asked again
 
 
 @dataclass(frozen=True)
@@ -214,57 +211,6 @@ def twins(entry: RunEntry) -> list[RunEntry]:
 def status(entry: RunEntry) -> dict[str, Any]:
     """The agent's answer to `status`."""
     return run_questions.ask(wire_to(entry.host), "status", {"run": entry.id}, [entry.id])
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """How to wait: until `deadline` (of `clock`, None: for ever), telling of ends and of hosts out of reach."""
-
-    deadline: float | None = None
-    ended: Callable[[dict[str, Any]], None] = lambda record: None
-    lost: Callable[[str, GpurunError], None] = lambda host, error: None
-    sleep: Callable[[float], None] = time.sleep
-    clock: Callable[[], float] = time.monotonic
-
-    def left(self) -> float:
-        """Seconds for the next question; below 0 when the time is over."""
-        return WAIT_ROUND if self.deadline is None else min(WAIT_ROUND, self.deadline - self.clock())
-
-
-def wait_for(entries: Sequence[RunEntry], waiting: Waiting) -> dict[str, dict[str, Any]]:
-    """Wait until all have ended or the time is over; the records of those that ended, by id."""
-    groups = by_host(entries)
-    with ThreadPoolExecutor(max_workers=len(groups)) as pool:
-        answers = pool.map(lambda host: _wait_on(host, groups[host], waiting), groups)
-        return {record["id"]: record for records in answers for record in records}
-
-
-def _wait_on(host: str, ids: Sequence[str], waiting: Waiting) -> list[dict[str, Any]]:
-    """The ended runs of one host. One that cannot be reached says nothing about its runs: it is asked again."""
-    wire, live, done, heard = wire_to(host), list(ids), list[dict[str, Any]](), False
-    while live and (seconds := waiting.left()) >= 0:
-        began = waiting.clock()
-        try:
-            answer = run_questions.ask(wire, "wait", {"runs": live, "seconds": seconds}, live, timeout=seconds + 15)
-        except HostUnreachable as error:
-            if not heard and not isinstance(error, ContactLost):
-                raise  # it never let us in: a wrong key does not mend itself
-            waiting.lost(host, error)
-            waiting.sleep(PAUSE)
-            continue
-        heard = True
-        for record in answer["runs"]:
-            if words.is_over(record):
-                waiting.ended(record)
-                done.append(record)
-                live.remove(record["id"])
-        for record in answer["runs"]:  # when those that ended are told
-            records.refuse_unknown(record, host)
-        if live and waiting.clock() < began + min(
-            seconds, PAUSE
-        ):  # it was to wait, and did not: it is not asked in a loop
-            waiting.sleep(PAUSE)
-    return done
 
 
 def answers(host: str) -> bool:

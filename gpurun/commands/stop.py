@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gpurun.agent import vocabulary as words
-from gpurun.commands import runs
-from gpurun.errors import ContactLost, GpurunError, UsageError
+from gpurun.commands import runs, wait
+from gpurun.errors import GpurunError, UsageError
 from gpurun.remote.records import refuse_unknown
 from gpurun.store import run_names, run_questions
 
 if TYPE_CHECKING:
+    from gpurun.agent.schema.run import RunRecord
     from gpurun.store.run_store import RunEntry
 
 ROUND = 2.0  # seconds that one question lasts while a countdown is shown
@@ -57,12 +59,12 @@ def _live(project_root: str) -> tuple[list[RunEntry], list[RunEntry]]:
     return [one for one in jobs if run_names.is_live(one)], [one for one in services if run_names.is_live(one)]
 
 
-def ask(entries: Sequence[RunEntry], asked: Asked) -> list[dict[str, Any]]:
+def ask(entries: Sequence[RunEntry], asked: Asked) -> list[RunRecord]:
     """Write down on every host that these are to end; the records. From here on the hosts act by themselves."""
     request = {"grace": asked.grace, "force": asked.force, "abandon": asked.abandon}
     groups = runs.by_host(entries)
 
-    def tell(host: str) -> list[dict[str, Any]]:
+    def tell(host: str) -> list[RunRecord]:
         ids = groups[host]
         answer = run_questions.ask(runs.wire_to(host), "stop", {"runs": ids, **request}, ids, timeout=30)
         return list(answer["runs"])
@@ -73,49 +75,53 @@ def ask(entries: Sequence[RunEntry], asked: Asked) -> list[dict[str, Any]]:
 
 def watch(
     entries: Sequence[RunEntry],
-    records: Sequence[dict[str, Any]],
-    countdown: Callable[[list[tuple[dict[str, Any], float | None]]], None],
-    *,
-    clock: Callable[[], float] = time.monotonic,
-) -> list[dict[str, Any]]:
+    records: Sequence[RunRecord],
+    countdown: Callable[[list[tuple[RunRecord, float | None]]], None],
+) -> list[RunRecord]:
     """Wait until all have ended; `countdown` gets the live ones, each with the seconds until it is killed.
 
-    Raises GpurunError when one does not end, or is unknown to its host.
+    Raises HostUnreachable, and GpurunError when one does not end, or is unknown to its host.
     """
     now = {record["id"]: record for record in records}
-    latest = clock() + max([_left(record) or 0.0 for record in records], default=0.0)
-    hosts = {entry.id: entry.host for entry in entries}
-    while live := [record for record in now.values() if not words.is_over(record)]:
-        for record in live:
-            refuse_unknown(record, hosts[record["id"]])
-        countdown([(record, _left(record)) for record in live])
-        if any(record.get("saving") for record in live):  # its grace time pauses
-            latest = clock() + max(_left(record) or 0.0 for record in live)
-        if clock() > latest + OVERTIME:
-            names = ", ".join(record["id"] for record in live)
-            raise GpurunError(
-                f"{names} has not ended, long after its grace time", f"gpurun stop --force {names.replace(',', '')}"
-            )
-        for record in _ask_again([entry for entry in entries if now[entry.id] in live]):
+    hosts, away = {entry.id: entry.host for entry in entries}, dict[str, GpurunError]()
+    latest = time.monotonic() + max([_left(record) or 0.0 for record in records], default=0.0)
+    one_at_a_time = threading.Lock()
+
+    def live() -> list[RunRecord]:
+        return [record for record in now.values() if not words.is_over(record)]
+
+    def count_down() -> None:
+        nonlocal latest
+        countdown([(record, _left(record)) for record in live()])
+        if any(record.get("saving") for record in live()):  # its grace time pauses
+            latest = time.monotonic() + max(_left(record) or 0.0 for record in live())
+
+    def seen(record: RunRecord) -> None:
+        with one_at_a_time:
             now[record["id"]] = record
+            away.pop(hosts[record["id"]], None)
+            if live():
+                count_down()
+
+    waited_for = [entry for entry in entries if not words.is_over(now[entry.id])]
+    for entry in waited_for:
+        refuse_unknown(now[entry.id], entry.host)
+    if waited_for:
+        count_down()
+    wait.until_ended(
+        waited_for,
+        wait.Waiting(left=lambda: latest + OVERTIME - time.monotonic(), round=ROUND, seen=seen, lost=away.__setitem__),
+    )
+    if live():
+        names = [record["id"] for record in live()]
+        what = f"{', '.join(names)} has not ended, long after its grace time"
+        raise next(iter(away.values()), GpurunError(what, f"gpurun stop --force {' '.join(names)}"))
     return [now[entry.id] for entry in entries]
 
 
-def _ask_again(entries: Sequence[RunEntry]) -> list[dict[str, Any]]:
-    found = []
-    for host, ids in runs.by_host(entries).items():
-        try:
-            answer = run_questions.ask(runs.wire_to(host), "wait", {"runs": ids, "seconds": ROUND}, ids)
-        except ContactLost:
-            time.sleep(ROUND)
-            continue
-        found += answer["runs"]
-    return found
-
-
-def _left(record: dict[str, Any]) -> float | None:
+def _left(record: RunRecord) -> float | None:
     """Seconds until the host kills it, by the host's own clock: the laptop's may be another."""
-    return None if record.get("kill_in") is None else float(record["kill_in"])
+    return record.get("kill_in")
 
 
 def still_held(entries: Sequence[RunEntry], *, sleep: Callable[[float], None] = time.sleep) -> list[str]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from gpurun.commands import stop as stopping
 from gpurun.commands import unfetched
 from gpurun.config import hosts
 from gpurun.config.project import find_project
@@ -13,12 +14,11 @@ from gpurun.errors import GpurunError, UsageError
 from gpurun.fetch import default_folder
 from gpurun.hosts.add import mark
 from gpurun.remote.wire import Wire, connect
-from gpurun.store import fetched_files, run_questions, run_store
+from gpurun.store import fetched_files, run_store
 
 WIPE_IN = 900.0  # seconds; a large data folder takes its time
 NOT_MADE = "gpurun did not make it"
 LOOK_IN = 600.0  # seconds; the host walks its data folders
-STOP_ROUND = 25.0  # seconds that one question for an end may last
 
 
 @dataclass(frozen=True)
@@ -120,16 +120,10 @@ def _is_from_here(run: str) -> bool:
 
 def stop(wire: Wire, runs: Sequence[str], say: Callable[[str], None]) -> None:
     """End live runs, with the grace that each of them has. Raises GpurunError when one does not end."""
-    wire.ask("stop", {"runs": list(runs), "grace": None, "force": False}, timeout=60)
+    entries = [replace(entry, host=wire.host) for entry in map(run_store.find, runs) if entry is not None]
+    records = stopping.ask(entries, stopping.Asked(grace=None, force=False))
     say(f"waiting for {', '.join(runs)} to end")
-    left = list(runs)
-    for _ in range(40):
-        request = {"runs": left, "seconds": STOP_ROUND}
-        answer = run_questions.ask(wire, "wait", request, left, timeout=STOP_ROUND + 15)
-        left = [record["id"] for record in answer["runs"] if record["live"]]
-        if not left:
-            return
-    raise GpurunError(f"{', '.join(left)} did not end", f"gpurun stop --force {' '.join(left)}", where=wire.host)
+    stopping.watch(entries, records, lambda live: None)
 
 
 def close_tunnels(host: str) -> None:

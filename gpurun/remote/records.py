@@ -11,7 +11,7 @@ from gpurun.errors import GpurunError
 EXIT_STOPPED = 143  # what a shell says of a program that TERM ended
 
 
-def exit_code(record: dict[str, Any]) -> int | None:
+def exit_code(record: Mapping[str, Any]) -> int | None:
     """What `wait` and `submit -f` end with: the job's own code. None while the run is live.
 
     A run that did not succeed never gives 0: 143 when it was stopped or out of time, 125 when the job never ran.

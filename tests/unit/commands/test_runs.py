@@ -15,7 +15,7 @@ import pytest
 
 from gpurun.agent import vocabulary as words
 from gpurun.cli.app import main
-from gpurun.commands import migrate, prune, remove, resume, runs, stop, unfetched
+from gpurun.commands import migrate, prune, remove, resume, runs, stop, unfetched, wait
 from gpurun.commands.hints import hint
 from gpurun.commands.submit import Started
 from gpurun.errors import GpurunError, HostError, HostUnreachable, UsageError
@@ -82,9 +82,9 @@ def test_host_that_answers_a_wait_at_once_is_not_asked_without_a_pause(monkeypat
     monkeypatch.setattr(runs, "wire_to", lambda host: Hasty())
     monkeypatch.setattr(run_questions, "store", lambda answer, host: None)
     entry = SimpleNamespace(id="a-1111", host="box")
-    done = runs.wait_for([entry], runs.Waiting(sleep=slept.append))  # type: ignore[list-item]
+    done = wait.until_ended([entry], wait.Waiting(sleep=slept.append))  # type: ignore[list-item]
     assert list(done) == ["a-1111"]
-    assert slept == [runs.PAUSE] * 3
+    assert slept == [wait.PAUSE] * 3
 
 
 def test_waiting_asks_again_while_the_host_is_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,9 +108,9 @@ def test_waiting_asks_again_while_the_host_is_out_of_reach(monkeypatch: pytest.M
     lost: list[str] = []
     monkeypatch.setattr(runs, "wire_to", lambda host: Wire())
     monkeypatch.setattr("gpurun.store.run_store.update", lambda *_, **__: None)
-    waiting = runs.Waiting(lost=lambda host, error: lost.append(host), sleep=lambda _: None)
-    done = runs._wait_on("box", ["a"], waiting)
-    assert [record["state"] for record in done] == ["failed"]
+    waiting = wait.Waiting(lost=lambda host, error: lost.append(host), sleep=lambda _: None)
+    done = wait.until_ended([SimpleNamespace(id="a", host="box")], waiting)  # type: ignore[list-item]
+    assert [record["state"] for record in done.values()] == ["failed"]
     assert lost == ["box"]
 
 
@@ -140,9 +140,9 @@ def test_wait_for_a_run_that_its_host_does_not_know_says_so(
     monkeypatch.setattr(run_questions, "store", lambda answer, host: None)
     ended: list[str] = []
     entries = [SimpleNamespace(id=run, host="box") for run in ("a-1111", "b-2222")]
-    waiting = runs.Waiting(ended=lambda record: ended.append(record["id"]), sleep=lambda _: None)
+    waiting = wait.Waiting(ended=lambda record: ended.append(record["id"]), sleep=lambda _: None)
     with pytest.raises(GpurunError) as error:
-        runs.wait_for(entries, waiting)  # type: ignore[arg-type]
+        wait.until_ended(entries, waiting)  # type: ignore[arg-type]
     assert (error.value.what, error.value.next_step, error.value.where) == (what, next_step, "box")
     assert ended == ["b-2222"]
 
