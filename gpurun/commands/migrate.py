@@ -30,7 +30,7 @@ from gpurun.job.files import FileList
 from gpurun.job.spec import for_host
 from gpurun.store import run_questions, run_store
 from gpurun.sync import rsync, upload
-from gpurun.sync.retry import bytes_in, keep_on
+from gpurun.sync.retry import bytes_in, run_with_retries
 
 if TYPE_CHECKING:
     from gpurun.remote.wire import Wire
@@ -232,10 +232,10 @@ def _pull(wire: Wire, source: str, to: Path, names: Sequence[bytes], total: int,
     report.say(f"bringing it from {wire.host}")
     argv = rsync.pull_argv(wire.connection, source, to, code=True)
     if names:
-        keep_on(
+        run_with_retries(
             wire.connection,
             argv,
-            rsync.listed(names),
+            rsync.file_list(names),
             lambda at: report.progress(at, total),
             staged=lambda: bytes_in(to),
         )

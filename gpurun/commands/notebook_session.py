@@ -93,10 +93,10 @@ def _changed(answer: dict[str, Any]) -> list[str]:
 
 def _pull(connection: Any, workspace: str, files: tuple[str, ...], into: Path) -> None:
     from gpurun.sync import rsync
-    from gpurun.sync.retry import keep_on
+    from gpurun.sync.retry import run_with_retries
 
-    names = rsync.listed(os.fsencode(path) for path in files)
-    keep_on(connection, rsync.pull_argv(connection, workspace, into), names, lambda seen: None, accept=(0, 24))
+    names = rsync.file_list(os.fsencode(path) for path in files)
+    run_with_retries(connection, rsync.pull_argv(connection, workspace, into), names, lambda seen: None, accept=(0, 24))
 
 
 def laid_over(files: FileList, session: Session) -> FileList:

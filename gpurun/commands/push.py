@@ -90,7 +90,7 @@ def push(wire: Wire, host: str, folder: Path, name: str, tree: Tree, *, progress
 
     Raises HostUnreachable (repeat it), RsyncError, GpurunError when the host's disk is too small for it.
     """
-    from gpurun.sync.retry import keep_on
+    from gpurun.sync.retry import run_with_retries
 
     there = wire.ask("data", {"name": name})
     if there["empty"] and tree.bytes > there["free"]:
@@ -108,7 +108,7 @@ def push(wire: Wire, host: str, folder: Path, name: str, tree: Tree, *, progress
         sent = sent or seen.bytes > 0
         progress(min(seen.bytes, tree.bytes), tree.bytes)
 
-    keep_on(wire.connection, argv(wire.connection, folder, there["path"]), b"", report)
+    run_with_retries(wire.connection, argv(wire.connection, folder, there["path"]), b"", report)
     wire.ask("data", {"name": name, "pushed": True})
     return Pushed(there["path"], _remember(host, name, there["path"]), sent)
 

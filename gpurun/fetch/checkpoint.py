@@ -20,7 +20,7 @@ from gpurun.fetch.plan import Item, is_inside
 from gpurun.fetch.report import Report, no_room
 from gpurun.store import run_questions
 from gpurun.sync import rsync
-from gpurun.sync.retry import keep_on
+from gpurun.sync.retry import run_with_retries
 
 if TYPE_CHECKING:
     from gpurun.remote.wire import Wire
@@ -131,10 +131,10 @@ def _pull(wire: Wire, destination: Destination, item: Item, folder: str, report:
     connection = wire.connection
     try:
         with Arrivals(destination, [item]) as arrivals:
-            keep_on(
+            run_with_retries(
                 connection,
                 rsync.pull_argv(connection, folder, destination.staging),
-                rsync.listed([os.fsencode(item.path)]),
+                rsync.file_list([os.fsencode(item.path)]),
                 lambda seen: report.progress(min(seen.bytes, item.size), item.size),
                 dropped=lambda: report.say("the connection broke off; going on"),
                 accept=(0, 24),

@@ -19,7 +19,7 @@ from gpurun.fetch.plan import Item, Left, Listing, groups, read_listing, select,
 from gpurun.fetch.report import Fetched, Report, Wanted, no_room
 from gpurun.store import fetched_files, run_questions
 from gpurun.sync import rsync
-from gpurun.sync.retry import keep_on
+from gpurun.sync.retry import run_with_retries
 
 if TYPE_CHECKING:
     from gpurun.remote.wire import Wire
@@ -150,7 +150,7 @@ class Pass:
         except BaseException:  # Ctrl-C too: what is on its way is to be kept
             self.over.set()
             for transfer in on_the_way:
-                transfer.arrival.over(rsync.SECONDS_TO_END)
+                transfer.arrival.over(rsync.TERMINATION_TIMEOUT)
             raise
         if not last:
             return list(again)
@@ -199,10 +199,10 @@ class Pass:
             self.report.progress(sum(self._moved.values()), self._total)
 
         try:
-            keep_on(
+            run_with_retries(
                 connection,
                 rsync.pull_argv(connection, root, self.destination.staging),
-                rsync.listed(os.fsencode(item.path) for item in group),
+                rsync.file_list(os.fsencode(item.path) for item in group),
                 progress,
                 dropped=lambda: self.report.say("the connection broke off; going on"),
                 cancelled=self.over,

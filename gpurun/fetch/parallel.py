@@ -58,7 +58,7 @@ def fetch_runs(
         for over in overs.values():
             over.set()
         for work in running.values():
-            work.over(rsync.SECONDS_TO_END)
+            work.over(rsync.TERMINATION_TIMEOUT)
         raise
 
 

@@ -1,1 +1,1 @@
-"""Moving bytes between laptop and host with rsync."""
+"""Transfer files between laptop and host with rsync."""

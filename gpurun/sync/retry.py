@@ -1,6 +1,6 @@
-"""A transfer that outlives its connection: rsync is run again after each drop, for as long as something moves.
+"""Retry a transfer after each lost connection, as long as bytes arrive.
 
-What has come of a file that broke off is kept by rsync, so that each attempt goes on from there.
+rsync keeps the received part of an incomplete file, so that each attempt resumes from there.
 """
 
 from __future__ import annotations
@@ -12,27 +12,27 @@ from contextlib import suppress
 from pathlib import Path
 
 from gpurun.errors import ContactLost
-from gpurun.sync.rsync import Progress, transfer
-from gpurun.sync.rsync_errors import Connection, check_local, explain
+from gpurun.sync.rsync import Progress, run_rsync
+from gpurun.sync.rsync_errors import Connection, check_local, error_of
 
-PATIENCE = 5  # attempts in a row that moved nothing
-LONGEST_PAUSE = 10.0  # seconds
+MAX_IDLE_ATTEMPTS = 5  # attempts in a row that transferred nothing
+MAX_PAUSE = 10.0  # seconds
 
 
 class Cancelled(Exception):
-    """The transfer was not wanted any more: rsync was ended by TERM and keeps what it has."""
+    """The transfer was cancelled: rsync was ended by TERM and keeps what it has received."""
 
 
 def bytes_in(folder: Path) -> int:
-    """Return how many bytes the files below `folder` have, which may be changing."""
-    found = 0
+    """Return the total size of the files below `folder`, which may be changing."""
+    size = 0
     for path in folder.rglob("*"):
         with suppress(OSError):
-            found += path.lstat().st_size
-    return found
+            size += path.lstat().st_size
+    return size
 
 
-def keep_on(
+def run_with_retries(
     connection: Connection,
     argv: Sequence[str],
     names: bytes,
@@ -44,32 +44,33 @@ def keep_on(
     staged: Callable[[], int] = lambda: 0,
     sleep: Callable[[float], None] | None = None,
 ) -> None:
-    """Run rsync `argv`, with `names` on its stdin, until it ends with a code of `accept`.
+    """Run rsync `argv`, with `names` on its stdin, until its exit code is one of `accept`. Call `dropped` before each retry.
 
-    `staged` returns the bytes that have come and are kept: rsync reports once a second, and a line may drop more often.
-    Raises RsyncError, ContactLost after several attempts that moved nothing, and Cancelled once `cancelled` is set.
+    `staged` returns the number of bytes that were received and kept: rsync reports progress only once a second, and a
+    connection may drop more often. Raises RsyncError, ContactLost after several attempts that transferred nothing, and
+    Cancelled once `cancelled` is set.
     """
     check_local()
     idle, most = 0, staged()
     while True:
-        moved = [0]
+        transferred = [0]
 
-        def report(seen: Progress, moved: list[int] = moved) -> None:
+        def report(now: Progress, transferred: list[int] = transferred) -> None:
             if cancelled is not None and cancelled.is_set():
                 raise Cancelled
-            moved[0] = max(moved[0], seen.bytes)
-            progress(seen)
+            transferred[0] = max(transferred[0], now.bytes)
+            progress(now)
 
-        code, said = transfer(argv, names, report)
+        code, stderr = run_rsync(argv, names, report)
         if code in accept:
             return
         if cancelled is not None and cancelled.is_set():  # Ctrl-C reached rsync too
             raise Cancelled
-        failure = explain(connection, code, said)
-        came = staged()
-        idle = 0 if moved[0] or came > most else idle + 1
-        most = max(most, came)
-        if not isinstance(failure, ContactLost) or idle >= PATIENCE:
+        failure = error_of(connection, code, stderr)
+        received = staged()
+        idle = 0 if transferred[0] or received > most else idle + 1
+        most = max(most, received)
+        if not isinstance(failure, ContactLost) or idle >= MAX_IDLE_ATTEMPTS:
             raise failure
         dropped()
-        (sleep or time.sleep)(min(0.5 * 2.0**idle, LONGEST_PAUSE))
+        (sleep or time.sleep)(min(0.5 * 2.0**idle, MAX_PAUSE))

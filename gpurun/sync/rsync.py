@@ -1,7 +1,7 @@
-"""Sending a project to a host and bringing files back, by the laptop's own rsync over the shared SSH connection.
+"""Send files to a host and fetch files from it, by the laptop's own rsync over the shared SSH connection.
 
-Builders make the argv and the parsers read what rsync says; `push` and `pull` run it. Every trap that the options
-avoid is in a test: equal size within the same second, names of any kind, uploads that broke off, hosts not trusted.
+The builders return argv, and the parsers read rsync's output. A test covers each problem that the options avoid: equal size
+within the same second, unusual names, interrupted uploads, hosts that are not trusted.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from gpurun.sync.rsync_errors import DISK_FULL, PARTIAL, Connection, RsyncError,
 
 __all__ = ["DISK_FULL", "PARTIAL", "Progress", "RsyncError", "check_local"]
 
-SECONDS_TO_END = 10.0  # after TERM; rsync then keeps what it has of the file at hand
+TERMINATION_TIMEOUT = 10.0  # seconds after TERM, in which rsync saves the incomplete file
 
-# Suffixes of what does not shrink. Compressing it costs time and gains nothing.
-_DENSE = frozenset(
+# Suffixes of files that compression does not make smaller.
+_INCOMPRESSIBLE = frozenset(
     b"ckpt pt pth bin safetensors onnx npz h5 hdf5 parquet arrow zip gz xz bz2 zst 7z whl jar png jpg jpeg webp gif "
     b"mp3 mp4 ogg flac avi mkv webm pdf tgz tif tiff".split()
 )
@@ -32,9 +32,9 @@ _DENSE = frozenset(
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a transfer is: bytes sent or got, their rate in bytes/s, files looked at of all files.
+    """The progress of a transfer: bytes transferred, rate in bytes/s, files checked of all files.
 
-    `eta` in seconds, None while nothing can be said.
+    `eta`: seconds left, None while unknown.
     """
 
     bytes: int
@@ -56,21 +56,21 @@ def push_argv(
     *,
     compress: bool = False,
 ) -> list[str]:
-    """Send the files named on stdin (NUL-ended, relative to `root`) into `snapshot`, linking what is unchanged.
+    """Send the files named on stdin (NUL-ended, relative to `root`) into `snapshot`; hard-link unchanged files.
 
-    Files of `link_dest` (absolute, at most 20) count as unchanged when size, mode and time to the nanosecond are equal.
-    What is named but not there any more is passed over. (`--delete-missing-args` fails in rsync 3.2.7.)
+    A file is unchanged when its size, mode and time in nanoseconds equal those in a folder of `link_dest` (absolute, at most
+    20). A named file that has disappeared is skipped. (`--delete-missing-args` fails in rsync 3.2.7.)
     """
     return [
         *_common(connection),
         "-p",
-        # The agent must be able to copy and remove what a read-only folder or file holds.
+        # The agent must be able to copy and remove read-only folders and files.
         "--chmod=Du+rwx,Fu+rw",
         "--modify-window=-1",
         *(f"--link-dest={folder}" for folder in link_dest),
-        # Outside the snapshot: what is left of a broken upload is no file of the project.
+        # Outside the snapshot, because the rest of an interrupted upload is not a file of the project.
         f"--partial-dir={PurePosixPath(snapshot).parent / 'partial'}",
-        # Folders' times and modes matter to nobody, and setting them costs a round trip.
+        # Nothing uses the times and modes of folders, and setting them costs a round trip.
         "--no-implied-dirs",
         "--ignore-missing-args",
         *(["-z"] if compress else []),
@@ -81,10 +81,10 @@ def push_argv(
 
 
 def pull_argv(connection: Connection, source: str, staging: Path, *, code: bool = False) -> list[str]:
-    """Bring the files named on stdin (NUL-ended, relative to the host's folder `source`) into `staging`.
+    """Fetch the files named on stdin (NUL-ended, relative to the host's folder `source`) into `staging`.
 
-    The host is not trusted: no links, no devices, no owners, no modes. Of `code` come links that stay inside, and whether
-    a file is executable. What has vanished is passed over.
+    The host is not trusted: no links, devices, owners or modes are copied. With `code`, links that stay inside and the
+    executable bit are copied. A file that has disappeared is skipped.
     """
     return [
         *_common(connection),
@@ -114,28 +114,30 @@ def _common(connection: Connection) -> list[str]:
 
 
 def transport(connection: Connection) -> list[str]:
-    """How every transfer goes: over the shared connection, with progress that can be read, given up when nothing moves."""
+    """Return the options of every transfer: the shared connection, progress that can be parsed, a timeout without data."""
     return ["--timeout=60", "--info=progress2", "--no-human-readable", "--outbuf=N", "-e", connection.rsh()]
 
 
-def listed(names: Iterable[bytes]) -> bytes:
-    """Relative paths as `--files-from=- --from0` reads them.
+def file_list(names: Iterable[bytes]) -> bytes:
+    """Return relative paths in the format of `--files-from=- --from0`.
 
-    Without the `./`, rsync takes names that begin with `#` or `;` for comments and passes them over, with exit 0.
+    Without the `./`, rsync reads names that begin with `#` or `;` as comments and skips them, with exit code 0.
     """
     return b"".join(b"./" + name + b"\0" for name in names)
 
 
-def shrinks(files: FileList) -> bool:
-    """Whether most of the bytes are of a kind that compression makes smaller."""
-    dense = sum(entry.size for entry in files.entries if entry.path.rpartition(b".")[2].lower() in _DENSE)
-    return dense * 2 < files.bytes
+def is_compressible(files: FileList) -> bool:
+    """Return whether compression makes most of the bytes smaller."""
+    incompressible = sum(
+        entry.size for entry in files.entries if entry.path.rpartition(b".")[2].lower() in _INCOMPRESSIBLE
+    )
+    return incompressible * 2 < files.bytes
 
 
-def transfer(argv: Sequence[str], stdin: bytes, progress: Callable[[Progress], None] | None = None) -> tuple[int, str]:
-    """Run rsync to its end: its exit code, and what it wrote to stderr. Interrupted, it is ended by TERM.
+def run_rsync(argv: Sequence[str], stdin: bytes, progress: Callable[[Progress], None] | None = None) -> tuple[int, str]:
+    """Run rsync to its end; return its exit code and its stderr. An exception in between ends rsync by TERM.
 
-    KILL would throw away what has come of the file at hand.
+    KILL would discard the received part of the current file.
     """
     with process.scratch() as names, process.scratch() as errors:
         names.write(stdin)
@@ -143,12 +145,12 @@ def transfer(argv: Sequence[str], stdin: bytes, progress: Callable[[Progress], N
         running = process.start(argv, stdin=names, stderr=errors)
         try:
             assert running.stdout is not None
-            for seen in parse_progress(_chunks(running.stdout)):
+            for now in parse_progress(_chunks(running.stdout)):
                 if progress is not None:
-                    progress(seen)
+                    progress(now)
             code = running.wait()
         except BaseException:
-            _end(running)
+            _terminate(running)
             raise
         errors.seek(0)
         return code, errors.read().decode("utf-8", "replace").strip()
@@ -159,9 +161,9 @@ def _chunks(pipe: IO[bytes]) -> Iterator[bytes]:
         yield chunk
 
 
-def _end(running: process.Process) -> None:
+def _terminate(running: process.Process) -> None:
     running.terminate()
-    deadline = time.monotonic() + SECONDS_TO_END
+    deadline = time.monotonic() + TERMINATION_TIMEOUT
     while running.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     if running.stdout is not None:
@@ -176,7 +178,7 @@ _UNITS = {b"": 1, b"k": 1 << 10, b"M": 1 << 20, b"G": 1 << 30, b"T": 1 << 40}
 
 
 def parse_progress(chunks: Iterator[bytes]) -> Iterator[Progress]:
-    """The reports in what `--info=progress2` prints: lines parted by `\\r`, which may break anywhere."""
+    """Parse the output of `--info=progress2`: lines separated by `\\r`, which the chunks may cut anywhere."""
     rest = b""
     files = left = 0
     for chunk in chunks:

@@ -1,4 +1,4 @@
-"""What rsync's exit codes mean to us and how each is mended, and whether the laptop's rsync will do."""
+"""Explain rsync's exit codes, and check that the laptop's rsync is new enough."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ MINIMUM = (3, 1, 3)  # the first with --modify-window=-1
 CONNECTION, DISK_FULL, PARTIAL, VANISHED = "connection", "disk_full", "partial", "vanished"
 NOISY_SHELL, MISSING, TOO_OLD, OTHER = "noisy_shell", "missing", "too_old", "other"
 
-# rsync's exit codes: what each means for us.
 MEANINGS = {
     1: TOO_OLD,
     2: NOISY_SHELL,
@@ -32,38 +31,38 @@ MEANINGS = {
     255: CONNECTION,
 }
 
-_SAYS = {
+_MESSAGES = {
     DISK_FULL: (
-        "rsync could not write: most often the disk is full",
-        "free space there (`gpurun prune --fetched`), then repeat the command; what arrived is kept",
+        "rsync could not write; the usual reason is a full disk",
+        "free space (`gpurun prune --fetched`), then repeat the command; it resumes the transfer",
     ),
-    PARTIAL: ("rsync could not transfer every file", "make the files that it names readable, or leave them out"),
+    PARTIAL: ("rsync could not transfer every file", "make the files that it names readable, or exclude them"),
     NOISY_SHELL: (
-        "the host's shell prints something before rsync speaks",
-        """to see it: ssh HOST true
+        "the host's shell prints text before rsync starts",
+        """this shows the text: ssh HOST true
 It comes from a start-up file: ~/.bashrc, ~/.profile, ~/.zshenv, ~/.cshrc, ~/.config/fish/config.fish or ~/.ssh/rc.
-Keep it quiet for commands, in ~/.bashrc by this line before what prints: [[ $- == *i* ]] || return""",
+Print it only in interactive shells; in ~/.bashrc, put this line before it: [[ $- == *i* ]] || return""",
     ),
     MISSING: (
-        "there is no rsync on the host",
-        "install it there: apt install rsync (or dnf, apk, conda install rsync)",
+        "rsync is not installed on the host",
+        "install it on the host: apt install rsync (or dnf, apk, conda install rsync)",
     ),
     TOO_OLD: ("rsync on the host is too old", "gpurun needs 3.1.3 or later on both ends"),
-    OTHER: ("rsync failed", "the lines above are rsync's own"),
+    OTHER: ("rsync failed", "the lines above are the output of rsync"),
 }
 
 
 class RsyncError(GpurunError):
-    """A transfer failed for a reason that trying again does not mend. `meaning` is one of the words above."""
+    """A transfer failed, and a retry would fail too. `meaning` is one of the values above."""
 
-    def __init__(self, meaning: str, said: str, where: str) -> None:
-        what, next_step = _SAYS[meaning]
-        super().__init__(f"{what}\n{said}" if said else what, next_step, where=where, code=meaning)
+    def __init__(self, meaning: str, stderr: str, where: str) -> None:
+        what, next_step = _MESSAGES[meaning]
+        super().__init__(f"{what}\n{stderr}" if stderr else what, next_step, where=where, code=meaning)
         self.meaning = meaning
 
 
 class Connection(Protocol):
-    """What of gpurun.ssh.openssh.Connection a transfer needs."""
+    """The part of gpurun.ssh.openssh.Connection that a transfer needs."""
 
     def rsh(self) -> str: ...
 
@@ -73,25 +72,25 @@ class Connection(Protocol):
     def run(self, command: str, *, stdin: bytes = b"", timeout: float | None = None) -> process.Completed: ...
 
 
-def explain(connection: Connection, code: int, said: str) -> GpurunError:
-    """The error for rsync's exit code. What the code leaves open, the host is asked; no text is read for it."""
+def error_of(connection: Connection, code: int, stderr: str) -> GpurunError:
+    """Return the error for rsync's exit code. When the code is ambiguous, ask the host; no text decides."""
     meaning = MEANINGS.get(code, OTHER)
     where = connection.destination
-    if code == 12 and _ask(connection, "command -v rsync") not in (0, None):
-        # An rsync before 3.2 on the laptop says so of a host without rsync.
+    if code == 12 and _exit_code(connection, "command -v rsync") not in (0, None):
+        # On the laptop, rsync before 3.2 ends with 12 when the host has no rsync.
         meaning = MISSING
     if meaning == CONNECTION:
-        last = said.splitlines()[-1:] or [f"rsync ended with {code}"]
+        last = stderr.splitlines()[-1:] or [f"rsync ended with {code}"]
         return ContactLost(
-            f"the connection broke off while files were sent: {last[0]}",
-            "repeat the command: what has arrived is not sent again",
+            f"the connection broke off during the transfer: {last[0]}",
+            "repeat the command; it resumes the transfer",
             where=where,
         )
-    return RsyncError(meaning, said, where)
+    return RsyncError(meaning, stderr, where)
 
 
-def _ask(connection: Connection, command: str) -> int | None:
-    """The exit code of a command on the host, None when the host does not answer."""
+def _exit_code(connection: Connection, command: str) -> int | None:
+    """Return the exit code of a command on the host, or None when the host does not answer."""
     try:
         code = connection.run(command, timeout=20).code
     except (GpurunError, process.TimedOut):
@@ -101,24 +100,24 @@ def _ask(connection: Connection, command: str) -> int | None:
 
 @functools.cache
 def check_local() -> str:
-    """The version of the laptop's rsync. Raises GpurunError with the repair when there is none that will do."""
+    """Return the version of the laptop's rsync. Raises GpurunError when rsync is missing or too old."""
     try:
-        said = process.run(["rsync", "--version"], timeout=20).stdout.decode("utf-8", "replace")
+        printed = process.run(["rsync", "--version"], timeout=20).stdout.decode("utf-8", "replace")
     except process.NotInstalled:
         raise GpurunError(
-            "there is no rsync on this machine", "apt install rsync (macOS: brew install rsync)"
+            "rsync is not installed on this machine", "apt install rsync (macOS: brew install rsync)"
         ) from None
-    version = parse_version(said)
+    version = parse_version(printed)
     if version is None or version < MINIMUM:
-        found = "openrsync" if version is None else ".".join(map(str, version))
+        name = "openrsync" if version is None else ".".join(map(str, version))
         raise GpurunError(
-            f"this machine's rsync is {found}, which lacks what gpurun needs (3.1.3 or later)",
+            f"this machine's rsync is {name}; gpurun needs rsync 3.1.3 or later",
             "macOS: brew install rsync, and open a new terminal. Linux: install your distribution's rsync.",
         )
     return ".".join(map(str, version))
 
 
-def parse_version(said: str) -> tuple[int, ...] | None:
-    """(3, 5, 0) from what `rsync --version` says; None for openrsync and what is not understood."""
-    match = re.match(r"rsync\s+version v?(\d+)\.(\d+)(?:\.(\d+))?", said)
+def parse_version(printed: str) -> tuple[int, ...] | None:
+    """Return (3, 5, 0) from the output of `rsync --version`; None for openrsync and unknown output."""
+    match = re.match(r"rsync\s+version v?(\d+)\.(\d+)(?:\.(\d+))?", printed)
     return tuple(int(part or 0) for part in match.groups()) if match else None

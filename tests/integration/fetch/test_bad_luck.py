@@ -18,7 +18,7 @@ import pytest
 from gpurun import fetch
 from gpurun.errors import ContactLost, GpurunError, HostUnreachable
 from gpurun.fetch import destination
-from gpurun.sync.retry import PATIENCE
+from gpurun.sync.retry import MAX_IDLE_ATTEMPTS
 from tests.integration.fetch.conftest import FetchedRun
 from tests.support.faultproxy import FaultProxy
 
@@ -139,7 +139,7 @@ def test_a_line_that_drops_again_and_again_brings_all_in_one_fetch(run: FetchedR
     slow.reset_after(2_000_000, again=True)
     run.fetch()
     assert run.files() == {"big.bin": content}
-    assert len(slow.traffic) > PATIENCE
+    assert len(slow.traffic) > MAX_IDLE_ATTEMPTS
 
 
 KILLED = """

@@ -14,7 +14,7 @@ from gpurun.fetch.destination import opened
 from gpurun.fetch.report import Report
 from gpurun.store import checkpoint_store
 from gpurun.sync import rsync
-from gpurun.sync.retry import keep_on
+from gpurun.sync.retry import run_with_retries
 from tests.integration.fetch.conftest import FetchedRun
 from tests.unit.agent.state.test_checkpoints import note, save
 
@@ -76,9 +76,9 @@ def test_one_that_is_cut_short_while_it_is_read_is_tried_again(
     def fail_once(*args: Any, **options: Any) -> None:
         if failures:
             raise failures.pop()
-        keep_on(*args, **options)
+        run_with_retries(*args, **options)
 
-    monkeypatch.setattr("gpurun.fetch.checkpoint.keep_on", fail_once)
+    monkeypatch.setattr("gpurun.fetch.checkpoint.run_with_retries", fail_once)
     fetch(run, "last", sleep=lambda _: None)
     assert (run.files(), failures) == ({"last.ckpt": GOOD}, [])
 

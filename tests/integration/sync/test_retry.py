@@ -1,4 +1,4 @@
-"""When a transfer is tried again, and when not. A shell plays rsync."""
+"""When a transfer is retried. A shell script runs in place of rsync."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from gpurun.errors import ContactLost
 from gpurun.process import Completed
-from gpurun.sync.retry import PATIENCE, Cancelled, keep_on
+from gpurun.sync.retry import MAX_IDLE_ATTEMPTS, Cancelled, run_with_retries
 from gpurun.sync.rsync import Progress
 from gpurun.sync.rsync_errors import RsyncError
 
@@ -28,22 +28,22 @@ class NoHost:
         return Completed((), 255, b"", b"")
 
 
-def play(script: str, folder: Path, cancelled: threading.Event | None = None) -> tuple[list[float], int]:
-    """The pauses that were made, and how often `script` ran (it finds how often in $N). It may add to $CAME."""
-    came = folder / "came"
-    came.touch()
+def run_script(script: str, folder: Path, cancelled: threading.Event | None = None) -> tuple[list[float], int]:
+    """Return the pauses, and how often `script` ran ($N in the script). It may add to $RECEIVED."""
+    received = folder / "received"
+    received.touch()
     count = folder / "count"
     slept: list[float] = []
-    counted = f"N=$(cat {count} 2>/dev/null || echo 0); N=$((N+1)); echo $N >{count}; CAME={came}; {script}"
+    counted = f"N=$(cat {count} 2>/dev/null || echo 0); N=$((N+1)); echo $N >{count}; RECEIVED={received}; {script}"
     try:
-        keep_on(
+        run_with_retries(
             NoHost(),
             ["sh", "-c", counted],
             b"",
             _ignore,
             cancelled=cancelled,
             accept=(0, 24),
-            staged=lambda: came.stat().st_size,
+            staged=lambda: received.stat().st_size,
             sleep=slept.append,
         )
     finally:
@@ -51,48 +51,48 @@ def play(script: str, folder: Path, cancelled: threading.Event | None = None) ->
     return slept, runs
 
 
-def _ignore(seen: Progress) -> None:
+def _ignore(progress: Progress) -> None:
     pass
 
 
-def test_it_goes_on_for_as_long_as_something_moves(tmp_path: Path) -> None:
-    slept, runs = play(f"{MOVED}; test $N -gt 20 || exit 30", tmp_path)
+def test_transfer_is_retried_while_bytes_are_reported(tmp_path: Path) -> None:
+    slept, runs = run_script(f"{MOVED}; test $N -gt 20 || exit 30", tmp_path)
     assert (runs, slept) == (21, [0.5] * 20)
 
 
-def test_it_goes_on_while_bytes_are_kept_that_rsync_did_not_report(tmp_path: Path) -> None:
-    """It reports once a second; a line may drop before that."""
-    slept, runs = play("echo more >>$CAME; test $N -gt 20 || exit 30", tmp_path)
+def test_transfer_is_retried_while_bytes_are_kept(tmp_path: Path) -> None:
+    """rsync reports once a second; the connection may drop before that."""
+    slept, runs = run_script("echo more >>$RECEIVED; test $N -gt 20 || exit 30", tmp_path)
     assert (runs, slept) == (21, [0.5] * 20)
 
 
-def test_it_gives_up_when_what_came_comes_again_and_again(tmp_path: Path) -> None:
+def test_transfer_is_given_up_when_the_same_bytes_come_again(tmp_path: Path) -> None:
     with pytest.raises(ContactLost):
-        play("case $((N % 2)) in 0) : >$CAME;; 1) echo more >>$CAME;; esac; exit 30", tmp_path)
-    assert int((tmp_path / "count").read_text()) == PATIENCE + 1
+        run_script("case $((N % 2)) in 0) : >$RECEIVED;; 1) echo more >>$RECEIVED;; esac; exit 30", tmp_path)
+    assert int((tmp_path / "count").read_text()) == MAX_IDLE_ATTEMPTS + 1
 
 
-def test_it_gives_up_when_nothing_moves(tmp_path: Path) -> None:
+def test_transfer_is_given_up_when_nothing_comes(tmp_path: Path) -> None:
     with pytest.raises(ContactLost):
-        play("exit 12", tmp_path)
-    assert int((tmp_path / "count").read_text()) == PATIENCE
+        run_script("exit 12", tmp_path)
+    assert int((tmp_path / "count").read_text()) == MAX_IDLE_ATTEMPTS
 
 
 @pytest.mark.parametrize("code", [1, 11, 23, 127])
-def test_what_trying_again_does_not_mend_ends_it(tmp_path: Path, code: int) -> None:
+def test_other_failure_is_not_retried(tmp_path: Path, code: int) -> None:
     with pytest.raises(RsyncError):
-        play(f"{MOVED}; exit {code}", tmp_path)
+        run_script(f"{MOVED}; exit {code}", tmp_path)
     assert int((tmp_path / "count").read_text()) == 1
 
 
-def test_files_that_vanished_are_no_failure(tmp_path: Path) -> None:
-    assert play("exit 24", tmp_path) == ([], 1)
+def test_vanished_files_are_accepted(tmp_path: Path) -> None:
+    assert run_script("exit 24", tmp_path) == ([], 1)
 
 
-def test_one_that_is_not_wanted_any_more_ends(tmp_path: Path) -> None:
-    over = threading.Event()
-    over.set()
+def test_cancelled_transfer_ends(tmp_path: Path) -> None:
+    cancelled = threading.Event()
+    cancelled.set()
     with pytest.raises(Cancelled):
-        play(f"{MOVED}; printf '\\r'; exec sleep 60", tmp_path, over)
+        run_script(f"{MOVED}; printf '\\r'; exec sleep 60", tmp_path, cancelled)
     with pytest.raises(Cancelled):
-        play("exit 20", tmp_path, over)
+        run_script("exit 20", tmp_path, cancelled)

@@ -1,4 +1,4 @@
-"""Sending and bringing files with the real rsync; the remote shell runs its commands on this machine."""
+"""Send and fetch files with the real rsync; the remote shell runs its commands on this machine."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def snapshot(tmp_path: Path, run: str) -> Path:
     return folder
 
 
-def test_any_name_arrives_and_the_host_agrees(host: LocalShell, project: Path, tmp_path: Path) -> None:
+def test_push_sends_unusual_names(host: LocalShell, project: Path, tmp_path: Path) -> None:
     for name in NAMES:
         Path(os.fsdecode(os.path.join(os.fsencode(project), b"deep", name))).write_bytes(name)
     for link, target in {"up": "train.py", "broken": "nowhere", "out": "/etc/hostname"}.items():
@@ -39,7 +39,7 @@ def test_any_name_arrives_and_the_host_agrees(host: LocalShell, project: Path, t
     assert [path.name for path in to.parent.iterdir()] == ["snapshot"]
 
 
-def test_what_is_unchanged_is_linked_and_an_edit_within_the_same_second_is_seen(
+def test_push_links_unchanged_files_and_sees_an_edit_within_the_same_second(
     host: LocalShell, project: Path, tmp_path: Path
 ) -> None:
     first, second = snapshot(tmp_path, "a"), snapshot(tmp_path, "b")
@@ -55,36 +55,36 @@ def test_what_is_unchanged_is_linked_and_an_edit_within_the_same_second_is_seen(
     assert manifest.difference(str(second), files.manifest()) is None
 
 
-def test_a_partial_snapshot_is_linked_too(host: LocalShell, project: Path, tmp_path: Path) -> None:
-    """After an upload that broke off, only what never arrived is sent."""
+def test_push_links_files_of_a_partial_snapshot(host: LocalShell, project: Path, tmp_path: Path) -> None:
+    """After an interrupted upload, only the missing files are sent."""
     whole, partial, new = (snapshot(tmp_path, run) for run in ("whole", "partial", "new"))
     upload.push(host, listing(project), str(whole))
     (project / "big.bin").write_bytes(os.urandom(1 << 20))
     broken = FileList(project, tuple(entry for entry in listing(project).entries if entry.path == b"big.bin"))
     upload.push(host, broken, str(partial))
-    seen: list[Progress] = []
+    reports: list[Progress] = []
     (project / "late.py").write_text("late")
-    upload.push(host, listing(project), str(new), [str(whole), str(partial)], progress=seen.append)
+    upload.push(host, listing(project), str(new), [str(whole), str(partial)], progress=reports.append)
     assert (new / "big.bin").samefile(partial / "big.bin")
     assert (new / "train.py").samefile(whole / "train.py")
-    assert seen[-1].bytes == len("late")
+    assert reports[-1].bytes == len("late")
 
 
-def test_an_interrupted_push_keeps_what_came_and_leaves_the_snapshot_clean(
+def test_interrupted_push_keeps_partial_files_outside_the_snapshot(
     host: LocalShell, project: Path, tmp_path: Path
 ) -> None:
     (project / "big.bin").write_bytes(os.urandom(8 << 20))
     files, to = listing(project), snapshot(tmp_path, "a")
     argv = rsync.push_argv(host, project, str(to))
     argv.insert(1, "--bwlimit=2M")
-    names = rsync.listed(entry.path for entry in files.entries)
+    names = rsync.file_list(entry.path for entry in files.entries)
 
     def interrupt(progress: Progress) -> None:
         if progress.bytes > 1 << 20:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        rsync.transfer(argv, names, interrupt)
+        rsync.run_rsync(argv, names, interrupt)
     kept = to.parent / "partial/big.bin"
     wait_for(kept.exists)
     assert kept.stat().st_size > 1 << 19
@@ -94,7 +94,7 @@ def test_an_interrupted_push_keeps_what_came_and_leaves_the_snapshot_clean(
 
 
 def wait_for(happened: Callable[[], bool]) -> None:
-    """The receiving rsync ends a moment after ours."""
+    """Wait for the receiving rsync, which ends a moment after ours."""
     import time
 
     deadline = time.monotonic() + 20
@@ -103,9 +103,7 @@ def wait_for(happened: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize("change", ["vanished", "folder became file", "file became folder"])
-def test_a_second_list_goes_beside_the_first_and_links_to_it(
-    host: LocalShell, project: Path, tmp_path: Path, change: str
-) -> None:
+def test_second_push_links_to_the_first(host: LocalShell, project: Path, tmp_path: Path, change: str) -> None:
     before, to = listing(project), snapshot(tmp_path, "a")
     upload.push(host, before, str(to))
     if change == "vanished":
@@ -117,25 +115,21 @@ def test_a_second_list_goes_beside_the_first_and_links_to_it(
         (project / "train.py").unlink()
         (project / "train.py").mkdir()
         (project / "train.py/inner").touch()
-    now = listing(project)
+    listed = listing(project)
     first = to.rename(to.with_name("snapshot.before"))  # as the host does when the lists differ
     to.mkdir()
-    upload.push(host, now, str(to), [str(first)])
-    assert manifest.difference(str(to), now.manifest()) is None
+    upload.push(host, listed, str(to), [str(first)])
+    assert manifest.difference(str(to), listed.manifest()) is None
 
 
-def test_what_vanished_after_it_was_listed_is_for_the_host_to_tell(
-    host: LocalShell, project: Path, tmp_path: Path
-) -> None:
+def test_push_skips_files_that_vanished_after_the_list(host: LocalShell, project: Path, tmp_path: Path) -> None:
     files, to = listing(project), snapshot(tmp_path, "a")
     (project / "train.py").unlink()
     upload.push(host, files, str(to))
     assert manifest.difference(str(to), files.manifest())
 
 
-def test_read_only_files_and_folders_can_be_copied_and_removed_there(
-    host: LocalShell, project: Path, tmp_path: Path
-) -> None:
+def test_pushed_read_only_files_can_be_copied_and_removed(host: LocalShell, project: Path, tmp_path: Path) -> None:
     (project / "deep/er.py").chmod(0o444)
     (project / "deep").chmod(0o555)
     to = snapshot(tmp_path, "a")
@@ -145,7 +139,7 @@ def test_read_only_files_and_folders_can_be_copied_and_removed_there(
     (project / "deep").chmod(0o755)
 
 
-def test_programs_stay_executable(host: LocalShell, project: Path, tmp_path: Path) -> None:
+def test_push_keeps_the_executable_bit(host: LocalShell, project: Path, tmp_path: Path) -> None:
     (project / "run").touch(0o755)
     to = snapshot(tmp_path, "a")
     upload.push(host, listing(project), str(to))
@@ -154,7 +148,9 @@ def test_programs_stay_executable(host: LocalShell, project: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("code", [False, True])
-def test_pull_brings_names_of_any_kind_and_no_link_that_leads_out(host: LocalShell, tmp_path: Path, code: bool) -> None:
+def test_pull_fetches_unusual_names_and_no_link_that_leads_outside(
+    host: LocalShell, tmp_path: Path, code: bool
+) -> None:
     source, staging = tmp_path / "run dir", tmp_path / "staging"
     (source / "workspace").mkdir(parents=True)
     staging.mkdir()
@@ -164,25 +160,27 @@ def test_pull_brings_names_of_any_kind_and_no_link_that_leads_out(host: LocalShe
     (source / "workspace/evil").symlink_to("/etc/passwd")
     (source / "workspace/worse").symlink_to("../../elsewhere")
     asked = [b"workspace/" + name for name in (*NAMES, b"good", b"evil", b"worse", b"vanished")]
-    ended, said = rsync.transfer(rsync.pull_argv(host, str(source), staging, code=code), rsync.listed(asked))
-    assert ended == 0, said
+    exit_code, stderr = rsync.run_rsync(rsync.pull_argv(host, str(source), staging, code=code), rsync.file_list(asked))
+    assert exit_code == 0, stderr
     assert set(os.listdir(os.fsencode(staging / "workspace"))) == {*NAMES, *([b"good"] if code else [])}
 
 
-def test_pull_of_a_folder_that_became_a_link_writes_nothing_behind_it(host: LocalShell, tmp_path: Path) -> None:
-    """Between the list and the transfer, by a job or by a host that lies."""
+def test_pull_of_a_folder_that_became_a_link_writes_nothing_through_it(host: LocalShell, tmp_path: Path) -> None:
+    """A job or a malicious host replaces the folder between the list and the transfer."""
     source, staging = tmp_path / "run", tmp_path / "staging"
     (source / "workspace/real").mkdir(parents=True)
     (source / "workspace/real/x").write_bytes(b"x")
     (source / "workspace/d").symlink_to("real")
     (staging / "workspace").mkdir(parents=True)
     for _ in range(2):  # the second transfer finds what the first one left
-        rsync.transfer(rsync.pull_argv(host, str(source), staging), rsync.listed([b"workspace/d", b"workspace/d/x"]))
+        rsync.run_rsync(
+            rsync.pull_argv(host, str(source), staging), rsync.file_list([b"workspace/d", b"workspace/d/x"])
+        )
     assert not any(path.is_symlink() for path in staging.rglob("*"))
     assert not (staging / "workspace/real").exists()
 
 
-def test_connection_losses_are_tried_again(
+def test_lost_connection_is_retried(
     host: LocalShell, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gpurun.sync.retry.time.sleep", lambda seconds: None)
@@ -196,7 +194,7 @@ def test_connection_losses_are_tried_again(
     assert manifest.difference(str(to), files.manifest()) is None
 
 
-def test_a_host_that_stays_away_is_contact_lost(
+def test_host_that_stays_unreachable_is_contact_lost(
     host: LocalShell, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gpurun.sync.retry.time.sleep", lambda seconds: None)
@@ -206,7 +204,7 @@ def test_a_host_that_stays_away_is_contact_lost(
     assert lost.value.exit_code == 255
 
 
-def test_no_rsync_on_the_host(host: LocalShell, project: Path, tmp_path: Path) -> None:
+def test_host_without_rsync_is_an_error(host: LocalShell, project: Path, tmp_path: Path) -> None:
     host.says('PATH=/nowhere exec /bin/sh -c "$*"')
     with pytest.raises(RsyncError) as error:
         upload.push(host, listing(project), str(snapshot(tmp_path, "a")))
@@ -214,7 +212,7 @@ def test_no_rsync_on_the_host(host: LocalShell, project: Path, tmp_path: Path) -
     assert "apt install rsync" in error.value.next_step
 
 
-def test_a_noisy_shell_names_the_files_to_mend(host: LocalShell, project: Path, tmp_path: Path) -> None:
+def test_noisy_shell_error_names_the_startup_files(host: LocalShell, project: Path, tmp_path: Path) -> None:
     host.says('echo "Welcome to the machine"; exec sh -c "$*"')
     with pytest.raises(RsyncError) as error:
         upload.push(host, listing(project), str(snapshot(tmp_path, "a")))
@@ -222,7 +220,7 @@ def test_a_noisy_shell_names_the_files_to_mend(host: LocalShell, project: Path, 
     assert "~/.bashrc" in error.value.next_step
 
 
-def test_a_file_that_cannot_be_sent_is_named(host: LocalShell, project: Path, tmp_path: Path) -> None:
+def test_unreadable_file_is_named(host: LocalShell, project: Path, tmp_path: Path) -> None:
     to = snapshot(tmp_path, "a")
     files = FileList(project, listing(project).entries[:1])
     with pytest.raises(RsyncError) as error:
@@ -232,7 +230,7 @@ def test_a_file_that_cannot_be_sent_is_named(host: LocalShell, project: Path, tm
 
 @pytest.mark.parametrize("code", [10, 12, 20, 30, 35, 255])
 def test_exit_codes_of_a_broken_connection(host: LocalShell, code: int) -> None:
-    assert isinstance(rsync_errors.explain(host, code, ""), ContactLost)
+    assert isinstance(rsync_errors.error_of(host, code, ""), ContactLost)
 
 
 @pytest.mark.parametrize(
@@ -240,10 +238,10 @@ def test_exit_codes_of_a_broken_connection(host: LocalShell, code: int) -> None:
     [
         ("echo 'openrsync: protocol version 29, rsync version 2.6.9 compatible'", "openrsync"),
         ("echo 'rsync  version 3.0.9  protocol version 30'", "3.0.9"),
-        (None, "no rsync"),
+        (None, "not installed"),
     ],
 )
-def test_a_laptop_without_a_usable_rsync(
+def test_laptop_without_a_usable_rsync_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str | None, says: str
 ) -> None:
     if program:

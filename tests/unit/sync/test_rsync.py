@@ -1,4 +1,4 @@
-"""Sending and bringing files with the real rsync; the remote shell runs its commands on this machine."""
+"""The arguments of rsync, and the parsers of its output."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gpurun.sync.rsync import Progress, RsyncError
 
 @dataclass
 class LocalShell:
-    """A host that is this machine: `line` is what its shell runs, with the command in $*."""
+    """This machine as a host: its shell runs `line`, with the command in $*."""
 
     script: Path
     destination: str = "box"
@@ -64,7 +64,7 @@ def test_push_argv(host: LocalShell) -> None:
     ]
 
 
-def test_pull_argv_trusts_nobody(host: LocalShell) -> None:
+def test_pull_argv_does_not_trust_the_host(host: LocalShell) -> None:
     argv = rsync.pull_argv(host, "/r/runs/a-1", Path("/here/staging"))
     assert argv == [
         *("rsync", "-lt", "-s", "--files-from=-", "--from0", "--timeout=60", "--info=progress2"),
@@ -86,20 +86,20 @@ def test_pull_argv_trusts_nobody(host: LocalShell) -> None:
         (13, "other"),
     ],
 )
-def test_exit_codes(host: LocalShell, code: int, meaning: str) -> None:
-    error = rsync_errors.explain(host, code, "rsync: it said so")
+def test_error_of_each_exit_code(host: LocalShell, code: int, meaning: str) -> None:
+    error = rsync_errors.error_of(host, code, "rsync: it said so")
     assert isinstance(error, RsyncError)
     assert (error.meaning, error.exit_code) == (meaning, 125)
     assert "it said so" in error.what
 
 
-def test_progress_is_read_across_chunks() -> None:
-    said = (
+def test_parse_progress_across_chunks() -> None:
+    printed = (
         b"\r         32,768   0%    0.00kB/s    0:00:00  \r"
         b"    104857600  45%   52.41MB/s    0:00:02  (xfr#5, ir-chk=1000/2017)\r"
         b"    230000000 100%    1.50GB/s    1:00:01 (xfr#9, to-chk=0/2018)\n"
     )
-    chunks = [said[at : at + 7] for at in range(0, len(said), 7)]
+    chunks = [printed[at : at + 7] for at in range(0, len(printed), 7)]
     assert list(rsync.parse_progress(iter(chunks))) == [
         Progress(32768, 0.0, 0.0, 0, 0),
         Progress(104857600, 52.41 * (1 << 20), 2.0, 1017, 2017),
@@ -110,7 +110,7 @@ def test_progress_is_read_across_chunks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "version"),
+    ("printed", "version"),
     [
         ("rsync  version 3.5.0  protocol version 32\n", (3, 5, 0)),
         ("rsync  version v3.2.7pre1  protocol version 31\n", (3, 2, 7)),
@@ -119,11 +119,11 @@ def test_progress_is_read_across_chunks() -> None:
         ("", None),
     ],
 )
-def test_version(said: str, version: tuple[int, ...] | None) -> None:
-    assert rsync_errors.parse_version(said) == version
+def test_parse_version(printed: str, version: tuple[int, ...] | None) -> None:
+    assert rsync_errors.parse_version(printed) == version
 
 
-def test_only_what_shrinks_is_compressed(project: Path) -> None:
-    assert rsync.shrinks(listing(project))
+def test_is_compressible(project: Path) -> None:
+    assert rsync.is_compressible(listing(project))
     (project / "model.CKPT").write_bytes(bytes(1000))
-    assert not rsync.shrinks(listing(project))
+    assert not rsync.is_compressible(listing(project))
