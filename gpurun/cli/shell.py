@@ -11,6 +11,7 @@ import typer
 from gpurun.agent import vocabulary as words
 from gpurun.cli import options, output
 from gpurun.cli.own_arguments import KEY, CommandWithArguments
+from gpurun.cli.reporting import drawn
 from gpurun.errors import UsageError
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def _enter(wire: Wire, run: str, command: list[str]) -> int:
 
 def _session(gpus: str, host: str | None, command: list[str]) -> int:
     """Submit a session, wait for it, enter it."""
-    from gpurun.cli.tunnel_shown import Starting, report
+    from gpurun.cli.tunnel_shown import Starting, tell_planned
     from gpurun.config.load import load
     from gpurun.remote.wire import connect
     from gpurun.tunnel import services
@@ -84,10 +85,11 @@ def _session(gpus: str, host: str | None, command: list[str]) -> int:
     assert loaded.host is not None
     wire = connect(loaded.host)
     wanted = services.Service(words.SHELL, loaded.project.name)
-    with output.activity() as say, output.transfer(f"sending to {wire.host}") as bar:
-        record = services.start(wire, wanted, loaded, report(wire.host, say, bar))
+    with drawn(f"sending to {wire.host}") as report:
+        report.on[services.Planned] = lambda event: tell_planned(event, wire.host)
+        record = services.start(wire, wanted, loaded, report)
         try:
-            services.wait_until_running(wire, record, Starting(wire.host, say))
+            services.wait_until_running(wire, record, Starting(wire.host, report.say))
         except KeyboardInterrupt:
             output.after_interrupt()
             output.say(f"{record['id']} goes on waiting on {wire.host}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,12 +16,13 @@ from gpurun.agent import vocabulary as words
 from gpurun.cli import complete, describe, options, output, plan_shown
 from gpurun.cli.own_arguments import KEY, CommandWithArguments
 from gpurun.cli.progress import Say
+from gpurun.cli.reporting import drawn
 from gpurun.cli.screen import Screen, say_detached, say_end
 from gpurun.errors import UsageError
 from gpurun.remote import records
 
 if TYPE_CHECKING:
-    from gpurun.commands.submit import Plan, Started
+    from gpurun.commands.submit import Started
     from gpurun.config.load import Loaded
     from gpurun.config.session import Session
     from gpurun.remote.wire import Wire
@@ -208,61 +209,36 @@ def _asked(said: dict[str, Any], target: str | None) -> Iterator[_Asked]:
 
 
 def _submit(asked: _Asked, *, follow: bool, yes: bool, as_json: bool) -> int:
-    """Over a connection that stands, ssh starts first, and the plan is made while it travels."""
+    from gpurun.commands.submit import Begun, Prepared, make_plan
+    from gpurun.commands.submit import submit as start
     from gpurun.hosts.known import check_known
     from gpurun.remote.wire import connect
+    from gpurun.sync import rsync
 
     loaded = asked.load()
     assert loaded.host is not None
     wire = connect(loaded.host)
-    if wire.connection.is_warm:
-        return _submit_over(wire, lambda: _make_plan(loaded), follow=follow, yes=yes, as_json=as_json)
-    if not loaded.host.added:
+    if not (wire.connection.is_warm or loaded.host.added):
         check_known(wire.host)
-    done = _make_plan(loaded)
-    # ssh may ask for a password next: our own questions come before that, not at the same time.
-    plan_shown.approve(done, yes=yes)
-    output.note(f"connecting to {wire.host}")
-    return _submit_over(wire, lambda: done, follow=follow, yes=True, as_json=as_json)
-
-
-def _make_plan(loaded: Loaded) -> Plan:
-    from gpurun.commands.submit import make_plan
-    from gpurun.sync import rsync
-
     rsync.check_local()
-    return make_plan(loaded)
-
-
-def _submit_over(wire: Wire, plan: Callable[[], Plan], *, follow: bool, yes: bool, as_json: bool) -> int:
-    from gpurun.commands.submit import Report
-    from gpurun.commands.submit import submit as start
-
-    with output.activity() as say, output.transfer(f"sending to {wire.host}") as bar:
-        known: list[str] = []
-
-        def prepared(answer: dict[str, Any]) -> None:
-            known.append(answer["run"]["id"])
-            plan_shown.tell_prepared(answer)
-
-        report = Report(
-            say=say,
-            listed=lambda done: plan_shown.tell(done, wire.host, yes=yes),
-            prepared=prepared,
-            progress=lambda at, total: bar(
-                at.bytes, 0, fraction=max(at.fraction, at.bytes / max(total, 1)), rate=at.rate
-            ),
-            started=lambda started: tell_started(wire, started, say, follow=follow, as_json=as_json),
-        )
+    plan = make_plan(loaded)
+    # ssh may ask for a password next: our own questions come before that, not at the same time.
+    plan_shown.tell(plan, wire.host, yes=yes)
+    if not wire.connection.is_warm:
+        output.note(f"connecting to {wire.host}")
+    with drawn(f"sending to {wire.host}") as report:
+        report.on[Prepared] = lambda event: plan_shown.tell_prepared(event.answer)
+        report.on[Begun] = lambda event: tell_started(wire, event.started, report.say, follow=follow, as_json=as_json)
         try:
             started = start(wire, plan, report, follow=follow)
         except KeyboardInterrupt:
             output.after_interrupt()
+            known = [event.answer["run"]["id"] for event in (report.last.get(Prepared),) if event is not None]
             output.say("interrupted. " + "".join(f"{wire.host} may start {run} all the same. " for run in known))
             again = (shlex.join(["gpurun", *sys.argv[1:]]), "goes on from here")
             output.next_steps(again, *((f"gpurun stop {run}", "give it up") for run in known))
             return words.EXIT_INTERRUPTED
-        return after_start(wire, started, say, follow=follow, as_json=as_json)
+        return after_start(wire, started, report.say, follow=follow, as_json=as_json)
 
 
 def tell_started(wire: Wire, started: Started, say: Say, *, follow: bool, as_json: bool) -> None:

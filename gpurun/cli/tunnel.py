@@ -11,6 +11,7 @@ import typer
 from gpurun.agent import vocabulary as words
 from gpurun.cli import options, output
 from gpurun.cli.command import VerbCommand
+from gpurun.cli.reporting import drawn
 from gpurun.errors import UsageError
 
 if TYPE_CHECKING:
@@ -130,14 +131,15 @@ def _close(tunnel_id: str | None) -> int:
 
 
 def _open(tunnel_options: TunnelOptions, *, open_browser: bool, detach: bool, as_json: bool) -> int:
-    from gpurun.cli.tunnel_shown import Shown, Starting, report
-    from gpurun.tunnel import plan, session
+    from gpurun.cli.tunnel_shown import Shown, Starting, tell_planned
+    from gpurun.tunnel import plan, services, session
 
-    with output.activity() as say, output.transfer("sending") as bar:
+    with drawn("sending") as report:
         try:
             made = plan.make(tunnel_options)
             host = made.wire.host
-            routes = plan.start_services(made, report(host, say, bar), Starting(host, say), say)
+            report.on[services.Planned] = lambda event: tell_planned(event, host)
+            routes = plan.start_services(made, report, Starting(host, report.say))
         except KeyboardInterrupt:
             output.after_interrupt()
             output.say("interrupted; services that were started on the host continue: gpurun ps")

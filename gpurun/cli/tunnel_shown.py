@@ -13,10 +13,10 @@ from gpurun.cli import describe, output, plan_shown
 from gpurun.cli.screen import Screen
 
 if TYPE_CHECKING:
-    from gpurun.commands.submit import Report
     from gpurun.errors import GpurunError
     from gpurun.tunnel.plan import Routes
     from gpurun.tunnel.registry import OpenListener, Tunnel
+    from gpurun.tunnel.services import Planned
 
 
 BROWSER_TIMEOUT = 1.0  # seconds to wait for the browser to start
@@ -29,20 +29,10 @@ class Starting(Screen):
         return
 
 
-def report(host: str, say: Callable[[str], None], bar: Any) -> Report:
-    """Return the callbacks that show how far the submit of a service to `host` is."""
-    from gpurun.commands.submit import Plan, Report
-
-    def listed(plan: Plan) -> None:
-        if plan.files.count:
-            plan_shown.tell(plan, host, yes=False)
-
-    return Report(
-        say=say,
-        listed=listed,
-        prepared=lambda answer: None,
-        progress=lambda at, total: bar(at.bytes, 0, fraction=max(at.fraction, at.bytes / max(total, 1)), rate=at.rate),
-    )
+def tell_planned(event: Planned, host: str) -> None:
+    """Show what the submit of a service will send, and ask before it is very much."""
+    if event.plan.files.count:
+        plan_shown.tell(event.plan, host, yes=False)
 
 
 class Shown:

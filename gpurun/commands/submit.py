@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from gpurun import locked
 from gpurun.agent import vocabulary as words
 from gpurun.errors import ContactLost, HostError, HostUnreachable
+from gpurun.events import Doing, Event, Moved, Report
 from gpurun.store import pending_submits, run_store
 from gpurun.sync import upload
 
@@ -39,15 +39,10 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Report:
-    """Where a submit tells how far it is."""
+class Prepared(Event):
+    """The host has made room for the run: its answer to `prepare`."""
 
-    say: Callable[[str], None]  # what goes on now
-    listed: Callable[[Plan], None]  # the plan stands; may raise, and then nothing is sent
-    prepared: Callable[[dict[str, Any]], None]  # the host has made room: the answer to `prepare`
-    progress: Callable[[Progress, int], None]  # bytes on their way, of so many in all
-    # The host has taken over. Until this has returned, a submit that is killed is gone on with by the same one again.
-    started: Callable[[Started], None] = lambda started: None
+    answer: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -58,6 +53,13 @@ class Started:
     stream: Stream | None  # its log, when that was asked for
     earlier: bool  # it had been started already, by the submit that this one repeats
     fetch: bool  # the job wants to be fetched when it has ended
+
+
+@dataclass(frozen=True)
+class Begun(Event):
+    """The host has taken over. Until this event was handled, repeating a killed submit resumes it."""
+
+    started: Started
 
 
 def make_plan(
@@ -88,47 +90,52 @@ def make_plan(
     return Plan(loaded, files, job, tuple(notes), found.needs_agent)
 
 
-def submit(
-    wire: Wire, plan: Callable[[], Plan], report: Report, *, follow: bool, taken_ids: tuple[str, ...] = ()
-) -> Started:
-    """Start a job and return once its supervisor stands on the host. To repeat one that broke off goes on with its run.
+def submit(wire: Wire, plan: Plan, report: Report, *, follow: bool) -> Started:
+    """Start a job and return once its supervisor stands on the host. Repeating a submit that broke off resumes its run.
 
-    `plan` is asked for while the connection is made. `taken_ids` are not drawn for the run. Raises what the host refuses,
-    HostUnreachable, RsyncError.
+    Raises what the host refuses, HostUnreachable, RsyncError.
     """
-    taken: list[PendingSubmit] = []
-    plan = functools.cache(plan)
-    again = functools.partial(submit, wire, plan, report, follow=follow)
-    prepared: dict[str, Any] | None = None
+    claim, prepared = _prepare(wire, plan, report)
     try:
-        prepared = wire.ask("prepare", lambda: _first_question(wire, plan(), report, taken, taken_ids), timeout=60)
-        run_store.update([prepared["run"]], wire.host)
-        record = prepared["run"]
-        if words.is_over(record) and (record["started"] is None or _is_old_service(taken[0])):
-            taken[0].settle()  # what we took over was given up meanwhile, or is over: begin anew
-            return again(taken_ids=taken_ids)
-        report.prepared(prepared)
-        if record["state"] in (words.CREATED, words.SYNCING):
-            started = _send_and_start(wire, plan(), prepared, report, taken[0].job, follow=follow)
+        report(Prepared(prepared))
+        if prepared["run"]["state"] in (words.CREATED, words.SYNCING):
+            started = _sync_and_start(wire, plan, prepared, report, claim.job, follow=follow)
         else:
-            started = Started(record, None, earlier=True, fetch=plan().loaded.spec.fetch)
+            started = Started(prepared["run"], None, earlier=True, fetch=plan.loaded.spec.fetch)
         run_store.update([started.record], wire.host)
-        report.started(started)
+        report(Begun(started))
     except BaseException as error:
-        if taken:
-            _give_up(taken[0], error, on_host=prepared is not None or taken[0].taken_over)
-            if _id_is_taken(error) and prepared is None and len(taken_ids) < DRAWS:
-                return again(taken_ids=(*taken_ids, taken[0].job["id"]))
+        _give_up(claim, error, on_host=True)
         raise
-    taken[0].settle()
+    claim.settle()
     return started
 
 
-def _first_question(
-    wire: Wire, plan: Plan, report: Report, taken: list[PendingSubmit], taken_ids: tuple[str, ...]
-) -> dict[str, Any]:
-    """The request of `prepare`. From here on the run is known on this laptop, whatever becomes of this process."""
-    report.listed(plan)
+def _prepare(wire: Wire, plan: Plan, report: Report) -> tuple[PendingSubmit, dict[str, Any]]:
+    """Return the claim to a run, and the host's answer to `prepare`: the host has the run from then on.
+
+    Draws another id where the host has another run under that one, and begins anew where what was taken over is past.
+    """
+    refused: list[str] = []  # ids
+    while True:
+        claim = _claim(wire, plan, refused)
+        report(Doing(f"asking {wire.host}"))
+        try:
+            prepared = wire.ask("prepare", {"job": claim.job, "total_bytes": plan.files.bytes}, timeout=60)
+        except BaseException as error:
+            _give_up(claim, error, on_host=claim.taken_over)
+            if not _id_is_taken(error) or len(refused) == DRAWS:
+                raise
+            refused.append(claim.job["id"])
+            continue
+        run_store.update([prepared["run"]], wire.host)
+        if not _is_past(claim, prepared["run"]):
+            return claim, prepared
+        claim.settle()
+
+
+def _claim(wire: Wire, plan: Plan, refused: Sequence[str]) -> PendingSubmit:
+    """Take an id for the run. From here on this laptop lists it, whatever becomes of this process."""
     files = plan.files.manifest()
     with locked.state():
         claim = pending_submits.take(
@@ -136,17 +143,19 @@ def _first_question(
             files,
             wire.host,
             plan.loaded.env,
-            is_taken=lambda run_id: run_id in taken_ids or run_store.is_taken(run_id),
+            is_taken=lambda run_id: run_id in refused or run_store.is_taken(run_id),
         )
-        taken.append(claim)
         run_store.add(claim.job, wire.host, files)
-    report.say(f"asking {wire.host}")
-    return {"job": claim.job, "total_bytes": plan.files.bytes}
+    return claim
 
 
-def _is_old_service(claim: PendingSubmit) -> bool:
-    """Whether an earlier process began it: a check or a session that has ended tells nothing of now."""
-    return claim.taken_over and claim.job["service"] is not None
+def _is_past(claim: PendingSubmit, record: dict[str, Any]) -> bool:
+    """Return whether the run was given up meanwhile, or is a service of an earlier process that has ended.
+
+    A check or a session that has ended tells nothing of now.
+    """
+    old_service = claim.taken_over and claim.job["service"] is not None
+    return words.is_over(record) and (record["started"] is None or old_service)
 
 
 def _id_is_taken(error: BaseException) -> bool:
@@ -171,25 +180,17 @@ def _give_up(claim: PendingSubmit, error: BaseException, *, on_host: bool) -> No
         claim.release()
 
 
-def _send_and_start(
+def _sync_and_start(
     wire: Wire, plan: Plan, prepared: dict[str, Any], report: Report, job: dict[str, Any], *, follow: bool
 ) -> Started:
     """Sync, then start; once more when files changed on the way."""
-
     files, link_dest = plan.files, list(prepared["link_dest"])
     if plan.needs_agent:
         wire = replace(wire, connection=wire.connection.with_agent())
     for attempt in range(1, SYNC_AGAIN + 1):
-        report.say(f"sending to {wire.host}")
-        for part in _parts(plan.loaded, files):
-            upload.push(
-                wire.connection,
-                part,
-                prepared["snapshot"],
-                link_dest,
-                progress=functools.partial(_tell_progress, report, files.bytes),
-            )
-        report.say(f"starting {job['id']}")
+        report(Doing(f"sending to {wire.host}"))
+        _sync(wire, plan.loaded, files, prepared["snapshot"], link_dest, report)
+        report(Doing(f"starting {job['id']}"))
         try:
             return _start(wire, plan, files, job, follow=follow)
         except HostError as error:
@@ -210,8 +211,12 @@ def _send_and_start(
     raise AssertionError("unreachable")
 
 
-def _tell_progress(report: Report, total: int, at: Progress) -> None:
-    report.progress(at, total)
+def _sync(wire: Wire, loaded: Loaded, files: FileList, snapshot: str, link_dest: Sequence[str], report: Report) -> None:
+    def sent(at: Progress) -> None:
+        report(Moved(at.bytes, fraction=max(at.fraction, at.bytes / max(files.bytes, 1)), rate=at.rate))
+
+    for part in _parts(loaded, files):
+        upload.push(wire.connection, part, snapshot, link_dest, progress=sent)
 
 
 def _start(wire: Wire, plan: Plan, files: FileList, job: dict[str, Any], *, follow: bool) -> Started:

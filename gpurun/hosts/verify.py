@@ -19,8 +19,9 @@ from gpurun.store import run_questions, run_store
 
 if TYPE_CHECKING:
     from gpurun.commands.follow import Listener
-    from gpurun.commands.submit import Plan, Report
+    from gpurun.commands.submit import Plan
     from gpurun.config.hosts import HostProfile
+    from gpurun.events import Report
     from gpurun.remote.wire import Wire
 
 FACTS_IN = 60.0  # seconds: nvidia-smi and the engine may each take their time
@@ -102,7 +103,7 @@ def start(wire: Wire, host: HostProfile, wish: Wish, report: Report) -> dict[str
     """Submit the check; its record. Raises what a submit raises, an old driver and a full disk among it."""
     from gpurun.commands.submit import submit
 
-    return submit(wire, lambda: plan(host, wish), report, follow=False).record
+    return submit(wire, plan(host, wish), report, follow=False).record
 
 
 def plan(host: HostProfile, wish: Wish) -> Plan:

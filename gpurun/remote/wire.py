@@ -10,7 +10,7 @@ import getpass
 import json
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -31,8 +31,6 @@ STANDSTILL = 60.0  # seconds in which a stream that is to end by itself may say 
 UNSTEADY = "unsteady"  # the diagnosis' word for a host that lets us in when it is tried again
 SLOW = "slow"  # the host is there and takes too long
 NOT_FOUND = 127  # the shell's word for a missing command
-
-Request = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
 
 
 class Profile(Protocol):
@@ -203,7 +201,7 @@ class Wire:
     def ask(
         self,
         verb: str,
-        request: Request,
+        request: Mapping[str, Any],
         *,
         timeout: float = ANSWER_IN,
         within: float | None = None,
@@ -211,9 +209,9 @@ class Wire:
     ) -> dict[str, Any]:
         """Ask `verb` and return its answer. Raises HostError (the agent's own no) and HostUnreachable (255).
 
-        `request` may be a callable: it is called once, while ssh is on its way. The host may think for `timeout`
-        seconds once it let us in; a warm connection that stays silent is dropped and an idempotent question asked once
-        more. With `within`, that many seconds bound everything: no second try and no diagnosis.
+        The host may think for `timeout` seconds once it let us in; a warm connection that stays silent is dropped and an
+        idempotent question asked once more. With `within`, that many seconds bound everything: no second try and no
+        diagnosis.
         """
         question = _Question(self, verb, request)
         exchange = question.put(timeout, within, again=idempotent)
@@ -223,7 +221,7 @@ class Wire:
     def stream(
         self,
         verb: str,
-        request: Request,
+        request: Mapping[str, Any],
         *,
         timeout: float = ANSWER_IN,
         within: float | None = None,
@@ -236,7 +234,7 @@ class Wire:
         question = _Question(self, verb, request, listens=listens)
         exchange = question.put(timeout, within, again=True)
         try:
-            return Stream(question.read(exchange.answer), exchange, self.host, verb, question.asked)
+            return Stream(question.read(exchange.answer), exchange, self.host, verb, request)
         except BaseException:
             process.kill(exchange.process)
             raise
@@ -281,14 +279,13 @@ class _Silence(Exception):
 class _Question:
     """One question, asked once or more under the same nonce."""
 
-    def __init__(self, wire: Wire, verb: str, request: Request, *, listens: bool = False) -> None:
+    def __init__(self, wire: Wire, verb: str, request: Mapping[str, Any], *, listens: bool = False) -> None:
         self.wire, self.verb, self.request, self.listens = wire, verb, request, listens
         self.nonce = secrets.token_hex(16)
         self.bundle = bundle.current()
         self.command = bundle.question_command(wire.python, wire.root, self.bundle.hash, verb)
         self.archive: bytes | None = None
         self.document: bytes | None = None
-        self.asked: Mapping[str, Any] = {}
 
     def put(self, timeout: float, within: float | None, *, again: bool) -> _Exchange:
         """Ask until there is an answer, or a reason to give up."""
@@ -338,10 +335,7 @@ class _Question:
             running = connection.popen(self.command, stderr=errors if patience.running else None)
             try:
                 pipe = Pipe(running)
-                stdin = self._stdin()
-                if callable(self.request):
-                    patience.restart()  # what we took ourselves is no silence of the host
-                pipe.write(stdin, more=self.listens)
+                pipe.write(self._stdin(), more=self.listens)
                 noise = pipe.read_until(self.nonce.encode() + b"\n", patience, most=NOISE)
                 patience.in_all = ANSWER_COMES_IN  # whoever printed endless noise has not answered
                 answer = None if noise is None else pipe.read_until(b"\n", patience, most=answers.LONGEST_ANSWER)
@@ -360,7 +354,6 @@ class _Question:
 
     def _stdin(self) -> bytes:
         if self.document is None:
-            asked = self.asked = self.request() if callable(self.request) else self.request
             ours = {
                 "nonce": self.nonce,
                 "protocol": words.PROTOCOL,
@@ -368,7 +361,7 @@ class _Question:
                 "owner": self.wire.owner,
                 "engine": None if self.wire.engine is None else list(self.wire.engine),
             }
-            self.document = json.dumps({**asked, **ours}).encode() + b"\n"
+            self.document = json.dumps({**self.request, **ours}).encode() + b"\n"
         if self.archive is None:
             return self.document
         return repr(bundle.loader()).encode() + b"\n" + self.archive + self.document
@@ -378,7 +371,7 @@ class _Question:
         try:
             document = answers.parse(answer)
             if document.get("ok") is True:
-                return answers.check(self.verb, self.asked, document.get("answer"))
+                return answers.check(self.verb, self.request, document.get("answer"))
             no = answers.error(document.get("error"))
         except answers.Malformed as wrong:
             raise malformed(self.wire.host, self.verb, str(wrong)) from wrong

@@ -31,19 +31,13 @@ class Patience:
         self._last: float | None = None
         self._end = None if seconds is None or started else time.monotonic() + seconds
 
-    def restart(self) -> None:
-        """Restart the clock if it runs."""
-        if self._end is not None and self.seconds is not None:
-            self._end = time.monotonic() + self.seconds
-
     def heard(self) -> None:
         """Restart the clock, because bytes came."""
-        if self.in_all is None or self._end is None:
+        if self.in_all is None or self._end is None or self.seconds is None:
             return
         now = time.monotonic()
         self._last = now + self.in_all if self._last is None else self._last
-        self.restart()
-        self._end = min(self._end, self._last)
+        self._end = min(now + self.seconds, self._last)
 
     def left(self) -> float | None:
         """Return the seconds to wait now, 0 or less when the time is over, None for no limit."""

@@ -152,7 +152,7 @@ class Link:
             wire = replace(wire, connection=replace(wire.connection, own_socket=path, connect_timeout=timeout))
         stream = None
         try:
-            stream = wire.stream("tunnel", self._request, timeout=ANSWER_TIMEOUT, within=within, listens=True)
+            stream = wire.stream("tunnel", self._request(), timeout=ANSWER_TIMEOUT, within=within, listens=True)
             self._add_forwards(wire, stream)
             forwards_work = self._forwards_work or self._check_probe(wire, stream)
         except BaseException:

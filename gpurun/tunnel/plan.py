@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gpurun.agent import vocabulary as words
 from gpurun.errors import UsageError
+from gpurun.events import Doing, Report
 from gpurun.store import run_names
 from gpurun.tunnel import ports
 from gpurun.tunnel.link import Target
@@ -16,7 +16,6 @@ from gpurun.tunnel.services import Service
 
 if TYPE_CHECKING:
     from gpurun.commands.follow import Listener
-    from gpurun.commands.submit import Report
     from gpurun.config.load import Loaded
     from gpurun.config.project import Project
     from gpurun.remote.wire import Wire
@@ -145,17 +144,17 @@ def _configured_ports(options: TunnelOptions, entry: RunEntry | None, loaded: Lo
     return Ports(None, ())
 
 
-def start_services(plan: TunnelPlan, report: Report, listener: Listener, say: Callable[[str], None]) -> Routes:
+def start_services(plan: TunnelPlan, report: Report, listener: Listener) -> Routes:
     """Find or start every service, and wait until its process runs. Raises the errors of a submit."""
     from gpurun.tunnel import services
 
     wire, routes = plan.wire, []
-    say(f"asking {wire.host}")
+    report(Doing(f"asking {wire.host}"))
     records = []
     for service in plan.services:
         record = services.find(wire, service)
         if record is None:
-            say(f"starting {NAMES[service.kind]} on {wire.host}")
+            report(Doing(f"starting {NAMES[service.kind]} on {wire.host}"))
             record = services.start(wire, service, plan.loaded, report)
         records.append((service, record))
     for service, record in records:

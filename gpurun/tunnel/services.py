@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from gpurun.agent import vocabulary as words
 from gpurun.errors import GpurunError
+from gpurun.events import Event, Report
 from gpurun.store import run_store
 
 if TYPE_CHECKING:
     from gpurun.commands.follow import Listener
-    from gpurun.commands.submit import Plan, Report
+    from gpurun.commands.submit import Plan
     from gpurun.config.load import Loaded
     from gpurun.remote.wire import Wire
 
@@ -37,6 +38,13 @@ class Service:
         )
 
 
+@dataclass(frozen=True)
+class Planned(Event):
+    """What the submit of a service will send; the callback may raise, and then nothing is sent."""
+
+    plan: Plan
+
+
 def find(wire: Wire, service: Service) -> dict[str, Any] | None:
     """Return the record of the newest live run that is this service, or None."""
     answer = wire.ask("ps", {}, timeout=30)
@@ -51,9 +59,8 @@ def start(wire: Wire, service: Service, loaded: Loaded, report: Report) -> dict[
     """Submit the service and return its record. TensorBoard needs no files of the project; Jupyter gets its code."""
     from gpurun.commands.submit import submit
 
-    def plan() -> Plan:
-        return _board_plan(service, loaded) if service.kind == words.TENSORBOARD else _session_plan(service, loaded)
-
+    plan = _board_plan(service, loaded) if service.kind == words.TENSORBOARD else _session_plan(service, loaded)
+    report(Planned(plan))
     return submit(wire, plan, report, follow=False).record
 
 

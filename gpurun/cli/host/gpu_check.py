@@ -10,9 +10,10 @@ from gpurun.cli import output
 from gpurun.cli.asking import report as report_finding
 from gpurun.cli.asking import report_sum
 from gpurun.cli.progress import Say
+from gpurun.cli.reporting import drawn
 from gpurun.cli.screen import Screen
 from gpurun.cli.terminal import harmless_output
-from gpurun.cli.tunnel_shown import report
+from gpurun.events import Doing
 
 if TYPE_CHECKING:
     from gpurun.config.hosts import HostProfile
@@ -42,11 +43,12 @@ def run(wire: Wire, host: HostProfile, wish: Wish, *, as_json: bool) -> int | No
             report_finding(finding)
 
     findings = verify.Findings(tell, lambda data: output.say_bytes(harmless_output(data)))
-    with output.activity(f"asking {host.name}") as say, output.transfer(f"sending to {host.name}") as bar:
+    with drawn(f"sending to {host.name}") as report:
+        report(Doing(f"asking {host.name}"))
         findings.add(verify.look(wire))
-        record = verify.start(wire, host, wish, report(host.name, say, bar))
+        record = verify.start(wire, host, wish, report)
         try:
-            verdict = verify.follow(wire, record, _Listening(host.name, say, findings), findings)
+            verdict = verify.follow(wire, record, _Listening(host.name, report.say, findings), findings)
         except KeyboardInterrupt:
             output.after_interrupt()
             verify.stop(wire, record["id"])

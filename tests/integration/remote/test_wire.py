@@ -137,17 +137,6 @@ def test_every_request_carries_who_asks_and_what_the_profile_says(home: Path) ->
     assert asked == {"all": True, "protocol": 1, "root": None, "owner": "ada", "engine": ["sudo", "-n", "docker"]}
 
 
-def test_a_request_may_be_made_while_ssh_is_on_its_way(home: Path) -> None:
-    made = []
-
-    def request() -> dict[str, str]:
-        made.append((home / "calls").exists())
-        return {"name": "late"}
-
-    assert wire.connect(Profile(), interactive=False).ask("data", request)["path"].endswith("/late")
-    assert len(made) == 1  # though the question was put twice: the agent was not there
-
-
 def test_a_large_request_does_not_block(home: Path) -> None:
     asked = wire.connect(Profile(), interactive=False)
     assert asked.ask("data", {"name": "sets", "patch": "x" * 3_000_000})["path"]

@@ -8,9 +8,9 @@ import pytest
 
 from gpurun.agent import vocabulary as words
 from gpurun.agent.state import journal
-from gpurun.commands.submit import Report
 from gpurun.config import hosts
 from gpurun.errors import UsageError
+from gpurun.events import Doing, Event
 from gpurun.tunnel import plan, ports
 from gpurun.tunnel.link import Target
 from gpurun.tunnel.plan import Ports, TunnelPlan
@@ -33,8 +33,11 @@ class Starter:
 
         hosts.add("demo", {})
         made = TunnelPlan(box.wire, load({"host": "demo"}, None, need_script=False), services, ports_)
-        report = Report(self.messages.append, lambda _: None, lambda _: None, lambda *_: None)
-        return plan.start_services(made, report, StateListener(), self.messages.append).routes
+        return plan.start_services(made, self.report, StateListener()).routes
+
+    def report(self, event: Event) -> None:
+        if isinstance(event, Doing):
+            self.messages.append(event.text)
 
 
 def test_running_service_gets_a_port_of_its_own(box: Box, project: Path) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from gpurun.agent.setup import services
-from gpurun.commands.submit import Report, Started
+from gpurun.commands.submit import Begun
 from gpurun.config.hosts import HostProfile
+from gpurun.events import Event, ignore
 from gpurun.hosts.findings import Finding
 from gpurun.hosts.verify import Findings, Verdict, Wish, follow, plan, start
 
@@ -53,27 +54,24 @@ class Wire:
         self.state, self.prepared = "running", list[str]()
 
     def ask(self, verb: str, request: Any, **_: Any) -> dict[str, Any]:
-        job = (request() if callable(request) else request)["job"]
+        job = request["job"]
         self.prepared.append(job["id"])
         told = {"id": job["id"], "name": "gpucheck", "project": "gpucheck", "created": job["created"], "host_id": "h"}
         state = self.state if self.prepared.count(job["id"]) > 1 or self.state == "running" else "running"
         return {"run": {**told, "state": state, "started": 1.0, "attempt": 1}, "snapshot": "/s", "link_dest": []}
 
 
-def quiet(**more: Any) -> Report:
-    return Report(lambda _: None, lambda _: None, lambda _: None, lambda *_: None, **more)
-
-
 @pytest.mark.usefixtures("home")
 def test_check_behind_one_that_was_killed_and_has_ended_is_another_run() -> None:
-    def killed(_: Started) -> None:
-        raise KeyboardInterrupt
+    def killed(event: Event) -> None:
+        if isinstance(event, Begun):
+            raise KeyboardInterrupt
 
     wire = Wire()
     with pytest.raises(KeyboardInterrupt):
-        start(wire, HostProfile("box"), Wish(), quiet(started=killed))  # type: ignore[arg-type]
+        start(wire, HostProfile("box"), Wish(), killed)  # type: ignore[arg-type]
     wire.state = "succeeded"
-    record = start(wire, HostProfile("box"), Wish(), quiet())  # type: ignore[arg-type]
+    record = start(wire, HostProfile("box"), Wish(), ignore)  # type: ignore[arg-type]
     first, taken_over, second = wire.prepared
     assert (first, record["id"]) == (taken_over, second)
     assert first != second
@@ -81,13 +79,14 @@ def test_check_behind_one_that_was_killed_and_has_ended_is_another_run() -> None
 
 @pytest.mark.usefixtures("home")
 def test_check_behind_one_that_was_killed_and_still_runs_goes_on_with_it() -> None:
-    def killed(_: Started) -> None:
-        raise KeyboardInterrupt
+    def killed(event: Event) -> None:
+        if isinstance(event, Begun):
+            raise KeyboardInterrupt
 
     wire = Wire()
     with pytest.raises(KeyboardInterrupt):
-        start(wire, HostProfile("box"), Wish(), quiet(started=killed))  # type: ignore[arg-type]
-    assert start(wire, HostProfile("box"), Wish(), quiet())["id"] == wire.prepared[0]  # type: ignore[arg-type]
+        start(wire, HostProfile("box"), Wish(), killed)  # type: ignore[arg-type]
+    assert start(wire, HostProfile("box"), Wish(), ignore)["id"] == wire.prepared[0]  # type: ignore[arg-type]
 
 
 def test_check_that_tried_nothing_calls_no_gpu_good() -> None:
