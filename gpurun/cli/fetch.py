@@ -13,12 +13,13 @@ import typer
 
 from gpurun.agent import vocabulary as words
 from gpurun.cli import one_checkpoint, options, output
+from gpurun.cli.reporting import Drawn, drawn
 from gpurun.errors import GpurunError, HostError, UsageError
 from gpurun.store import run_names
 
 if TYPE_CHECKING:
     from gpurun.commands.unfetched import Held
-    from gpurun.fetch import Fetched, Report, Wanted
+    from gpurun.fetch import Fetched, Wanted
     from gpurun.store.run_store import RunEntry
 
 EXAMPLES = """\
@@ -250,22 +251,19 @@ def _one(entry: RunEntry, to: Path, only: Sequence[str], watch: bool, yes: bool)
 
 
 @contextlib.contextmanager
-def _reporting(entry: RunEntry, yes: bool) -> Iterator[Report]:
-    """A status line, and a bar while bytes come."""
-    from gpurun.fetch import Report
+def _reporting(entry: RunEntry, yes: bool) -> Iterator[Drawn]:
+    """Draw a fetch, and ask before it is very much."""
+    from gpurun.fetch import Wanted
 
-    with output.activity() as say, output.transfer(f"fetching {entry.id}") as bar:
-
-        def confirm(wanted: Wanted) -> None:
-            say("")
-            _confirm(wanted, yes)
-
-        yield Report(say=say, progress=bar, confirm=confirm)
+    with drawn(f"fetching {entry.id}") as report:
+        report.on[Wanted] = lambda wanted: _confirm(wanted, report, yes)
+        yield report
 
 
-def _confirm(wanted: Wanted, yes: bool) -> None:
+def _confirm(wanted: Wanted, report: Drawn, yes: bool) -> None:
     from gpurun.fetch import ASK_ABOVE
 
+    report.say("")
     if wanted.bytes <= ASK_ABOVE:
         return
     output.say(f"{wanted.run} has {output.size(wanted.bytes)} to fetch; the largest files:")

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from gpurun.cli import describe, output, training
 from gpurun.errors import GpurunError, HostError, HostUnreachable, UsageError
+from gpurun.events import Doing, Report
 
 if TYPE_CHECKING:
-    from gpurun.fetch import Report
     from gpurun.fetch.checkpoint import Came
     from gpurun.store.run_store import RunEntry
 
@@ -104,7 +104,7 @@ def _from_its_host(
 
     if best["host"] == entry.host:
         return _fetched(entry, entry.host, best["sha256"], to, at, report, yes=yes)
-    report.say(f"the best one is on {best['host']}, which {entry.id} went on from")
+    report(Doing(f"the best one is on {best['host']}, which {entry.id} went on from"))
     beside = left_on(at, best["host"])
     try:
         return _fetched(entry, best["host"], best["sha256"], to, beside, report, yes=yes)

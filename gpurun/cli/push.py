@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from gpurun.cli import options, output
+from gpurun.cli.reporting import drawn
 
 EXAMPLES = """\
 gpurun push data/imagenet box:imagenet
@@ -36,8 +37,8 @@ def push(
     if len(tree.outward) > 5:
         output.warn(f"{len(tree.outward) - 5} more links lead out and are not sent")
     try:
-        with output.transfer(f"pushing {name}") as bar:
-            pushed = send(runs.wire_to(host), host, folder, name, tree, progress=bar)
+        with drawn(f"pushing {name}") as report:
+            pushed = send(runs.wire_to(host), host, folder, name, tree, report=report)
     except KeyboardInterrupt:
         output.say("\nwhat has come is kept; the same command goes on from there")
         raise

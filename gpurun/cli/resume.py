@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,15 +11,15 @@ import typer
 
 from gpurun.agent import vocabulary as words
 from gpurun.cli import describe, options, output, training
+from gpurun.cli.reporting import drawn
 from gpurun.cli.submit import after_start, tell_started
 from gpurun.errors import HostError, HostUnreachable
+from gpurun.events import Doing, Report
 
 if TYPE_CHECKING:
-    from gpurun.commands.migrate import Report
     from gpurun.commands.resume import Asked
     from gpurun.commands.submit import Started
     from gpurun.store.run_store import RunEntry
-    from gpurun.sync.rsync import Progress
 
 EXAMPLES = """\
 gpurun resume
@@ -81,15 +81,15 @@ def resume(
         done = f"{entry.id} has succeeded{f' ({at})' if at else ''}: as it was submitted, its training is done."
         question = f"{done} Go on all the same?"
         output.confirm(question, yes=yes, otherwise="add -y, or name a checkpoint: --from best")
-    with output.activity() as say, output.transfer(f"carrying {entry.id}") as bar:
-        begin = partial(_begin, asked=asked, report=_report(say, bar, yes=yes), follow=follow)
+    with drawn(f"carrying {entry.id}", yes=yes) as report:
+        begin = partial(_begin, asked=asked, report=report, follow=follow)
         try:
             try:
                 started = begin(entry, target)
             except HostError as error:
                 if error.code != "moving":
                     raise
-                say("")
+                report.say("")
                 entry = _settled_by_its_host(entry, yes=yes)
                 target = host or entry.host
                 started = begin(entry, target)
@@ -97,11 +97,11 @@ def resume(
             output.after_interrupt()
             output.say(f"interrupted; gpurun ps -a -H {target} shows whether {entry.id} has begun there")
             return words.EXIT_INTERRUPTED
-        say("")
+        report.say("")
         _tell(started.record, target, left_on=entry.host if entry.host in runs.resolve(entry.id).left_on else None)
         wire = runs.wire_to(target)
-        tell_started(wire, started, say, follow=follow, as_json=as_json)
-        return after_start(wire, started, say, follow=follow, as_json=as_json)
+        tell_started(wire, started, report.say, follow=follow, as_json=as_json)
+        return after_start(wire, started, report.say, follow=follow, as_json=as_json)
 
 
 def _begin(entry: RunEntry, target: str, *, asked: Asked, report: Report, follow: bool) -> Started:
@@ -110,7 +110,7 @@ def _begin(entry: RunEntry, target: str, *, asked: Asked, report: Report, follow
 
     if target != entry.host:
         return _migrate(entry, target, asked, report, follow=follow)
-    report.say(f"asking {target} for the checkpoint")
+    report(Doing(f"asking {target} for the checkpoint"))
     with _naming_another_host(entry):
         return resuming.resume(runs.wire_to(target), resuming.job_of(entry), asked, follow=follow)
 
@@ -154,10 +154,11 @@ def _settled(entry: RunEntry, host: str, move: str | None, *, yes: bool) -> RunE
     from gpurun.commands import migrate, runs
     from gpurun.store import run_questions, run_store
 
-    with output.activity(f"asking {host}"):
+    with drawn("") as report:
+        report(Doing(f"asking {host}"))
         try:
             if move is not None:
-                migrate.settle(entry, host, move, output.warn)
+                migrate.settle(entry, host, move, report)
             else:  # noted by an earlier gpurun
                 run_questions.list_some(runs.wire_to(host), [entry.id], timeout=30)
         except HostUnreachable as error:
@@ -178,19 +179,6 @@ def _migrate(entry: RunEntry, target: str, asked: Asked, report: Report, *, foll
 
     rsync.check_local()
     return migrate(entry, target, asked, report, follow=follow)
-
-
-def _report(say: Callable[[str], None], bar: Callable[..., None], *, yes: bool) -> Report:
-    from gpurun.commands.migrate import Report
-
-    def confirm(question: str) -> None:
-        say("")
-        output.confirm(question, yes=yes, otherwise="add -y")
-
-    def progress(at: Progress, total: int) -> None:
-        bar(at.bytes, 0, fraction=min(at.bytes / max(total, 1), 1.0), rate=at.rate)
-
-    return Report(say, progress, output.warn, confirm)
 
 
 def _tell(record: dict[str, Any], host: str, *, left_on: str | None) -> None:

@@ -9,7 +9,7 @@ import glob
 import os
 import secrets
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -23,6 +23,7 @@ from gpurun.commands import resume, runs
 from gpurun.commands.submit import Started, list_code
 from gpurun.config import hosts
 from gpurun.errors import GpurunError, HostError, HostUnreachable, UsageError
+from gpurun.events import Confirm, Doing, Moved, Report, Warned
 from gpurun.fetch.checkpoint import fetched_in, is_it
 from gpurun.fetch.plan import is_inside
 from gpurun.job.dependencies import find_dependencies
@@ -56,16 +57,6 @@ class Migration:
     old_host_gone: bool = False
 
 
-@dataclass(frozen=True)
-class Report:
-    """Where it is told how far it is, and where a person decides."""
-
-    say: Callable[[str], None]
-    progress: Callable[[rsync.Progress, int], None]  # bytes on their way, of so many in all
-    warn: Callable[[str], None]
-    confirm: Callable[[str], None]  # a question that must be answered with yes; raises otherwise
-
-
 def migrate(entry: RunEntry, target: str, asked: resume.Asked, report: Report, *, follow: bool) -> Started:
     """Let the run go on, on the host `target`, which has it from then on.
 
@@ -73,11 +64,11 @@ def migrate(entry: RunEntry, target: str, asked: resume.Asked, report: Report, *
     keeps that the run may be on `target` (`settle`).
     """
     wire = runs.wire_to(target)
-    report.say(f"asking {target}")
+    report(Doing(f"asking {target}"))
     here = _host_id(wire, entry)
     entry = runs.resolve(entry.id)  # it may have gone on there already
     if entry.host == target or entry.host_id == here:  # another name of its host: nothing has to travel
-        report.say(f"asking {target} for the checkpoint")
+        report(Doing(f"asking {target} for the checkpoint"))
         return resume.resume(wire, resume.job_of(entry), asked, follow=follow)
     move = secrets.token_hex(8)
     fetched = run_store.is_here(entry.id, entry.host)
@@ -88,12 +79,12 @@ def migrate(entry: RunEntry, target: str, asked: resume.Asked, report: Report, *
             left = fetched or (None if cargo.old_host_gone else False)
             run_store.note_begun(started.record, target, fetched=left)
             if not cargo.old_host_gone:
-                _tell_the_old_host(entry, started.record, target, report.warn)
+                _tell_the_old_host(entry, started.record, target, report)
     except GpurunError as error:
         begun = _settled_after(error, entry, target, move, report)
         if begun is None:
             raise
-        report.warn(f"{target} has begun all the same: {error.what}")
+        report(Warned(f"{target} has begun all the same: {error.what}"))
         return Started(begun, None, earlier=False, fetch=False)
     return started
 
@@ -110,7 +101,7 @@ def _host_id(wire: Wire, entry: RunEntry) -> str:
     return str(told["host_id"])
 
 
-def settle(entry: RunEntry, host: str, move: str, warn: Callable[[str], None]) -> dict[str, Any] | None:
+def settle(entry: RunEntry, host: str, move: str, report: Report) -> dict[str, Any] | None:
     """Ask `host` whether the run has begun there under `move`: its record there, or None when it never will.
 
     Both hosts and the index know it then. Raises HostUnreachable when `host` does not answer: nothing is settled.
@@ -119,7 +110,7 @@ def settle(entry: RunEntry, host: str, move: str, warn: Callable[[str], None]) -
     if answer["begun"]:
         record = dict(answer["run"])
         run_store.note_begun(record, host, fetched=run_store.is_here(entry.id, entry.host))
-        _tell_the_old_host(entry, record, host, warn)
+        _tell_the_old_host(entry, record, host, report)
         return record
     give_back(entry, move)
     return None
@@ -141,11 +132,11 @@ def _settled_after(
     error: GpurunError, entry: RunEntry, target: str, move: str, report: Report
 ) -> dict[str, Any] | None:
     """Behind a failure: the record on `target` if it has begun after all. What cannot be settled now stays noted."""
-    report.say(f"asking {target} whether {entry.id} has begun there")
+    report(Doing(f"asking {target} whether {entry.id} has begun there"))
     try:
-        return settle(entry, target, move, report.warn)
+        return settle(entry, target, move, report)
     except GpurunError as silent:
-        report.warn(f"{entry.id} may have begun on {target} ({silent.what}); the next gpurun resume asks again")
+        report(Warned(f"{entry.id} may have begun on {target} ({silent.what}); the next gpurun resume asks again"))
         return None
 
 
@@ -168,26 +159,26 @@ def _ask_the_old_host(
     wire: Wire, entry: RunEntry, target: str, move: str, asked: resume.Asked, report: Report
 ) -> dict[str, Any] | None:
     """What it says of the run, which it leaves to `target`; None when it does not answer, or has forgotten it."""
-    report.say(f"asking {entry.host} for the checkpoint")
+    report(Doing(f"asking {entry.host} for the checkpoint"))
     request = {"run": entry.id, "from": asked.checkpoint, "ask": move, "target": target}
     try:
         # Stored: as it was last seen here it may be running, and would pass for a live twin once the run has gone on.
         return run_questions.ask(wire, "migrate", request, [entry.id], timeout=HASHING)
     except HostUnreachable as error:
-        report.warn(f"{entry.host} does not answer ({error.what}); going on from what is here")
+        report(Warned(f"{entry.host} does not answer ({error.what}); going on from what is here"))
     except HostError as error:
         if error.code != "no_run":
             raise
-        report.warn(f"{entry.host} has no run {entry.id} any more; going on from what is here")
+        report(Warned(f"{entry.host} has no run {entry.id} any more; going on from what is here"))
     return None
 
 
-def _tell_the_old_host(entry: RunEntry, record: Record, target: str, warn: Callable[[str], None]) -> None:
+def _tell_the_old_host(entry: RunEntry, record: Record, target: str, report: Report) -> None:
     """It has left the run to `target`, and refuses to go on with it until it hears more: nothing depends on this."""
     try:
         runs.wire_to(entry.host).ask("migrate", {"run": entry.id, "to": target, "attempt": record["attempt"]})
     except GpurunError as error:
-        warn(f"{entry.host} could not be told that {record['id']} is on {target} now: {error.what}")
+        report(Warned(f"{entry.host} could not be told that {record['id']} is on {target} now: {error.what}"))
 
 
 # From the old host.
@@ -229,14 +220,14 @@ def _pull_checkpoint(wire: Wire, checkpoint: Mapping[str, Any], folder: Path, to
 
 
 def _pull(wire: Wire, source: str, to: Path, names: Sequence[bytes], total: int, report: Report) -> None:
-    report.say(f"bringing it from {wire.host}")
+    report(Doing(f"bringing it from {wire.host}"))
     argv = rsync.pull_argv(wire.connection, source, to, code=True)
     if names:
         run_with_retries(
             wire.connection,
             argv,
             rsync.file_list(names),
-            lambda at: report.progress(at, total),
+            lambda at: report(_moved(at, total)),
             staged=lambda: bytes_in(to),
         )
 
@@ -257,20 +248,19 @@ def _from_here(entry: RunEntry, target: str, asked: resume.Asked, report: Report
         )
     record = entry.record or {}
     if not entry.ended:
-        report.confirm(
-            f"{entry.id} was {entry.state} when {entry.host} was last seen. If it still is, it will run twice. Go on?"
-        )
+        seen = f"{entry.id} was {entry.state} when {entry.host} was last seen"
+        report(Confirm(f"{seen}. If it still is, it will run twice. Go on?"))
     loaded = resume.load(entry.job, asked, target)
     code = list_code(loaded)
     if code.manifest() != entry.manifest:
-        report.confirm(f"The project has changed since {entry.id} was submitted. Go on with the code as it is now?")
+        report(Confirm(f"The project has changed since {entry.id} was submitted. Go on with the code as it is now?"))
     checkpoint, file = _fetched(entry, asked.checkpoint)
     known = (record.get("checkpoints") or {}).get("last")
     if checkpoint is None and known:
-        report.confirm(f"Its checkpoint {known['path']} was never fetched. Start from the beginning?")
+        report(Confirm(f"Its checkpoint {known['path']} was never fetched. Start from the beginning?"))
     elif checkpoint and known and (known.get("step") or 0) > (checkpoint.get("step") or 0):
         newer = f"{entry.host} has a newer checkpoint (step {known['step']}) that was never fetched"
-        report.warn(f"{newer}; this one is of step {checkpoint.get('step')}")
+        report(Warned(f"{newer}; this one is of step {checkpoint.get('step')}"))
     return Migration(_with_patch(entry.job), record, code, checkpoint, file, old_host_gone=True)
 
 
@@ -333,11 +323,11 @@ def _unload(wire: Wire, cargo: Migration, move: str, asked: resume.Asked, report
     gpus = None if asked.gpus is None else loaded.spec.gpus
     job = for_host(cargo.job, host, env, gpus)
     size = cargo.checkpoint["size"] if cargo.checkpoint else 0
-    report.say(f"asking {wire.host}")
+    report(Doing(f"asking {wire.host}"))
     prepared = wire.ask("prepare", {"job": job, "total_bytes": cargo.code.bytes + size}, timeout=60)
     run = PurePosixPath(prepared["snapshot"]).parent
     fresh = prepared["run"]["state"] in (words.CREATED, words.SYNCING)
-    report.say(f"sending to {wire.host}")
+    report(Doing(f"sending to {wire.host}"))
     if fresh and cargo.code.count:
         _push(wire, cargo.code, prepared["snapshot"], report, link_dest=prepared["link_dest"])
     if cargo.file is not None:
@@ -354,14 +344,18 @@ def _unload(wire: Wire, cargo: Migration, move: str, asked: resume.Asked, report
             "progress": _progress(cargo.record),
         },
     }
-    report.say(f"starting {job['id']}")
+    report(Doing(f"starting {job['id']}"))
     if _needs_agent(cargo, job):
         wire, follow = replace(wire, connection=wire.connection.with_agent()), True
     return resume.ask(wire, request, follow=follow)
 
 
+def _moved(at: rsync.Progress, total: int) -> Moved:
+    return Moved(at.bytes, fraction=min(at.bytes / max(total, 1), 1.0), rate=at.rate)
+
+
 def _push(wire: Wire, files: FileList, to: str, report: Report, link_dest: Sequence[str] = ()) -> None:
-    upload.push(wire.connection, files, to, link_dest, progress=lambda at: report.progress(at, files.bytes))
+    upload.push(wire.connection, files, to, link_dest, progress=lambda at: report(_moved(at, files.bytes)))
 
 
 def _alone(file: Path) -> FileList:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from gpurun.agent.sizes import size
 from gpurun.config import hosts
 from gpurun.errors import GpurunError, UsageError
+from gpurun.events import Moved, Report
 from gpurun.sync import rsync
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def _leads_out(path: Path, root: Path) -> bool:
     return target.is_absolute() or not (reached + "/").startswith(f"{root}/")
 
 
-def push(wire: Wire, host: str, folder: Path, name: str, tree: Tree, *, progress: Callable[[int, int], None]) -> Pushed:
+def push(wire: Wire, host: str, folder: Path, name: str, tree: Tree, *, report: Report) -> Pushed:
     """Bring the content of `folder` into the host's data folder `name`, and let the host's profile name it.
 
     Raises HostUnreachable (repeat it), RsyncError, GpurunError when the host's disk is too small for it.
@@ -103,12 +104,12 @@ def push(wire: Wire, host: str, folder: Path, name: str, tree: Tree, *, progress
 
     sent = False
 
-    def report(seen: Progress) -> None:
+    def progress(seen: Progress) -> None:
         nonlocal sent
         sent = sent or seen.bytes > 0
-        progress(min(seen.bytes, tree.bytes), tree.bytes)
+        report(Moved(min(seen.bytes, tree.bytes), tree.bytes))
 
-    run_with_retries(wire.connection, argv(wire.connection, folder, there["path"]), b"", report)
+    run_with_retries(wire.connection, argv(wire.connection, folder, there["path"]), b"", progress)
     wire.ask("data", {"name": name, "pushed": True})
     return Pushed(there["path"], _remember(host, name, there["path"]), sent)
 

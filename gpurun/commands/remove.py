@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from gpurun.agent import vocabulary as words
 from gpurun.commands import migrate, runs
 from gpurun.errors import GpurunError, HostError, HostUnreachable, UsageError
+from gpurun.events import Event, Warned
 from gpurun.store import run_store
 
 if TYPE_CHECKING:
@@ -57,8 +58,13 @@ def _settle_move(entry: RunEntry, done: Removed) -> None:
     """Keep a move whose end is not known from beginning elsewhere what is removed here. Raises UsageError when it began."""
     if entry.maybe_on is None or entry.move is None:
         return
+
+    def report(event: Event) -> None:
+        if isinstance(event, Warned):
+            done.remains.append(event.text)
+
     try:
-        begun = migrate.settle(entry, entry.maybe_on, entry.move, done.remains.append)
+        begun = migrate.settle(entry, entry.maybe_on, entry.move, report)
     except HostUnreachable as error:
         done.remains.append(f"{entry.id} may have gone on on {entry.maybe_on}, which does not answer: {error.what}")
         return

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import errno
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpurun import disk
 from gpurun.errors import OF_THE_DISK, ContactLost, GpurunError, HostError, HostUnreachable
+from gpurun.events import Doing, Report, ignore
 from gpurun.fetch.destination import opened
-from gpurun.fetch.report import Fetched, Report, Wanted, no_room
+from gpurun.fetch.report import Fetched, Wanted, no_room
 from gpurun.remote import records
 from gpurun.store import run_store
 
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 __all__ = [
     "ASK_ABOVE",
     "Fetched",
-    "Report",
     "Wanted",
     "default_folder",
     "explained",
@@ -63,7 +64,7 @@ def fetch_run(
     to: Path,
     *,
     only: Sequence[str] = (),
-    report: Report | None = None,
+    report: Report = ignore,
     mark: bool = True,
     at_once: int = 2,
     over: threading.Event | None = None,
@@ -72,16 +73,14 @@ def fetch_run(
 
     With `only`, what these globs name, caches too. Files that the job is writing are tried again for a few
     seconds, then told in `writing`. Raises HostUnreachable (repeat it: what came is kept), GpurunError when
-    the disk is full or another gpurun fetches into the same folder, RsyncError, and what `report.confirm`
-    raises.
+    the disk is full or another gpurun fetches into the same folder, RsyncError, and what `report`
+    raises at `Wanted`.
     """
     from gpurun.fetch.one_pass import Pass
 
     try:
         with opened(to, run) as destination:
-            fetched = Pass(
-                wire, destination, tuple(only), report or Report(), at_once, over or threading.Event()
-            ).run_through()
+            fetched = Pass(wire, destination, tuple(only), report, at_once, over or threading.Event()).run_through()
     except OSError as error:
         raise explained(error, to) from error
     if mark and not fetched.live:
@@ -132,13 +131,13 @@ def watch(
             if not fetched.live:
                 return
             if fetched.hook:
-                report.say(f"waiting for a hook of {run} to end")
-                report.sleep(HOOK_PAUSE)
+                report(Doing(f"waiting for a hook of {run} to end"))
+                time.sleep(HOOK_PAUSE)
                 continue
             if fetched.unknown is not None:
                 records.refuse_unknown(fetched.unknown, wire.host)
-            report.say(f"{run} goes on; the next look comes in {every:.0f} s, or when it ends")
+            report(Doing(f"{run} goes on; the next look comes in {every:.0f} s, or when it ends"))
             wire.ask("wait", {"runs": [run], "seconds": every}, timeout=every + 15)
         except ContactLost as error:
-            report.say(f"{error.what}; trying again")
-            report.sleep(min(every, 5.0))
+            report(Doing(f"{error.what}; trying again"))
+            time.sleep(min(every, 5.0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 from gpurun.agent import vocabulary as words
 from gpurun.agent.files import sync_folder
 from gpurun.errors import GpurunError, HostError, UsageError
+from gpurun.events import Doing, Moved, Report
 from gpurun.fetch.arrivals import Arrivals, Arrived
 from gpurun.fetch.destination import Destination, InTheWay, opened, reason
 from gpurun.fetch.one_pass import OUTSIDE_SECONDS, PAUSE
 from gpurun.fetch.plan import Item, is_inside
-from gpurun.fetch.report import Report, no_room
+from gpurun.fetch.report import no_room
 from gpurun.store import run_questions
 from gpurun.sync import rsync
 from gpurun.sync.retry import run_with_retries
@@ -53,8 +55,8 @@ def fetch_checkpoint(wire: Wire, run: str, which: str, to: Path, *, report: Repo
 def _bring(wire: Wire, run: str, which: str, destination: Destination, report: Report) -> Came:
     for attempt in range(TRIES):
         if attempt:
-            report.say("it was written anew meanwhile; trying again")
-            report.sleep(PAUSE)
+            report(Doing("it was written anew meanwhile; trying again"))
+            time.sleep(PAUSE)
         answer = _ask(wire, run, which, report)
         destination.comes_from(wire.host, answer["run"])
         entry = dict(answer["checkpoint"])
@@ -85,7 +87,7 @@ def fetch_checkpoint_as(wire: Wire, run: str, which: str, file: Path, *, replace
 
 
 def _ask(wire: Wire, run: str, which: str, report: Report) -> dict[str, Any]:
-    report.say(f"asking {wire.host} for the {which if which in (BEST, LAST) else 'best'} checkpoint of {run}")
+    report(Doing(f"asking {wire.host} for the {which if which in (BEST, LAST) else 'best'} checkpoint of {run}"))
     answer = run_questions.ask(wire, "checkpoint", {"run": run, "which": which}, [run], timeout=OUTSIDE_SECONDS)
     if answer["checkpoint"] is None:
         raise _none(run, which, answer)
@@ -127,7 +129,7 @@ def _pull(wire: Wire, destination: Destination, item: Item, folder: str, report:
     """Bring it into staging; its hash, None when it is gone again or was cut short meanwhile, and what rsync complained of."""
     if item.size - destination.staged_bytes() > destination.free():
         raise no_room(destination.root, item.size)
-    report.say(f"fetching {item.to}")
+    report(Doing(f"fetching {item.to}"))
     connection = wire.connection
     try:
         with Arrivals(destination, [item]) as arrivals:
@@ -135,8 +137,8 @@ def _pull(wire: Wire, destination: Destination, item: Item, folder: str, report:
                 connection,
                 rsync.pull_argv(connection, folder, destination.staging),
                 rsync.file_list([os.fsencode(item.path)]),
-                lambda seen: report.progress(min(seen.bytes, item.size), item.size),
-                dropped=lambda: report.say("the connection broke off; going on"),
+                lambda seen: report(Moved(min(seen.bytes, item.size), item.size)),
+                dropped=lambda: report(Doing("the connection broke off; going on")),
                 accept=(0, 24),
                 staged=lambda: destination.staged_bytes([item]),
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from gpurun.agent.files import sync_folder
 from gpurun.errors import OF_THE_DISK
+from gpurun.events import Doing, Moved, Report
 from gpurun.fetch import arrivals, verify
 from gpurun.fetch.background import Background
 from gpurun.fetch.destination import CUT, Destination, InTheWay, Placed, reason
 from gpurun.fetch.plan import Item, Left, Listing, groups, read_listing, select, without_clashes
-from gpurun.fetch.report import Fetched, Report, Wanted, no_room
+from gpurun.fetch.report import Fetched, Wanted, no_room
 from gpurun.store import fetched_files, run_questions
 from gpurun.sync import rsync
 from gpurun.sync.retry import run_with_retries
@@ -54,7 +56,7 @@ class Pass:
     _total: int = 0
 
     def run_through(self) -> Fetched:
-        self.report.say(f"asking {self.wire.host} what {self.destination.run} wrote")
+        self.report(Doing(f"asking {self.wire.host} what {self.destination.run} wrote"))
         listing = self._list()
         fetched = Fetched(
             self.destination.run, self.destination.root, listing.live, listing.attempt, listing.hook, listing.unknown
@@ -65,7 +67,7 @@ class Pass:
         early = Background(lambda: self._list(outside=True)) if wants_outside and self.at_once > 1 else None
         self._bring(listing, fetched)
         if wants_outside:
-            self.report.say(f"asking {self.wire.host} what was written outside the workspace")
+            self.report(Doing(f"asking {self.wire.host} what was written outside the workspace"))
             beside = self._list(outside=True) if early is None else early.result()
             self._bring(beside, fetched, outside=True)
             stamps, items = [*stamps, beside.stamp], items + list(beside.items)
@@ -92,8 +94,8 @@ class Pass:
         self._check_room(waiting)
         for attempt in range(TRIES):
             if attempt and listing.live:
-                self.report.say(f"waiting for {len(waiting)} files that are being written")
-                self.report.sleep(PAUSE)
+                self.report(Doing(f"waiting for {len(waiting)} files that are being written"))
+                time.sleep(PAUSE)
                 waiting = self._look_again(waiting, outside=outside)
             waiting = self._transfer(listing, fetched, waiting, last=attempt == TRIES - 1)
             if not waiting:
@@ -119,7 +121,7 @@ class Pass:
         files = [item for item in items if item.link is None]
         wanted = [item for item in files if not self.destination.is_current(item)]
         fetched.unchanged += len(files) - len(wanted)
-        self.report.confirm(Wanted(fetched.run, fetched.to, tuple(wanted)))
+        self.report(Wanted(fetched.run, fetched.to, tuple(wanted)))
         return wanted
 
     def _check_room(self, wanted: Iterable[Item]) -> None:
@@ -196,7 +198,7 @@ class Pass:
 
         def progress(seen: rsync.Progress) -> None:
             self._moved[number] = max(self._moved[number], seen.bytes)  # rsync counts from 0 after each drop
-            self.report.progress(sum(self._moved.values()), self._total)
+            self.report(Moved(sum(self._moved.values()), self._total))
 
         try:
             run_with_retries(
@@ -204,7 +206,7 @@ class Pass:
                 rsync.pull_argv(connection, root, self.destination.staging),
                 rsync.file_list(os.fsencode(item.path) for item in group),
                 progress,
-                dropped=lambda: self.report.say("the connection broke off; going on"),
+                dropped=lambda: self.report(Doing("the connection broke off; going on")),
                 cancelled=self.over,
                 accept=(0, 24),  # 24: the job removed files meanwhile
                 staged=lambda: self.destination.staged_bytes(group),

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpurun.errors import GpurunError, HostUnreachable
-from gpurun.fetch import Fetched, Report, fetch_run
+from gpurun.events import Event, Moved, Report
+from gpurun.fetch import Fetched, fetch_run
 from gpurun.fetch.background import Background
 from gpurun.sync import rsync
 
@@ -30,11 +31,11 @@ def fetch_runs(
     sizes: Mapping[str, int],
     *,
     ended: Callable[[str, Fetched | GpurunError], None],
-    progress: Callable[[int, int], None],
+    report: Report,
 ) -> None:
     """Fetch the runs in `folders`, each into its own. `sizes`: the bytes that a run is expected to have.
 
-    `ended` gets each result, or why there is none, in the order in which they come; `progress` gets the bytes that have come and
+    `ended` gets each result, or why there is none, in the order in which they come; `report` gets the bytes that have come and
     those of all. Both are called in the caller's thread. Once the host cannot be reached no further run is begun.
     """
     overs = {run: threading.Event() for run in folders}  # one each: a fetch that fails sets its own
@@ -47,7 +48,7 @@ def fetch_runs(
                 run = waiting.popleft()
                 running[run] = Background(partial(_fetch, wire, run, folders[run], moved, overs[run]))
             next(iter(running.values())).over(LOOK_EVERY)
-            progress(sum(done for done, _ in moved.values()), sum(total for _, total in moved.values()))
+            report(Moved(sum(done for done, _ in moved.values()), sum(total for _, total in moved.values())))
             for run in [run for run, work in running.items() if work.over(0)]:
                 result = _result(running.pop(run))
                 moved[run] = (moved[run][1], moved[run][1])
@@ -63,10 +64,11 @@ def fetch_runs(
 
 
 def _fetch(wire: Wire, run: str, to: Path, moved: dict[str, tuple[int, int]], over: threading.Event) -> Fetched:
-    def progress(done: int, total: int) -> None:
-        moved[run] = (done, total)
+    def report(event: Event) -> None:
+        if isinstance(event, Moved):
+            moved[run] = (event.done, event.total)
 
-    return fetch_run(wire, run, to, report=Report(progress=progress), at_once=1, over=over)
+    return fetch_run(wire, run, to, report=report, at_once=1, over=over)
 
 
 def _result(work: Background[Fetched]) -> Fetched | GpurunError:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import shutil
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gpurun.agent.sizes import size
 from gpurun.errors import GpurunError
+from gpurun.events import Event
 from gpurun.fetch.destination import Placed
 from gpurun.fetch.plan import Item, Left
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What is about to be transferred from one run."""
+class Wanted(Event):
+    """What is about to be transferred from one run; the callback may raise, and then nothing is."""
 
     run: str
     to: Path
@@ -29,16 +29,6 @@ class Wanted:
 
     def largest(self, count: int = 10) -> list[Item]:
         return sorted(self.items, key=lambda item: -item.size)[:count]
-
-
-@dataclass(frozen=True)
-class Report:
-    """Where a fetch tells how far it is. `confirm` may raise, and then nothing is transferred."""
-
-    say: Callable[[str], None] = lambda text: None
-    progress: Callable[[int, int], None] = lambda done, total: None  # bytes
-    confirm: Callable[[Wanted], None] = lambda wanted: None
-    sleep: Callable[[float], None] = time.sleep
 
 
 @dataclass

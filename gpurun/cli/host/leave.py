@@ -12,6 +12,7 @@ import typer
 from gpurun.cli import options, output
 from gpurun.cli.host.names import Name
 from gpurun.errors import GpurunError
+from gpurun.events import Event, Moved
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -156,12 +157,13 @@ def _bring_home(wire: Wire, sizes: Mapping[str, int]) -> None:
             if not isinstance(result, GpurunError) and result.whole:
                 whole.add(run)
 
-        def progress(done: int, total: int) -> None:
-            text = f"{finished} of {len(sizes)}, {output.size(done)} of {output.size(total)}"
-            bar(done / total if total else finished / len(sizes), text, "")
+        def report(event: Event) -> None:
+            if isinstance(event, Moved):
+                text = f"{finished} of {len(sizes)}, {output.size(event.done)} of {output.size(event.total)}"
+                bar(event.done / event.total if event.total else finished / len(sizes), text, "")
 
         folders = {run: _folder(entry, wire.host) for run, entry in entries.items()}
-        fetch_runs(wire, folders, sizes, ended=ended, progress=progress)
+        fetch_runs(wire, folders, sizes, ended=ended, report=report)
     # The project of a run may be gone from this laptop: its files come to the folder where `leave` was typed.
     output.say("fetched into " + ", ".join(sorted({str(folder.parent) for folder in folders.values()})))
     leaving.refuse_unfetched(wire, [run for run in sizes if run not in whole])

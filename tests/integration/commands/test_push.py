@@ -16,6 +16,7 @@ from gpurun.commands.push import push, survey
 from gpurun.config import hosts
 from gpurun.config.hosts import HostProfile
 from gpurun.errors import GpurunError
+from gpurun.events import Event, Moved, ignore
 from gpurun.remote import wire
 from gpurun.remote.wire import Wire
 from tests.support.hostile import NAMES
@@ -23,10 +24,6 @@ from tests.support.slow_line import slow_line
 
 if TYPE_CHECKING:
     from gpurun.demo.host import EmbeddedHost
-
-
-def quiet(done: int, total: int) -> None:
-    pass
 
 
 @pytest.fixture
@@ -52,14 +49,14 @@ def test_a_tree_arrives_byte_for_byte_and_the_profile_knows_it(laptop: Wire, dat
     (folder / "empty").mkdir()
     tree = survey(folder)
     assert (tree.files, tree.bytes) == (len(NAMES), sum(map(len, NAMES)))
-    assert push(laptop, "demo", folder, "names", tree, progress=quiet).added
+    assert push(laptop, "demo", folder, "names", tree, report=ignore).added
     there = data / "names"
     assert {path.relative_to(there) for path in there.rglob("*")} == {
         path.relative_to(folder) for path in folder.rglob("*")
     }
     assert all((there / path.relative_to(folder)).read_bytes() == path.read_bytes() for path in folder.glob("*/*"))
     assert hosts.read().get("demo").data == {"names": str(there)}
-    assert not push(laptop, "demo", folder, "names", tree, progress=quiet).added
+    assert not push(laptop, "demo", folder, "names", tree, report=ignore).added
 
 
 def test_nothing_is_deleted_and_what_changed_within_a_second_is_sent(laptop: Wire, data: Path, tmp_path: Path) -> None:
@@ -67,11 +64,11 @@ def test_nothing_is_deleted_and_what_changed_within_a_second_is_sent(laptop: Wir
     folder.mkdir()
     (folder / "a").write_bytes(b"1")
     os.utime(folder / "a", ns=(0, 10**9))
-    push(laptop, "demo", folder, "kept", survey(folder), progress=quiet)
+    push(laptop, "demo", folder, "kept", survey(folder), report=ignore)
     (data / "kept" / "mine").write_bytes(b"made on the host")
     (folder / "a").write_bytes(b"2")
     os.utime(folder / "a", ns=(0, 10**9 + 1000))
-    push(laptop, "demo", folder, "kept", survey(folder), progress=quiet)
+    push(laptop, "demo", folder, "kept", survey(folder), report=ignore)
     assert {path.name: path.read_bytes() for path in (data / "kept").iterdir()} == {
         "a": b"2",
         "mine": b"made on the host",
@@ -82,15 +79,15 @@ def test_push_of_what_is_there_already_says_that_nothing_is_new(laptop: Wire, tm
     folder = tmp_path / "set"
     folder.mkdir()
     (folder / "a").write_bytes(b"1")
-    assert push(laptop, "demo", folder, "again", survey(folder), progress=quiet).anything_new
-    assert not push(laptop, "demo", folder, "again", survey(folder), progress=quiet).anything_new
+    assert push(laptop, "demo", folder, "again", survey(folder), report=ignore).anything_new
+    assert not push(laptop, "demo", folder, "again", survey(folder), report=ignore).anything_new
 
 
 def test_push_is_noted_as_complete_only_when_it_is(laptop: Wire, data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "set"
     folder.mkdir()
     (folder / "a").write_bytes(b"12345")
-    push(laptop, "demo", folder, "whole", survey(folder), progress=quiet)
+    push(laptop, "demo", folder, "whole", survey(folder), report=ignore)
     laptop.ask("data", {"name": "broken"})  # a push that was killed after its first question
     host = hosts.read().get("demo")
     known = {each.name: each for each in ls(laptop, host)}
@@ -113,7 +110,7 @@ def test_links_inside_travel_and_those_that_lead_out_are_named(laptop: Wire, dat
     (folder / "root").symlink_to("/")
     tree = survey(folder)
     assert sorted(tree.outward) == ["out", "root"]
-    push(laptop, "demo", folder, "links", tree, progress=quiet)
+    push(laptop, "demo", folder, "links", tree, report=ignore)
     assert sorted(path.name for path in (data / "links").rglob("*")) == ["deep", "inside", "real"]
 
 
@@ -128,12 +125,12 @@ def test_a_push_goes_on_when_the_line_breaks(
     with slow_line(embedded_host, tmp_path) as (proxy, ssh):
         monkeypatch.setenv("GPURUN_SSH", ssh)
 
-        def progress(done: int, total: int) -> None:
-            if done > 5_000_000 and not broke:
-                broke.append(done)
+        def report(event: Event) -> None:
+            if isinstance(event, Moved) and event.done > 5_000_000 and not broke:
+                broke.append(event.done)
                 proxy.reset()
 
-        push(laptop, "demo", folder, "big", survey(folder), progress=progress)
+        push(laptop, "demo", folder, "big", survey(folder), report=report)
         laptop.connection.close()
         assert broke
         assert sum(each.up for each in proxy.traffic) < 1.9 * len(content)
@@ -143,4 +140,4 @@ def test_a_push_goes_on_when_the_line_breaks(
 
 def test_a_bad_name_is_refused_by_the_host(laptop: Wire, tmp_path: Path) -> None:
     with pytest.raises(GpurunError, match="no name for a data folder"):
-        push(laptop, "demo", tmp_path, "../x", survey(tmp_path), progress=quiet)
+        push(laptop, "demo", tmp_path, "../x", survey(tmp_path), report=ignore)

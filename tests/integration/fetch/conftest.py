@@ -12,6 +12,8 @@ import pytest
 
 from gpurun import fetch
 from gpurun.config.hosts import HostProfile
+from gpurun.events import Event
+from gpurun.fetch import checkpoint, one_pass
 from gpurun.remote import wire
 from tests.support.faultproxy import FaultProxy
 from tests.support.run_folder import RunFolder
@@ -29,10 +31,10 @@ class FetchedRun:
         self.job = RunFolder(host.home / ".gpurun", self.id)
         self.to = folder / "fetched" / self.id
         self.wire = wire.connect(HostProfile(host.alias), interactive=False)
-        self.slept: list[float] = []
+        self.events: list[Event] = []
 
     def fetch(self, **options: Any) -> fetch.Fetched:
-        report = options.pop("report", fetch.Report(sleep=self.slept.append))
+        report = options.pop("report", self.events.append)
         return fetch.fetch_run(self.wire, self.id, self.to, report=report, **options)
 
     def files(self, *, record: bool = False) -> dict[str, bytes]:
@@ -44,6 +46,13 @@ class FetchedRun:
             and path.relative_to(self.to).parts[0] != ".gpurun"
             and (record or path.relative_to(self.to).parts[0] != "_gpurun")
         }
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look at once again at what was being written."""
+    for module in (one_pass, checkpoint):
+        monkeypatch.setattr(module, "PAUSE", 0.0)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import pytest
 
 from gpurun import fetch
 from gpurun.errors import ContactLost, GpurunError, HostUnreachable
+from gpurun.events import Event, Moved
 from gpurun.fetch import destination
 from gpurun.sync.retry import MAX_IDLE_ATTEMPTS
 from tests.integration.fetch.conftest import FetchedRun
@@ -54,12 +55,13 @@ def test_nothing_is_transferred_when_the_answer_is_no(run: FetchedRun) -> None:
     run.job.end()
     asked: list[fetch.Wanted] = []
 
-    def no(wanted: fetch.Wanted) -> None:
-        asked.append(wanted)
-        raise GpurunError("no")
+    def no(event: Event) -> None:
+        if isinstance(event, fetch.Wanted):
+            asked.append(event)
+            raise GpurunError("no")
 
     with pytest.raises(GpurunError, match="no"):
-        run.fetch(report=fetch.Report(confirm=no))
+        run.fetch(report=no)
     assert asked[0].bytes > 100
     assert asked[0].largest(1)[0].to in ("x", "_gpurun/events.jsonl")
     assert run.files() == {}
@@ -117,13 +119,13 @@ def test_a_host_that_hangs_up_in_the_middle_is_asked_again(run: FetchedRun, slow
     run.job.end()
     hung_up: list[int] = []
 
-    def progress(done: int, total: int) -> None:
-        if done > 5_000_000 and not hung_up:
-            hung_up.append(done)
+    def report(event: Event) -> None:
+        if isinstance(event, Moved) and event.done > 5_000_000 and not hung_up:
+            hung_up.append(event.done)
             slow.reset()
 
     try:
-        run.fetch(report=fetch.Report(progress=progress))
+        run.fetch(report=report)
     except (ContactLost, HostUnreachable):  # the questions that were on their way may be lost with it
         run.fetch()
     assert hung_up
@@ -145,13 +147,13 @@ def test_a_line_that_drops_again_and_again_brings_all_in_one_fetch(run: FetchedR
 KILLED = """
 import sys
 from pathlib import Path
-from gpurun import fetch; from gpurun.remote import wire
+from gpurun import fetch; from gpurun.events import Moved; from gpurun.remote import wire
 from gpurun.config.hosts import HostProfile
-def progress(done, total):
-    if done > 4_000_000:
+def report(event):
+    if isinstance(event, Moved) and event.done > 4_000_000:
         print("there", flush=True)
 run = fetch.fetch_run(wire.connect(HostProfile(sys.argv[1]), interactive=False), sys.argv[2], Path(sys.argv[3]),
-                      report=fetch.Report(progress=progress))
+                      report=report)
 """
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from gpurun.agent.verbs import checkpoint as verb
 from gpurun.errors import GpurunError, HostError, UsageError
+from gpurun.events import Doing, Event, Report, ignore
 from gpurun.fetch.checkpoint import _item, fetch_checkpoint, fetch_checkpoint_as
 from gpurun.fetch.destination import opened
-from gpurun.fetch.report import Report
 from gpurun.store import checkpoint_store
 from gpurun.sync import rsync
 from gpurun.sync.retry import run_with_retries
@@ -22,13 +22,13 @@ GOOD, NEW = b"good weights", b"newer weight"
 JUDGED = {"monitor": "val_loss", "mode": "min", "value": 0.25, "epoch": 3}
 
 
-def fetch(run: FetchedRun, which: str, **options: Any) -> Any:
-    return fetch_checkpoint(run.wire, run.id, which, run.to, report=Report(**options))
+def fetch(run: FetchedRun, which: str, report: Report = ignore) -> Any:
+    return fetch_checkpoint(run.wire, run.id, which, run.to, report=report)
 
 
-def refused(run: FetchedRun, which: str, **options: Any) -> GpurunError:
+def refused(run: FetchedRun, which: str) -> GpurunError:
     with pytest.raises(GpurunError) as caught:
-        fetch(run, which, **options)
+        fetch(run, which)
     return caught.value
 
 
@@ -57,14 +57,16 @@ def test_what_is_here_is_not_sent_again_by_either_fetch(run: FetchedRun) -> None
 def test_one_that_is_written_anew_while_it_comes_is_taken_when_the_ledger_tells_of_it(run: FetchedRun) -> None:
     note(run.job, "last.ckpt", GOOD, step=10)
     run.job.write("last.ckpt", NEW)  # of the same size: the ledger lags behind
-    slept = list[float]()
+    again = Doing("it was written anew meanwhile; trying again")
+    heard: list[Event] = []
 
-    def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        note(run.job, "last.ckpt", NEW, step=20)
+    def report(event: Event) -> None:
+        heard.append(event)
+        if event == again:
+            note(run.job, "last.ckpt", NEW, step=20)
 
-    assert fetch(run, "last", sleep=sleep).entry["step"] == 20
-    assert (run.files(), len(slept)) == ({"last.ckpt": NEW}, 1)
+    assert fetch(run, "last", report).entry["step"] == 20
+    assert (run.files(), heard.count(again)) == ({"last.ckpt": NEW}, 1)
 
 
 def test_one_that_is_cut_short_while_it_is_read_is_tried_again(
@@ -79,7 +81,7 @@ def test_one_that_is_cut_short_while_it_is_read_is_tried_again(
         run_with_retries(*args, **options)
 
     monkeypatch.setattr("gpurun.fetch.checkpoint.run_with_retries", fail_once)
-    fetch(run, "last", sleep=lambda _: None)
+    fetch(run, "last")
     assert (run.files(), failures) == ({"last.ckpt": GOOD}, [])
 
 
@@ -88,7 +90,7 @@ def test_another_content_than_the_ledger_tells_never_arrives(run: FetchedRun) ->
     fetch(run, "last")
     run.job.write("last.ckpt", NEW)
     run.job.end()
-    error = refused(run, "last", sleep=lambda _: None)
+    error = refused(run, "last")
     assert (error.exit_code, error.code) == (125, "not_as_told")
     assert "last.ckpt of" in error.what
     assert "--only 'last.ckpt'" in error.next_step
@@ -162,7 +164,7 @@ def test_to_a_path_of_ones_own(run: FetchedRun, tmp_path: Path) -> None:
     mine = tmp_path / "mine.ckpt"
 
     def ask(*, replace: bool = False) -> Any:
-        return fetch_checkpoint_as(run.wire, run.id, "last", mine, replace=replace, report=Report())
+        return fetch_checkpoint_as(run.wire, run.id, "last", mine, replace=replace, report=ignore)
 
     assert not ask().unchanged
     assert mine.read_bytes() == GOOD
@@ -190,7 +192,7 @@ def test_to_a_path_of_ones_own_is_tidied_up_before_another_gpurun_may_begin(
             refused.append(caught.value)
 
     monkeypatch.setattr("gpurun.fetch.checkpoint.sync_folder", begin_another)
-    fetch_checkpoint_as(run.wire, run.id, "last", tmp_path / "mine.ckpt", replace=False, report=Report())
+    fetch_checkpoint_as(run.wire, run.id, "last", tmp_path / "mine.ckpt", replace=False, report=ignore)
     assert (len(refused), beside.exists()) == (1, False)
 
 

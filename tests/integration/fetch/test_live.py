@@ -13,6 +13,7 @@ import pytest
 
 from gpurun import fetch
 from gpurun.errors import GpurunError
+from gpurun.events import Doing, ignore
 from gpurun.fetch import one_pass
 from gpurun.fetch.arrivals import Arrivals
 from gpurun.fetch.destination import opened
@@ -47,7 +48,7 @@ def test_a_half_written_checkpoint_never_replaces_a_whole_one(run: FetchedRun) -
     fetched = run.fetch()
     assert [(left.path, left.why) for left in fetched.writing] == [("last.ckpt", one_pass.STILL_WRITTEN)]
     assert run.files() == {"last.ckpt": whole}
-    assert run.slept == [one_pass.PAUSE] * 2
+    assert run.events.count(Doing("waiting for 1 files that are being written")) == 2
     run.job.write("last.ckpt", newer)
     time.sleep(0.2)
     run.fetch()
@@ -122,7 +123,7 @@ def test_a_checkpoint_that_is_written_again_and_again_never_arrives_torn(run: Fe
 def test_watch_follows_a_run_to_its_end(run: FetchedRun) -> None:
     run.job.write("a", b"1")
     passes = []
-    for fetched in fetch.watch(run.wire, run.id, run.to, report=fetch.Report(), every=0.1):
+    for fetched in fetch.watch(run.wire, run.id, run.to, report=ignore, every=0.1):
         passes.append(fetched.live)
         if len(passes) == 2:
             run.job.write("b", b"2")
@@ -134,7 +135,7 @@ def test_watch_follows_a_run_to_its_end(run: FetchedRun) -> None:
 def test_watch_of_a_run_that_its_host_does_not_know_brings_what_is_there_and_ends(run: FetchedRun) -> None:
     run.job.write("a.csv", b"1")
     run.job.life.close()
-    passes = fetch.watch(run.wire, run.id, run.to, report=fetch.Report(), every=0.1)
+    passes = fetch.watch(run.wire, run.id, run.to, report=ignore, every=0.1)
     fetched = next(passes)
     assert fetched.unknown is not None
     assert run.files() == {"a.csv": b"1"}

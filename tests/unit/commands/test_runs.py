@@ -19,6 +19,7 @@ from gpurun.commands import migrate, prune, remove, resume, runs, stop, unfetche
 from gpurun.commands.hints import hint
 from gpurun.commands.submit import Started
 from gpurun.errors import GpurunError, HostError, HostUnreachable, UsageError
+from gpurun.events import ignore
 from gpurun.job.files import FileList
 from gpurun.remote import records
 from gpurun.store import run_names, run_questions, run_store
@@ -369,8 +370,7 @@ def test_attempt_that_ended_unseen_before_the_run_went_on_elsewhere_is_no_twin(
     monkeypatch.setattr(runs, "wire_to", Moving().wire_to)
     monkeypatch.setattr(migrate, "_from_host", lambda *_: cargo)
     monkeypatch.setattr(migrate, "_unload", lambda *_, **__: begun)
-    quiet = migrate.Report(*[lambda *_: None] * 4)
-    migrate.migrate(run_names.resolve("train-7f3k"), "spare", resume.Asked(), quiet, follow=False)
+    migrate.migrate(run_names.resolve("train-7f3k"), "spare", resume.Asked(), ignore, follow=False)
     entry = run_names.resolve("train-7f3k")
     assert (entry.host, entry.twins, entry.left_on) == ("spare", {}, {"box": False})
 

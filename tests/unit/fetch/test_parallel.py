@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from gpurun.errors import ContactLost, GpurunError
-from gpurun.fetch import Fetched, Report, one_pass, parallel
+from gpurun.events import Event, Moved, Report, ignore
+from gpurun.fetch import Fetched, one_pass, parallel
 
 RUNS = {f"train-{number:04d}": Path(f"/fetched/{number}") for number in range(10)}
 
@@ -38,7 +39,7 @@ class Fetches:
             if over.is_set():
                 self.cut.append(run)
                 raise GpurunError("cut", "")
-        report.progress(5, 10)
+        report(Moved(5, 10))
         with self.lock:
             self.now -= 1
         if run in self.failing:
@@ -54,20 +55,21 @@ def fetches(monkeypatch: pytest.MonkeyPatch) -> Fetches:
     return made
 
 
-def run(ended: Callable[[str, Any], None], progress: Callable[[int, int], None] = lambda done, total: None) -> None:
-    parallel.fetch_runs(None, RUNS, dict.fromkeys(RUNS, 10), ended=ended, progress=progress)  # type: ignore[arg-type]
+def run(ended: Callable[[str, Any], None], report: Report = ignore) -> None:
+    parallel.fetch_runs(None, RUNS, dict.fromkeys(RUNS, 10), ended=ended, report=report)  # type: ignore[arg-type]
 
 
 def test_several_runs_come_side_by_side_and_no_more_than_four(fetches: Fetches) -> None:
     results: dict[str, Any] = {}
     seen: list[tuple[int, int]] = []
 
-    def progress(done: int, total: int) -> None:
+    def report(event: Event) -> None:
         if fetches.now == parallel.AT_ONCE or len(fetches.begun) == len(RUNS):
             fetches.go.release()
-        seen.append((done, total))
+        assert isinstance(event, Moved)
+        seen.append((event.done, event.total))
 
-    run(results.__setitem__, progress)
+    run(results.__setitem__, report)
     assert (sorted(results), fetches.most) == (sorted(RUNS), parallel.AT_ONCE)
     assert seen[0] == (0, 100)
     assert all(done <= total for done, total in seen)
@@ -86,11 +88,11 @@ def test_run_whose_transfer_fails_ends_the_transfer_of_no_other(fetches: Fetches
     fetches.failing["train-0001"] = GpurunError("the disk is full", "")
     results: dict[str, Any] = {}
 
-    def progress(done: int, total: int) -> None:
+    def report(event: Event) -> None:
         if len(fetches.begun) >= parallel.AT_ONCE:  # those that are begun, and then the others
             fetches.go.release()
 
-    run(results.__setitem__, progress)
+    run(results.__setitem__, report)
     assert fetches.cut == []
     assert [one for one, result in results.items() if isinstance(result, GpurunError)] == ["train-0001"]
 
@@ -105,7 +107,7 @@ def test_no_run_is_begun_once_the_host_is_away(fetches: Fetches) -> None:
 
 
 def test_interrupt_ends_what_is_on_its_way(fetches: Fetches) -> None:
-    def interrupt(done: int, total: int) -> None:
+    def interrupt(event: Event) -> None:
         if len(fetches.begun) == parallel.AT_ONCE:
             raise KeyboardInterrupt
 
@@ -132,5 +134,5 @@ def test_run_beside_others_has_one_transfer_or_one_search_of_its_container_at_a_
     monkeypatch.setattr(one_pass, "Background", lambda work: order.append(f"beside: {work()}"))
     destination: Any = SimpleNamespace(run="train-0001", root=Path("/fetched"), clear=lambda: None)
     wire: Any = SimpleNamespace(host="box")
-    one_pass.Pass(wire, destination, (), Report(), at_once=1).run_through()
+    one_pass.Pass(wire, destination, (), ignore, at_once=1).run_through()
     assert order == ["list", "bring", "search", "bring"]
