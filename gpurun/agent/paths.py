@@ -1,4 +1,4 @@
-"""Every path of gpurun on a host. No other module joins names."""
+"""Every path of gpurun on a host. No other module joins their names; the laptop asks here too."""
 
 import os
 import re
@@ -7,6 +7,9 @@ from typing import Iterator, List, Optional
 
 from . import vocabulary as words
 
+# What the names of runs begin with while they are made, or removed.
+HALF_RUN, REMOVED_RUN = ".new-", ".gone-"
+
 
 @dataclass(frozen=True)
 class RunPaths:
@@ -14,6 +17,11 @@ class RunPaths:
 
     root: str  # absolute, .../runs/<run-id>
     attempt: Optional[int] = None  # an earlier one, whose files were put aside; None: the present one
+
+    @classmethod
+    def of_snapshot(cls, snapshot: str) -> "RunPaths":
+        """Return the run that `prepare` answered this snapshot for."""
+        return cls(os.path.dirname(snapshot))
 
     @property
     def id(self) -> str:
@@ -63,6 +71,16 @@ class RunPaths:
         return self._in("snapshot")
 
     @property
+    def snapshot_before(self) -> str:
+        """What came of a project that changed while it was sent: the next upload links to it."""
+        return self._in("snapshot.before")
+
+    @property
+    def partial(self) -> str:
+        """rsync's folder for what broke off. It lies outside the snapshot, for it is no file of the project."""
+        return self._in("partial")
+
+    @property
     def ro(self) -> str:
         return self._in("ro")
 
@@ -102,13 +120,23 @@ class RunPaths:
         return self._in("ro", words.PLUGIN)
 
     @property
+    def serve(self) -> str:
+        """The programs and settings of a service."""
+        return self._in("ro", words.SERVE)
+
+    @property
+    def notebook(self) -> str:
+        """The program of a notebook, and what it imports of ours."""
+        return self._in("ro", words.NOTEBOOK)
+
+    @property
     def token(self) -> str:
         return os.path.join(self.secrets, words.TOKEN_FILE)
 
     @property
     def old_token(self) -> str:
         """Where an older gpurun put it."""
-        return self._in("ro", "serve", "token")
+        return self._in("ro", words.SERVE, "token")
 
     @property
     def board(self) -> str:
@@ -363,6 +391,23 @@ class HostPaths:
     def push_note(self, name: str) -> str:
         """When the last push into a data folder began, and when the last complete push ended."""
         return os.path.join(self.root, "cache", "pushed", name + ".json")
+
+    def snapshots(self, project: str) -> str:
+        """Which runs have the newest snapshots of a project."""
+        return os.path.join(self.root, "cache", "snapshots", project + ".json")
+
+    @property
+    def revoked(self) -> str:
+        """The asks of moves that were given up."""
+        return os.path.join(self.runs, ".revoked")
+
+    def half_run(self, token: str) -> RunPaths:
+        """A run that is being made: it gets its name when it is complete."""
+        return RunPaths(os.path.join(self.runs, HALF_RUN + token))
+
+    def removed_run(self, run_id: str) -> str:
+        """Where a run goes in one step before it is removed, so that no half of a run is ever listed."""
+        return os.path.join(self.runs, REMOVED_RUN + run_id)
 
     def run(self, run_id: str) -> RunPaths:
         run = RunPaths(os.path.join(self.runs, run_id))

@@ -18,11 +18,10 @@ from typing import Any, Dict, Iterator, List
 
 from . import vocabulary as words
 from .files import remove_tree
-from .paths import HostPaths
+from .paths import HALF_RUN, REMOVED_RUN, HostPaths
 
 # The names in cache/ that gpurun gives.
 CACHE = ("about", "engine-limits.json", "environments", "facts.json", "jobs", "layers", "pushed", "snapshots", "warm")
-HALF_RUNS = (".new-", ".gone-")  # what the names of runs begin with that are made, or removed
 _FOLDERS = ("agent", "cache", "data", "runs", "secrets")
 _AGENT = r"[0-9a-f]{16}|\.(new|old)-.*"
 _ID_FILE = r"(root-id|%s)(\.[0-9a-f]{8})?" % words.HOST_ID_FILE  # also one that was half made
@@ -120,7 +119,7 @@ def _is_made(host: HostPaths, folder: str, name: str) -> bool:
         return re.fullmatch(words.RUN_ID, name) is not None
     if folder == "runs":
         is_run = re.fullmatch(words.RUN_ID, name) and os.path.exists(host.run(name).job)
-        return bool(is_run) or name.startswith(HALF_RUNS)
+        return bool(is_run) or name.startswith((HALF_RUN, REMOVED_RUN))
     return folder == "data" and _is_empty(host.data(name))
 
 
@@ -170,7 +169,7 @@ def remove_half_runs(host: HostPaths, outcome: Outcome) -> None:
     left = {one["path"] for one in outcome.left}
     for name in _names(host.runs):
         path = os.path.join(host.runs, name)
-        if name.startswith(HALF_RUNS) and path not in left:
+        if name.startswith((HALF_RUN, REMOVED_RUN)) and path not in left:
             remove(path, outcome)
     remove_if_empty(host.runs)
 

@@ -127,6 +127,10 @@ SHELL = "shell"
 GPU_CHECK = "gpucheck"
 SERVICES = (TENSORBOARD, JUPYTER, SHELL, GPU_CHECK)
 
+# Folders of a fetched run, beside the job's own files: the run's record, and what the job wrote outside its workspace.
+RECORD_FOLDER = "_gpurun"
+OUTSIDE_FOLDER = "outside"
+
 STOP_FILE = "stop"
 LOG_FILE = "log"
 # Written by the plugin in the job's training; the first two a line each time.
@@ -138,6 +142,8 @@ SOCKETS = "sockets"
 TOKEN_FILE = "token"  # Jupyter's, among the run's secrets
 # In ro/: what starts the job, and the environment that it sets first.
 WRAPPER = "wrapper"
+SERVE = "serve"  # the programs of a service
+NOTEBOOK = "notebook"  # the program of a notebook
 PLUGIN = "plugin"
 SETTINGS = "settings"
 

@@ -19,6 +19,7 @@ from gpurun import fetch
 from gpurun.agent import ledger, manifest
 from gpurun.agent import vocabulary as words
 from gpurun.agent.manifest import Entry
+from gpurun.agent.paths import RunPaths
 from gpurun.commands import resume, runs
 from gpurun.commands.submit import Started, list_code
 from gpurun.config import hosts
@@ -306,7 +307,7 @@ def _folders(entry: RunEntry) -> list[Path]:
 
 def _ledger(folder: Path, entry: RunEntry) -> list[dict[str, Any]]:
     """The checkpoints that the fetched ledger tells of, and those of the record that the host last gave."""
-    listed = ledger.read(str(folder / "_gpurun" / words.LEDGER_FILE))
+    listed = ledger.read(str(folder / words.RECORD_FOLDER / words.LEDGER_FILE))
     known = (entry.record or {}).get("checkpoints") or {}
     return [*listed, *(one for one in (known.get("best"), known.get("last")) if one)]
 
@@ -325,13 +326,12 @@ def _unload(wire: Wire, cargo: Migration, move: str, asked: resume.Asked, report
     size = cargo.checkpoint["size"] if cargo.checkpoint else 0
     report(Doing(f"asking {wire.host}"))
     prepared = wire.ask("prepare", {"job": job, "total_bytes": cargo.code.bytes + size}, timeout=60)
-    run = PurePosixPath(prepared["snapshot"]).parent
     fresh = prepared["run"]["state"] in (words.CREATED, words.SYNCING)
     report(Doing(f"sending to {wire.host}"))
     if fresh and cargo.code.count:
         _push(wire, cargo.code, prepared["snapshot"], report, link_dest=prepared["link_dest"])
     if cargo.file is not None:
-        _push(wire, _alone(cargo.file), str(run / "carried"), report)
+        _push(wire, _alone(cargo.file), RunPaths.of_snapshot(prepared["snapshot"]).carried, report)
     request = {
         **resume.question(cargo.job, asked, loaded, env),
         "ask": move,

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gpurun.agent import vocabulary as words
+from gpurun.agent.paths import RunPaths
 from gpurun.agent.tracebacks import traceback_in
 from gpurun.config.project import Project, find_project
 from gpurun.errors import UsageError
@@ -122,18 +124,18 @@ def _root_of(folder: Path) -> Path:
 
 
 def _holds(folder: Path, run: str) -> bool:
-    return bool(_told(folder / PRIVATE / "fetch.json").get("run") == run)
+    return bool(_told(str(folder / PRIVATE / "fetch.json")).get("run") == run)
 
 
 def _record_in(folder: Path, run: str) -> Path | None:
     """`_gpurun` in a fetched folder, or the name beside it that was free."""
-    candidates = sorted(folder.glob("_gpurun*"))
-    return next((place for place in candidates if _told(place / "job.json").get("id") == run), None)
+    candidates = sorted(folder.glob(f"{words.RECORD_FOLDER}*"))
+    return next((place for place in candidates if _told(RunPaths(str(place)).job).get("id") == run), None)
 
 
-def _told(file: Path) -> dict[str, Any]:
+def _told(file: str) -> dict[str, Any]:
     try:
-        told = json.loads(file.read_bytes())
+        told = json.loads(Path(file).read_bytes())
     except (OSError, ValueError):
         return {}
     return told if isinstance(told, dict) else {}
@@ -152,7 +154,11 @@ def log(entry: RunEntry, attempt: int | None = None) -> tuple[Path | None, Path 
     for folder in folders(entry):
         if folder.record is None:
             continue
-        place = folder.record if _last_attempt(folder.record) == wanted else folder.record / "attempts" / str(wanted)
+        place = (
+            folder.record
+            if _last_attempt(folder.record) == wanted
+            else Path(RunPaths(str(folder.record), wanted).aside)
+        )
         printed, prepared = place / LOG, place / PREPARE_LOG
         if printed.is_file() or prepared.is_file():
             return (printed if printed.is_file() else None), (prepared if prepared.is_file() else None)
@@ -180,7 +186,7 @@ def _last_attempt(record: Path) -> int:
     """The last attempt on the host that this record came from."""
     number = 1
     try:
-        with (record / "events.jsonl").open("rb") as lines:
+        with Path(RunPaths(str(record)).events).open("rb") as lines:
             for line in lines:
                 event = json.loads(line) if b'"attempt"' in line and line.endswith(b"\n") else {}
                 number = int(event["number"]) if event.get("event") == "attempt" else number
@@ -214,14 +220,14 @@ def answer(entry: RunEntry) -> dict[str, Any]:
         "log_tail": _end_of(printed, TAIL),
         "traceback": traceback_in(_end_of(printed, TRACEBACK_WITHIN)) or None,
         "path": None,
-        "environment": _told(record / "environment.json") if record else None,
+        "environment": _told(RunPaths(str(record)).environment) if record else None,
         "prepared": None,
     }
 
 
 def _job_in(record: Path) -> dict[str, Any]:
     """The job as it was fetched; empty where it is none: a host wrote it."""
-    told = _told(record / "job.json")
+    told = _told(RunPaths(str(record)).job)
     try:
         answers.JOB(told, "")
     except answers.Malformed:

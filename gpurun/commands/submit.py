@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpurun import locked
 from gpurun.agent import vocabulary as words
+from gpurun.agent.paths import RunPaths
 from gpurun.errors import ContactLost, HostError, HostUnreachable
 from gpurun.events import Doing, Event, Moved, Report
 from gpurun.store import pending_submits, run_store
@@ -207,7 +208,7 @@ def _sync_and_start(
                 raise
         files = list_code(plan.loaded)
         run_store.note_manifest(job["id"], files.manifest())
-        link_dest = [*prepared["link_dest"], f"{prepared['snapshot']}.before"]  # where the host has put what came
+        link_dest = [*prepared["link_dest"], RunPaths.of_snapshot(prepared["snapshot"]).snapshot_before]
     raise AssertionError("unreachable")
 
 

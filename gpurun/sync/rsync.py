@@ -12,10 +12,11 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO
 
 from gpurun import process
+from gpurun.agent.paths import RunPaths
 from gpurun.job.files import FileList
 from gpurun.sync.rsync_errors import DISK_FULL, PARTIAL, Connection, RsyncError, check_local
 
@@ -68,8 +69,7 @@ def push_argv(
         "--chmod=Du+rwx,Fu+rw",
         "--modify-window=-1",
         *(f"--link-dest={folder}" for folder in link_dest),
-        # Outside the snapshot, because the rest of an interrupted upload is not a file of the project.
-        f"--partial-dir={PurePosixPath(snapshot).parent / 'partial'}",
+        f"--partial-dir={RunPaths.of_snapshot(snapshot).partial}",
         # Nothing uses the times and modes of folders, and setting them costs a round trip.
         "--no-implied-dirs",
         "--ignore-missing-args",

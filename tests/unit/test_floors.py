@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gpurun.agent import error_codes
+from gpurun.agent import vocabulary as words
 
 PACKAGE = Path(__file__).parents[2] / "gpurun"
 AGENT = PACKAGE / "agent"
@@ -27,6 +28,7 @@ SHARED = {
         "tracebacks",
         "sizes",
         "clocks",
+        "paths",
     )
 }
 
@@ -50,6 +52,23 @@ HOMES = {
 
 # Where the values of a user's secrets are read: into the request that carries them, and into a digest.
 REVEALING = {"commands/submit.py", "commands/resume.py", "store/pending_submits.py"}
+
+# Who joins a name that agent/paths.py knows, for something else that is called so.
+PATH_MAKERS = ("self._in", "self._own", "os.path.join")
+OTHER_PLACES = {
+    "agent/host/disks.py",  # users' folders on a disk
+    "agent/host/lock_folder.py",
+    "agent/images/layer_install.py",  # pip's cache
+    "agent/notebook/gpurun_notebook/__init__.py",  # folders of a notebook
+    "agent/setup/notebooks.py",  # the package's own folders
+    "agent/setup/plugin_files.py",
+    "agent/setup/services.py",
+    "agent/verbs/leave.py",  # roots of gpurun 0.1.0
+    "commands/migrate.py",  # the ledger in a fetched folder
+    "demo/host.py",
+    "remote/bundle.py",  # the package's own folders, and the user's cache
+    "store/run_store.py",  # the laptop's own files
+}
 
 # Lines of the package with a dict of anything. What has named keys is a type of agent/schema, or a dataclass.
 UNTYPED_DICTS = 423
@@ -127,6 +146,43 @@ def test_values_of_secrets_are_read_in_three_places() -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "reveal"
     }
     assert calls == REVEALING
+
+
+def _text(node: ast.AST) -> str | None:
+    """The text of a literal, or of a name of the vocabulary."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
+        return node.value if isinstance(node.value, str) else node.value.decode()
+    if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "words":
+        return getattr(words, node.attr, None)
+    return None
+
+
+def _joined(tree: ast.AST) -> Iterator[str]:
+    """Names that are joined to a path: `os.path.join(x, "name")`, `x / "name"`."""
+    for node in ast.walk(tree):
+        parts: list[ast.expr] = []
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr in ("join", "joinpath")
+        ):
+            parts = node.args
+        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+            parts = [node.right]
+        yield from filter(None, map(_text, parts))
+
+
+def test_paths_of_a_host_are_made_in_one_module() -> None:
+    makers = ast.walk(ast.parse((PACKAGE / "agent/paths.py").read_text()))
+    calls = [node for node in makers if isinstance(node, ast.Call) and ast.unparse(node.func) in PATH_MAKERS]
+    names = {text for call in calls for text in map(_text, call.args) if text is not None}
+    assert {"job.json", "carried", "runs"} < names
+    joining = {
+        name(path)
+        for path in AGENT_MODULES + LAPTOP_MODULES
+        if name(path) != "agent/paths.py" and names.intersection(_joined(ast.parse(path.read_text())))
+    }
+    assert joining == OTHER_PLACES
 
 
 def test_whoever_asks_for_a_ledger_stores_the_answer() -> None:

@@ -18,14 +18,16 @@ File = Dict[str, Any]
 
 def workspace_files(run: RunPaths, *, with_caches: bool = False) -> Tuple[outputs.Found, List[File]]:
     """Walk the workspace; return what the walk met, and gpurun's record of the run with the files to fetch."""
-    names = outputs.free_names(run.workspace, ("_gpurun", "outside"))
+    names = outputs.free_names(run.workspace, (words.RECORD_FOLDER, words.OUTSIDE_FOLDER))
     found = outputs.find_outputs(run.workspace, run.snapshot, with_caches=with_caches)
-    return found, [*_record(run, names["_gpurun"]), *_workspace(found)]
+    return found, [*_record(run, names[words.RECORD_FOLDER]), *_workspace(found)]
 
 
 def outside_files(run: RunPaths) -> List[File]:
     """Return the files that were copied out of the run's containers."""
-    return _outside(run, outputs.free_names(run.workspace, ("_gpurun", "outside"))["outside"])
+    return _outside(
+        run, outputs.free_names(run.workspace, (words.RECORD_FOLDER, words.OUTSIDE_FOLDER))[words.OUTSIDE_FOLDER]
+    )
 
 
 def _record(run: RunPaths, folder: str) -> List[File]:
@@ -50,7 +52,7 @@ def _record_paths(run: RunPaths) -> List[Tuple[bytes, bool]]:
         (run.environment, False), (run.hooks_log, True),
     )]  # fmt: skip
     try:
-        out = sorted(os.listdir(os.path.join(os.fsencode(run.root), b"out")))
+        out = sorted(os.listdir(os.fsencode(run.out)))
     except OSError:
         out = []
     own = {os.path.basename(path) for path, _ in paths}

@@ -10,17 +10,17 @@ import glob
 import os
 from typing import Any, List, Mapping
 
+from .. import vocabulary as words
 from ..files import write_atomically
 from ..paths import RunPaths
 
 PROGRAMS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "notebook")
 PACKAGE = "gpurun_notebook"
-_FOLDER = "notebook"  # in ro/
 
 
 def command(job: Mapping[str, Any], ro: str) -> List[str]:
     """What the job runs; `ro` is where it sees the run's ro/."""
-    return ["python", "%s/%s/%s" % (ro, _FOLDER, job["notebook"]["script"]), *job["args"]]
+    return ["python", "%s/%s/%s" % (ro, words.NOTEBOOK, job["notebook"]["script"]), *job["args"]]
 
 
 def lay_out(run: RunPaths, job: Mapping[str, Any]) -> None:
@@ -28,10 +28,9 @@ def lay_out(run: RunPaths, job: Mapping[str, Any]) -> None:
     notebook = job.get("notebook")
     if not notebook:
         return
-    folder = os.path.join(run.ro, _FOLDER)
-    os.makedirs(os.path.join(folder, PACKAGE), exist_ok=True)
+    os.makedirs(os.path.join(run.notebook, PACKAGE), exist_ok=True)
     source = notebook["source"].encode("utf-8", "surrogateescape")
-    write_atomically(os.path.join(folder, os.path.basename(notebook["script"])), source)
+    write_atomically(os.path.join(run.notebook, os.path.basename(notebook["script"])), source)
     for module in glob.glob(os.path.join(PROGRAMS, PACKAGE, "*.py")):
         with open(module, "rb") as file:
-            write_atomically(os.path.join(folder, PACKAGE, os.path.basename(module)), file.read())
+            write_atomically(os.path.join(run.notebook, PACKAGE, os.path.basename(module)), file.read())

@@ -20,12 +20,11 @@ from . import boards, notebooks, secret_files, sockets
 
 PROGRAMS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "serve")
 TOKEN_BYTES = 16
-_FOLDER = "serve"  # in ro/
 _TOOLS = {
     words.TENSORBOARD: ("tensorboard>=2.18", "werkzeug>=2.2"),
     words.JUPYTER: ("jupyterlab>=4.6.2", "jupyter-server>=2.20.0", "ipykernel"),
 }
-RELAY = _FOLDER + "/relay.py"
+RELAY = words.SERVE + "/relay.py"
 
 
 def kind(job: Mapping[str, Any]) -> Optional[str]:
@@ -39,7 +38,7 @@ def command(job: Mapping[str, Any], ro: str) -> List[str]:
     service = kind(job)
     if service is None:
         return notebooks.command(job, ro) if job.get("notebook") else list(job["command"])
-    return ["python", "%s/%s/%s_service.py" % (ro, _FOLDER, service)]
+    return ["python", "%s/%s/%s_service.py" % (ro, words.SERVE, service)]
 
 
 def tools(job: Mapping[str, Any]) -> List[str]:
@@ -53,7 +52,7 @@ def tools(job: Mapping[str, Any]) -> List[str]:
 
 def holder(job: Mapping[str, Any], ro: str) -> List[str]:
     """What becomes a shell's command, and by that holds the session open that the run is; nothing beside other runs."""
-    return ["python", "%s/%s/attach.py" % (ro, _FOLDER)] if kind(job) == words.SHELL else []
+    return ["python", "%s/%s/attach.py" % (ro, words.SERVE)] if kind(job) == words.SHELL else []
 
 
 class Places(Protocol):
@@ -85,7 +84,7 @@ def lay_out(run: RunPaths, job: Mapping[str, Any], places: Places) -> None:
         "container": job["host"]["runtime"] == "docker",
         "token_file": "%s/%s" % (places.secrets, words.TOKEN_FILE),
     }
-    write_json(os.path.join(run.ro, _FOLDER, "service.json"), service)
+    write_json(os.path.join(run.serve, "service.json"), service)
     if kind(job) == words.TENSORBOARD:
         os.makedirs(run.board, exist_ok=True)
     secret_files.make_folder(run)
@@ -95,9 +94,9 @@ def lay_out(run: RunPaths, job: Mapping[str, Any], places: Places) -> None:
 
 def copy_programs(run: RunPaths) -> None:
     """serve/ into the run's ro/, where its container sees it."""
-    os.makedirs(os.path.join(run.ro, _FOLDER), exist_ok=True)
+    os.makedirs(run.serve, exist_ok=True)
     for program in glob.glob(os.path.join(PROGRAMS, "*.py")):
-        there = os.path.join(run.ro, _FOLDER, os.path.basename(program))
+        there = os.path.join(run.serve, os.path.basename(program))
         with open(program, "rb") as file:
             data = file.read()
         if not _holds(there, data):  # a tunnel asks for them at each break, and is not to end because the disk is full

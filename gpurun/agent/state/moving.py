@@ -119,7 +119,7 @@ def _deciding(run: RunPaths) -> Iterator[None]:
 
 def _folder(run: RunPaths) -> str:
     """Beside the runs: an ask is revoked before anything of the run is here, and when it is sent anew."""
-    return os.path.join(os.path.dirname(run.root), ".revoked")
+    return run.host.revoked
 
 
 def _revoked(run: RunPaths, ask: str) -> str:

@@ -30,14 +30,9 @@ def note_complete(host: HostPaths, project: str, run: RunPaths) -> None:
 
 def _note(host: HostPaths, project: str, kind: str, run: RunPaths) -> None:
     # Two submits at once may each leave out the other's note: that costs bytes on the wire, never a wrong file.
-    write_json(_path(host, project), {**_read(host, project), kind: run.id})
+    os.makedirs(os.path.dirname(host.snapshots(project)), exist_ok=True)
+    write_json(host.snapshots(project), {**_read(host, project), kind: run.id})
 
 
 def _read(host: HostPaths, project: str) -> Dict[str, str]:
-    return dict(read_json(_path(host, project)) or {})
-
-
-def _path(host: HostPaths, project: str) -> str:
-    folder = os.path.join(host.cache, "snapshots")
-    os.makedirs(folder, exist_ok=True)
-    return os.path.join(folder, project + ".json")
+    return dict(read_json(host.snapshots(project)) or {})

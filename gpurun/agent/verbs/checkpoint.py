@@ -77,10 +77,10 @@ def _with_file(run: RunPaths, entry: ledger.Entry) -> Optional[Dict[str, Any]]:
 
 def _as_fetched(run: RunPaths, entry: ledger.Entry) -> str:
     """Where `outputs` lets the same file go, behind a link too; one that came from another host beside the record."""
-    names = outputs.free_names(run.workspace, ("_gpurun", "outside"))
+    names = outputs.free_names(run.workspace, (words.RECORD_FOLDER, words.OUTSIDE_FOLDER))
     inside = os.path.relpath(str(entry["file"]), os.path.realpath(run.workspace))
     if inside.startswith(os.pardir + os.sep):
-        return names["outside"] + "/" + posixpath.normpath(str(entry["path"])).lstrip("/")
+        return names[words.OUTSIDE_FOLDER] + "/" + posixpath.normpath(str(entry["path"])).lstrip("/")
     if inside.startswith(words.WORKSPACE_PRIVATE + os.sep):
-        return posixpath.join(names["_gpurun"], "resume", os.path.basename(inside))
+        return posixpath.join(names[words.RECORD_FOLDER], "resume", os.path.basename(inside))
     return inside

@@ -54,7 +54,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
 def _make(host: HostPaths, run: RunPaths, job: Dict[str, Any], notes: List[str]) -> bool:
     """True when this call made the run, False when an earlier one of the same submit did."""
     os.makedirs(host.runs, mode=0o700, exist_ok=True)
-    half = RunPaths(os.path.join(host.runs, ".new-" + secrets.token_hex(8)))
+    half = host.half_run(secrets.token_hex(8))
     for folder in (half.root, half.snapshot, half.ro, half.out):
         os.mkdir(folder)
     write_json(half.job, job)

@@ -18,11 +18,10 @@ from ..files import remove_tree
 from ..host import locks
 from ..lifecycle import finish, hooks, reconcile, records, shells, unfetched
 from ..outputs import container_files
-from ..paths import HostPaths, RunPaths
+from ..paths import REMOVED_RUN, HostPaths, RunPaths
 from ..state import jobs, journal, origin
 
 PATIENCE = 20.0  # seconds for a supervisor whose run has ended to go
-GONE = ".gone-"
 
 
 def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
@@ -91,10 +90,10 @@ def _remove(run: RunPaths, left: List[Dict[str, Any]]) -> int:
     job = jobs.job_of(run)
     if job is not None and origin.is_of_this_host(run):
         runtimes.load(job["host"]["runtime"], job["host"]["engine"]).remove(run, job)
-    gone = os.path.join(run.host.runs, GONE + run.id)
+    gone = run.host.removed_run(run.id)
     while os.path.lexists(gone):  # an earlier run of that id, of which something could not be removed
         gone += "_"
-    os.rename(run.root, gone)  # in one step, so that no half of a run is ever listed
+    os.rename(run.root, gone)
     stays = _clear(gone, run.id)
     left += stays
     shutil.rmtree(run.secrets, ignore_errors=True)
@@ -105,8 +104,8 @@ def _sweep(host: HostPaths, told: Any) -> List[Dict[str, Any]]:
     """Try again what an earlier removal had to leave; return what still stays."""
     left: List[Dict[str, Any]] = []
     for name in sorted(os.listdir(host.runs)) if os.path.isdir(host.runs) else []:
-        run_id = name[len(GONE) :].rstrip("_")
-        if name.startswith(GONE) and run_id not in told:
+        run_id = name[len(REMOVED_RUN) :].rstrip("_")
+        if name.startswith(REMOVED_RUN) and run_id not in told:
             left += _clear(os.path.join(host.runs, name), run_id)
     return left
 

@@ -55,12 +55,11 @@ def stream(request: Dict[str, Any], host: HostPaths, out: Any) -> None:
 
 def check_snapshot(run: RunPaths, expected: Dict[str, Any]) -> None:
     """Raises AgentError `snapshot_differs`, with what came put aside."""
-    before = run.snapshot + ".before"
-    shutil.rmtree(before, ignore_errors=True)
+    shutil.rmtree(run.snapshot_before, ignore_errors=True)
     difference = manifest.difference(run.snapshot, expected)
     if difference is not None:
         # The next upload begins with nothing that is gone meanwhile, and links to what had come.
-        os.rename(run.snapshot, before)
+        os.rename(run.snapshot, run.snapshot_before)
         os.mkdir(run.snapshot)
         raise AgentError(
             error_codes.SNAPSHOT_DIFFERS, "the project changed while it was sent: " + difference, "submit again"
