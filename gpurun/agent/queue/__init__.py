@@ -1,1 +1,1 @@
-"""Who gets GPUs, and when."""
+"""Decide which run gets which GPUs, and when."""

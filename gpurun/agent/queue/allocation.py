@@ -1,4 +1,4 @@
-"""How a run comes to its GPUs: it stands in line, takes those that are free when its turn comes, and gives them back."""
+"""Allocate GPUs to a run: wait in line, take the free GPUs when the run's turn comes, and give them back."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from ..paths import RunPaths
 from ..state import journal, origin
 from . import leases, tickets
 
-LOOK_EVERY = 1.0  # seconds between two looks of a run that waits
+LOOK_EVERY = 1.0  # seconds between two checks of a waiting run
 ANSWER_TIME = 10.0  # seconds for nvidia-smi
-RETURN_TIME = 60.0  # seconds for which a run waits for those before it that stood in line when their host went down
-ASIDE_AFTER = 600.0  # seconds without enough GPUs on the host, after which a run lets those behind it pass
-TOLD_AT_ONCE, TOLD_AGAIN = 10, 60.0  # times; after that once in so many seconds
+RETURN_TIME = 60.0  # seconds for which a run waits for runs before it that stood in line when their host went down
+ASIDE_AFTER = 600.0  # seconds without enough GPUs on the host, after which a run lets the runs behind it pass
+EVENTS_AT_ONCE, EVENT_EVERY = 10, 60.0  # events; after that one event in this many seconds
 
 Job = Dict[str, Any]
 Taken = Tuple[List[Gpu], List[locks.Held]]
@@ -31,17 +31,22 @@ Taken = Tuple[List[Gpu], List[locks.Held]]
 
 @dataclass(frozen=True)
 class Why:
-    """What a run waits for, and what of it is worth a new event in its journal: not an amount that changes all the time."""
+    """Say what a run waits for.
+
+    `key` is what makes it worth a new event in the journal: no amounts, which change all the time.
+    """
 
     text: str
     key: Hashable = None
 
 
 def wait_for_gpus(run: RunPaths, job: Job, check: Callable[[], None]) -> Taken:
-    """The GPUs of this run and their locks, taken and journalled. `check` raises when a stop was asked for.
+    """Take the GPUs of this run, record them in the journal, and return them with their locks.
 
-    While others are ahead or too few are free, the run is `queued` and its journal says what it waits for. Nothing that
-    others do to the queue's folder ends the wait, or keeps a stop from being seen.
+    `check` raises when a stop was requested.
+
+    While others are ahead or too few GPUs are free, the run is `queued` and its journal names what it waits for.
+    Nothing that others do to the queue's folder ends the wait, or hides a stop request.
     """
     if job["resources"]["gpus"] == 0:
         return [], []
@@ -57,7 +62,7 @@ def wait_for_gpus(run: RunPaths, job: Job, check: Callable[[], None]) -> Taken:
                     place.stand()
                     waiting.aside = False
                 else:
-                    place.leave()  # those behind it need not wait for GPUs that the host does not have
+                    place.leave()  # the runs behind it need not wait for GPUs that the host does not have
                     waiting.aside = True
                 returning = time.monotonic() < began + RETURN_TIME
                 taken, why = _try_to_take(run, job, ticket, waiting, returning=returning)
@@ -67,23 +72,23 @@ def wait_for_gpus(run: RunPaths, job: Job, check: Callable[[], None]) -> Taken:
                 few_since = (few_since or time.monotonic()) if error.code == error_codes.TOO_FEW_GPUS else None
             if taken is not None:
                 return taken
-            waiting.tell(why)
+            waiting.record(why)
             time.sleep(LOOK_EVERY)
     finally:
         place.leave()
 
 
 class _Place:
-    """Where a run stands in line."""
+    """Hold a run's place in line."""
 
     def __init__(self, ticket: tickets.Ticket):
         self.ticket = ticket
         self.held: Optional[locks.Held] = None
 
     def stand(self) -> None:
-        """Stand there still, or again: a cleaner may have taken the ticket away. Raises AgentError."""
+        """Stay in line, or return to it: a cleaner may have removed the ticket. Raises AgentError."""
         if self.held is not None and self.held.stands():
-            os.utime(self.held.fd)  # a sign for those behind, and for cleaners of /tmp, which go by age
+            os.utime(self.held.fd)  # a sign for the runs behind, and for cleaners of /tmp, which remove old files
             return
         self.leave()
         self.held = tickets.stand_in_line(self.ticket)
@@ -96,21 +101,25 @@ class _Place:
 
 @dataclass
 class _Waiting:
-    """What the journal says a run waits for. Each event is fsynced, and read by whoever looks: they are kept few."""
+    """Write into the journal what a run waits for.
+
+    Each event is fsynced, and each reader reads it: there must be few.
+    """
 
     run: RunPaths
     key: Hashable = None
-    left: float = TOLD_AT_ONCE
+    left: float = EVENTS_AT_ONCE
     filled: float = field(default_factory=time.monotonic)
     odd: Set[str] = field(default_factory=set)
-    aside: bool = False  # it has left the line for now
+    aside: bool = False  # the run has left the line for now
 
-    def tell(self, why: Why) -> None:
+    def record(self, why: Why) -> None:
+        """Record what the run waits for, unless the last event names the same or there were too many events."""
         key = (why.key or why.text, self.aside)
         if key == self.key:
             return
         now = time.monotonic()
-        self.left = min(self.left + (now - self.filled) / TOLD_AGAIN, TOLD_AT_ONCE)
+        self.left = min(self.left + (now - self.filled) / EVENT_EVERY, EVENTS_AT_ONCE)
         self.filled = now
         if self.left < 1:
             return
@@ -119,24 +128,30 @@ class _Waiting:
         self.key = key
 
     def note(self, odd: Sequence[str]) -> None:
-        """Tell once of what lies in the queue's folder and is no ticket; of a few, for others can make thousands."""
+        """Record once what is in the queue's folder and is not a ticket.
+
+        Only a few: other accounts can make thousands of files.
+        """
         new = [what for what in odd if what not in self.odd][: max(0, 3 - len(self.odd))]
         if not new:
             return
         self.odd.update(new)
-        known = journal.fold(self.run).notes
-        for message in ("left aside in the queue: " + what for what in new):
-            if message not in known:
+        recorded = journal.fold(self.run).notes
+        for message in ("ignored in the queue: " + what for what in new):
+            if message not in recorded:
                 journal.record(self.run, "note", message=message)
 
 
 def adopt(run: RunPaths, job: Job, journalled: Sequence[Mapping[str, Any]]) -> List[locks.Held]:
-    """The locks of the GPUs that a job which already runs was given. One that its own processes hold stays theirs."""
+    """Take again the locks of the GPUs of a job that already runs.
+
+    A lock that the job's own processes hold stays theirs.
+    """
     held: List[locks.Held] = []
     for gpu in journalled:
         try:
             held += leases.take([gpu["uuid"]], run.id, job["owner"]) or []
-        except (AgentError, OSError):  # the job runs all the same, and has to be watched
+        except (AgentError, OSError):  # the job runs all the same and must be monitored
             traceback.print_exc()
     return held
 
@@ -149,15 +164,15 @@ def give_back(run: RunPaths, held: Sequence[locks.Held]) -> None:
 
 
 def look(job_engine: Optional[Sequence[str]]) -> Tuple[List[Gpu], Dict[str, leases.Use]]:
-    """All GPUs of the host, and who uses which. Slow (nvidia-smi, the engine): never under a lock."""
-    found = gpus.list_gpus(ANSWER_TIME)
-    processes = gpus.processes(ANSWER_TIME) if found else []
-    labelled = _labelled(job_engine) if job_engine and found else {}
-    return found, leases.uses(found, processes, labelled, leases.owners([process[1] for process in processes]))
+    """Return all GPUs of the host and who uses which. Slow (nvidia-smi, the engine): never call this under a lock."""
+    host_gpus = gpus.list_gpus(ANSWER_TIME)
+    processes = gpus.processes(ANSWER_TIME) if host_gpus else []
+    labelled = _runs_of_labels(job_engine) if job_engine and host_gpus else {}
+    return host_gpus, leases.uses(host_gpus, processes, labelled, leases.owners([process[1] for process in processes]))
 
 
-def _labelled(argv: Sequence[str]) -> Dict[str, str]:
-    """GPU UUID -> run, of the live containers of all users."""
+def _runs_of_labels(argv: Sequence[str]) -> Dict[str, str]:
+    """Return GPU UUID -> run, from the labels of the live containers of all users."""
     from ..host.engine import Engine
 
     labels = '{{.Label "%s"}} {{.Label "%s"}}' % (words.LABEL_RUN, words.LABEL_GPUS)
@@ -169,30 +184,36 @@ def _labelled(argv: Sequence[str]) -> Dict[str, str]:
 def _try_to_take(
     run: RunPaths, job: Job, ticket: tickets.Ticket, waiting: _Waiting, *, returning: bool
 ) -> Tuple[Optional[Taken], Why]:
-    """The GPUs and their locks, or None and what the run waits for. Raises AgentError for what may mend itself."""
-    asked = job["resources"]["gpus"]
+    """Return the GPUs and their locks, or None and what the run waits for.
+
+    Raises AgentError for a fault that may pass.
+    """
+    gpus_requested = job["resources"]["gpus"]
     line = tickets.look()
     waiting.note(line.odd)
     first = tickets.first_before(ticket, line)
-    if first is not None:  # only the first in line needs to look
-        return None, Why("its turn for %s GPU(s), after run %s" % (asked, first.whose))
-    before = _who_returns(run, ticket) if returning else None
+    if first is not None:  # only the first in line needs to ask for free GPUs
+        return None, Why("its turn for %s GPU(s), after run %s" % (gpus_requested, first.whose))
+    before = _find_returning_run(run, ticket) if returning else None
     if before is not None:
-        return None, Why("its turn for %s GPU(s), after run %s, which comes back to the line" % (asked, before))
-    found, used = look(job["host"]["engine"])
-    wanted = _wanted(run, asked, len(found))
-    if wanted > len(found):
-        what = "%s GPU(s): the host has %d now, fewer than when the job was submitted" % (asked, len(found))
+        return None, Why("its turn for %s GPU(s), after run %s, which returns to the line" % (gpus_requested, before))
+    host_gpus, used = look(job["host"]["engine"])
+    wanted = _count_wanted(run, gpus_requested, len(host_gpus))
+    if wanted > len(host_gpus):
+        what = "%s GPU(s): the host has %d now, fewer than when the job was submitted" % (
+            gpus_requested,
+            len(host_gpus),
+        )
         raise AgentError(error_codes.TOO_FEW_GPUS, what, "run `nvidia-smi` on the host")
     others = {uuid: use for uuid, use in used.items() if use.run != run.id}
-    chosen = leases.choose(found, wanted, others)
-    first = tickets.ahead_of(ticket)  # it may have come while we asked
+    chosen = leases.choose(host_gpus, wanted, others)
+    first = tickets.ahead_of(ticket)  # another run may have come in the meantime
     taken = leases.take([gpu.uuid for gpu in chosen], run.id, job["owner"]) if chosen and first is None else None
     if chosen is None or taken is None:
-        text, key = leases.why_waiting(found, wanted, others), leases.blockers(found, others)
+        text, key = leases.why_waiting(host_gpus, wanted, others), leases.blockers(host_gpus, others)
         if first is not None:
             text += "; its turn comes after run %s" % first.whose
-        return None, Why(text, (wanted, len(found), key, first))
+        return None, Why(text, (wanted, len(host_gpus), key, first))
     try:
         record = [{"uuid": gpu.uuid, "index": gpu.index, "name": gpu.name} for gpu in chosen]
         journal.record(run, "leased", gpus=record)
@@ -202,21 +223,25 @@ def _try_to_take(
     return (chosen, taken), Why("")
 
 
-def _wanted(run: RunPaths, asked: Any, found: int) -> int:
-    """How many GPUs; `all` are those that the host had when it was last asked, for one may be away for a moment."""
-    if asked != "all":
-        return int(asked)
-    known = (read_json(run.host.facts) or {}).get("gpus") or []
-    return max(found, len(known), 1)
+def _count_wanted(run: RunPaths, requested: Any, present: int) -> int:
+    """Return how many GPUs the run needs.
+
+    `all` means as many as the host had when it was last asked: a GPU may be away for a moment.
+    """
+    if requested != "all":
+        return int(requested)
+    cached = (read_json(run.host.facts) or {}).get("gpus") or []
+    return max(present, len(cached), 1)
 
 
-def _who_returns(run: RunPaths, ticket: tickets.Ticket) -> Optional[str]:
-    """A run of this account that was drawn before this one and wanted its GPUs already, and is not back in line.
+def _find_returning_run(run: RunPaths, ticket: tickets.Ticket) -> Optional[str]:
+    """Return a run of this account that drew its ticket before this one, already waited for its GPUs, and is not back
+    in line.
 
-    After a reboot, or when supervisors were killed, they come back one after the other. The queue's folder may be empty
+    After a reboot, or when supervisors were killed, they return one after the other. The queue's folder may be empty
     then; the journals hold the order.
     """
-    found: List[Tuple[int, str]] = []
+    returning: List[Tuple[int, str]] = []
     for other in run.host.all_runs():
         if other.id == run.id or os.path.exists(other.exit):
             continue
@@ -228,8 +253,8 @@ def _who_returns(run: RunPaths, ticket: tickets.Ticket) -> Optional[str]:
                 and state.state in (words.QUEUED, words.PREPARING)
                 and state.prepared
                 and not (state.between or state.gpus or state.stop or state.newer or state.damaged)
-                and not (state.aside and not locks.is_free(locks.run_lock(other.id)))  # it lets us pass
-                and origin.doubt(other) is None  # else nothing here brings it back
+                and not (state.aside and not locks.is_free(locks.run_lock(other.id)))  # it lets this run pass
+                and origin.doubt(other) is None  # else nothing on this host starts it again
             ):
-                found.append((state.ticket, other.id))
-    return min(found)[1] if found else None
+                returning.append((state.ticket, other.id))
+    return min(returning)[1] if returning else None

@@ -1,8 +1,9 @@
-"""GPUs are leased: one lock file a GPU, shared by all users of the host.
+"""Lease GPUs to runs: one lock file for each GPU, shared by all users of the host.
 
-A GPU is free when nobody holds its lock, no live container is labelled with it, and no stranger computes or holds memory
-on it. What others hold is asked (nvidia-smi, the engine) before a lock is taken, and no lock is waited for. Which run holds
-one stands in a note beside it, a file `UUID.UID.RUN` that is locked as long as the lease: whose note it is, its owner proves.
+A GPU is free when nobody holds its lock, no live container is labelled with it, and no foreign process computes or
+holds memory on it. nvidia-smi and the engine report what others use. They are asked before a lock is taken, and gpurun
+never waits for a lock. A note beside each lock, a file `UUID.UID.RUN`, names the run that holds the lease. The note is
+locked as long as the lease; the owner of the file proves which account wrote it.
 """
 
 from __future__ import annotations
@@ -22,18 +23,18 @@ from ..host.gpus import Gpu
 from . import shared_folder
 from .shared_folder import Odd
 
-# A driver keeps a little for itself on an idle GPU; more than this, without a process that we may see, is somebody's
-# (nvidia-smi inside a container shows no process of the other containers).
+# A driver keeps a little memory for itself on an idle GPU. If more than this is in use and gpurun may see no process,
+# somebody uses the GPU (nvidia-smi inside a container does not show the processes of other containers).
 FOREIGN_MEMORY = 1 << 29
 
-KEEP_EVERY = 30.0  # seconds between two looks at whether the leases of a running job still stand
+KEEP_EVERY = 30.0  # seconds between two checks that the leases of a running job still hold
 
 _OWNER = re.compile(r"[\w.@+-]{1,64}")
 
 
 @dataclass(frozen=True)
 class Use:
-    """Who uses a GPU, in words for people."""
+    """Describe who uses a GPU, in words for people."""
 
     by: str
     run: Optional[str] = None
@@ -53,7 +54,9 @@ def _note_name(uuid: str, run_id: str) -> str:
 
 
 def take(uuids: Sequence[str], run_id: str, owner: str) -> Optional[List[locks.Held]]:
-    """The locks of all these GPUs, or None when one of them is held or cannot be used: never some of them.
+    """Lock all these GPUs and return the locks.
+
+    Return None when one GPU is held or cannot be used; no lock is kept then.
 
     Raises AgentError `queue`.
     """
@@ -62,10 +65,10 @@ def take(uuids: Sequence[str], run_id: str, owner: str) -> Optional[List[locks.H
     try:
         with shared_folder.opened() as folder:
             for uuid in uuids:
-                if _is_locked(folder, uuid):  # by another process of the same run, whose note stays
+                if _is_locked(folder, uuid):  # by another process of the same run; its note stays
                     release(taken)
                     return None
-                # The note comes first: whoever finds the lock held can read by whom.
+                # Write the note first: a process that finds the lock held can then read which run holds it.
                 name = _note_name(uuid, run_id)
                 taken.append(Note(shared_folder.put(folder, name, note_path(uuid, run_id), note)))
                 lock = shared_folder.try_lock(folder, uuid, lock_path(uuid))
@@ -73,20 +76,20 @@ def take(uuids: Sequence[str], run_id: str, owner: str) -> Optional[List[locks.H
                     release(taken)
                     return None
                 taken.append(lock)
-    except Odd:  # `holder` tells of it
+    except Odd:  # `holder` reports it
         release(taken)
         return None
     except BaseException:
         release(taken)
         raise
     for held in taken:
-        # A job without an engine inherits these: its GPUs stay leased as long as a process of it lives.
+        # A job without an engine inherits these locks: its GPUs stay leased as long as one of its processes lives.
         os.set_inheritable(held.fd, True)
     return taken
 
 
 def _is_locked(folder: int, uuid: str) -> bool:
-    """Raises Odd."""
+    """Return whether a process holds the lock of this GPU. Raises Odd."""
     try:
         fd = shared_folder.look(folder, uuid, lock_path(uuid))
     except FileNotFoundError:
@@ -99,9 +102,9 @@ def _is_locked(folder: int, uuid: str) -> bool:
 
 @contextmanager
 def kept(uuids: Sequence[str], run_id: str, owner: str, held: List[locks.Held]) -> Iterator[None]:
-    """Take the locks of these GPUs again when their files are swept away, for as long as the block lasts.
+    """While the block runs, take the locks of these GPUs again when their files are removed.
 
-    What is taken comes into `held`.
+    Append new locks to `held`.
     """
     over = threading.Event()
 
@@ -121,7 +124,7 @@ def kept(uuids: Sequence[str], run_id: str, owner: str, held: List[locks.Held]) 
 
 
 class Note(locks.Held):
-    """Which run holds a lease. It goes with the last process that holds it."""
+    """Name the run that holds a lease. The note is released with the last process that holds it."""
 
     def __init__(self, held: locks.Held):
         super().__init__(held.path, held.fd)
@@ -144,25 +147,28 @@ def release(taken: Sequence[locks.Held]) -> None:
 
 
 def holder(uuid: str) -> Optional[Use]:
-    """Who holds the lease of this GPU; None when nobody does. Raises AgentError `queue`."""
+    """Return who holds the lease of this GPU, or None when nobody holds it. Raises AgentError `queue`."""
     with shared_folder.opened() as folder:
         try:
             fd = shared_folder.look(folder, uuid, lock_path(uuid))
         except FileNotFoundError:
             return None
         except Odd as odd:
-            return Use("its lock file cannot be used, and its owner or root has to remove it: " + odd.what)
+            return Use("its lock file cannot be used, and its owner or root must remove it: " + odd.what)
         try:
             if not shared_folder.is_held(fd):
                 return None
-            return _noted(folder, uuid) or Use(_who_locks(fd))
+            return _noted_use(folder, uuid) or Use(_describe_lock_holder(fd))
         finally:
             os.close(fd)
 
 
-def _noted(folder: int, uuid: str) -> Optional[Use]:
-    """What the note beside a lock says: of several (somebody tries to take what is held) the oldest."""
-    found: List[Tuple[float, Use]] = []
+def _noted_use(folder: int, uuid: str) -> Optional[Use]:
+    """Return what the note beside a lock names.
+
+    Of several notes (another run tries to take a held lease) the oldest counts.
+    """
+    uses_by_age: List[Tuple[float, Use]] = []
     for name in os.listdir(folder):
         uid, _, run = name[len(uuid) + 1 :].partition(".")
         if (
@@ -177,28 +183,31 @@ def _noted(folder: int, uuid: str) -> Optional[Use]:
             continue
         try:
             if shared_folder.is_held(fd):
-                whose = _owner(shared_folder.read_small(fd)) if int(uid) == os.getuid() else None
+                whose = _read_owner(shared_folder.read_small(fd)) if int(uid) == os.getuid() else None
                 use = Use("run %s of %s" % (run, whose or shared_folder.account(int(uid))), run)
-                found.append((os.fstat(fd).st_ctime, use))
+                uses_by_age.append((os.fstat(fd).st_ctime, use))
         finally:
             os.close(fd)
-    return min(found, key=lambda one: one[0])[1] if found else None
+    return min(uses_by_age, key=lambda dated: dated[0])[1] if uses_by_age else None
 
 
-def _owner(note: bytes) -> Optional[str]:
-    """Who of those that share this account owns the run; other accounts' word for it does not count."""
+def _read_owner(note: bytes) -> Optional[str]:
+    """Return which of the people who share this account owns the run.
+
+    Notes of other accounts are not trusted with a name.
+    """
     try:
-        told: Any = json.loads(note)
+        record: Any = json.loads(note)
     except ValueError:
         return None
-    owner = told.get("owner") if isinstance(told, dict) else None
+    owner = record.get("owner") if isinstance(record, dict) else None
     return owner if isinstance(owner, str) and _OWNER.fullmatch(owner) else None
 
 
-def _who_locks(fd: int) -> str:
-    """The process that holds the lock of an open file, as far as the kernel tells."""
-    found = os.fstat(fd)
-    inode = "%02x:%02x:%d" % (os.major(found.st_dev), os.minor(found.st_dev), found.st_ino)
+def _describe_lock_holder(fd: int) -> str:
+    """Return the process that holds the lock of an open file, as far as the kernel shows it."""
+    status = os.fstat(fd)
+    inode = "%02x:%02x:%d" % (os.major(status.st_dev), os.minor(status.st_dev), status.st_ino)
     with suppress(OSError), open("/proc/locks", encoding="ascii", errors="replace") as file:
         for line in file:
             fields = line.split()
@@ -216,24 +225,25 @@ def uses(
     labelled: Mapping[str, str],
     owner_of_pid: Mapping[int, str],
 ) -> Dict[str, Use]:
-    """GPU UUID -> who uses it; GPUs that are free are left out.
+    """Return GPU UUID -> who uses the GPU. Free GPUs are left out.
 
-    `processes`: (uuid, pid, name, bytes) as nvidia-smi tells; `labelled`: GPU UUID -> run, of live containers.
+    `processes`: (uuid, pid, name, bytes) as nvidia-smi reports them; `labelled`: GPU UUID -> run, of live containers.
     """
-    found: Dict[str, Use] = {}
+    use_of_gpu: Dict[str, Use] = {}
     for gpu in gpus:
-        use = holder(gpu.uuid) or _foreign(gpu, processes, labelled, owner_of_pid)
+        use = holder(gpu.uuid) or _foreign_use(gpu, processes, labelled, owner_of_pid)
         if use is not None:
-            found[gpu.uuid] = use
-    return found
+            use_of_gpu[gpu.uuid] = use
+    return use_of_gpu
 
 
-def _foreign(
+def _foreign_use(
     gpu: Gpu,
     processes: Sequence[Tuple[str, int, str, int]],
     labelled: Mapping[str, str],
     owner_of_pid: Mapping[int, str],
 ) -> Optional[Use]:
+    """Return who uses a GPU that nobody has leased, or None when the GPU is free."""
     if gpu.uuid in labelled:
         return Use("run " + labelled[gpu.uuid], labelled[gpu.uuid])
     for uuid, pid, name, used in processes:
@@ -242,33 +252,35 @@ def _foreign(
             owner = owner_of_pid.get(pid, "?")
             return Use("process %d (%s of %s, %d MiB)" % (pid, program, owner, used >> 20), who="process %d" % pid)
     if gpu.used > FOREIGN_MEMORY:
-        by = "%d MiB of memory in use by somebody gpurun cannot see" % (gpu.used >> 20)
-        return Use(by, who="somebody gpurun cannot see")
+        by = "%d MiB of memory in use by a process that gpurun cannot see" % (gpu.used >> 20)
+        return Use(by, who="a process that gpurun cannot see")
     return None
 
 
 def owners(pids: Sequence[int]) -> Dict[int, str]:
-    """The users of these processes; those that are gone are left out."""
-    found = {}
+    """Return the users of these processes. Processes that are gone are left out."""
+    owner_of_pid = {}
     for pid in pids:
         with suppress(OSError):
-            found[pid] = shared_folder.account(os.stat("/proc/%d" % pid).st_uid)
-    return found
+            owner_of_pid[pid] = shared_folder.account(os.stat("/proc/%d" % pid).st_uid)
+    return owner_of_pid
 
 
 def choose(gpus: Sequence[Gpu], wanted: int, used: Mapping[str, Use]) -> Optional[List[Gpu]]:
-    """The GPUs to take, lowest index first; None when too few are free."""
+    """Return the GPUs to take, lowest index first, or None when too few are free."""
     free = [gpu for gpu in gpus if gpu.uuid not in used]
     return free[:wanted] if len(free) >= wanted else None
 
 
 def blockers(gpus: Sequence[Gpu], used: Mapping[str, Use]) -> Tuple[Tuple[str, str], ...]:
-    """Which GPUs are taken, by whom: what `why_waiting` says, without amounts."""
+    """Return which GPUs are taken and by whom: the facts of `why_waiting`, without amounts."""
     return tuple((gpu.uuid, used[gpu.uuid].who or used[gpu.uuid].by) for gpu in gpus if gpu.uuid in used)
 
 
 def why_waiting(gpus: Sequence[Gpu], wanted: int, used: Mapping[str, Use]) -> str:
-    """What a waiting run waits for: `2 GPUs (1 of 4 free); GPU 0,1: run train-7f3k of ada; GPU 2: process 4242 (...)`."""
+    """Return what a waiting run waits for: `2 GPUs (1 of 4 free); GPU 0,1: run train-7f3k of ada; GPU 2: process 4242
+    (...)`.
+    """
     taken: Dict[str, List[str]] = {}
     for gpu in gpus:
         if gpu.uuid in used:

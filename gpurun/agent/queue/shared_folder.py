@@ -1,8 +1,10 @@
-"""The folder of tickets and GPU locks that all users of the host share. Nothing in there is trusted, followed or waited for.
+"""Use the folder of tickets and GPU locks that all users of the host share.
 
-Any account can make, lock and fill files here, and can make the folder before us. So a file is opened without following a
-link and without waiting for a pipe, it counts only as a regular file of one name, what it says counts only for the
-account that owns it, and nothing is ever written to a file that was there before.
+Nothing in it is trusted, followed or waited for.
+
+Any account can make, lock and fill files here, and can make the folder before gpurun does. So gpurun opens a file
+without following a link and without waiting for a pipe. A file counts only when it is a regular file with one name, its
+content counts only for the account that owns the file, and gpurun never writes to a file that already exists.
 """
 
 from __future__ import annotations
@@ -23,8 +25,8 @@ from ..errors import AgentError
 from ..host import locks
 
 QUEUE = "queue"
-FOR_ALL = 0o1777  # of a folder: everybody makes files in it, and removes their own alone
-NEW = ".new-"  # what the names of half-made files begin with
+FOR_ALL = 0o1777  # mode of a folder: everybody makes files in it, and can remove only their own
+NEW = ".new-"  # prefix of the names of unfinished files
 _LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -39,7 +41,7 @@ _KINDS = {
 
 
 class Odd(Exception):
-    """A file in the folder that cannot be used. `what` says which, whose it is, and why."""
+    """Report a file in the folder that cannot be used. `what` names the file, its owner and the reason."""
 
     def __init__(self, what: str):
         super().__init__(what)
@@ -52,10 +54,10 @@ def path(*within: str) -> str:
 
 @contextmanager
 def opened(within: Optional[str] = None) -> Iterator[int]:
-    """A descriptor of the folder, or of the one `within` it, made if it is not there.
+    """Yield a descriptor of the folder, or of its subfolder `within`. A missing folder is made.
 
-    Raises AgentError `queue` when another account has made something of the name that cannot be used, and for every error
-    of the file system while it is open.
+    Raises AgentError `queue` when another account has put something unusable in the folder's place, and for each error
+    of the file system while the folder is open.
     """
     try:
         fd = _open(within)
@@ -69,35 +71,42 @@ def opened(within: Optional[str] = None) -> Iterator[int]:
 
 
 def look(folder: int, name: str, place: str, owner: Optional[int] = None) -> int:
-    """Open a file of the folder for reading; its owner must be `owner`, if one is given. Raises Odd, FileNotFoundError."""
+    """Open a file of the folder for reading. When `owner` is given, the file must belong to it.
+
+    Raises Odd, FileNotFoundError.
+    """
     try:
         fd = os.open(name, _LOOK, dir_fd=folder)
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise Odd(_odd(folder, name, place, os.strerror(error.errno or 0).lower())) from None
-    found = os.fstat(fd)
+        raise Odd(_describe_odd(folder, name, place, os.strerror(error.errno or 0).lower())) from None
+    status = os.fstat(fd)
     why = None
-    if not stat.S_ISREG(found.st_mode):
-        why = "no regular file"
-    elif found.st_nlink > 1:
-        why = "a second name of another file"
-    elif owner is not None and found.st_uid != owner:
+    if not stat.S_ISREG(status.st_mode):
+        why = "not a regular file"
+    elif status.st_nlink > 1:
+        why = "a hard link to another file"
+    elif owner is not None and status.st_uid != owner:
         why = "not a file of %s" % account(owner)
     if why is not None:
         os.close(fd)
-        raise Odd(_odd(folder, name, place, why))
+        raise Odd(_describe_odd(folder, name, place, why))
     return fd
 
 
 def try_lock(folder: int, name: str, place: str) -> Optional[locks.Held]:
-    """The lock of a file that all accounts use, made if it is not there; None when it is held. Raises Odd."""
+    """Lock a file that all accounts use and return the lock, or None when it is held. A missing file is made.
+
+    Raises Odd.
+    """
     while True:
         try:
             fd = look(folder, name, place)
         except FileNotFoundError:
             try:
-                # For all to write: an agent of an older gpurun opens it for writing. Nobody reads what is in it.
+                # All accounts may write: an agent of an older gpurun opens the file for writing. Nobody reads its
+                # content.
                 fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=folder)
             except FileExistsError:
                 continue
@@ -105,13 +114,13 @@ def try_lock(folder: int, name: str, place: str) -> Optional[locks.Held]:
         if not _flock(fd, fcntl.LOCK_EX):
             os.close(fd)
             return None
-        if is_named(folder, name, fd):  # else it was removed between our open and our lock
+        if is_named(folder, name, fd):  # else the file was removed between our open and our lock
             return locks.Held(place, fd)
         os.close(fd)
 
 
 def is_held(fd: int) -> bool:
-    """Whether somebody holds the lock of this open file. Asks with a shared lock, and lets it go at once."""
+    """Return whether a process holds the lock of this open file. Asks with a shared lock, which is released at once."""
     if not _flock(fd, fcntl.LOCK_SH):
         return True
     fcntl.flock(fd, fcntl.LOCK_UN)
@@ -119,9 +128,10 @@ def is_held(fd: int) -> bool:
 
 
 def put(folder: int, name: str, place: str, content: bytes = b"") -> locks.Held:
-    """Make a file of ours that bears our lock from its first moment, in the place of an earlier one of ours.
+    """Make a file that is locked by us from its first moment, and replace an earlier file of ours with the same name.
 
-    Whoever else has locked an earlier one holds nothing by it. Raises Odd when another account has a file of that name.
+    A process that has locked the earlier file holds nothing by it. Raises Odd when another account has a file of that
+    name.
     """
     new = "%s%d-%s" % (NEW, os.getuid(), secrets.token_hex(6))
     fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=folder)
@@ -136,17 +146,19 @@ def put(folder: int, name: str, place: str, content: bytes = b"") -> locks.Held:
         with suppress(OSError):
             os.unlink(new, dir_fd=folder)
         if error.errno in (errno.EPERM, errno.EACCES, errno.EISDIR, errno.ENOTEMPTY):
-            raise Odd(_odd(folder, name, place, "in the place of a file of ours", tell_kind=False)) from None
+            raise Odd(
+                _describe_odd(folder, name, place, "is in the place of a file of ours", tell_kind=False)
+            ) from None
         raise
 
 
 def read_small(fd: int) -> bytes:
-    """The beginning of an open file, which may be of any size."""
+    """Return the beginning of an open file, which may have any size."""
     return os.pread(fd, 4096, 0)
 
 
 def is_named(folder: int, name: str, fd: int) -> bool:
-    """Whether the open file still is the one of that name."""
+    """Return whether the open file is still the one with that name."""
     try:
         return os.path.samestat(os.stat(name, dir_fd=folder, follow_symlinks=False), os.fstat(fd))
     except FileNotFoundError:
@@ -181,7 +193,7 @@ def _open(within: Optional[str]) -> int:
         inner = _open_folder(top, within, path(within))
         if inner is None:
             with suppress(FileExistsError):
-                os.mkdir(within, 0o700, dir_fd=top)  # until it is for all, which is the next step
+                os.mkdir(within, 0o700, dir_fd=top)  # the next step opens it to all
             inner = _open_folder(top, within, path(within))
         if inner is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
@@ -191,29 +203,32 @@ def _open(within: Optional[str]) -> int:
 
 
 def _open_folder(parent: Optional[int], name: str, place: str) -> Optional[int]:
-    """None when there is none. One of ours that is not for all (we died while we made it) becomes so."""
+    """Open a folder; return None when it is missing.
+
+    A folder of ours that is not open to all is opened to all: an earlier process was killed while it made the folder.
+    """
     try:
         fd = os.open(name, _FOLDER, dir_fd=parent)
     except FileNotFoundError:
         return None
     except OSError as error:
-        found = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        raise _closed(parent, name, place, found) from error
+        status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        raise _closed_error(parent, name, place, status) from error
     try:
-        found = os.fstat(fd)
-        if stat.S_IMODE(found.st_mode) & FOR_ALL == FOR_ALL:
+        status = os.fstat(fd)
+        if stat.S_IMODE(status.st_mode) & FOR_ALL == FOR_ALL:
             return fd
-        if found.st_uid == os.getuid():
+        if status.st_uid == os.getuid():
             os.fchmod(fd, FOR_ALL)
             return fd
-        raise _closed(parent, name, place, found)
+        raise _closed_error(parent, name, place, status)
     except BaseException:
         os.close(fd)
         raise
 
 
 def _make() -> None:
-    """The folder appears whole: whoever is killed meanwhile leaves none that is closed to others."""
+    """Make the folder under another name and rename it: a process that is killed leaves no folder closed to others."""
     new = tempfile.mkdtemp(prefix="gpurun-gpus.", dir=locks.base_folder())
     try:
         os.mkdir(os.path.join(new, QUEUE))
@@ -226,21 +241,27 @@ def _make() -> None:
             raise
 
 
-def _closed(parent: Optional[int], name: str, place: str, found: os.stat_result) -> AgentError:
-    is_folder = stat.S_ISDIR(found.st_mode)
-    why = "its mode is %04o" % stat.S_IMODE(found.st_mode) if is_folder else "no folder"
-    what = "the folder of the GPU queue cannot be used: " + _odd(parent, name, place, why, tell_kind=not is_folder)
+def _closed_error(parent: Optional[int], name: str, place: str, status: os.stat_result) -> AgentError:
+    """Return the error for a folder that this account cannot use."""
+    is_folder = stat.S_ISDIR(status.st_mode)
+    why = "its mode is %04o" % stat.S_IMODE(status.st_mode) if is_folder else "not a folder"
+    what = "the folder of the GPU queue cannot be used: " + _describe_odd(
+        parent, name, place, why, tell_kind=not is_folder
+    )
     return AgentError(
         error_codes.QUEUE, what, "let its owner or root run: chmod 1777 %s, or remove it" % place, where=place
     )
 
 
-def _odd(folder: Optional[int], name: str, place: str, why: str, *, tell_kind: bool = True) -> str:
-    """Which file, whose it is, and what is wrong with it: with `tell_kind`, what it is when that is no regular file."""
-    shown = ascii(place)[1:-1]  # a name that others chose reaches a terminal
+def _describe_odd(folder: Optional[int], name: str, place: str, why: str, *, tell_kind: bool = True) -> str:
+    """Return which file is odd, its owner and the reason.
+
+    With `tell_kind`, a file that is not regular is described by its kind.
+    """
+    shown = ascii(place)[1:-1]  # another account chose this name, and it is printed to a terminal
     try:
-        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
     except OSError:
         return "%s: %s" % (shown, why)
-    is_a = _KINDS.get(stat.S_IFMT(found.st_mode)) if tell_kind else None
-    return "%s of %s: %s" % (shown, account(found.st_uid), is_a or why)
+    kind = _KINDS.get(stat.S_IFMT(status.st_mode)) if tell_kind else None
+    return "%s of %s: %s" % (shown, account(status.st_uid), kind or why)

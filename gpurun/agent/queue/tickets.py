@@ -1,9 +1,9 @@
-"""First in, first out: a ticket drawn on the host, for all users of it.
+"""Keep the line of runs that wait for GPUs: first in, first out, for all users of the host.
 
-A ticket's number is the time at which it was drawn, in microseconds, so that it keeps its place over a reboot, which
-leaves nothing of the queue but what is in the journals of its runs. Who stands in line (the image is ready, it wants its
-GPUs) has a file `NUMBER-UID-RUN` in a sticky folder, and holds its lock: one who still prepares, or whose supervisor
-is dead, keeps nobody waiting. Whose file it is counts, not whose it claims to be.
+A ticket's number is the time at which it was drawn, in microseconds. So a run keeps its place over a reboot, after
+which only the journals of the runs hold the order. A run stands in line when its image is ready and it needs GPUs: it
+has a file `NUMBER-UID-RUN` in a sticky folder and holds the lock of that file. A run that still prepares, or whose
+supervisor is dead, blocks no other run. The owner of the file counts, not the account in its name.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .shared_folder import QUEUE, Odd
 
 _NAME = re.compile(r"([0-9]{1,18})-([0-9]{1,10})-(%s)" % words.RUN_ID)
 _DAY = 86_400_000_000  # microseconds
-SILENCE = 600.0  # seconds without a sign of who stands in line, after which nobody waits for it
+SILENCE = 600.0  # seconds without a sign of a run in line, after which the others stop waiting for it
 
 
 @dataclass(frozen=True, order=True)
@@ -44,37 +44,40 @@ class Ticket:
 
     @property
     def whose(self) -> str:
-        """For people; another account is named."""
+        """Return the run for people; another account is named."""
         return self.run if self.uid == os.getuid() else "%s of %s" % (self.run, shared_folder.account(self.uid))
 
 
 @dataclass(frozen=True)
 class Line:
-    """Those who wait for GPUs, first come first, and what else was found in the queue's folder, in words."""
+    """List the runs that wait for GPUs, first come first, and describe what else is in the queue's folder."""
 
     tickets: Tuple[Ticket, ...]
     odd: Tuple[str, ...] = ()
 
 
 def draw(run_id: str) -> Ticket:
-    """A number behind everybody's who stands in line. Nothing that others did to the queue's folder keeps it from that."""
+    """Return a ticket behind all runs in line. Nothing that others do to the queue's folder prevents this."""
     now = time.time_ns() // 1000
-    known: List[int] = []
+    numbers: List[int] = []
     with suppress(AgentError), shared_folder.opened(QUEUE) as folder:
-        known = [ticket.number for ticket in map(_parse, os.listdir(folder)) if ticket is not None]
-    # One that is far ahead of the clock is nobody's who waits.
-    behind = max((number + 1 for number in known if number < now + _DAY), default=now)
+        numbers = [ticket.number for ticket in map(_parse, os.listdir(folder)) if ticket is not None]
+    # A number that is far ahead of the clock belongs to no waiting run.
+    behind = max((number + 1 for number in numbers if number < now + _DAY), default=now)
     return Ticket(max(now, behind), os.getuid(), run_id)
 
 
 def of(run_id: str, number: int) -> Ticket:
-    """The ticket that was drawn for a run. One far ahead of the clock, which was wrong then, would never have its turn."""
+    """Return the ticket that was drawn for a run.
+
+    A number far ahead of the clock, which was wrong then, would never get its turn.
+    """
     now = time.time_ns() // 1000
     return Ticket(number if number < now + _DAY else now, os.getuid(), run_id)
 
 
 def stand_in_line(ticket: Ticket) -> locks.Held:
-    """Make the ticket's file and hold its lock. Dropped by `leave`, or by the holder's death. Raises AgentError `queue`."""
+    """Make the ticket's file and hold its lock, until `leave` or until the holder dies. Raises AgentError `queue`."""
     try:
         with shared_folder.opened(QUEUE) as folder:
             return shared_folder.put(folder, ticket.name, ticket.path)
@@ -93,7 +96,7 @@ def discard(ticket: Ticket) -> None:
 
 
 def ahead_of(ticket: Ticket) -> Optional[Ticket]:
-    """The first of those in line before this ticket. Raises AgentError `queue`."""
+    """Return the first ticket in line before this one, or None. Raises AgentError `queue`."""
     return first_before(ticket, look())
 
 
@@ -102,12 +105,12 @@ def first_before(ticket: Ticket, line: Line) -> Optional[Ticket]:
 
 
 def in_line() -> List[Ticket]:
-    """Those who wait for GPUs, first come first. Raises AgentError `queue`."""
+    """Return the tickets in line, first come first. Raises AgentError `queue`."""
     return list(look().tickets)
 
 
 def look() -> Line:
-    """The line as it stands. What is no ticket is left out, and told. Raises AgentError `queue`."""
+    """Return the line. Files that are not tickets are described in `odd`. Raises AgentError `queue`."""
     standing, odd = [], []
     with shared_folder.opened(QUEUE) as folder:
         for name in sorted(os.listdir(folder)):
@@ -125,7 +128,7 @@ def look() -> Line:
             try:
                 if ticket is None:
                     whose = shared_folder.account(os.fstat(fd).st_uid)
-                    odd.append("%s of %s: no ticket" % (ascii(place)[1:-1], whose))
+                    odd.append("%s of %s: not a ticket" % (ascii(place)[1:-1], whose))
                 elif time.time() - os.fstat(fd).st_mtime < SILENCE and shared_folder.is_held(fd):
                     standing.append(ticket)
             finally:
@@ -134,5 +137,5 @@ def look() -> Line:
 
 
 def _parse(name: str) -> Optional[Ticket]:
-    found = _NAME.fullmatch(name)
-    return Ticket(int(found.group(1)), int(found.group(2)), found.group(3)) if found else None
+    match = _NAME.fullmatch(name)
+    return Ticket(int(match.group(1)), int(match.group(2)), match.group(3)) if match else None

@@ -212,7 +212,7 @@ def test_odd_file_in_the_queue_is_left_aside_and_told_once(box: AgentHost, tmp: 
     run = with_gpus(box, 1)
     assert set(box.ask("ps")["queue"]) <= {run.id}  # it may stand in line still
     record = box.until_running(run)
-    told = [note for note in record["notes"] if note.startswith("left aside in the queue: ")]
+    told = [note for note in record["notes"] if note.startswith("ignored in the queue: ")]
     if kind != "closed" or os.getuid() != 0:  # root can read it, and sees that nobody holds it
         assert len(told) == 1
         assert f" of {NAME}: " in told[0]
@@ -304,7 +304,7 @@ def test_order_survives_a_reboot(box: AgentHost, tmp: Path) -> None:
         if path.is_file():
             path.unlink()
     box.boot_id.write_text(secrets.token_hex(16))
-    until(box, second, waiting_for(f"after run {first.id}, which comes back"))  # its supervisor is the first to stand
+    until(box, second, waiting_for(f"after run {first.id}, which returns"))  # its supervisor is the first to stand
     third = with_gpus(box, 1)
     box.ask("ps")
     box.until_running(first)

@@ -72,7 +72,7 @@ def test_gpus_of_strangers_are_not_taken_and_named() -> None:
     assert leases.choose(gpus, 2, used) is None
     assert leases.why_waiting(gpus, 2, used) == (
         "2 GPUs (1 of 4 free); GPU 0: process 4242 (python of bob, 2048 MiB); GPU 1: run train-9999; "
-        "GPU 3: 2048 MiB of memory in use by somebody gpurun cannot see"
+        "GPU 3: 2048 MiB of memory in use by a process that gpurun cannot see"
     )
 
 

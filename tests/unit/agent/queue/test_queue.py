@@ -118,7 +118,7 @@ def test_run_that_does_not_come_back_is_not_waited_for(
     if doubt is None:
         taken, why = allocation._try_to_take(run.paths, job, ticket, waiting, returning=True)
         assert taken is None
-        assert "after run train-0000, which comes back" in why.text
+        assert "after run train-0000, which returns" in why.text
     taken, _ = allocation._try_to_take(run.paths, job, ticket, waiting, returning=doubt is not None)
     assert taken is not None
     leases.release(taken[1])
@@ -135,13 +135,13 @@ def test_run_that_has_stepped_aside_is_waited_for_only_when_it_may_come_back(
     monkeypatch.setattr(origin, "doubt", lambda _: None)
     ticket = tickets.Ticket(2, os.getuid(), run.paths.id)
     held = locks.acquire(locks.run_lock(other.paths.id)) if lives else None
-    assert allocation._who_returns(run.paths, ticket) == other.paths.id
+    assert allocation._find_returning_run(run.paths, ticket) == other.paths.id
     aside = allocation._Waiting(other.paths, aside=True)
-    aside.tell(allocation.Why("2 GPU(s): the host has 1 now"))
-    assert allocation._who_returns(run.paths, ticket) == (None if lives else other.paths.id)
+    aside.record(allocation.Why("2 GPU(s): the host has 1 now"))
+    assert allocation._find_returning_run(run.paths, ticket) == (None if lives else other.paths.id)
     aside.aside = False
-    aside.tell(allocation.Why("2 GPU(s): the host has 1 now"))
-    assert allocation._who_returns(run.paths, ticket) == other.paths.id
+    aside.record(allocation.Why("2 GPU(s): the host has 1 now"))
+    assert allocation._find_returning_run(run.paths, ticket) == other.paths.id
     if held is not None:
         held.release()
 
@@ -223,7 +223,7 @@ def test_amounts_that_change_write_no_events(tmp_path: Path) -> None:
         uses = leases.uses(found, [("GPU-0", 42, "python", used << 20)], {}, {42: "bob"})
         text, key = leases.why_waiting(found, 1, uses), leases.blockers(found, uses)
         assert f"{used} MiB" in text
-        waiting.tell(allocation.Why(text, key))
+        waiting.record(allocation.Why(text, key))
     assert len(journal.read(run)) == before + 1
 
 
@@ -232,8 +232,8 @@ def test_waits_that_change_all_the_time_write_few_events(tmp_path: Path) -> None
     waiting = allocation._Waiting(run)
     before = len(journal.read(run))
     for number in range(50):
-        waiting.tell(allocation.Why(f"after run train-{number:04}"))
-    assert len(journal.read(run)) == before + allocation.TOLD_AT_ONCE
-    waiting.filled -= allocation.TOLD_AGAIN
-    waiting.tell(allocation.Why("the last"))
+        waiting.record(allocation.Why(f"after run train-{number:04}"))
+    assert len(journal.read(run)) == before + allocation.EVENTS_AT_ONCE
+    waiting.filled -= allocation.EVENT_EVERY
+    waiting.record(allocation.Why("the last"))
     assert journal.fold(run).waiting == "the last"
