@@ -1,1 +1,1 @@
-"""What this machine is and has."""
+"""Describe this host: its hardware, its engine, its locks."""

@@ -1,8 +1,8 @@
-"""What an engine remembers of a container's end, read from its events.
+"""Read from an engine's events how a container ended.
 
-`docker inspect` tells an exit code alone: a job that saves and leaves with 0 on TERM looks finished, whoever sent the TERM.
-The events of `docker events` (`kill`, `die`, `stop`) tell both, but the engine keeps the last 256 of all containers, and
-none over a restart of its own.
+`docker inspect` reports only an exit code: a job that saves on TERM and exits with 0 looks finished, whoever sent the
+TERM. The events of `docker events` (`kill`, `die`, `stop`) report both, but the engine keeps only the last 256 events
+of all containers, and none after it restarts.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import json
 from dataclasses import dataclass
 from typing import Any, List, Optional
 
-LONGEST_GRACE = 900.0  # seconds between a TERM and the end that it is taken to be the reason of
-# HUP, INT, QUIT, KILL, TERM, as engines write them: others are for the job to act on (USR1 to save, say).
+LONGEST_GRACE = 900.0  # seconds after a TERM in which an end counts as caused by it
+# HUP, INT, QUIT, KILL, TERM, as engines write them. Other signals are for the job itself (USR1 to save, for example).
 _ENDING = ("1", "2", "3", "9", "15")
 
 
 @dataclass(frozen=True)
 class Event:
-    """One event of a container. `t`: unix seconds."""
+    """Hold one event of a container. `t`: unix seconds."""
 
     t: float
     action: str
@@ -28,11 +28,11 @@ class Event:
 
 @dataclass(frozen=True)
 class End:
-    """How a job ended, as the engine remembers it."""
+    """Describe how a job ended, as the engine recorded it."""
 
     t: float
     exit_code: int
-    signalled: bool  # a signal came before it
+    signalled: bool  # a signal came before the end
 
 
 def ask(container: str, since: float, until: float) -> List[str]:
@@ -42,35 +42,42 @@ def ask(container: str, since: float, until: float) -> List[str]:
 
 
 def parse(text: str) -> List[Event]:
-    """Return the events, first come first; lines of another shape are left out."""
-    found = [_parse(line) for line in text.splitlines()]
-    return [event for event in found if event is not None]
+    """Return the events, oldest first. Lines of another shape are ignored."""
+    parsed = [_parse_event(line) for line in text.splitlines()]
+    return [event for event in parsed if event is not None]
 
 
-def _parse(line: str) -> Optional[Event]:
+def _parse_event(line: str) -> Optional[Event]:
     try:
-        told: Any = json.loads(line)
-        more = told["Actor"]["Attributes"]
-        code = more.get("exitCode")
+        record: Any = json.loads(line)
+        attributes = record["Actor"]["Attributes"]
+        code = attributes.get("exitCode")
         return Event(
-            told["timeNano"] / 1e9, told["Action"], str(more.get("signal", "")), None if code is None else int(code)
+            record["timeNano"] / 1e9,
+            record["Action"],
+            str(attributes.get("signal", "")),
+            None if code is None else int(code),
         )
     except (ValueError, KeyError, TypeError):
         return None
 
 
 def end_of_the_job(events: List[Event], refused: int) -> Optional[End]:
-    """Return the end of the job itself, not that of a later start, which exits with `refused`; None if it is forgotten."""
-    died = next(
-        (at for at, one in enumerate(events) if one.action == "die" and one.exit_code not in (None, refused)), None
+    """Return the end of the job itself, not the end of a later start, which exits with `refused`; None when no event of
+    it is left.
+    """
+    end_index = next(
+        (at for at, event in enumerate(events) if event.action == "die" and event.exit_code not in (None, refused)),
+        None,
     )
-    if died is None:
+    if end_index is None:
         return None
-    end = events[died]
+    end = events[end_index]
     killed = any(
-        one.action == "kill" and one.signal in _ENDING and end.t - one.t <= LONGEST_GRACE for one in events[:died]
+        event.action == "kill" and event.signal in _ENDING and end.t - event.t <= LONGEST_GRACE
+        for event in events[:end_index]
     )
-    behind = [one.action for one in events[died + 1 :]]
-    started_again = behind.index("start") if "start" in behind else len(behind)
+    later_actions = [event.action for event in events[end_index + 1 :]]
+    started_again = later_actions.index("start") if "start" in later_actions else len(later_actions)
     assert end.exit_code is not None
-    return End(end.t, end.exit_code, killed or "stop" in behind[:started_again])
+    return End(end.t, end.exit_code, killed or "stop" in later_actions[:started_again])

@@ -1,4 +1,4 @@
-"""The host's GPUs, as `nvidia-smi` tells them. A question stands beside the parser of its answer."""
+"""List the host's GPUs and what runs on them, from `nvidia-smi`. Each question is next to the parser of its answer."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from typing import Dict, List, Optional, Tuple
 from .. import error_codes, programs
 from ..errors import AgentError
 
-# Where it lies when the PATH of a non-interactive login does not name it (the second is WSL's).
+# Where nvidia-smi is when the PATH of a non-interactive login does not contain it (the second path is WSL's).
 _ELSEWHERE = ("/usr/bin/nvidia-smi", "/usr/lib/wsl/lib/nvidia-smi", "/opt/bin/nvidia-smi")
 _MIB = 1 << 20
 
-# The name stands last: it is the only field that may hold a comma.
+# The name comes last: no other field may contain a comma.
 _GPU_FIELDS = "index,uuid,memory.total,memory.used,mig.mode.current,name"
 _PROCESS_FIELDS = "gpu_uuid,pid,used_memory,process_name"
-# What stands in a field of a GPU that fell off the bus, or waits for a reset: nobody can compute on it.
+# Values of a field of a GPU that fell off the bus, or waits for a reset: no program can compute on it.
 _BROKEN = ("err!", "[unknown error]", "[gpu is lost]", "[gpu requires reset]")
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU, or one MIG slice of it (`index` is then its parent's)."""
+    """Describe one GPU, or one MIG slice of a GPU (`index` is then the index of that GPU)."""
 
     index: int
     uuid: str
     name: str
-    memory: int  # bytes; 0 when the driver does not tell
+    memory: int  # bytes; 0 when the driver does not report it
     used: int  # bytes
 
 
 def list_gpus(timeout: float = 10.0) -> List[Gpu]:
-    """The GPUs that can compute. Empty without `nvidia-smi`; AgentError `nvidia_smi` when it hangs or fails."""
+    """Return the GPUs that can compute. Empty without `nvidia-smi`; AgentError `nvidia_smi` when it hangs or fails."""
     program = find_nvidia_smi()
     if program is None:
         return []
@@ -44,8 +44,11 @@ def list_gpus(timeout: float = 10.0) -> List[Gpu]:
 
 
 def parse_gpus(text: str) -> List[Tuple[Gpu, bool]]:
-    """`--query-gpu` as CSV without header and units -> (GPU, whether it is cut by MIG); broken GPUs are left out."""
-    found = []
+    """Convert `--query-gpu` as CSV without header and units into (GPU, whether MIG slices it).
+
+    Broken GPUs are left out.
+    """
+    rows = []
     for line in text.splitlines():
         fields = [field.strip() for field in line.split(",", 5)]
         if len(fields) < 6 or not fields[0].isdigit() or not fields[1].startswith("GPU-"):
@@ -53,13 +56,13 @@ def parse_gpus(text: str) -> List[Tuple[Gpu, bool]]:
         index, uuid, total, used, mig, name = fields
         if any(value.lower() in _BROKEN for value in (total, used, name)):
             continue
-        found.append((Gpu(int(index), uuid, name, _mebibytes(total), _mebibytes(used)), mig == "Enabled"))
-    return found
+        rows.append((Gpu(int(index), uuid, name, _mebibytes(total), _mebibytes(used)), mig == "Enabled"))
+    return rows
 
 
 def parse_slices(text: str) -> Dict[str, List[Tuple[str, str]]]:
-    """`nvidia-smi -L` -> GPU UUID -> its MIG slices as (UUID, profile), such as ("MIG-...", "1g.10gb")."""
-    found: Dict[str, List[Tuple[str, str]]] = {}
+    """Convert `nvidia-smi -L` into GPU UUID -> its MIG slices as (UUID, profile), such as ("MIG-...", "1g.10gb")."""
+    slices: Dict[str, List[Tuple[str, str]]] = {}
     parent = ""
     for line in text.splitlines():
         gpu = re.match(r"GPU \d+: .*\(UUID: (GPU-[^)]+)\)", line)
@@ -67,46 +70,49 @@ def parse_slices(text: str) -> Dict[str, List[Tuple[str, str]]]:
         if gpu:
             parent = gpu.group(1)
         elif mig:
-            found.setdefault(parent, []).append((mig.group(2), mig.group(1)))
-    return found
+            slices.setdefault(parent, []).append((mig.group(2), mig.group(1)))
+    return slices
 
 
 def with_slices(rows: List[Tuple[Gpu, bool]], slices: Dict[str, List[Tuple[str, str]]]) -> List[Gpu]:
-    """A GPU that is cut gives way to its slices: CUDA cannot use it as a whole. Their use is not told by `nvidia-smi`."""
-    found = []
-    for gpu, cut in rows:
-        if not cut:
-            found.append(gpu)
+    """Replace each sliced GPU by its slices: CUDA cannot use it as a whole.
+
+    `nvidia-smi` does not report the memory use of a slice.
+    """
+    usable = []
+    for gpu, sliced in rows:
+        if not sliced:
+            usable.append(gpu)
             continue
         for uuid, profile in slices.get(gpu.uuid, []):
             size = re.search(r"(\d+)gb", profile)
             memory = int(size.group(1)) << 30 if size else 0
-            found.append(Gpu(gpu.index, uuid, "%s MIG %s" % (gpu.name, profile), memory, 0))
-    return found
+            usable.append(Gpu(gpu.index, uuid, "%s MIG %s" % (gpu.name, profile), memory, 0))
+    return usable
 
 
 def processes(timeout: float = 10.0) -> List[Tuple[str, int, str, int]]:
-    """Who computes: (GPU UUID, pid, program, bytes). Asked of a host that has GPUs: no answer is not nobody.
+    """Return the processes that compute: (GPU UUID, pid, program, bytes). Call this for a host that has GPUs.
 
-    Raises AgentError `nvidia_smi` when there is none.
+    Raises AgentError `nvidia_smi` without an answer: a missing answer does not mean that no process computes.
     """
     program = find_nvidia_smi()
     if program is None:
-        raise _gone("nvidia-smi")
+        raise _missing_error("nvidia-smi")
     return parse_processes(_ask(program, "--query-compute-apps=" + _PROCESS_FIELDS, timeout=timeout))
 
 
 def parse_processes(text: str) -> List[Tuple[str, int, str, int]]:
-    found = []
+    rows = []
     for line in text.splitlines():
         fields = [field.strip() for field in line.split(",", 3)]
         if len(fields) == 4 and fields[1].isdigit():
-            found.append((fields[0], int(fields[1]), fields[3], _mebibytes(fields[2])))
-    return found
+            rows.append((fields[0], int(fields[1]), fields[3], _mebibytes(fields[2])))
+    return rows
 
 
 def driver_version(timeout: float = 10.0) -> Optional[str]:
-    """Such as "570.86.15"; None without `nvidia-smi` or a GPU."""
+    """Return the driver's version, such as "570.86.15"; None without `nvidia-smi` or a GPU."""
     program = find_nvidia_smi()
     if program is None:
         return None
@@ -114,8 +120,8 @@ def driver_version(timeout: float = 10.0) -> Optional[str]:
 
 
 def parse_driver(text: str) -> Optional[str]:
-    found = re.search(r"^\s*(\d+(?:\.\d+)+)\s*$", text, re.MULTILINE)
-    return found.group(1) if found else None
+    match = re.search(r"^\s*(\d+(?:\.\d+)+)\s*$", text, re.MULTILINE)
+    return match.group(1) if match else None
 
 
 def find_nvidia_smi() -> Optional[str]:
@@ -126,12 +132,12 @@ def find_nvidia_smi() -> Optional[str]:
     return None
 
 
-def _gone(program: str) -> AgentError:
-    return AgentError(error_codes.NVIDIA_SMI, "nvidia-smi is away", "run `nvidia-smi` on the host", where=program)
+def _missing_error(program: str) -> AgentError:
+    return AgentError(error_codes.NVIDIA_SMI, "nvidia-smi is missing", "run `nvidia-smi` on the host", where=program)
 
 
 def _mebibytes(value: str) -> int:
-    """`[N/A]`, `[Not Supported]` and the like are nothing known: 0."""
+    """Return bytes; 0 for `[N/A]`, `[Not Supported]` and the like."""
     return int(value) * _MIB if value.isdigit() else 0
 
 
@@ -139,18 +145,18 @@ def _ask(program: str, question: str, *, timeout: float) -> str:
     argv = [program, question] if question == "-L" else [program, question, "--format=csv,noheader,nounits"]
     try:
         answer = programs.run(argv, timeout=timeout)
-    except OSError:  # it is being replaced by another version
-        raise _gone(program) from None
+    except OSError:  # nvidia-smi is being replaced by another version
+        raise _missing_error(program) from None
     if answer.timed_out:
         raise AgentError(
             error_codes.NVIDIA_SMI,
-            "nvidia-smi gave no answer in %g s" % timeout,
-            "the driver hangs: look at `nvidia-smi` and `dmesg` on the host, a reboot usually mends it",
+            "nvidia-smi did not answer in %g s" % timeout,
+            "the driver hangs: run `nvidia-smi` and `dmesg` on the host; a reboot usually helps",
             where=program,
         )
     if not answer.ok and "No devices were found" not in answer.text + answer.error_text:
-        said = (answer.error_text.splitlines() or ["exit code %d" % answer.code])[0]
+        output = (answer.error_text.splitlines() or ["exit code %d" % answer.code])[0]
         raise AgentError(
-            error_codes.NVIDIA_SMI, "nvidia-smi failed: " + said, "run `nvidia-smi` on the host", where=program
+            error_codes.NVIDIA_SMI, "nvidia-smi failed: " + output, "run `nvidia-smi` on the host", where=program
         )
     return answer.text if answer.ok else ""

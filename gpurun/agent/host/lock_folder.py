@@ -1,7 +1,7 @@
-"""The folder of this user's locks: on a local disk, closed to others.
+"""Choose the folder of this user's locks: on a local disk, closed to other accounts.
 
-It is in /tmp, where another account may have taken its name. Then, and from then on, it is below the home, if that is on a disk
-of this machine: a file system that several machines share would show each the locks of all.
+The folder is in /tmp. When another account has taken its name there, the folder is below the home instead, from then
+on, if the home is on a disk of this host: on a file system that several hosts share, each would see the locks of all.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ def base_folder() -> str:
 
 
 def first_choice() -> str:
-    """Where the folder is when nobody is in the way. The names of abstract sockets come from it, wherever it is."""
+    """Return where the folder is unless another account has taken its name.
+
+    The names of abstract sockets always come from this path.
+    """
     return os.path.join(base_folder(), "gpurun-%d" % os.getuid())
 
 
@@ -34,27 +37,31 @@ def _second_choice() -> str:
 
 
 def is_it(path: str) -> bool:
-    """Tell whether `path` is where this user's locks are, or may be."""
+    """Return whether `path` is, or may be, the folder of this user's locks."""
     return path in (first_choice(), _second_choice())
 
 
 def folder() -> str:
-    """This user's locks: 0700 and ours, or nothing works (somebody else could hold or free them)."""
+    """Return the folder of this user's locks.
+
+    It must have mode 0700 and belong to this user: else others could hold or free locks.
+    """
     second = _second_choice()
-    # A supervisor may hold locks there, whatever has become of the other; in a home that is shared, another machine's.
+    # A supervisor may hold locks in the second folder, whatever the first is now. In a shared home it may be another
+    # host's.
     if os.path.lexists(second) and _home_is_local():
-        return _checked(second)
+        return _check(second)
     path = first_choice()
     with suppress(FileExistsError):
         os.mkdir(path, 0o700)
-    found = os.lstat(path)
-    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():
-        return _checked(path)
-    return _make_second(second) or _checked(path)
+    status = os.lstat(path)
+    if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid():
+        return _check(path)
+    return _make_second(second) or _check(path)
 
 
 def _make_second(path: str) -> Optional[str]:
-    """Make the folder below the home; None where that is on no local disk, or cannot be written to."""
+    """Make the folder below the home. Return None when the home is not on a local disk, or is not writable."""
     if not _home_is_local():
         return None
     try:
@@ -63,27 +70,30 @@ def _make_second(path: str) -> Optional[str]:
                 os.mkdir(part, 0o700)
     except OSError:
         return None
-    return _checked(path)
+    return _check(path)
 
 
 def _home_is_local() -> bool:
     return disks.type_of(disks.read_mounts(), os.path.expanduser("~")) in _LOCAL
 
 
-def _checked(path: str) -> str:
-    found = os.lstat(path)
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) != 0o700:
-        raise _not_ours(path, found)
+def _check(path: str) -> str:
+    status = os.lstat(path)
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) != 0o700:
+        raise _ownership_error(path, status)
     return path
 
 
-def _not_ours(path: str, found: os.stat_result) -> AgentError:
-    if found.st_uid == os.getuid():
-        what = "the folder of gpurun's locks, %s, is open to others (mode %04o)" % (path, stat.S_IMODE(found.st_mode))
-        return AgentError(error_codes.LOCKS, what, "remove it, when no run is live here", where=path)
+def _ownership_error(path: str, status: os.stat_result) -> AgentError:
+    if status.st_uid == os.getuid():
+        what = "the folder of gpurun's locks, %s, is open to other accounts (mode %04o)" % (
+            path,
+            stat.S_IMODE(status.st_mode),
+        )
+        return AgentError(error_codes.LOCKS, what, "remove it when no run is live on the host", where=path)
     try:
-        owner = pwd.getpwuid(found.st_uid).pw_name
+        owner = pwd.getpwuid(status.st_uid).pw_name
     except KeyError:
-        owner = "uid %d" % found.st_uid
-    what = "the folder of gpurun's locks, %s, belongs to somebody else: %s" % (path, owner)
-    return AgentError(error_codes.LOCKS, what, "let its owner or root remove it", where=path)
+        owner = "uid %d" % status.st_uid
+    what = "the folder of gpurun's locks, %s, belongs to another account: %s" % (path, owner)
+    return AgentError(error_codes.LOCKS, what, "ask its owner or root to remove it", where=path)

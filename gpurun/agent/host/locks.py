@@ -1,16 +1,18 @@
-"""Use file locks, not pids, to decide which supervisors and jobs are alive: pids are reused, and a zombie answers `kill -0`.
+"""Use file locks, not pids, to decide which supervisors and jobs are alive: pids are reused, and a zombie answers `kill
+-0`.
 
-Locks lie on a local disk, because a home may be NFS and shared by several machines. Not in /run/user/UID: systemd removes
-that folder at the user's last logout, under the feet of a supervisor that stays, and the next one would lock a new file
-of the same name beside it. Files in /tmp are cleaned by age, so that a supervisor touches its own.
-`GPURUN_LOCKS` names another folder than /tmp, for tests that make several hosts on one machine.
+Locks are on a local disk, because a home may be NFS and shared by several hosts. They are not in /run/user/UID: systemd
+removes that folder at the user's last logout while a supervisor still uses it, and the next supervisor would lock a new
+file of the same name. Cleaners remove old files in /tmp, so a supervisor touches its lock files. `GPURUN_LOCKS` names
+another folder than /tmp, for tests that make several hosts on one machine.
 
-A lock file may be removed under its holder (`rm -rf /tmp/*`, a cleaner), or lie in another /tmp than the asker's (pam_namespace,
-PrivateTmp). So every lock of this user has a second proof: an abstract Unix socket of the same name, which no file system
-holds. Its holders inherit it in the same way, and it is gone when the last of them is. A lock is free when both are.
+A lock file may be removed while it is held (`rm -rf /tmp/*`, a cleaner), or be in another /tmp than the process that
+checks it (pam_namespace, PrivateTmp). So every lock of this user has a second proof: an abstract Unix socket of the
+same name, which is on no file system. The processes that hold the lock inherit the socket in the same way, and it
+disappears with the last of them. A lock is free when both are free.
 
-Two roots of one user, or two containers in one network namespace, may have runs of one id. So a socket's name has the mark of
-the root that this process works for (`work_for`), and a lock file holds it.
+Two roots of one user, or two containers in one network namespace, may have runs of one id. So a socket's name contains
+the mark of the root that this process works for (`work_for`), and the lock file contains it too.
 """
 
 from __future__ import annotations
@@ -35,18 +37,18 @@ _works_for: List[HostPaths] = []  # one at most
 
 
 def work_for(host: HostPaths) -> None:
-    """From now on this process, and all that it forks, works for the runs of this root."""
+    """Make this process, and all that it forks from now on, work for the runs of this root."""
     machine.make_root_id(host)
     _works_for[:] = [host]
 
 
 def _mark() -> str:
-    """The mark of the root that this process works for; empty where there is none."""
+    """Return the mark of the root that this process works for; empty without a root."""
     return machine.root_mark(_works_for[0]) if _works_for else ""
 
 
 class Held:
-    """A lock that this process holds until it is released or every holder of its descriptor is gone."""
+    """Hold a lock until it is released or until every process that has its descriptor is gone."""
 
     def __init__(self, path: str, fd: int):
         self.path = path
@@ -55,11 +57,11 @@ class Held:
 
     @property
     def fds(self) -> List[int]:
-        """What a process inherits that holds the lock too."""
+        """Return the descriptors that a process inherits to hold the lock too."""
         return [fd for fd in (self.fd, self.beacon) if fd >= 0]
 
     def stands(self) -> bool:
-        """False when the file was removed or replaced: then somebody else may hold one of the same name."""
+        """Return False when the file was removed or replaced: then another process may hold a lock of the same name."""
         try:
             return os.path.samestat(os.stat(self.path), os.fstat(self.fd))
         except FileNotFoundError:
@@ -72,7 +74,7 @@ class Held:
 
 
 def acquire(path: str, *, wait: bool = False, mode: int = 0o600, share: bool = False) -> Optional[Held]:
-    """Take the lock in `path`; None when somebody holds it and `wait` is false."""
+    """Take the lock in `path`. Return None when it is held and `wait` is false."""
     while True:
         fd = open_lock(path, mode)
         try:
@@ -84,11 +86,11 @@ def acquire(path: str, *, wait: bool = False, mode: int = 0o600, share: bool = F
             raise
         held = Held(path, fd)
         try:
-            if held.stands():  # else it was removed between our open and our lock
-                if share and not _beacon_shines(path):
+            if held.stands():  # else the file was removed between our open and our lock
+                if share and not _is_beacon_lit(path):
                     return held
-                if not share and _light(held):
-                    _sign(held)
+                if not share and _light_beacon(held):
+                    _write_mark(held)
                     return held
                 if not wait:
                     held.release()
@@ -101,7 +103,7 @@ def acquire(path: str, *, wait: bool = False, mode: int = 0o600, share: bool = F
 
 
 def acquire_within(path: str, seconds: float) -> Optional[Held]:
-    """Take the lock in `path` as soon as it is free; None when somebody still holds it after `seconds`."""
+    """Take the lock in `path` as soon as it is free. Return None when it is still held after `seconds`."""
     until = time.monotonic() + seconds
     while True:
         held = acquire(path)
@@ -114,27 +116,32 @@ _BEACON_TRIES = 5  # 10 ms each: our own process binds first and listens then
 
 
 def _beacon_names(path: str) -> List[bytes]:
-    """The abstract socket beside the lock in `path`, and that of an earlier gpurun; none for a lock that users share."""
+    """Return the names of the abstract socket beside the lock in `path` and of the socket of an earlier gpurun.
+
+    Empty for a lock that several users share.
+    """
     if not is_it(os.path.dirname(path)):
         return []
-    name = os.fsencode(os.path.join(first_choice(), os.path.basename(path)))  # one, wherever the folder is
-    told = [b"%s\0%s" % (_mark().encode(), name), name]
-    return [b"\0gpurun-" + hashlib.sha256(one).hexdigest()[:40].encode() for one in told]
+    name = os.fsencode(os.path.join(first_choice(), os.path.basename(path)))  # the same in both folders
+    sources = [b"%s\0%s" % (_mark().encode(), name), name]
+    return [b"\0gpurun-" + hashlib.sha256(source).hexdigest()[:40].encode() for source in sources]
 
 
-def _sign(held: Held) -> None:
-    """Write down in the lock's file of which root its holder is (see `holders`)."""
+def _write_mark(held: Held) -> None:
+    """Write into the lock's file which root its holder works for (see `holders`)."""
     mark = _mark().encode()
     if _beacon_names(held.path) and os.pread(held.fd, len(mark) + 1, 0) != mark:
-        with suppress(OSError):  # a full disk: it holds the lock all the same
+        with suppress(OSError):  # a full disk: the lock is held all the same
             os.ftruncate(held.fd, 0)
             os.pwrite(held.fd, mark, 0)
 
 
-def _light(held: Held) -> bool:
-    """Bind the lock's beacon; False when another process of ours has it, so that the file was removed under that one.
+def _light_beacon(held: Held) -> bool:
+    """Bind the lock's beacon.
 
-    A kernel that has no such sockets, or a stranger who took the name, leaves the file as the only proof.
+    Return False when another process of ours has it: then the file was removed while that process holds it.
+
+    When the kernel has no such sockets, or another account took the name, the file is the only proof.
     """
     names = _beacon_names(held.path)
     if any(_owner_of(earlier) == os.getuid() for earlier in names[1:]):
@@ -158,27 +165,27 @@ def _light(held: Held) -> bool:
     return True
 
 
-def _beacon_shines(path: str) -> bool:
-    """A process of ours holds the lock in `path`, whatever became of the file."""
+def _is_beacon_lit(path: str) -> bool:
+    """Return whether a process of ours holds the lock in `path`, even when the file was removed."""
     return any(_owner_of(name) == os.getuid() for name in _beacon_names(path))
 
 
 def _owner_of(name: bytes) -> Optional[int]:
-    """The user who listens on this abstract socket; None when nobody does."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
-        asking.setblocking(False)
+    """Return the user who listens on this abstract socket, or None."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.setblocking(False)
         try:
-            asking.connect(name)
-            told = asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-            return int(struct.unpack("3i", told)[1])
-        except BlockingIOError:  # nobody takes the connections, so that its queue is full of askers
+            client.connect(name)
+            credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+            return int(struct.unpack("3i", credentials)[1])
+        except BlockingIOError:  # nobody accepts the connections, so the socket's queue is full
             return os.getuid() if _is_ours(name) else -1
         except OSError:
             return None
 
 
 def _is_ours(name: bytes) -> bool:
-    """A process of ours has this abstract socket open. True when that cannot be told."""
+    """Return whether a process of ours has this abstract socket open. True when that is unknown."""
     shown = b"@" + name[1:]
     try:
         with open("/proc/net/unix", "rb") as file:
@@ -190,32 +197,34 @@ def _is_ours(name: bytes) -> bool:
 
 
 def holders(path: str) -> Set[int]:
-    """Other processes of ours that hold the lock in `path`, though its file was removed, or lies in another /tmp. Slow."""
-    found = set()
-    name = os.path.relpath(path, os.path.dirname(os.path.dirname(path)))  # another /tmp may be shown by another path
+    """Return the other processes of ours that hold the lock in `path`, even when its file was removed or is in another
+    /tmp. Slow.
+    """
+    pids = set()
+    name = os.path.relpath(path, os.path.dirname(os.path.dirname(path)))  # another /tmp may have another path here
     for pid, link, target in _open_files():
         if pid != os.getpid() and target.endswith(("/" + name, "/%s (deleted)" % name)):
             with suppress(OSError):
-                if _locks(link) and not _is_of_another_root(link):
-                    found.add(pid)
-    return found
+                if _holds_lock(link) and not _is_of_another_root(link):
+                    pids.add(pid)
+    return pids
 
 
-def _locks(link: str) -> bool:
-    """The open file holds a lock: who only tries to take one has the file open too."""
+def _holds_lock(link: str) -> bool:
+    """Return whether the open file holds a lock: a process that only tries to take it has the file open too."""
     with open(link.replace("/fd/", "/fdinfo/"), encoding="ascii", errors="replace") as file:
         return any(line.startswith("lock:") for line in file)
 
 
 def _is_of_another_root(link: str) -> bool:
-    """The lock's file says so. An earlier gpurun has written nothing into it."""
+    """Return whether the lock's file names another root. An earlier gpurun has written nothing into the file."""
     with open(link, "rb") as file:
-        signed = file.read(64).decode("ascii", "replace")
-    return bool(signed and _mark()) and signed != _mark()
+        mark = file.read(64).decode("ascii", "replace")
+    return bool(mark and _mark()) and mark != _mark()
 
 
 def _open_files() -> "Iterator[Tuple[int, str, str]]":
-    """(pid, link in /proc, what it leads to) of all open files that we may see."""
+    """Yield (pid, link in /proc, target of the link) of all open files that this user may see."""
     for name in os.listdir("/proc"):
         if name.isdigit():
             fds = "/proc/%s/fd" % name
@@ -227,9 +236,12 @@ def _open_files() -> "Iterator[Tuple[int, str, str]]":
 
 
 def is_free(path: str) -> bool:
-    """Nobody holds the lock in `path`. Asks with a shared lock, so that two askers do not see each other."""
+    """Return whether nobody holds the lock in `path`.
+
+    Asks with a shared lock, so that two checks do not see each other.
+    """
     if not os.path.exists(path):
-        return not _beacon_shines(path)
+        return not _is_beacon_lit(path)
     held = acquire(path, share=True)
     if held is None:
         return False
@@ -238,7 +250,10 @@ def is_free(path: str) -> bool:
 
 
 def open_lock(path: str, mode: int) -> int:
-    """Open, or make. In a sticky folder for all, the kernel refuses O_CREAT on a file of somebody else's."""
+    """Open or make a lock file.
+
+    In a sticky folder that all may write to, the kernel refuses O_CREAT on a file of another account.
+    """
     while True:
         try:
             return os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -248,43 +263,46 @@ def open_lock(path: str, mode: int) -> int:
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_CREAT | os.O_EXCL, mode)
         except FileExistsError:
             continue
-        os.fchmod(fd, mode)  # past the umask
+        os.fchmod(fd, mode)  # despite the umask
         return fd
 
 
 def run_lock(run_id: str) -> str:
-    """Held by the run's supervisor for its whole life."""
+    """Return the lock that the run's supervisor holds for its whole life."""
     return os.path.join(folder(), "run-" + run_id)
 
 
 def job_lock(run_id: str) -> str:
-    """Held by every process of a `bare` job (they inherit it): free only when the whole job is gone."""
+    """Return the lock that every process of a `bare` job holds (they inherit it): free only when the whole job is gone."""
     return os.path.join(folder(), "job-" + run_id)
 
 
 def hook_lock(run_id: str) -> str:
-    """Held by the process that runs a hook of this run."""
+    """Return the lock that the process of a hook of this run holds."""
     return os.path.join(folder(), "hook-" + run_id)
 
 
 def hooks_running(run_id: str) -> str:
-    """Shared by every process that runs a hook of this run, or waits for its turn."""
+    """Return the lock that is shared by every process that runs a hook of this run, or waits for its turn."""
     return os.path.join(folder(), "hook-" + run_id + ".running")
 
 
 def gather_lock(run_id: str) -> str:
-    """Held by whoever copies what the run's container alone holds."""
+    """Return the lock that a process holds while it copies files that only the run's container has."""
     return os.path.join(folder(), "gather-" + run_id)
 
 
 def end_hook_lock(run_id: str) -> str:
-    """Held by the process that runs a run's `on_end`, from before its starter goes on until it is done."""
+    """Return the lock that the process of a run's `on_end` holds, from before its starter continues until it is done."""
     return os.path.join(folder(), "hook-end-" + run_id)
 
 
 @contextmanager
 def host_lock(name: str, meanwhile: Optional[Callable[[], None]] = None) -> Iterator[None]:
-    """Only one process of this user does `name` at a time; the others wait, and call `meanwhile`, which may raise."""
+    """Run the block while no other process of this user does `name`.
+
+    The others wait and call `meanwhile`, which may raise.
+    """
     path = os.path.join(folder(), "host-" + name)
     held = acquire(path, wait=meanwhile is None)
     while held is None:

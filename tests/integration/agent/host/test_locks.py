@@ -23,7 +23,7 @@ def test_folder_of_somebody_else_is_refused_with_the_owners_name(monkeypatch: py
         does(lambda: place.mkdir(mode=0o700))
         monkeypatch.setattr(os, "getuid", lambda: UID + 1)  # never ours, whoever runs this test
         monkeypatch.setenv("HOME", "/proc")  # on no disk of this machine's, as an NFS home is
-        with pytest.raises(AgentError, match=f"belongs to somebody else: {NAME}"):
+        with pytest.raises(AgentError, match=f"belongs to another account: {NAME}"):
             locks.folder()
 
 

@@ -72,5 +72,5 @@ def test_processes_without_nvidia_smi_is_no_answer(tmp_path: Path, monkeypatch: 
     """Of a host that has GPUs: it is being replaced, and "nobody computes" would be a guess."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(gpus, "_ELSEWHERE", ())
-    with pytest.raises(AgentError, match="nvidia-smi is away"):
+    with pytest.raises(AgentError, match="nvidia-smi is missing"):
         gpus.processes()

@@ -23,7 +23,7 @@ def test_folder_is_ours_alone() -> None:
 
 def test_folder_that_is_open_to_others_is_refused(tmp_path: Path) -> None:
     Path(locks.folder()).chmod(0o777)
-    with pytest.raises(AgentError, match=r"is open to others \(mode 0777\)"):
+    with pytest.raises(AgentError, match=r"is open to other accounts \(mode 0777\)"):
         locks.folder()
 
 
