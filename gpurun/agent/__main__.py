@@ -1,8 +1,8 @@
-"""The agent's door. It parses on any Python 3, so that an old one can say so by itself.
+"""Start the agent. This file parses on any Python 3, so that a Python that is too old is reported clearly.
 
 The archive that travels to a host holds this file at its top, and beside it `gpurun/__init__.py` (empty) and
-`gpurun/agent/**` as they stand in the project, with the project's `docker/` as `gpurun/agent/image/`. So the package
-has the same name on both floors, and no module of ours shadows one of the standard library.
+`gpurun/agent/**` as in the project, with the project's `docker/` as `gpurun/agent/image/`. So the package has the same
+name on laptop and host, and no module of gpurun shadows a module of the standard library.
 """
 
 import sys
@@ -26,7 +26,7 @@ def too_old() -> None:
         "code": "python_too_old",
         "what": "the host's Python is " + version + "; gpurun needs 3.8 or later there",
         "where": sys.executable,
-        "next": 'name a newer one: python = "/path/to/python3" in the host\'s profile (hosts.toml)',
+        "next": 'name a newer Python: python = "/path/to/python3" in the host\'s profile (hosts.toml)',
         "exit": 125,
     }
     sys.stdout.write("\n" + nonce + "\n" + json.dumps({"ok": False, "error": error}) + "\n")

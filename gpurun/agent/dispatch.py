@@ -1,4 +1,4 @@
-"""One question in, one answer out. The wire is described in docs/design.md."""
+"""Read one request and write one answer. docs/design.md describes the wire."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def main() -> None:
         host = HostPaths.of(request.get("root"))
         locks.work_for(host)
         answer = module.answer(request, host)
-    except Exception as error:  # noqa: BLE001 (the laptop is told)
-        _reply(request["nonce"], {"ok": False, "error": _told(verb, error)})
+    except Exception as error:  # noqa: BLE001 (the laptop receives the error)
+        _reply(request["nonce"], {"ok": False, "error": _error_document(verb, error)})
         return
     _reply(request["nonce"], {"ok": True, "answer": answer})
     if hasattr(module, "stream") and request.get("stream", True):
@@ -46,17 +46,17 @@ def main() -> None:
                 module.stream(request, host, frames)
             except BrokenPipeError:
                 raise
-            except Exception as error:  # noqa: BLE001 (the laptop is told; it would ask again and again)
-                frames.error(_told(verb, error))
+            except Exception as error:  # noqa: BLE001 (the laptop receives the error, else it would repeat the request)
+                frames.error(_error_document(verb, error))
         except BrokenPipeError:
-            # The client went away, which is nobody's failure. Keep Python from complaining at exit.
+            # The client closed the connection, which is not a failure. Keep Python from printing an error at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _load(verb: str, request: Request) -> Any:
     if request.get("protocol") != words.PROTOCOL or verb not in VERBS:
         raise AgentError(
-            error_codes.PROTOCOL, "the laptop asked '%s', which this agent does not know" % verb, "update gpurun"
+            error_codes.PROTOCOL, "the laptop requested '%s', which this agent does not have" % verb, "update gpurun"
         )
     return importlib.import_module("gpurun.agent.verbs." + verb)
 
@@ -66,7 +66,7 @@ def _reply(nonce: str, document: Reply) -> None:
     sys.stdout.buffer.flush()
 
 
-def _told(verb: str, error: Exception) -> ErrorDocument:
+def _error_document(verb: str, error: Exception) -> ErrorDocument:
     if isinstance(error, AgentError):
         return error.as_json()
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

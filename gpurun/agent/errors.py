@@ -1,12 +1,12 @@
-"""What can go wrong on the host: what happened, where, and the next step to take.
+"""Define the errors of the host. A message says what happened and where, and gives the next step.
 
-    AgentError              a question is refused; travels to the laptop, with a code of error_codes
-      EngineError           host/engine: the engine refused, or is away; `kind` says which
+    AgentError              a request is refused; travels to the laptop, with a code of error_codes
+      EngineError           host/engine: the engine refused, or does not answer; `kind` says which
     RunFailed               a run ends as failed, for a reason of vocabulary.REASONS
-      ImageGone             another try may mend it
+      ImageGone             another try may succeed
 
-Not errors of a question: supervisor.Stopped (a stop was asked for before the job ran) and shared_folder.Odd (what lies in
-the queue's folder is not a ticket or a lease).
+These are not errors of a request: supervisor.Stopped (a stop was requested before the job ran) and shared_folder.Odd (a
+file in the queue's folder is not a ticket or a lease).
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 
 class AgentError(Exception):
-    """A refusal. It travels to the laptop as JSON and is shown there as it stands. `code` is one of error_codes."""
+    """Refuse a request. The error travels to the laptop as JSON and is shown there unchanged.
+
+    `code` is one of error_codes.
+    """
 
     def __init__(
         self, code: str, what: str, next_step: str = "", *, where: str = "", exit_code: int = words.EXIT_FAILED
@@ -43,7 +46,7 @@ class AgentError(Exception):
 
 
 class RunFailed(Exception):
-    """A run cannot go on: it ends as `failed` with this reason (a key of `vocabulary.REASONS`)."""
+    """End a run as `failed`, with this reason (a key of `vocabulary.REASONS`)."""
 
     def __init__(self, reason: str, what: str, next_step: str = ""):
         super().__init__(what)
@@ -53,4 +56,4 @@ class RunFailed(Exception):
 
 
 class ImageGone(RunFailed):
-    """The image that was made ready is not there any more: somebody has pruned it."""
+    """Report that the prepared image is gone: another program or a person pruned it."""

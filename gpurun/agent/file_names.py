@@ -1,4 +1,4 @@
-"""Names of files: as bytes on the disk and as text on the wire, and which of them are caches.
+"""Convert file names between bytes on the disk and text on the wire, and list the names of caches.
 
 Text has surrogate escapes, whatever the locale of the host is.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import Tuple
 
-# Programs make these again when they need them, and they are often larger than what was computed.
+# Programs make these again when they need them, and they are often larger than the job's results.
 CACHES = frozenset(
     [
         b"__pycache__", b".cache", b".ipynb_checkpoints", b".pytest_cache", b".mypy_cache", b".ruff_cache",

@@ -1,4 +1,4 @@
-"""Files that are never seen half-written."""
+"""Write files that are never seen half-written, and read files that a job may have replaced."""
 
 import errno
 import json
@@ -13,7 +13,10 @@ from typing import Any, BinaryIO, Callable, Iterator, Optional, Union
 
 
 def write_atomically(path: str, data: bytes, mode: int = 0o644) -> None:
-    """Write `data` beside `path`, fsync, rename over it. Readers see the old file or the new one, nothing between."""
+    """Write `data` beside `path`, fsync, rename over it.
+
+    Readers see the old content or the new content, nothing between.
+    """
     folder = os.path.dirname(path)
     fd, temporary = tempfile.mkstemp(dir=folder, prefix=".new-")
     try:
@@ -26,13 +29,13 @@ def write_atomically(path: str, data: bytes, mode: int = 0o644) -> None:
     except BaseException as error:
         os.unlink(temporary)
         if isinstance(error, OSError) and error.filename is None:
-            error.filename = path  # a write tells none, and who is to free space wants to know where
+            error.filename = path  # an error of `write` has no filename, and the user needs it to free space
         raise
     sync_folder(folder)
 
 
 def remove(path: str) -> None:
-    """Remove a file, or nothing when it is gone already."""
+    """Remove a file. Do nothing when it is gone."""
     try:
         os.unlink(path)
     except FileNotFoundError:
@@ -40,21 +43,24 @@ def remove(path: str) -> None:
 
 
 def remove_tree(path: str, note: Callable[[str, OSError], None]) -> None:
-    """Remove a folder and all in it. `note` gets each path that could not be removed, and why; one that is gone is no failure."""
+    """Remove a folder and its content.
 
-    def failed(_: Any, name: str, error: Any) -> None:
+    `note` gets each path that could not be removed, and why; a missing path is not a failure.
+    """
+
+    def on_error(_: Any, name: str, error: Any) -> None:
         cause = error[1] if isinstance(error, tuple) else error
-        if not isinstance(cause, FileNotFoundError):  # somebody else removes the same
+        if not isinstance(cause, FileNotFoundError):  # another process removed it
             note(name, cause)
 
     if sys.version_info >= (3, 12):
-        shutil.rmtree(path, onexc=failed)  # novm
+        shutil.rmtree(path, onexc=on_error)  # novm
     else:
-        shutil.rmtree(path, onerror=failed)
+        shutil.rmtree(path, onerror=on_error)
 
 
 def sync_folder(folder: str) -> None:
-    """Make the names in `folder` last over a power cut."""
+    """Flush the names in `folder`, so that they survive a power cut."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
@@ -65,23 +71,23 @@ def sync_folder(folder: str) -> None:
 def sync_disk(path: str) -> None:
     """Flush all that was written to the file system of `path`, once, before a marker claims that it is complete.
 
-    A journal that is flushed at each event outlives a power cut; files that were only written do not. Raises OSError.
+    A journal that is flushed at each event survives a power cut; files that were only written do not. Raises OSError.
     """
     fd = os.open(path, os.O_RDONLY)
     try:
         syncfs = _syncfs()
         if syncfs is None:
-            os.sync()  # of all file systems: slower, and enough
+            os.sync()  # flushes all file systems: slower, but enough
             return
-        failed = syncfs(fd)
-        if failed:
-            raise OSError(failed, os.strerror(failed), path)
+        error_number = syncfs(fd)
+        if error_number:
+            raise OSError(error_number, os.strerror(error_number), path)
     finally:
         os.close(fd)
 
 
 def _syncfs() -> Optional[Callable[[int], int]]:
-    """The system's call, which Python does not have, as a function that returns an errno or 0; None without one."""
+    """Return the system call, which Python lacks, as a function that returns an errno or 0; None when it is missing."""
     try:
         import ctypes
 
@@ -96,16 +102,19 @@ def write_json(path: str, value: Any, mode: int = 0o644) -> None:
 
 
 def open_regular(path: Union[str, bytes]) -> BinaryIO:
-    """Open what a job may have put in a file's place: a link is not followed, a pipe does not hold us. Raises OSError."""
+    """Open a file that a job may have replaced: a link is not followed, and a pipe does not block. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        raise OSError(errno.EINVAL, "no regular file", path)
+        raise OSError(errno.EINVAL, "not a regular file", path)
     return os.fdopen(fd, "rb")
 
 
 def read_untrusted(path: str, most: int) -> bytes:
-    """The last `most` bytes of a file that a job writes, which may be of any size, or no file. Raises OSError."""
+    """Return the last `most` bytes of a file that a job writes. It may have any size, or be of another kind.
+
+    Raises OSError.
+    """
     with open_regular(path) as file:
         file.seek(max(0, os.fstat(file.fileno()).st_size - most))
         return file.read(most)
@@ -113,9 +122,11 @@ def read_untrusted(path: str, most: int) -> bytes:
 
 @contextmanager
 def opened_below(top: str, within: str) -> Iterator[int]:
-    """A descriptor of the folder `within` in a tree that a job can write to, made if it is not there. Raises OSError.
+    """Yield a descriptor of the folder `within` in a tree that a job can write to. A missing folder is made.
 
-    A link, or what else a job has made in the place of a folder on the way, is not followed but removed.
+    Raises OSError.
+
+    A link, or anything else that a job has put in the place of a folder on the way, is removed and never followed.
     """
     fd = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -143,23 +154,25 @@ def _open_or_make(parent: int, name: str) -> int:
 
 
 def copy_below(source: str, top: str, within: str, name: str) -> None:
-    """Copy a file into the folder `within` (see `opened_below`) as `name`, complete or not at all. Raises OSError."""
-    half = ".new-" + secrets.token_hex(6)
+    """Copy a file into the folder `within` (see `opened_below`) as `name`, completely or not at all. Raises OSError."""
+    temporary = ".new-" + secrets.token_hex(6)
     with open_regular(source) as content, opened_below(top, within) as folder:
-        fd = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=folder)
+        fd = os.open(
+            temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=folder
+        )
         try:
             with os.fdopen(fd, "wb") as file:
                 shutil.copyfileobj(content, file, 1 << 20)
                 file.flush()
                 os.fsync(fd)
-            os.rename(half, name, src_dir_fd=folder, dst_dir_fd=folder)
+            os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
         except BaseException:
-            os.unlink(half, dir_fd=folder)
+            os.unlink(temporary, dir_fd=folder)
             raise
 
 
 def read_json(path: str) -> Optional[Any]:
-    """The document in `path`, or None when there is no such file or it is no JSON."""
+    """Return the document in `path`, or None when the file is missing or is not valid JSON."""
     try:
         with open(path, "rb") as file:
             return json.loads(file.read())

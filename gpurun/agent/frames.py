@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 class Frames:
-    """What a streaming verb sends after its answer. A client that went away raises BrokenPipeError at the next write."""
+    """Send what a streaming verb sends after its answer.
+
+    After the client went away, the next write raises BrokenPipeError.
+    """
 
     BEAT_EVERY = 5.0
 
@@ -22,7 +25,7 @@ class Frames:
         self.spoke = time.monotonic()
 
     def chunk(self, stream: str, offset: int, data: bytes, attempt: int = 1) -> None:
-        """`data`, which begins at byte `offset` of the `stream` (`log` or `prepare`) of that attempt."""
+        """Send `data`, which begins at byte `offset` of the `stream` (`log` or `prepare`) of that attempt."""
         self._send({"stream": stream, "offset": offset, "size": len(data), "attempt": attempt}, data)
 
     def state(self, record: RunRecord) -> None:
@@ -32,11 +35,11 @@ class Frames:
         self._send({"end": record})
 
     def error(self, error: ErrorDocument) -> None:
-        """Why nothing follows: asking again would bring the same."""
+        """Send why no frame follows: the same request would fail again."""
         self._send({"error": error})
 
     def beat(self, *, now: bool = False) -> None:
-        """A sign of life, when nothing was said for a while; by this a follower of a dead connection ends."""
+        """Send a sign of life after a silence. By it, a follower of a dead connection ends."""
         if now or time.monotonic() > self.spoke + self.BEAT_EVERY:
             self._send({"beat": time.time()})
 

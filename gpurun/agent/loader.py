@@ -1,9 +1,9 @@
-"""Unpack the agent on a host. This file is sent as text before the host has an agent: nothing imports it.
+"""Unpack the agent on a host. This file is sent as text before the host has an agent: no module imports it.
 
 argv: the agent's folder (named by its content), the verb, the archive's size. stdin: exactly the archive, then the
-question, which is left for the agent to read. It unpacks beside the place and renames, so that no half-unpacked
-agent is ever run, and puts right what somebody has damaged. When it cannot, it answers the question with the reason, in the
-agent's stead. Any Python 3 must be able to read this file.
+request, which is left for the agent to read. The loader unpacks beside the agent's folder and renames, so that no
+half-unpacked agent ever runs. It also replaces an agent that was damaged. When it cannot unpack, it answers the request
+with the reason. Any Python 3 must be able to run this file.
 """
 
 import errno
@@ -17,7 +17,7 @@ import tempfile
 
 
 def read_exactly(size: int) -> bytes:
-    """`size` bytes of stdin and not one more, or exit 91 when they do not come."""
+    """Return `size` bytes of stdin and not one byte more. Exit with 91 when stdin ends before."""
     data = b""
     while len(data) < size:
         part = os.read(0, min(size - len(data), 65536))
@@ -28,6 +28,7 @@ def read_exactly(size: int) -> bytes:
 
 
 def is_complete(archive: tarfile.TarFile, place: str) -> bool:
+    """Return whether `place` holds every file of the archive with the same content."""
     for member in archive.getmembers():
         path = os.path.join(place, member.name)
         if not os.path.isfile(path):
@@ -47,7 +48,7 @@ def sync(path: str) -> None:
 
 def unpack(archive: tarfile.TarFile, place: str) -> None:
     above = os.path.dirname(place)
-    for folder in (os.path.dirname(above), above):  # makedirs gives its mode to the last one alone
+    for folder in (os.path.dirname(above), above):  # makedirs applies its mode only to the last folder
         os.makedirs(folder, mode=0o700, exist_ok=True)
     beside = tempfile.mkdtemp(dir=above, prefix=".new-")
     if hasattr(tarfile, "data_filter"):
@@ -60,7 +61,7 @@ def unpack(archive: tarfile.TarFile, place: str) -> None:
     try:
         os.rename(beside, place)
     except OSError:
-        # Somebody was faster, or what stands there is damaged.
+        # Another process was faster, or the folder there is damaged.
         if not is_complete(archive, place):
             os.rename(place, tempfile.mkdtemp(dir=above, prefix=".old-"))
             os.rename(beside, place)
@@ -69,7 +70,7 @@ def unpack(archive: tarfile.TarFile, place: str) -> None:
 
 
 def refuse(failure: OSError, folder: str) -> None:
-    """Tell the laptop why gpurun's folder cannot be used."""
+    """Report to the laptop why gpurun's folder cannot be used."""
     if failure.errno in (errno.ENOSPC, errno.EDQUOT):
         code, what, next_step = "disk_full", "the host's disk is full", "free space there, or name a roomier disk"
     else:

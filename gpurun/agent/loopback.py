@@ -1,7 +1,7 @@
 """Listen on the host for the connections that sshd forwards, and pass them to the socket of a run.
 
-That is a Unix socket of ours. Or a port of this host's loopback, for an sshd that forwards to ports alone: every user of the
-host can connect to it, and the laptop says so.
+The listener is a Unix socket of this user, or a port of this host's loopback for an sshd that forwards to ports only.
+Every user of the host can connect to such a port; the laptop warns about it.
 """
 
 from __future__ import annotations
@@ -18,35 +18,36 @@ RETRY = 0.1  # seconds
 
 
 def greet(path: Optional[str]) -> Union[str, int]:
-    """Greet whoever connects to the Unix socket `path`, or to a port of the loopback, which is returned then.
+    """Greet each client of the Unix socket `path`, or of a port of the loopback. Return the path or the port.
 
-    By this the laptop learns whether the host's sshd lets it through, before a program of the user's is touched.
+    By the greeting the laptop learns whether the host's sshd forwards to the listener, before it connects to a program
+    of the user.
     """
-    server = _server(path)
+    server = _make_listener(path)
     threading.Thread(target=_greet, args=(server,), daemon=True).start()
     return path or int(server.getsockname()[1])
 
 
 def _greet(server: socket.socket) -> None:
     while True:
-        with _next(server) as near:
+        with _accept_one(server) as near:
             try:
                 near.sendall(GREETING)
-            except OSError:  # it went away
+            except OSError:  # the client closed the connection
                 pass
 
 
-def listen(lead_on: Callable[[], socket.socket], path: Optional[str] = None) -> Union[str, int]:
-    """Pass on whoever connects to `path`, or to a port, to what `lead_on` connects with, for as long as this process lives.
+def listen(connect_target: Callable[[], socket.socket], path: Optional[str] = None) -> Union[str, int]:
+    """Connect each client of `path`, or of a port, with a socket from `connect_target`, as long as this process lives.
 
-    The path, or the port, which the kernel chooses.
+    Returns the path, or the port that the kernel chose.
     """
-    server = _server(path)
-    threading.Thread(target=_accept, args=(server, lead_on), daemon=True).start()
+    server = _make_listener(path)
+    threading.Thread(target=_accept, args=(server, connect_target), daemon=True).start()
     return path or int(server.getsockname()[1])
 
 
-def _server(path: Optional[str]) -> socket.socket:
+def _make_listener(path: Optional[str]) -> socket.socket:
     server = socket.socket(socket.AF_UNIX if path else socket.AF_INET, socket.SOCK_STREAM)
     if path:
         server.bind(path)
@@ -57,13 +58,13 @@ def _server(path: Optional[str]) -> socket.socket:
     return server
 
 
-def _accept(server: socket.socket, lead_on: Callable[[], socket.socket]) -> None:
+def _accept(server: socket.socket, connect_target: Callable[[], socket.socket]) -> None:
     while True:
-        threading.Thread(target=_serve, args=(_next(server), lead_on), daemon=True).start()
+        threading.Thread(target=_proxy, args=(_accept_one(server), connect_target), daemon=True).start()
 
 
-def _next(server: socket.socket) -> socket.socket:
-    """Whoever comes next; when no descriptor is left, once there is one again."""
+def _accept_one(server: socket.socket) -> socket.socket:
+    """Return the next client. When no file descriptor is left, wait until one is free."""
     while True:
         try:
             return server.accept()[0]
@@ -71,25 +72,25 @@ def _next(server: socket.socket) -> socket.socket:
             time.sleep(RETRY)
 
 
-def _serve(near: socket.socket, lead_on: Callable[[], socket.socket]) -> None:
+def _proxy(near: socket.socket, connect_target: Callable[[], socket.socket]) -> None:
     with near:
         try:
-            far = lead_on()
+            far = connect_target()
         except OSError:
             return
         with far:
-            _both(near, far)
+            _copy_both_ways(near, far)
 
 
-def _both(near: socket.socket, far: socket.socket) -> None:
-    there = threading.Thread(target=_pump, args=(near, far), daemon=True)
+def _copy_both_ways(near: socket.socket, far: socket.socket) -> None:
+    there = threading.Thread(target=_copy_one_way, args=(near, far), daemon=True)
     there.start()
-    _pump(far, near)
+    _copy_one_way(far, near)
     there.join()
 
 
-def _pump(source: socket.socket, target: socket.socket) -> None:
-    """One direction, to its end; a failure ends the other too."""
+def _copy_one_way(source: socket.socket, target: socket.socket) -> None:
+    """Copy one direction until it ends. A failure also ends the other direction."""
     try:
         while True:
             data = source.recv(PIECE)
@@ -98,8 +99,8 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
                 return
             target.sendall(data)
     except OSError:
-        for one in (source, target):
+        for end in (source, target):
             try:
-                one.shutdown(socket.SHUT_RDWR)
-            except OSError:  # closed already
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:  # it is already closed
                 pass

@@ -1,4 +1,4 @@
-"""Every path of gpurun on a host. No other module joins their names; the laptop asks here too."""
+"""Make every path of gpurun on a host. No other module joins these names; the laptop uses this module too."""
 
 import os
 import re
@@ -7,16 +7,16 @@ from typing import Iterator, List, Optional
 
 from . import vocabulary as words
 
-# What the names of runs begin with while they are made, or removed.
+# Prefixes of the names of runs while they are made, or removed.
 HALF_RUN, REMOVED_RUN = ".new-", ".gone-"
 
 
 @dataclass(frozen=True)
 class RunPaths:
-    """One run's directory. What lies in it, and who writes it, is in docs/design.md."""
+    """Make the paths of one run's directory. docs/design.md lists the files and who writes them."""
 
     root: str  # absolute, .../runs/<run-id>
-    attempt: Optional[int] = None  # an earlier one, whose files were put aside; None: the present one
+    attempt: Optional[int] = None  # an earlier attempt, whose files were moved aside; None: the present one
 
     @classmethod
     def of_snapshot(cls, snapshot: str) -> "RunPaths":
@@ -31,7 +31,7 @@ class RunPaths:
         return os.path.join(self.root, *names)
 
     def of_attempt(self, number: int) -> "RunPaths":
-        """The same run, with the files of an earlier attempt where they were put aside."""
+        """Return the same run, with the files of an earlier attempt where they were moved to."""
         return RunPaths(self.root, number)
 
     @property
@@ -39,7 +39,7 @@ class RunPaths:
         return self._in("attempts", str(self.attempt))
 
     def _own(self, *names: str) -> str:
-        """What each attempt has for itself."""
+        """Return the path of a file that each attempt has for itself."""
         return self._in(*names) if self.attempt is None else os.path.join(self.aside, names[-1])
 
     @property
@@ -72,12 +72,15 @@ class RunPaths:
 
     @property
     def snapshot_before(self) -> str:
-        """What came of a project that changed while it was sent: the next upload links to it."""
+        """Return the folder with what arrived of a project that changed while it was sent: the next upload links to it."""
         return self._in("snapshot.before")
 
     @property
     def partial(self) -> str:
-        """rsync's folder for what broke off. It lies outside the snapshot, for it is no file of the project."""
+        """Return rsync's folder for incomplete files.
+
+        It is outside the snapshot, because it is not part of the project.
+        """
         return self._in("partial")
 
     @property
@@ -86,7 +89,10 @@ class RunPaths:
 
     @property
     def secrets(self) -> str:
-        """The folder of what only this run's job may read. It lies outside of runs/, of which others are shown parts."""
+        """Return the folder of what only this run's job may read.
+
+        It is outside runs/, because other jobs see parts of runs/.
+        """
         return os.path.join(self.host.secrets, self.id)
 
     @property
@@ -95,7 +101,7 @@ class RunPaths:
 
     @property
     def old_env(self) -> str:
-        """Where an older gpurun put it."""
+        """Return where an older gpurun stored `env`."""
         return self._in("ro", "env")
 
     @property
@@ -108,11 +114,11 @@ class RunPaths:
 
     @property
     def armed(self) -> str:
-        """Is there while the wrapper may start the job."""
+        """Return the file that exists while the wrapper may start the job."""
         return self._in("ro", "armed")
 
     def claim(self, attempt: int) -> str:
-        """Made by the wrapper, alone, before it starts the job of this attempt."""
+        """Return the file that only the wrapper makes, before it starts the job of this attempt."""
         return self._in("out", "started-%d" % attempt)
 
     @property
@@ -121,12 +127,12 @@ class RunPaths:
 
     @property
     def serve(self) -> str:
-        """The programs and settings of a service."""
+        """Return the folder with the programs and settings of a service."""
         return self._in("ro", words.SERVE)
 
     @property
     def notebook(self) -> str:
-        """The program of a notebook, and what it imports of ours."""
+        """Return the folder with the program of a notebook and the modules of gpurun that it imports."""
         return self._in("ro", words.NOTEBOOK)
 
     @property
@@ -135,12 +141,12 @@ class RunPaths:
 
     @property
     def old_token(self) -> str:
-        """Where an older gpurun put it."""
+        """Return where an older gpurun stored `token`."""
         return self._in("ro", words.SERVE, "token")
 
     @property
     def board(self) -> str:
-        """What a TensorBoard reads: the event files of the runs that it is about."""
+        """Return the folder that a TensorBoard reads: the event files of its runs."""
         return self._in("board")
 
     @property
@@ -185,7 +191,7 @@ class RunPaths:
 
     @property
     def ledger_cache(self) -> str:
-        """What was read of a long ledger."""
+        """Return the cache of a long ledger."""
         return self._in("ledger.cache")
 
     @property
@@ -234,7 +240,7 @@ class RunPaths:
 
     @property
     def gathered(self) -> str:
-        """The last attempt whose container holds nothing that is not in `outside` too."""
+        """Return the file with the last attempt whose container has no file that is missing in `outside`."""
         return self._in("gathered.json")
 
     @property
@@ -263,12 +269,12 @@ class RunPaths:
 
     @property
     def owed(self) -> str:
-        """It is there while `on_end` has not run to its end."""
+        """Return the file that exists while `on_end` has not run to its end."""
         return self._in("on_end.owed")
 
     @property
     def upload(self) -> str:
-        """What had come of an upload when it was last looked at."""
+        """Return the file that records how much of an upload had arrived at the last check."""
         return self._in("upload.json")
 
     @property
@@ -282,17 +288,18 @@ class RunPaths:
 
 @dataclass(frozen=True)
 class HostPaths:
-    """`~/.gpurun`, or `ROOT/.gpurun` on the disk that the host's profile names."""
+    """Make the paths of `~/.gpurun`, or of `ROOT/.gpurun` on the disk that the host's profile names."""
 
     root: str  # absolute
-    beside: Optional[str] = None  # where gpurun 0.1.0 has runs under the same name of a root: they are found too
+    beside: Optional[str] = None  # where gpurun 0.1.0 has runs for the same root name: they are listed too
 
     @classmethod
     def of(cls, root: Optional[str]) -> "HostPaths":
         """Return where gpurun's files are for the `root` of a profile.
 
-        A folder that the user names may hold the user's own files, so gpurun keeps to `.gpurun` in it. The files of
-        gpurun 0.1.0, which used such a folder as it was, stay where they are, also when it came there after a newer one.
+        A folder that the user names may hold the user's own files, so gpurun uses only `.gpurun` in it. gpurun 0.1.0
+        used the folder itself: its files stay where they are, even when they were made after the files of a newer
+        version.
         """
         named = cls(os.path.abspath(os.path.expanduser(root or "~/" + words.HOME)))
         if named.is_own:
@@ -305,12 +312,12 @@ class HostPaths:
 
     @property
     def roots(self) -> "List[HostPaths]":
-        """This root, and that of gpurun 0.1.0 beside it, where nothing new comes."""
+        """Return this root, and the root of gpurun 0.1.0 beside it, which gets nothing new."""
         return [self] if self.beside is None else [self, HostPaths(self.beside)]
 
     @property
     def is_own(self) -> bool:
-        """Tell whether all of this folder is gpurun's: its name says so, also when a link leads to it."""
+        """Return whether this whole folder belongs to gpurun: its name shows it, also when a link points to the folder."""
         return os.path.basename(os.path.realpath(self.root)) == words.HOME
 
     def _has_id(self) -> bool:
@@ -342,7 +349,7 @@ class HostPaths:
 
     @property
     def job_cache(self) -> str:
-        """The jobs' own part of the cache: what gpurun itself believes lies outside of it."""
+        """Return the jobs' own part of the cache. gpurun itself trusts only files outside of it."""
         return os.path.join(self.root, "cache", "jobs")
 
     @property
@@ -350,19 +357,19 @@ class HostPaths:
         return os.path.join(self.job_cache, "home")
 
     def environment(self, key: str) -> str:
-        """A Python environment of the `bare` runtime, by the hash of what is in it."""
+        """Return the folder of a Python environment of the `bare` runtime, by the hash of its content."""
         return os.path.join(self.environments, key)
 
     def layer(self, key: str) -> str:
-        """What is known of an image with a project's dependencies, by the hash of both."""
+        """Return the record of an image with a project's dependencies, by the hash of both."""
         return os.path.join(self.root, "cache", "layers", key + ".json")
 
     def about(self, key: str) -> str:
-        """What an image or an environment has: torch, packages and so on."""
+        """Return the record of what an image or an environment has: torch, packages and so on."""
         return os.path.join(self.root, "cache", "about", key + ".json")
 
     def warm(self, key: str) -> str:
-        """How the making of an image ahead of time ended."""
+        """Return the record of how an image that was made ahead of time ended."""
         return os.path.join(self.root, "cache", "warm", key + ".json")
 
     def warm_log(self, key: str) -> str:
@@ -382,49 +389,51 @@ class HostPaths:
 
     @property
     def root_id(self) -> str:
-        """Random, made once: it tells this root from every other, of another container too."""
+        """Return the file with a random id, made once: it differs from every other root, also of another container."""
         return os.path.join(self.root, "root-id")
 
     def data(self, project: str) -> str:
         return os.path.join(self.root, "data", project)
 
     def push_note(self, name: str) -> str:
-        """When the last push into a data folder began, and when the last complete push ended."""
+        """Return the file that records when the last push into a data folder began, and when the last complete push
+        ended.
+        """
         return os.path.join(self.root, "cache", "pushed", name + ".json")
 
     def snapshots(self, project: str) -> str:
-        """Which runs have the newest snapshots of a project."""
+        """Return the file that names the runs with the newest snapshots of a project."""
         return os.path.join(self.root, "cache", "snapshots", project + ".json")
 
     @property
     def revoked(self) -> str:
-        """The asks of moves that were given up."""
+        """Return the folder of the request ids of cancelled moves."""
         return os.path.join(self.runs, ".revoked")
 
     def half_run(self, token: str) -> RunPaths:
-        """A run that is being made: it gets its name when it is complete."""
+        """Return the paths of a run that is being made: it gets its name when it is complete."""
         return RunPaths(os.path.join(self.runs, HALF_RUN + token))
 
     def removed_run(self, run_id: str) -> str:
-        """Where a run goes in one step before it is removed, so that no half of a run is ever listed."""
+        """Return where a run is moved in one step before it is removed, so that no half of a run is ever listed."""
         return os.path.join(self.runs, REMOVED_RUN + run_id)
 
     def run(self, run_id: str) -> RunPaths:
         run = RunPaths(os.path.join(self.runs, run_id))
         for root in self.roots[1:] if not os.path.lexists(run.root) else []:
             other = root.run(run_id)
-            if os.path.exists(other.job):  # else the user's own
+            if os.path.exists(other.job):  # else the folder is the user's own
                 return other
         return run
 
     def all_runs(self) -> Iterator[RunPaths]:
-        """Every run directory, in no order."""
+        """Yield every run directory, in no order."""
         try:
             names = os.listdir(self.runs)
         except FileNotFoundError:
             names = []
         for name in names:
-            if re.fullmatch(words.RUN_ID, name):  # anybody may have put something else there
+            if re.fullmatch(words.RUN_ID, name):  # others may have put something else there
                 yield self.run(name)
         for root in self.roots[1:]:
             yield from (run for run in root.all_runs() if run == self.run(run.id))

@@ -1,4 +1,4 @@
-"""Other programs of the host: asked with a deadline, or watched while they speak."""
+"""Run other programs of the host: short ones with a timeout, long ones with their output passed on."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from dataclasses import dataclass
 from typing import Callable, List, Mapping, Optional, Sequence
 
 Say = Callable[[bytes], None]
-Step = Callable[[str], None]  # gets what is being done, in words
+Step = Callable[[str], None]  # gets a description of the step that begins
 
-# A killed program that is stuck in the kernel (a driver that hangs) never goes: it is left behind after this.
-PATIENCE_WITH_THE_DEAD = 1.0  # seconds
-TICK = 0.5  # seconds between two calls of `say` while a program is silent
-TAIL = 1 << 16  # bytes that are kept of what a watched program said
+# A killed program that is stuck in the kernel (a driver that hangs) never ends: gpurun stops waiting for it after this.
+REAP_TIMEOUT = 1.0  # seconds
+TICK = 0.5  # seconds between two calls of `say` while a program prints nothing
+TAIL = 1 << 16  # bytes that are kept of a watched program's output
 
 
 def ignore_step(doing: str) -> None:
-    """A Step of whoever has no run to tell it of."""
+    """Ignore the step: a Step for a caller without a run."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """How a program ended. `code` is negative for a signal; `timed_out` when it was killed at its deadline."""
+    """Hold how a program ended. `code` is negative for a signal; `timed_out` when it was killed at its timeout."""
 
     code: int
     out: bytes
@@ -41,7 +41,7 @@ class Result:
 
     @property
     def error_text(self) -> str:
-        """What it said on stderr, or else on stdout."""
+        """Return the output on stderr, or on stdout when stderr is empty."""
         return (self.err.strip() or self.out.strip()).decode("utf-8", "replace")
 
 
@@ -55,9 +55,12 @@ def run(
     pass_fds: Sequence[int] = (),
     detached: bool = False,
 ) -> Result:
-    """Run `argv` and wait at most `timeout` seconds for its answer. Raises FileNotFoundError when there is no such program.
+    """Run `argv` and wait at most `timeout` seconds for it to end.
 
-    Unlike `subprocess.run`, never waits for a process that a kill does not end. `detached`: in a session of its own.
+    Raises FileNotFoundError when the program is missing.
+
+    Unlike `subprocess.run`, this never waits for a process that a kill does not end. `detached`: in a session of its
+    own.
     """
     child = subprocess.Popen(
         list(argv),
@@ -79,18 +82,18 @@ def run(
 
 
 def kill(child: subprocess.Popen[bytes]) -> None:
-    """End it if it still runs, and reap it if that can be had."""
+    """End the child if it still runs, and reap it if it ends."""
     if child.poll() is None:
         child.kill()
         try:
-            child.wait(PATIENCE_WITH_THE_DEAD)
+            child.wait(REAP_TIMEOUT)
         except subprocess.TimeoutExpired:
             pass
     for pipe in (child.stdin, child.stdout, child.stderr):
         if pipe is not None:
             try:
                 pipe.close()
-            except OSError:  # it held bytes that nobody read
+            except OSError:  # the pipe held bytes that nobody read
                 pass
 
 
@@ -102,10 +105,10 @@ def watch(
     env: Optional[Mapping[str, str]] = None,
     cwd: Optional[str] = None,
 ) -> Result:
-    """Run `argv` to its end, and pass on what it says (stdout and stderr together) as it comes, raw.
+    """Run `argv` to its end, and pass on its raw output (stdout and stderr together) as it comes.
 
-    `say(b"")` is called while it is silent, so that `say` may raise to give up: the program is killed then. The answer
-    holds the last bytes in `out`.
+    `say(b"")` is called while the program prints nothing, so that `say` may raise to cancel: the program is killed
+    then. The result has the last bytes in `out`.
     """
     child = subprocess.Popen(
         list(argv),
@@ -128,7 +131,7 @@ def watch(
                 break
             say(piece or b"")
             tail = (tail + (piece or b""))[-TAIL:]
-        while child.poll() is None:  # it closed its output and lives on
+        while child.poll() is None:  # the program closed its output and still runs
             say(b"")
             time.sleep(TICK / 10)
         return Result(child.returncode, tail, b"")
@@ -136,7 +139,7 @@ def watch(
         kill(child)
 
 
-def last_lines(said: bytes, count: int = 3) -> List[str]:
-    """The last lines of what a program said, without empty ones; a `\\r` ends a line too."""
-    lines = said.decode("utf-8", "replace").replace("\r", "\n").split("\n")
+def last_lines(output: bytes, count: int = 3) -> List[str]:
+    """Return the last lines of a program's output, without empty lines. A `\\r` ends a line too."""
+    lines = output.decode("utf-8", "replace").replace("\r", "\n").split("\n")
     return [line.strip() for line in lines if line.strip()][-count:]

@@ -1,4 +1,4 @@
-"""Python's tracebacks in what a job printed. Both floors import this module: a laptop reads a log that was fetched."""
+"""Find Python's tracebacks in a job's output. Both floors import this module: a laptop reads a log that was fetched."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import re
 
 
 def traceback_in(text: str) -> str:
-    """The last one that stands in `text`. Of several processes torch puts `[rank1]: ` before each line of theirs."""
+    """Return the last traceback in `text`, or "".
+
+    With several processes, torch puts `[rank1]: ` before each line of a rank.
+    """
     at = text.rfind("Traceback (most recent call last):")
     if at < 0:
         return ""

@@ -120,7 +120,7 @@ def test_a_job_that_was_killed_with_its_keepers_is_not_started_again(bare_host: 
     kill_keepers(bare_host)
     bare_host.kill_users()
     assert job.ask("presence")["kind"] == "absent"
-    with pytest.raises(Failed, match="how the job ended is not known"):
+    with pytest.raises(Failed, match="how the job ended is unknown"):
         job.ask("start")
 
 
