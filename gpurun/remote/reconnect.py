@@ -124,9 +124,12 @@ class Vigil:
         *,
         traffic: Callable[[], float] = lambda: 0.0,
         speak: Callable[[bool], None] = lambda woken: None,
+        clock: Callable[[], float] = time.monotonic,
+        wait: Callable[[float], bool] | None = None,
     ) -> None:
-        self._stream, self._traffic, self._speak = stream, traffic, speak
+        self._stream, self._traffic, self._speak, self._clock = stream, traffic, speak, clock
         self._over = threading.Event()
+        self._wait = wait or self._over.wait
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> Vigil:
@@ -138,9 +141,9 @@ class Vigil:
         self._thread.join()
 
     def _watch(self) -> None:
-        pulse, woken = Pulse(), None
-        while not self._over.wait(1.0):
-            now, slept = time.monotonic(), pulse.slept()
+        pulse, woken = Pulse(clock=self._clock), None
+        while not self._wait(1.0):
+            now, slept = self._clock(), pulse.slept()
             if slept:
                 woken = now
             self._speak(slept)

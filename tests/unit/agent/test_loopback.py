@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from gpurun.agent import loopback
-from tests.support.descriptors import no_descriptors_left
 
 Answer = Callable[[socket.socket], None]
 
@@ -108,17 +106,6 @@ def test_it_listens_on_the_loopback_alone(backwards: str) -> None:
     assert [line[1] for line in lines if line[1].endswith(f":{port:04X}") and line[3] == "0A"] == [
         f"0100007F:{port:04X}"
     ]
-
-
-def test_when_no_descriptor_is_left_the_way_lasts(tmp_path: Path) -> None:
-    port = loopback.listen(leading_to(str(tmp_path / "s")))
-    with socket.socket() as one_too_many, no_descriptors_left():
-        one_too_many.connect(("127.0.0.1", port))
-        time.sleep(0.5)
-    for _ in serve(tmp_path / "s", answer_at_the_end):
-        with connected(port) as client:
-            send_all(client, b"abc")
-            assert all_of(client) == b"cbaend"
 
 
 def test_many_at_once(backwards: str) -> None:

@@ -7,7 +7,6 @@ import importlib
 import io
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,24 +29,6 @@ def test_help_names_every_command_and_fits_a_terminal_of_24_lines(capsys: pytest
     assert max(map(len, lines)) <= 80
     assert len(lines) <= 23, "the prompt that follows is the 24th"
     assert "gpurun help COMMAND" in shown
-
-
-@pytest.mark.usefixtures("home")
-@pytest.mark.parametrize(
-    "line",
-    [
-        ["submit", "train.py", "-g", "0", "--memory", "1GB", "--max-duration", "1h", "--dry-run"],
-        ["logs", "--tail", "5", "--since", "5m"],
-        ["prune", "--older-than", "14d"],
-        ["init", "vision"],
-    ],
-    ids=lambda line: line[0],
-)
-def test_command_is_read_without_pydantic(line: list[str], tmp_path: Path) -> None:
-    (tmp_path / "train.py").touch()
-    code = f"import sys; from gpurun.cli.app import main; main({line!r}); print('pydantic' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "False"
 
 
 @pytest.mark.usefixtures("home")

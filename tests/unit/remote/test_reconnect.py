@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -106,13 +107,20 @@ def test_a_wall_that_is_set_back_hides_nothing_and_shows_nothing(wall: Clock, cl
     assert pulse.slept()
 
 
+class WireWithoutSsh(Wire):
+    """Ask no `ssh -G` whether a jump host is on the way."""
+
+    def quiet(self) -> Wire:
+        return Wire(replace(self.connection, interactive=False), owner=self.owner)
+
+
 class Host:
     """Says one thing after the other when it is tried, and keeps how it was tried."""
 
     def __init__(self, clock: Clock, *answers: Exception | str, takes: float = 0.0, interactive: bool = False) -> None:
         self.answers, self.clock, self.takes = list(answers), clock, takes
         connection = Connection("box", Address("box"), interactive=interactive)
-        self.wire = Wire(connection, owner="ada")
+        self.wire = WireWithoutSsh(connection, owner="ada")
         self.tried: list[tuple[bool, float | None]] = []  # (may a person be asked, seconds)
         self.paused: list[float] = []
         self.asked = 0
@@ -195,48 +203,61 @@ def test_an_ssh_that_ends_by_itself_is_looked_at_closer(
 class Stream:
     """Says something each time that it is spoken to, as long as it lives."""
 
-    def __init__(self) -> None:
-        self.heard = time.monotonic()
-        self.cuts = threading.Event()
+    def __init__(self, clock: Clock) -> None:
+        self.clock, self.heard = clock, clock()
+        self.is_cut = False
         self.lives = True
 
     def speak(self, woken: bool) -> None:
         if self.lives:
-            self.heard = time.monotonic()
+            self.heard = self.clock()
 
     def cut(self) -> None:
-        self.cuts.set()
+        self.is_cut = True
 
 
-def test_a_stream_that_speaks_is_left_alone_and_a_silent_one_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reconnect, "SILENT", 1.2)
-    stream = Stream()
-    with reconnect.Vigil(stream, speak=stream.speak):
-        assert not stream.cuts.wait(2.5)
-        stream.lives = False
-        assert stream.cuts.wait(10)
+def watch(stream: Stream, seconds: float, **more: Any) -> None:
+    """Watch the stream for so many seconds of its clock, or until it is cut."""
+    end = stream.clock() + seconds
+
+    def wait(pause: float) -> bool:
+        stream.clock.now += pause
+        return stream.clock() > end
+
+    with reconnect.Vigil(stream, clock=stream.clock, wait=wait, **more):
+        pass  # leaving waits for its end
 
 
-def test_bytes_on_another_way_are_a_sign_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_that_speaks_is_left_alone_and_a_silent_one_is_cut(clock: Clock) -> None:
+    stream = Stream(clock)
+    watch(stream, 3 * reconnect.SILENT, speak=stream.speak)
+    assert not stream.is_cut
+    stream.lives = False
+    watch(stream, reconnect.SILENT - 1, speak=stream.speak)
+    assert not stream.is_cut
+    watch(stream, 3, speak=stream.speak)
+    assert stream.is_cut
+
+
+def test_bytes_on_another_way_are_a_sign_of_life(clock: Clock) -> None:
     """A large download leaves the stream no room to speak."""
-    monkeypatch.setattr(reconnect, "SILENT", 1.2)
-    stream = Stream()
-    with reconnect.Vigil(stream, traffic=time.monotonic):
-        assert not stream.cuts.wait(2.5)
+    stream = Stream(clock)
+    watch(stream, 3 * reconnect.SILENT, traffic=clock)
+    assert not stream.is_cut
 
 
-def test_a_laptop_that_woke_does_not_wait_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reconnect, "SILENT_AFTER_SLEEP", 0.5)
+def test_a_laptop_that_woke_does_not_wait_for_long(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     slept = iter([True, *[False] * 100])
     monkeypatch.setattr(reconnect.Pulse, "slept", lambda _: next(slept))
-    dead, told = Stream(), list[bool]()
-    with reconnect.Vigil(dead, speak=told.append):
-        assert dead.cuts.wait(10)
+    dead, told, began = Stream(clock), list[bool](), clock()
+    watch(dead, 3 * reconnect.SILENT, speak=told.append)
+    assert dead.is_cut
+    assert clock() - began < reconnect.SILENT
     assert told[:2] == [True, False]
 
 
-def test_watching_ends_with_the_stream() -> None:
+def test_watching_ends_with_the_stream(clock: Clock) -> None:
     before = threading.active_count()
-    with reconnect.Vigil(Stream()):
+    with reconnect.Vigil(Stream(clock)):
         assert threading.active_count() == before + 1
     assert threading.active_count() == before

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -301,3 +302,12 @@ def test_holders_of_another_root_are_none(lock: str, roots: list[HostPaths]) -> 
         assert locks.holders(lock) == {pid}
         locks.work_for(roots[1])
         assert locks.holders(lock) == set()
+
+
+def test_name_that_somebody_bound_without_listening_keeps_nobody_out(lock: str) -> None:
+    name = locks._beacon_names(lock)[0]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stranger:
+        stranger.bind(name)
+        held = locks.acquire(lock)
+        assert held is not None
+        held.release()

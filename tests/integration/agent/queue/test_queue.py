@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -364,3 +365,17 @@ def test_launch_returns_whether_a_supervisor_stands(box: AgentHost, monkeypatch:
 
     monkeypatch.setattr(os, "fork", no_process)
     assert not supervisor.launch(run)
+
+
+def test_lease_whose_files_are_swept_away_is_taken_again(monkeypatch: pytest.MonkeyPatch, tmp: Path) -> None:
+    monkeypatch.setattr(leases, "KEEP_EVERY", 0.01)
+    held = leases.take(["GPU-0"], "train-0000", "ada") or []
+    with leases.kept(["GPU-0"], "train-0000", "ada", held):
+        shutil.rmtree(tmp / "gpurun-gpus")
+        while leases.holder("GPU-0") is None:
+            time.sleep(0.01)
+    use = leases.holder("GPU-0")
+    assert use is not None
+    assert use.run == "train-0000"
+    leases.release(held)
+    assert leases.holder("GPU-0") is None

@@ -9,11 +9,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from gpurun.agent import vocabulary as words
+from gpurun.agent.lifecycle import supervisor
+from gpurun.agent.outputs import container_files
 from gpurun.agent.paths import RunPaths
+from gpurun.agent.state import origin
 from tests.integration.agent.lifecycle.test_proof_of_life import WAITS, let_end, starts
 from tests.support.agent_host import AgentHost
 from tests.support.waiting import eventually
+from tests.unit.agent.state.test_origin import a_run
 
 CARD = "52:54:00:12:34:56"
 
@@ -194,3 +200,18 @@ def test_home_with_a_run_in_doubt_is_not_emptied_by_leave(agent: AgentHost) -> N
     change_job(run, runs="/where/it/was")
     agent.ask("leave", wipe=True, runs=[], revoke=None)
     assert Path(run.job).exists()
+
+
+def test_supervisor_that_copies_behind_the_end_keeps_no_next_one_from_showing_its_life(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = a_run(tmp_path)
+    (tmp_path / "locks").mkdir()
+    monkeypatch.setenv("GPURUN_LOCKS", str(tmp_path / "locks"))
+    seen: list[bool] = []
+    monkeypatch.setattr(supervisor, "supervise", lambda run: seen.append(origin.lives(run)))
+    monkeypatch.setattr(container_files, "gather_at_end", lambda run, _: seen.append(origin.lives(run)))
+    told, tell = os.pipe()
+    supervisor._live(run, supervisor._FirstWord(tell))
+    os.close(told)
+    assert seen == [True, False]

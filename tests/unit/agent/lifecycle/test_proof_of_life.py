@@ -73,12 +73,3 @@ def test_lock_of_an_earlier_gpurun_whose_file_was_removed_is_still_held(lock: st
         assert not locks.is_free(lock)
         assert locks.acquire(lock) is None
     assert locks.is_free(lock)
-
-
-def test_name_that_somebody_bound_without_listening_keeps_nobody_out(lock: str) -> None:
-    name = locks._beacon_names(lock)[0]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stranger:
-        stranger.bind(name)
-        held = locks.acquire(lock)
-        assert held is not None
-        held.release()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -60,20 +59,6 @@ def test_odd_file_in_the_place_of_a_gpus_lock_is_not_used(tmp: Path, kind: str) 
     assert mine.read_text() == "mine"
     assert not (tmp / "nothing").exists()
     assert not list(place.parent.glob("GPU-0.*")), "the note of a lease that was not had"
-
-
-def test_lease_whose_files_are_swept_away_is_taken_again(monkeypatch: pytest.MonkeyPatch, tmp: Path) -> None:
-    monkeypatch.setattr(leases, "KEEP_EVERY", 0.01)
-    held = leases.take(["GPU-0"], "train-0000", "ada") or []
-    with leases.kept(["GPU-0"], "train-0000", "ada", held):
-        shutil.rmtree(tmp / "gpurun-gpus")
-        while leases.holder("GPU-0") is None:
-            time.sleep(0.01)
-    use = leases.holder("GPU-0")
-    assert use is not None
-    assert use.run == "train-0000"
-    leases.release(held)
-    assert leases.holder("GPU-0") is None
 
 
 def test_ticket_of_one_that_gives_no_sign_is_not_waited_for(tmp: Path) -> None:

@@ -9,7 +9,6 @@ import pytest
 
 from gpurun.agent import machine
 from gpurun.agent.lifecycle import supervisor
-from gpurun.agent.outputs import container_files
 from gpurun.agent.paths import RunPaths
 from gpurun.agent.state import origin
 
@@ -70,18 +69,3 @@ def test_life_that_another_process_holds_for_a_while_is_shown_later(tmp_path: Pa
     life.hide()
     life.show()  # by the thread that keeps the locks, a moment too late
     assert not origin.lives(run)
-
-
-def test_supervisor_that_copies_behind_the_end_keeps_no_next_one_from_showing_its_life(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = a_run(tmp_path)
-    (tmp_path / "locks").mkdir()
-    monkeypatch.setenv("GPURUN_LOCKS", str(tmp_path / "locks"))
-    seen: list[bool] = []
-    monkeypatch.setattr(supervisor, "supervise", lambda run: seen.append(origin.lives(run)))
-    monkeypatch.setattr(container_files, "gather_at_end", lambda run, _: seen.append(origin.lives(run)))
-    told, tell = os.pipe()
-    supervisor._live(run, supervisor._FirstWord(tell))
-    os.close(told)
-    assert seen == [True, False]

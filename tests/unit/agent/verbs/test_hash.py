@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import threading
 import time
 import zipfile
 from pathlib import Path
@@ -32,18 +31,6 @@ def sha(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def settle() -> None:
-    """A change of the inode itself counts as young for a clock tick."""
-    time.sleep(0.11)
-
-
-def test_a_quiet_file_is_whole(run: RunFolder) -> None:
-    run.write(b"odd\n\xff", b"weights")
-    settle()
-    entry = ask(run, "workspace/odd\n\udcff")
-    assert (entry["sha256"], entry["whole"], entry["why"]) == (sha(b"weights"), True, None)
-
-
 def test_the_first_part_of_a_growing_file(run: RunFolder) -> None:
     run.write("log", b"line 1\nline 2\n", to="out")
     assert ask(run, "out/log", prefix={"out/log": 7})["prefix_sha256"] == sha(b"line 1\n")
@@ -56,38 +43,6 @@ def test_a_file_written_a_moment_ago_is_not_vouched_for_while_the_run_lives(run:
     assert ask(run, "workspace/x.bin")["why"] == "it was written a moment ago"
     run.end()
     assert ask(run, "workspace/x.bin")["whole"] is True
-
-
-def test_a_checkpoint_without_its_end_is_not_whole(run: RunFolder) -> None:
-    memory = io.BytesIO()
-    with zipfile.ZipFile(memory, "w") as archive:
-        archive.writestr("data.pkl", b"weights" * 1000)
-    run.write("last.ckpt", memory.getvalue()[:3000])
-    run.write("best.ckpt", memory.getvalue(), at=time.time() - 1)  # finished a second ago: it says so by itself
-    settle()
-    assert ask(run, "workspace/last.ckpt")["why"] == "its end is not written yet"
-    assert ask(run, "workspace/best.ckpt")["whole"] is True
-
-
-def test_a_file_that_is_written_while_it_is_read_is_not_whole(run: RunFolder) -> None:
-    path = run.write("big.bin", b"\0" * (64 << 20))
-    settle()
-    stop = threading.Event()
-
-    def keep_writing() -> None:
-        with path.open("r+b") as file:
-            while not stop.is_set():
-                file.seek(0)
-                file.write(os.urandom(8))
-                file.flush()
-
-    writer = threading.Thread(target=keep_writing)
-    writer.start()
-    try:
-        assert ask(run, "workspace/big.bin")["whole"] is False
-    finally:
-        stop.set()
-        writer.join()
 
 
 @pytest.mark.parametrize(
