@@ -31,6 +31,7 @@ def ps(
     """List your live runs on all hosts.
 
     Hosts are asked side by side and have 2 seconds each; of a silent one you see what was last known, marked with ?.
+    One host alone may ask for a password, and when its open connection is silent for 2 seconds a new one is tried.
     TensorBoards, Jupyters and shells stand apart. On a terminal also: the metric that is monitored, with the best
     checkpoint's value, and the arguments, as far as there is room.
     """

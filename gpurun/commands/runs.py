@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpurun.agent import vocabulary as words
 from gpurun.config import hosts
-from gpurun.errors import GpurunError, UsageError
+from gpurun.errors import ContactLost, GpurunError, HostUnreachable, UsageError
 from gpurun.store import checkpoint_store, run_names, run_questions, run_store
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def hosts_of_interest(*, all_runs: bool) -> list[HostProfile]:
     return found or ([hosts.choose()] if os.environ.get("GPURUN_HOST") else [])
 
 
-def list_runs(which: Sequence[HostProfile], request: dict[str, Any]) -> list[HostRuns]:
+def list_runs(which: Sequence[HostProfile], request: Mapping[str, Any]) -> list[HostRuns]:
     """Ask `ps` of all these hosts side by side. One alone may take its time, and ask for a password."""
     known = run_store.all_runs()
 
@@ -124,7 +124,7 @@ def list_runs(which: Sequence[HostProfile], request: dict[str, Any]) -> list[Hos
         }
         try:
             if len(which) == 1:
-                answer = _listing(connect(host), asked, None)
+                answer = _patient_listing(connect(host), asked)
             else:
                 answer = _listing(connect(host, interactive=False), asked, PATIENCE)
         except GpurunError as error:
@@ -146,6 +146,25 @@ def list_runs(which: Sequence[HostProfile], request: dict[str, Any]) -> list[Hos
         return list(pool.map(ask, which))
 
 
+def _patient_listing(wire: Wire, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the answer of the only host that is asked. It may ask a person, and a host that is only slow has its time.
+
+    An open connection that stays silent is often dead, as after the laptop's sleep: then a new one is tried, for a moment too.
+    """
+    if wire.connection.is_warm:
+        with suppress(ContactLost):
+            return _listing(wire, asked, PATIENCE)
+        wire.let_go(within=PATIENCE)
+        if not wire.connection.is_warm:
+            try:
+                return _listing(wire.quiet(), asked, PATIENCE)
+            except ContactLost:
+                raise
+            except HostUnreachable:
+                pass  # it answers, and wants a person, or there is something to mend
+    return _listing(wire, asked, None)
+
+
 def _shown(record: dict[str, Any], host: str) -> dict[str, Any] | None:
     """The record of a listing, with whether it is of an attempt that was left behind; None when it is not to be listed.
 
@@ -161,7 +180,7 @@ def _shown(record: dict[str, Any], host: str) -> dict[str, Any] | None:
     return {**record, "left_behind": behind}
 
 
-def _listing(wire: Wire, asked: dict[str, Any], within: float | None) -> dict[str, Any]:
+def _listing(wire: Wire, asked: Mapping[str, Any], within: float | None) -> dict[str, Any]:
     """The answer to `ps`, put together from pages: a host that has thousands of old runs takes long to tell of all."""
     answer = wire.ask("ps", {**asked, "limit": PAGE}, within=within)
     known, more = {record["id"] for record in answer["runs"]}, answer.get("more")

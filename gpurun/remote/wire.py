@@ -19,7 +19,7 @@ from gpurun.agent import vocabulary as words
 from gpurun.errors import MALFORMED, ContactLost, GpurunError, HostError, HostUnreachable
 from gpurun.process import Process, TimedOut
 from gpurun.remote import answers, bundle
-from gpurun.ssh.openssh import CONNECT_TIMEOUT, CONNECTION_FAILED, Address, Connection, has_terminal
+from gpurun.ssh.openssh import CONNECT_TIMEOUT, CONNECTION_FAILED, PASS_IN, Address, Connection, has_terminal
 from gpurun.ssh.pipe import Patience, Pipe, TooLong
 
 ANSWER_IN = 15.0  # seconds that a question may take, once we are connected
@@ -193,9 +193,9 @@ class Wire:
 
         return replace(self, connection=jump.without_prompts(self.connection))
 
-    def let_go(self) -> None:
-        """Drop the shared connection if nothing gets through it any more; what still runs over it is not harmed."""
-        if self.connection.is_warm and not self.connection.passes():
+    def let_go(self, *, within: float = PASS_IN) -> None:
+        """Drop the shared connection if nothing gets through it `within` seconds; what still runs over it is not harmed."""
+        if self.connection.is_warm and not self.connection.passes(within=within):
             self.connection.drop()
 
     def ask(

@@ -236,12 +236,12 @@ class Connection:
         """Return whether the master runs and answers; the host is not asked."""
         return self._control("check") is not None
 
-    def passes(self) -> bool:
+    def passes(self, *, within: float = PASS_IN) -> bool:
         """Return whether a command still gets through to the host over the master."""
         ours = ["-F/dev/null", "-T", f"-oControlPath={self.control_path}", "-oProxyCommand=false"]  # no other way
         try:
             argv = [*program()[:1], *ours, "--", self.address.host, "exit 0"]
-            return self.is_warm and process.run(argv, timeout=PASS_IN).code == 0
+            return self.is_warm and process.run(argv, timeout=within).code == 0
         except TimedOut:
             return False
 
