@@ -37,9 +37,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     seed_everything(args.seed, workers=True)
-    best = ModelCheckpoint(
-        "checkpoints", filename="best", monitor="val_loss", save_last=True, enable_version_counter=False
-    )
+    best = ModelCheckpoint("checkpoints", filename="best", monitor="val_loss", enable_version_counter=False)
+    last = ModelCheckpoint("checkpoints", filename="last", enable_version_counter=False)  # of each epoch
     in_terminal = sys.stderr.isatty()
     trainer = Trainer(
         accelerator=args.accelerator,
@@ -48,6 +47,7 @@ def main(argv: list[str] | None = None) -> None:
         max_epochs=args.epochs,
         callbacks=[
             best,
+            last,
             EarlyStopping(monitor="val_loss", patience=5),
             LearningRateMonitor(),
             *([] if in_terminal else [EpochLine()]),

@@ -73,9 +73,9 @@ def main(argv: list[str] | None = None) -> None:
         filename="best",
         monitor="val_acc",
         mode="max",
-        save_last=True,
         enable_version_counter=False,
     )
+    last = ModelCheckpoint("checkpoints", filename="last", enable_version_counter=False)  # of each epoch
     in_terminal = sys.stderr.isatty()
     trainer = Trainer(
         accelerator=args.accelerator,
@@ -84,6 +84,7 @@ def main(argv: list[str] | None = None) -> None:
         max_epochs=args.epochs,
         callbacks=[
             best,
+            last,
             EarlyStopping(monitor="val_acc", mode="max", patience=8),
             LearningRateMonitor(logging_interval="step"),
             *([] if in_terminal else [EpochLine()]),

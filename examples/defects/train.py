@@ -52,9 +52,9 @@ def main(argv: list[str] | None = None) -> None:
         filename="best",
         monitor="val_f1",
         mode="max",
-        save_last=True,
         enable_version_counter=False,
     )
+    last = ModelCheckpoint("checkpoints", filename="last", enable_version_counter=False)  # of each epoch
     in_terminal = sys.stderr.isatty()
     trainer = Trainer(
         accelerator=args.accelerator,
@@ -63,6 +63,7 @@ def main(argv: list[str] | None = None) -> None:
         max_epochs=args.epochs,
         callbacks=[
             best,
+            last,
             EarlyStopping(monitor="val_f1", mode="max", patience=6),
             LearningRateMonitor(logging_interval="step"),
             *([] if in_terminal else [EpochLine()]),

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from gpurun.agent.paths import HostPaths
 from gpurun.agent.setup import notebooks
@@ -74,6 +75,12 @@ def test_digits_leave_checkpoints_and_logs(trained: Path) -> None:
     rates = metrics(trained, "lr-AdamW")
     assert max(rates) == pytest.approx(5e-3, rel=0.05)
     assert rates[-1] < rates[0] < max(rates)
+
+
+def test_last_checkpoint_of_the_digits_is_that_of_the_last_epoch(trained: Path) -> None:
+    accuracy = metrics(trained, "val_acc")
+    for name, epoch in (("last", len(accuracy) - 1), ("best", accuracy.index(max(accuracy)))):
+        assert torch.load(trained / f"checkpoints/{name}.ckpt", weights_only=True)["epoch"] == epoch
 
 
 def test_training_again_replaces_the_best_checkpoint(trained: Path, tmp_path: Path) -> None:
