@@ -1,11 +1,17 @@
 """Jupyter Lab in the job's workspace, on a Unix socket; its kernels speak over sockets too."""
 
+import atexit
 import glob
 import json
 import os
+import shutil
+import tempfile
 from typing import Any, List
 
 from told import fresh_socket, only_installed, told
+
+LONGEST = 107  # bytes, of a socket's path on Linux
+KERNEL_SOCKET = "/kernel-01234567-89ab-cdef-0123-456789abcdef-ipc-5"
 
 
 def leave_out_news(folder: str) -> None:
@@ -16,6 +22,16 @@ def leave_out_news(folder: str) -> None:
         json.dump({"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}, file)
     paths = [folder, os.environ.get("JUPYTER_CONFIG_PATH", "")]
     os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(path for path in paths if path)
+
+
+def short_enough(folder: str) -> str:
+    """Return `folder`, or another for as long as this process lives, where the paths of a kernel's sockets fit."""
+    if len(os.fsencode(folder)) + len(KERNEL_SOCKET) <= LONGEST:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        return folder
+    short = tempfile.mkdtemp(prefix="gpurun-", dir="/tmp")  # 0700
+    atexit.register(shutil.rmtree, short, ignore_errors=True)
+    return short
 
 
 def children(pid: int) -> List[int]:
@@ -62,9 +78,8 @@ def count_no_polling() -> None:
 def main() -> None:
     service = told()
     sockets = service["sockets"]
-    # Kernels put their sockets here, whose paths must be short; others have no way in.
-    runtime = os.path.join(sockets, "jupyter.d")
-    os.makedirs(runtime, mode=0o700, exist_ok=True)
+    # Kernels put their sockets here; others have no way in.
+    runtime = short_enough(os.path.join(sockets, "jupyter.d"))
     os.environ["JUPYTER_RUNTIME_DIR"] = runtime
     leave_out_news(os.path.join(runtime, "config"))
     only_installed()
