@@ -37,7 +37,7 @@ def shell(
 ) -> int:
     """Open a shell inside the container or environment of a run, or run a command there.
 
-    Exits with the exit code of the command. A live run is entered as it is. A run that has ended gets a new container
+    Exits with the exit code of the command; a session that -g starts for a command ends with it, too. A live run is entered as it is. A run that has ended gets a new container
     with its image and its workspace, and no GPU. With -g a new session starts, with the project's image, code and GPUs;
     it ends with its last shell.
     """

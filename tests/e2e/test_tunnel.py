@@ -257,7 +257,8 @@ def test_shell_session_runs_one_command(laptop: Laptop) -> None:
     assert done.code == 7, done.err
     assert "train.py" in done.out
     run = Path(done.out.split()[-1]).parent.name
-    assert laptop.until(run, "succeeded") == "succeeded", "the session ends with its last shell"
+    assert laptop.until(run, "succeeded", "failed") == "failed", "the session ends with its last shell"
+    assert laptop.json("status", run)["run"]["exit_code"] == 7
 
 
 def test_next_session_has_the_files_of_the_last_one(laptop: Laptop) -> None:

@@ -166,7 +166,7 @@ class Bare:
         places = wrapper.on_host(run, job["project"]["name"])
         sockets.tmp(run)  # the way there may have gone with the run's end
         mark = ["/usr/bin/env", keeper.SHELL_MARK + "=1"]
-        return [*mark, *wrapper.shell(places, command, services.holder(job, places.ro))]
+        return [*mark, *wrapper.shell(places, command, services.holder(job, places.ro, command))]
 
     def shells(self, run: RunPaths, job: Job) -> List[str]:
         return ["kill -HUP %d" % pid for pid in keeper.shells(run.id, machine.root_mark(run.host))]

@@ -409,7 +409,7 @@ class Docker:
 
     def shell(self, run: RunPaths, job: Job, command: Sequence[str], tty: bool) -> List[str]:
         if self.presence(run, job).kind == "running":
-            holder = services.holder(job, wrapper.IN_CONTAINER.ro)
+            holder = services.holder(job, wrapper.IN_CONTAINER.ro, command)
             return self.engine.command(*shell_beside(self._ids[_key(job)], command, tty=tty, holder=holder))
         prepared = read_json(run.prepared)
         if prepared is None or not os.path.exists(run.wrapper):

@@ -3,6 +3,7 @@
 import fcntl
 import glob
 import os
+import sys
 import time
 from typing import List
 
@@ -65,7 +66,16 @@ def last_typed(processes: List[str]) -> float:
     return max(moments)
 
 
-def main() -> None:
+def code_of_its_command(path: str) -> int:
+    """Return the exit code of the command that the session was begun for; 0 for a shell."""
+    try:
+        with open(path + ".code") as file:
+            return int(file.read())
+    except (FileNotFoundError, ValueError):
+        return 0
+
+
+def main() -> int:
     service = told()
     os.makedirs(service["sockets"], mode=0o700, exist_ok=True)
     path = os.path.join(service["sockets"], "attached")
@@ -75,7 +85,7 @@ def main() -> None:
     while not os.path.getsize(path):  # see attach.py
         if time.monotonic() > waited:
             print("nobody came: the session ends", flush=True)
-            return
+            return 0
         time.sleep(LOOK_EVERY / 5)
     used, typed = time.monotonic(), 0.0
     while held(path):
@@ -86,8 +96,9 @@ def main() -> None:
             used = time.monotonic()
         if time.monotonic() > used + float(service["idle"]):
             print("idle for %g minutes: the session ends" % (float(service["idle"]) / 60), flush=True)
-            return
+            return 0
+    return code_of_its_command(path)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

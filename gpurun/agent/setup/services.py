@@ -10,7 +10,7 @@ from __future__ import annotations
 import glob
 import os
 import secrets
-from typing import Any, Dict, List, Mapping, Optional, Protocol
+from typing import Any, Dict, List, Mapping, Optional, Protocol, Sequence
 
 from .. import vocabulary as words
 from ..files import read_json, write_atomically, write_json
@@ -50,9 +50,14 @@ def tools(job: Mapping[str, Any]) -> List[str]:
     return [] if has_them else needed
 
 
-def holder(job: Mapping[str, Any], ro: str) -> List[str]:
-    """What becomes a shell's command, and by that holds the session open that the run is; nothing beside other runs."""
-    return ["python", "%s/%s/attach.py" % (ro, words.SERVE)] if kind(job) == words.SHELL else []
+def holder(job: Mapping[str, Any], ro: str, command: Sequence[str]) -> List[str]:
+    """What starts a shell, or `command`, and holds the session open that the run is; nothing beside other runs.
+
+    A session that is begun for a command ends with the command's exit code.
+    """
+    if kind(job) != words.SHELL:
+        return []
+    return ["python", "%s/%s/attach.py" % (ro, words.SERVE), *(["--record"] if command else [])]
 
 
 class Places(Protocol):

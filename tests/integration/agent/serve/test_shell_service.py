@@ -24,7 +24,7 @@ import shell_service
 shell_service.LOOK_EVERY = 0.1
 shell_service.FIRST_SHELL_IN = {first}
 shell_service.last_typed = lambda processes: 0.0
-shell_service.main()
+sys.exit(shell_service.main())
 """
 
 
@@ -71,6 +71,40 @@ def test_it_ends_with_its_last_shell(serve: Make, python: str) -> None:
     second.process.kill()
     assert session.program.code() == 0
     assert session.program.said == "the session stands\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (["sh", "-c", "exit 3"], 3),
+        (["true"], 0),
+        (["sh", "-c", "kill -9 $$"], 137),
+        (["nowhere"], 127),
+    ],
+)
+def test_session_that_a_command_begins_ends_with_its_code(
+    serve: Make, python: str, command: list[str], code: int
+) -> None:
+    session = Session(serve("shell"), python)
+    until(lambda: "the session stands" in session.program.said)
+    assert session.served.start("attach.py", "--record", *command, python=python).code() == code
+    assert session.program.code() == code
+
+
+def test_session_that_a_shell_begins_has_no_code_of_a_later_command(serve: Make, python: str) -> None:
+    session = Session(serve("shell"), python)
+    shell = session.enter("sleep", "600")
+    assert session.served.start("attach.py", "--record", "false", python=python).code() == 1
+    shell.process.kill()
+    assert session.program.code() == 0
+
+
+def test_recorded_command_gets_the_signals_of_its_shell(serve: Make, python: str) -> None:
+    session = Session(serve("shell"), python)
+    shell = session.enter("--record", "sh", "-c", "trap 'exit 5' TERM; while :; do sleep 0.05; done")
+    shell.process.terminate()
+    assert shell.code() == 5
+    assert session.program.code() == 5
 
 
 def test_what_a_shell_leaves_behind_holds_it_too(serve: Make, python: str, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_a_job_is_no_service(service: Any, tmp_path: Path) -> None:
     assert services.kind(job) is None
     assert services.command(job, "/ro") == ["python", "train.py"]
     assert services.tools(job) == []
-    assert services.holder(job, "/ro") == []
+    assert services.holder(job, "/ro", ["true"]) == []
     services.lay_out(run.paths, job, PLACES)
     assert os.listdir(run.paths.ro) == []
     assert not os.path.exists(sockets.folder(run.paths))
@@ -85,8 +85,10 @@ def test_what_is_there_is_not_written_again(tmp_path: Path) -> None:
 
 
 def test_only_a_session_is_held_open_by_its_shells() -> None:
-    assert services.holder(make_job(words.SHELL), "/gpurun/ro") == ["python", "/gpurun/ro/serve/attach.py"]
-    assert services.holder(make_job(words.JUPYTER), "/gpurun/ro") == []
+    attach = ["python", "/gpurun/ro/serve/attach.py"]
+    assert services.holder(make_job(words.SHELL), "/gpurun/ro", []) == attach
+    assert services.holder(make_job(words.SHELL), "/gpurun/ro", ["true"]) == [*attach, "--record"]
+    assert services.holder(make_job(words.JUPYTER), "/gpurun/ro", ["true"]) == []
 
 
 @pytest.mark.parametrize(
