@@ -11,6 +11,8 @@ from typing import List
 
 from told import told
 
+OF_THE_TERMINAL = (signal.SIGINT, signal.SIGQUIT)
+PASSED_ON = (signal.SIGTERM, signal.SIGHUP)
 NOT_FOUND, NOT_RUN, BY_SIGNAL = 127, 126, 128  # as a shell reports them
 
 
@@ -32,21 +34,24 @@ def main() -> None:
 
 def code_of(command: List[str]) -> int:
     """Run the command to its end. Signals are for the command, which has the terminal with us."""
-    for number in (signal.SIGINT, signal.SIGQUIT):
+    signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)  # until somebody is there to get them
+    for number in OF_THE_TERMINAL:
         signal.signal(number, signal.SIG_IGN)
     child = os.fork()
     if child == 0:
         run(command)
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in PASSED_ON:
         signal.signal(number, lambda received, _frame: os.kill(child, received))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
     status = os.waitpid(child, 0)[1]
     return BY_SIGNAL + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
 
 def run(command: List[str]) -> None:
     """Become the command."""
-    for number in (signal.SIGINT, signal.SIGQUIT):
+    for number in OF_THE_TERMINAL:
         signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
     try:
         os.execvp(command[0], command)
     except OSError as error:

@@ -101,7 +101,8 @@ def test_session_that_a_shell_begins_has_no_code_of_a_later_command(serve: Make,
 
 def test_recorded_command_gets_the_signals_of_its_shell(serve: Make, python: str) -> None:
     session = Session(serve("shell"), python)
-    shell = session.enter("--record", "sh", "-c", "trap 'exit 5' TERM; while :; do sleep 0.05; done")
+    shell = session.enter("--record", "sh", "-c", "trap 'exit 5' TERM; echo up; while :; do sleep 0.05; done")
+    until(lambda: "up" in shell.said)
     shell.process.terminate()
     assert shell.code() == 5
     assert session.program.code() == 5
