@@ -12,6 +12,8 @@ import pytest
 from gpurun.config import hosts
 from gpurun.store import checkpoint_store, pending_submits, run_store
 
+pytestmark = pytest.mark.usefixtures("home")
+
 RUN = "train-7f3k"
 PROCESSES, CHANGES = 4, 25
 EACH = [(number, turn) for number in range(PROCESSES) for turn in range(CHANGES)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,7 +65,7 @@ def test_data_rm_that_could_not_remove_all_fails(
     assert "/x/data/sets/theirs" in shown.out + shown.err
 
 
-def test_completion_of_data_rm_knows_the_names_of_a_host() -> None:
+def test_completion_of_data_rm_knows_the_names_of_a_host(home: Path) -> None:
     hosts.add("box", {"data": {"sets": "/x/data/sets", "scans": "/mnt/scans"}})
     hosts.add("spare", {"data": {"sets": "/y/data/sets"}})
     assert complete.data_of_a_host("box:s") == [("box:scans", "on box"), ("box:sets", "on box")]

@@ -6,8 +6,12 @@ import multiprocessing
 import subprocess
 import sys
 
+import pytest
+
 from gpurun.store import run_store
 from tests.unit.store.test_run_store import job, record
+
+pytestmark = pytest.mark.usefixtures("home")
 
 
 def _add_many(prefix: str) -> None:
