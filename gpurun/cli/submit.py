@@ -221,12 +221,12 @@ def _submit(asked: _Asked, *, follow: bool, yes: bool, as_json: bool) -> int:
     if not (wire.connection.is_warm or loaded.host.added):
         check_known(wire.host)
     rsync.check_local()
-    plan = make_plan(loaded)
-    # ssh may ask for a password next: our own questions come before that, not at the same time.
-    plan_shown.tell(plan, wire.host, yes=yes)
-    if not wire.connection.is_warm:
-        output.note(f"connecting to {wire.host}")
-    with drawn(f"sending to {wire.host}") as report:
+    with wire.begin("prepare"), drawn(f"sending to {wire.host}") as report:
+        plan = make_plan(loaded)
+        # ssh may ask for a password next: our own questions come before that, not at the same time.
+        plan_shown.tell(plan, wire.host, yes=yes)
+        if not wire.connection.is_warm:
+            output.note(f"connecting to {wire.host}")
         report.on[Prepared] = lambda event: plan_shown.tell_prepared(event.answer)
         report.on[Begun] = lambda event: tell_started(wire, event.started, report.say, follow=follow, as_json=as_json)
         try:

@@ -11,8 +11,9 @@ import json
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import IO, TYPE_CHECKING, Any
 
 from gpurun import process
 from gpurun.agent import vocabulary as words
@@ -21,6 +22,9 @@ from gpurun.process import Process, TimedOut
 from gpurun.remote import answers, bundle
 from gpurun.ssh.openssh import CONNECT_TIMEOUT, CONNECTION_FAILED, PASS_IN, Address, Connection, has_terminal
 from gpurun.ssh.pipe import Patience, Pipe, TooLong
+
+if TYPE_CHECKING:
+    from gpurun.config.hosts import HostProfile
 
 ANSWER_IN = 15.0  # seconds that a question may take, once we are connected
 ANSWER_COMES_IN = 600.0  # seconds from the first byte of an answer to its end: some are long, and some lines slow
@@ -33,23 +37,8 @@ SLOW = "slow"  # the host is there and takes too long
 NOT_FOUND = 127  # the shell's word for a missing command
 
 
-class Profile(Protocol):
-    """What this module needs of a host's entry in hosts.toml (`gpurun.config.hosts.HostProfile`)."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def address(self) -> Address | None: ...
-    @property
-    def root(self) -> str | None: ...
-    @property
-    def python(self) -> str | None: ...
-    @property
-    def engine(self) -> Sequence[str] | None: ...
-
-
 def connect(
-    host: Profile,
+    host: HostProfile,
     *,
     interactive: bool | None = None,
     connect_timeout: int = CONNECT_TIMEOUT,
@@ -182,6 +171,7 @@ class Wire:
     python: str | None = None
     engine: Sequence[str] | None = None
     owner: str = field(default_factory=getpass.getuser)
+    _begun: dict[str, _Begun] = field(default_factory=dict, repr=False, compare=False)  # verb -> its process
 
     @property
     def host(self) -> str:
@@ -197,6 +187,22 @@ class Wire:
         """Drop the shared connection if nothing gets through it `within` seconds; what still runs over it is not harmed."""
         if self.connection.is_warm and not self.connection.passes(within=within):
             self.connection.drop()
+
+    @contextmanager
+    def begin(self, verb: str) -> Iterator[None]:
+        """Start ssh and the agent for the next question `verb`, which the block asks once its request is made.
+
+        Only over a warm connection: elsewhere ssh may ask a person for a password meanwhile.
+        """
+        if self.connection.is_warm:
+            errors = process.scratch()
+            command = bundle.question_command(self.python, self.root, bundle.current().hash, verb)
+            self._begun[verb] = _Begun(self.connection.popen(command, stderr=errors), errors)
+        try:
+            yield
+        finally:
+            if (begun := self._begun.pop(verb, None)) is not None:  # the block failed before it asked
+                process.kill(begun.process)
 
     def ask(
         self,
@@ -261,6 +267,14 @@ def malformed(name: str, verb: str, what: str) -> HostError:
 
 
 @dataclass(frozen=True)
+class _Begun:
+    """An agent that waits for its question, and what ssh says on stderr."""
+
+    process: Process
+    errors: IO[bytes]
+
+
+@dataclass(frozen=True)
 class _Exchange:
     process: Process
     pipe: Pipe
@@ -286,12 +300,13 @@ class _Question:
         self.command = bundle.question_command(wire.python, wire.root, self.bundle.hash, verb)
         self.archive: bytes | None = None
         self.document: bytes | None = None
+        self.begun = wire._begun.pop(verb, None)
 
     def put(self, timeout: float, within: float | None, *, again: bool) -> _Exchange:
         """Ask until there is an answer, or a reason to give up."""
         patience = None if within is None else Patience(within)
         for tries_left in (2, 1, 0):
-            warm = self.wire.connection.is_warm
+            warm = self.wire.connection.is_warm or self.begun is not None
             try:
                 return self._put(timeout, patience)
             except TimedOut:
@@ -329,10 +344,9 @@ class _Question:
         return self._once(patience or self.wire.connection.patience(timeout))
 
     def _once(self, patience: Patience) -> _Exchange:
-        connection = self.wire.connection
-        with process.scratch() as errors:
-            # A person who is to touch a key, or reads a banner, must see what ssh says.
-            running = connection.popen(self.command, stderr=errors if patience.running else None)
+        begun, self.begun = self.begun or self._begin(patience), None
+        connection, running = self.wire.connection, begun.process
+        with begun.errors as errors:
             try:
                 pipe = Pipe(running)
                 pipe.write(self._stdin(), more=self.listens)
@@ -351,6 +365,11 @@ class _Question:
             process.kill(running)
             errors.seek(0)
             raise _Silence(code, process.last_line(errors.read()), noise or pipe.unread)
+
+    def _begin(self, patience: Patience) -> _Begun:
+        errors = process.scratch()
+        # A person who is to touch a key, or reads a banner, must see what ssh says.
+        return _Begun(self.wire.connection.popen(self.command, stderr=errors if patience.running else None), errors)
 
     def _stdin(self) -> bytes:
         if self.document is None:

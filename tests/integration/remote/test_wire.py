@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gpurun.config.hosts import HostProfile
 from gpurun.errors import ContactLost, HostError, HostUnreachable
 from gpurun.remote import bundle, wire
 from gpurun.remote.wire import Frame, Wire
 from tests.support.agent_answers import listing, record
+from tests.support.waiting import eventually
 
 LOCAL_SSH = Path(__file__).parents[2] / "support" / "local_ssh.sh"
 
 
-@dataclass(frozen=True)
-class Profile:
-    name: str = "box"
-    address: None = None
-    root: str | None = None
-    python: str | None = None
-    engine: Sequence[str] | None = None
+def connect(**profile: Any) -> Wire:
+    return wire.connect(HostProfile("box", **profile), interactive=False)
 
 
 @pytest.fixture
@@ -60,7 +57,7 @@ out.write(q["nonce"].encode() + b"\\n"); put({{"ok": True, "answer": {{"run": re
 
 
 def ask(**profile: str | None) -> dict[str, str]:
-    return wire.connect(Profile(**profile), interactive=False).ask("data", {"name": "sets"})  # type: ignore[arg-type]
+    return connect(**profile).ask("data", {"name": "sets"})
 
 
 def test_a_host_without_the_agent_gets_it_with_the_second_question(home: Path) -> None:
@@ -122,14 +119,14 @@ def test_a_python_that_says_nothing_is_told(home: Path) -> None:
 
 def test_the_agents_no_is_an_error_with_its_next_step(home: Path) -> None:
     with pytest.raises(HostError) as raised:
-        wire.connect(Profile(), interactive=False).ask("data", {"name": "../up"})
+        connect().ask("data", {"name": "../up"})
     assert (raised.value.code, raised.value.exit_code, raised.value.where) == ("bad_name", 2, "box")
     assert raised.value.next_step
 
 
 def test_every_request_carries_who_asks_and_what_the_profile_says(home: Path) -> None:
     fake_agent(home, f"print(q['nonce']); print(json.dumps({{'ok': True, 'answer': {{**{listing()!r}, 'asked': q}}}}))")
-    connected = wire.connect(Profile(root=None, engine=("sudo", "-n", "docker")), interactive=False)
+    connected = connect(root=None, engine=("sudo", "-n", "docker"))
     asked = Wire(connected.connection, engine=connected.engine, owner="ada").ask("ps", {"all": True, "nonce": "x"})[
         "asked"
     ]
@@ -137,15 +134,43 @@ def test_every_request_carries_who_asks_and_what_the_profile_says(home: Path) ->
     assert asked == {"all": True, "protocol": 1, "root": None, "owner": "ada", "engine": ["sudo", "-n", "docker"]}
 
 
+@pytest.fixture
+def warm(home: Path) -> Iterator[Wire]:
+    """A connection whose master seems to stand, to a host that has the agent."""
+    ask()
+    connected = connect()
+    connected.connection.control_path.touch()
+    yield connected
+    connected.connection.control_path.unlink(missing_ok=True)
+
+
+def test_question_that_was_begun_starts_ssh_once_and_before_it_is_asked(warm: Wire, home: Path) -> None:
+    before = calls(home)
+    with warm.begin("data"):
+        eventually(lambda: calls(home) == before + 1)
+        assert warm.ask("data", {"name": "late"})["path"].endswith("/late")
+    assert calls(home) == before + 1
+    with pytest.raises(KeyboardInterrupt), warm.begin("data"):
+        raise KeyboardInterrupt
+    assert warm.ask("data", {"name": "next"})["path"].endswith("/next")
+
+
+def test_question_is_begun_over_a_warm_connection_alone(home: Path) -> None:
+    ask()
+    before = calls(home)
+    with connect().begin("data"):
+        assert calls(home) == before
+
+
 def test_a_large_request_does_not_block(home: Path) -> None:
-    asked = wire.connect(Profile(), interactive=False)
+    asked = connect()
     assert asked.ask("data", {"name": "sets", "patch": "x" * 3_000_000})["path"]
 
 
 def test_a_host_that_is_late_is_out_of_reach(home: Path) -> None:
     fake_agent(home, "time.sleep(30)")
     with pytest.raises(ContactLost, match=r"no answer within 0\.3 s"):
-        wire.connect(Profile(), interactive=False).ask("ps", {}, within=0.3)
+        connect().ask("ps", {}, within=0.3)
 
 
 def test_a_stream_brings_frames_of_raw_bytes(home: Path) -> None:
@@ -159,7 +184,7 @@ put({"state": record})
 put({"end": {**record, "state": "succeeded"}})
 """,
     )
-    with wire.connect(Profile(), interactive=False).stream("logs", {"run": RECORD["id"]}) as stream:
+    with connect().stream("logs", {"run": RECORD["id"]}) as stream:
         assert stream.answer == {"run": RECORD}
         assert list(stream) == [
             Frame("log", 7, b"a\n\xff\r"),
@@ -177,7 +202,7 @@ put({"state": record})
 put({"error": {"code": "log_unreadable", "what": "it is a link", "where": "/x", "next": "gpurun shell", "exit": 125}})
 """,
     )
-    with wire.connect(Profile(), interactive=False).stream("logs", {}) as stream, pytest.raises(HostError) as caught:
+    with connect().stream("logs", {}) as stream, pytest.raises(HostError) as caught:
         list(stream)
     error = caught.value
     assert (error.what, error.where, error.code, error.exit_code) == ("it is a link", "box\n/x", "log_unreadable", 125)
@@ -197,7 +222,7 @@ def test_a_stream_without_an_end_is_lost_contact(home: Path, last: str, monkeypa
         home,
         PUT + last,
     )
-    with wire.connect(Profile(), interactive=False).stream("logs", {}) as stream, pytest.raises(ContactLost):
+    with connect().stream("logs", {}) as stream, pytest.raises(ContactLost):
         list(stream)
 
 
@@ -208,7 +233,7 @@ def test_an_ssh_that_fails_is_diagnosed(home: Path) -> None:
         "echo 'ssh: it is dark' >&2; exit 255\n"
     )
     broken.chmod(0o755)
-    connected = wire.connect(Profile(), interactive=False)
+    connected = connect()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GPURUN_SSH", str(broken))
         with pytest.raises(HostUnreachable) as raised:
@@ -237,7 +262,7 @@ FLOOD = "\nwhile True:\n    out.write({line!r}); out.flush()"
 def test_frames_that_are_none_end_a_stream_with_one_error(home: Path, sent: str, says: str) -> None:
     fake_agent(home, PUT + sent)
     asked = {"run": RECORD["id"], "follow": True}
-    with wire.connect(Profile(), interactive=False).stream("logs", asked) as stream, pytest.raises(HostError) as caught:
+    with connect().stream("logs", asked) as stream, pytest.raises(HostError) as caught:
         list(stream)
     assert says in caught.value.what
     assert (caught.value.code, caught.value.exit_code, caught.value.where) == ("malformed", 125, "box")
@@ -246,7 +271,7 @@ def test_frames_that_are_none_end_a_stream_with_one_error(home: Path, sent: str,
 def test_log_that_is_not_followed_and_does_not_end_is_given_up(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "STANDSTILL", 0.2)
     fake_agent(home, PUT + "while True:\n    put({'beat': 1}); time.sleep(0.1)")
-    stream = wire.connect(Profile(), interactive=False).stream("logs", {"run": RECORD["id"]})
+    stream = connect().stream("logs", {"run": RECORD["id"]})
     with stream, pytest.raises(HostError, match="nothing new came"):
         list(stream)
 
@@ -254,7 +279,7 @@ def test_log_that_is_not_followed_and_does_not_end_is_given_up(home: Path, monke
 def test_noise_without_an_end_is_no_answer(home: Path) -> None:
     fake_agent(home, "while True:\n    print('x' * 65536)")
     with pytest.raises(HostError, match="it has no end") as caught:
-        wire.connect(Profile(), interactive=False).ask("ps", {})
+        connect().ask("ps", {})
     assert caught.value.code == "malformed"
 
 
@@ -268,5 +293,5 @@ for at in range(0, len(text), 40):
     sys.stdout.write(text[at:at + 40]); sys.stdout.flush(); time.sleep(0.2)
 """,
     )
-    answer = wire.connect(Profile(), interactive=False).ask("ps", {}, within=1.0)
+    answer = connect().ask("ps", {}, within=1.0)
     assert answer["runs"] == []
