@@ -131,6 +131,11 @@ def _pull(wire: Wire, destination: Destination, item: Item, folder: str, report:
         raise no_room(destination.root, item.size)
     report(Doing(f"fetching {item.to}"))
     connection = wire.connection
+
+    def dropped() -> None:
+        report(Doing("the connection broke off; going on"))
+        report(Moved(min(destination.staged_bytes([item]), item.size), item.size))
+
     try:
         with Arrivals(destination, [item]) as arrivals:
             run_with_retries(
@@ -138,7 +143,7 @@ def _pull(wire: Wire, destination: Destination, item: Item, folder: str, report:
                 rsync.pull_argv(connection, folder, destination.staging),
                 rsync.file_list([os.fsencode(item.path)]),
                 lambda seen: report(Moved(min(seen.bytes, item.size), item.size)),
-                dropped=lambda: report(Doing("the connection broke off; going on")),
+                dropped=dropped,
                 accept=(0, 24),
                 staged=lambda: destination.staged_bytes([item]),
             )

@@ -196,17 +196,21 @@ class Pass:
         """Bring all that can be had of a group into staging. What rsync complained of."""
         connection = self.wire.connection
 
-        def progress(seen: rsync.Progress) -> None:
-            self._moved[number] = max(self._moved[number], seen.bytes)  # rsync counts from 0 after each drop
+        def moved(count: int) -> None:
+            self._moved[number] = max(self._moved[number], count)  # rsync counts from 0 after each drop
             self.report(Moved(sum(self._moved.values()), self._total))
+
+        def dropped() -> None:
+            self.report(Doing("the connection broke off; going on"))
+            moved(self.destination.staged_bytes(group))  # a line that drops often lets rsync report nothing
 
         try:
             run_with_retries(
                 connection,
                 rsync.pull_argv(connection, root, self.destination.staging),
                 rsync.file_list(os.fsencode(item.path) for item in group),
-                progress,
-                dropped=lambda: self.report(Doing("the connection broke off; going on")),
+                lambda seen: moved(seen.bytes),
+                dropped=dropped,
                 cancelled=self.over,
                 accept=(0, 24),  # 24: the job removed files meanwhile
                 staged=lambda: self.destination.staged_bytes(group),

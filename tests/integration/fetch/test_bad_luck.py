@@ -142,6 +142,9 @@ def test_a_line_that_drops_again_and_again_brings_all_in_one_fetch(run: FetchedR
     run.fetch()
     assert run.files() == {"big.bin": content}
     assert len(slow.traffic) > MAX_IDLE_ATTEMPTS
+    done = [event.done for event in run.events if isinstance(event, Moved)]
+    assert done == sorted(done)
+    assert any(4_000_000 < one < 16_000_000 for one in done), "rsync's own reports are too rare"
 
 
 KILLED = """
