@@ -16,7 +16,7 @@ from gpurun.config.hosts import HostProfile
 from gpurun.errors import GpurunError, HostError, HostUnreachable, UsageError
 from gpurun.hosts import address as addresses
 from gpurun.hosts import warm
-from gpurun.hosts.check import Report, check
+from gpurun.hosts.check import CheckResult, check
 from gpurun.hosts.findings import GB, WARN, Finding
 from gpurun.remote.wire import Wire, connect
 from gpurun.ssh import config, diagnose, keys
@@ -62,7 +62,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Added:
-    report: Report
+    result: CheckResult
     updated: bool  # the name was known before
     warming: bool  # the image is being made ready on the host
 
@@ -78,11 +78,11 @@ def add(order: Order, dialog: Dialog) -> Added:
     let_in(connection, resolved, key, order, dialog)
     values = {} if address is None else {"address": asdict(address)}
     hosts.add(order.name, {**values, **({"root": order.root} if order.root else {})})
-    report = check(_wire(order.name), dialog.finding)
-    if report.answer is not None:
-        _settle(order, report, dialog)
+    result = check(_wire(order.name), dialog.finding)
+    if result.answer is not None:
+        _settle(order, result, dialog)
         _follow_runs(order.name)
-    return Added(report, before is not None, warming=_warm(order.name, report, dialog))
+    return Added(result, before is not None, warming=_warm(order.name, result, dialog))
 
 
 def check_name(name: str) -> None:
@@ -217,12 +217,12 @@ def _wire(name: str) -> Wire:
     return connect(hosts.read().get(name))
 
 
-def _settle(order: Order, report: Report, dialog: Dialog) -> None:
+def _settle(order: Order, result: CheckResult, dialog: Dialog) -> None:
     """Propose what makes the host better: a roomier disk, the engine through sudo."""
-    if report.answer is None:
+    if result.answer is None:
         return
     profile = hosts.read().get(order.name)
-    place = roomier_root(report.answer) if profile.root is None else None
+    place = roomier_root(result.answer) if profile.root is None else None
     if place is not None and not _has_runs(order.name):
         path, free = place
         question = f"{path} has {free / GB:.0f} GB free, far more than your home. Keep gpurun's files there?"
@@ -230,7 +230,7 @@ def _settle(order: Order, report: Report, dialog: Dialog) -> None:
             hosts.add(order.name, {"root": path})
         elif not dialog.can_ask():
             dialog.say(f"roomier: gpurun host add {order.name} --root {path}  ({free / GB:.0f} GB free)")
-    works = (report.answer["facts"]["engine_error"] or {}).get("works")
+    works = (result.answer["facts"]["engine_error"] or {}).get("works")
     if works and dialog.confirm(f"`{works}` works there without a password. Use it?"):
         hosts.add(order.name, {"engine": works})
 
@@ -253,9 +253,9 @@ def _follow_runs(name: str) -> None:
     run_store.update(_wire(name).ask("ps", {"all": True, "ids": None})["runs"], name)
 
 
-def _warm(name: str, report: Report, dialog: Dialog) -> bool:
+def _warm(name: str, result: CheckResult, dialog: Dialog) -> bool:
     """Have the pinned image made ready on the host, in the background. True when that is under way."""
-    if report.answer is None or not report.answer["facts"]["engine"]:
+    if result.answer is None or not result.answer["facts"]["engine"]:
         return False
     try:
         return warm.warm(_wire(name), hosts.read().get(name))

@@ -24,7 +24,7 @@ ECHO_IN = 5.0
 
 
 @dataclass(frozen=True)
-class Report:
+class CheckResult:
     """All findings; `answer` is the agent's, None when the host was out of reach."""
 
     host: str
@@ -37,7 +37,7 @@ class Report:
         return all(each.status != FAIL for each in self.findings)
 
 
-def check(wire: Wire, tell: Callable[[Finding], None] = lambda finding: None) -> Report:
+def check(wire: Wire, tell: Callable[[Finding], None] = lambda finding: None) -> CheckResult:
     """Examine a host; each finding is told as it is made. Never raises for a sick host."""
     findings: list[Finding] = []
 
@@ -54,13 +54,13 @@ def check(wire: Wire, tell: Callable[[Finding], None] = lambda finding: None) ->
                 note(finding)
             for finding in examine(wire.host, stream.answer, noise=stream.noise, asked=(began, time.time())):
                 note(finding)
-            return Report(wire.host, tuple(findings), stream.answer)
+            return CheckResult(wire.host, tuple(findings), stream.answer)
     except HostUnreachable as error:
         note(Finding("connection", FAIL, error.what, _beyond_this(error, wire.connection)))
-        return Report(wire.host, tuple(findings), None, error)
+        return CheckResult(wire.host, tuple(findings), None, error)
     except GpurunError as error:
         note(Finding("agent", FAIL, error.what, error.next_step))
-        return Report(wire.host, tuple(findings), None)
+        return CheckResult(wire.host, tuple(findings), None)
 
 
 def _beyond_this(error: HostUnreachable, used: Connection) -> str:

@@ -58,16 +58,16 @@ def add(
     order = adding.Order(name, address, identity, root, accept_key, install_key)
     added = adding.add(order, Silent(yes) if as_json else Terminal(yes))
     if as_json:
-        output.json({"name": name, "updated": added.updated, "image": added.warming, **as_document(added.report)})
-        return None if added.report.ok else words.EXIT_FAILED
+        output.json({"name": name, "updated": added.updated, "image": added.warming, **as_document(added.result)})
+        return None if added.result.ok else words.EXIT_FAILED
     output.say(f"{name} is {'updated' if added.updated else 'added'}")
     _tell_default(name)
     if added.warming:
         output.note("the image is being made ready there in the background")
-    if not added.report.ok:
+    if not added.result.ok:
         output.say(f"fix what is marked FAIL, then check again: gpurun host check {name}")
         return words.EXIT_FAILED
-    gpus = (added.report.answer or {}).get("facts", {}).get("gpus") or []
+    gpus = (added.result.answer or {}).get("facts", {}).get("gpus") or []
     flags = "" if gpus else " --gpus 0"
     output.say("Your first job, from inside a project:")
     output.next_step(f"gpurun submit train.py{flags} -H {name} -f")

@@ -14,7 +14,7 @@ from gpurun.errors import UsageError
 
 if TYPE_CHECKING:
     from gpurun.config.hosts import HostProfile
-    from gpurun.hosts.check import Report
+    from gpurun.hosts.check import CheckResult
     from gpurun.hosts.findings import Finding
     from gpurun.remote.wire import Wire
 
@@ -81,13 +81,13 @@ def _check_gpus(wire: Wire, host: HostProfile, gpus: str | None, image: str | No
     return gpu_check.run(wire, host, Wish("all" if gpus in (None, "all") else int(gpus), image), as_json=as_json)
 
 
-def as_document(report: Report) -> dict[str, Any]:
-    answer = report.answer or {}
+def as_document(result: CheckResult) -> dict[str, Any]:
+    answer = result.answer or {}
     return {
-        "host": report.host,
-        "ok": report.ok,
-        "reachable": report.answer is not None,
-        "findings": list(report.findings),
+        "host": result.host,
+        "ok": result.ok,
+        "reachable": result.answer is not None,
+        "findings": list(result.findings),
         "facts": answer.get("facts"),
         "pythons": answer.get("pythons"),
         "disks": answer.get("disks"),
