@@ -6,7 +6,7 @@ import contextlib
 import shlex
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,7 +24,6 @@ from gpurun.remote import records
 if TYPE_CHECKING:
     from gpurun.commands.submit import Started
     from gpurun.config.load import Loaded
-    from gpurun.config.session import Session
     from gpurun.remote.wire import Wire
 
 COMMAND = CommandWithArguments
@@ -166,56 +165,47 @@ def submit(
     }  # fmt: skip
     if fetch and not follow and not dry_run:
         raise UsageError("--fetch waits for the run's end, so it wants -f", "add -f, or fetch later: gpurun fetch")
-    with _asked(said, target) as asked:
+    with _loaded(said, target) as loaded:
         if dry_run:
-            return plan_shown.show(asked.load(), as_json=as_json)
-        return _submit(asked, follow=follow, yes=yes, as_json=as_json)
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """What was typed, and where it is to be read from."""
-
-    said: dict[str, Any]
-    target: str | None
-    folder: Path | None = None  # in place of the working directory
-    session: Session | None = None
-
-    def load(self) -> Loaded:
-        from gpurun.config.load import load
-
-        return replace(load(self.said, self.target, self.folder), session=self.session)
+            return plan_shown.show(loaded, as_json=as_json)
+        return _submit(loaded, follow=follow, yes=yes, as_json=as_json)
 
 
 @contextlib.contextmanager
-def _asked(said: dict[str, Any], target: str | None) -> Iterator[_Asked]:
-    """RUN:train.ipynb is brought from its session first, into a folder that lasts until the submit is over."""
-    if target is None or ":" not in target or not target.endswith(".ipynb"):
-        yield _Asked(said, target)
+def _loaded(said: dict[str, Any], target: str | None) -> Iterator[Loaded]:
+    """Read the configuration. RUN:train.ipynb is fetched from its session first, into a folder that lasts as long as the block."""
+    from gpurun.config.load import load
+
+    if target is None or not _is_in_a_session(target):
+        yield load(said, target)
         return
     import tempfile
 
     from gpurun.commands import notebook_session
 
-    if not notebook_session.is_meant(target, Path.cwd()):
-        yield _Asked(said, target)
-        return
     with tempfile.TemporaryDirectory(prefix="gpurun-") as folder:
         with output.activity() as say:
             say(f"bringing {target}")
             found = notebook_session.bring(target, Path(folder))
-        host = said["host"] or found.host
-        yield _Asked({**said, "host": host, "script": found.notebook}, None, found.project_root, found)
+        said = {**said, "host": said["host"] or found.host, "script": found.notebook}
+        yield replace(load(said, None, found.project_root), session=found)
 
 
-def _submit(asked: _Asked, *, follow: bool, yes: bool, as_json: bool) -> int:
+def _is_in_a_session(target: str) -> bool:
+    if ":" not in target or not target.endswith(".ipynb"):
+        return False
+    from gpurun.commands import notebook_session
+
+    return notebook_session.is_meant(target, Path.cwd())
+
+
+def _submit(loaded: Loaded, *, follow: bool, yes: bool, as_json: bool) -> int:
     from gpurun.commands.submit import Begun, Prepared, make_plan
     from gpurun.commands.submit import submit as start
     from gpurun.hosts.known import check_known
     from gpurun.remote.wire import connect
     from gpurun.sync import rsync
 
-    loaded = asked.load()
     assert loaded.host is not None
     wire = connect(loaded.host)
     if not (wire.connection.is_warm or loaded.host.added):
