@@ -121,7 +121,7 @@ def _key(row: Row) -> str:
     return f"{row.section}.{row.name}"
 
 
-def _as_json(entries: Sequence[RunEntry], rows: Sequence[Row]) -> list[dict[str, Any]]:
+def _as_json(entries: Sequence[RunEntry], rows: Sequence[Row]) -> list[dict[str, object]]:
     told: list[dict[str, Any]] = [{"id": entry.id, "seen": entry.seen} for entry in entries]
     for row in rows:
         for facts, value in zip(told, row.values, strict=True):

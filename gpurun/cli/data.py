@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -58,7 +58,7 @@ def _row(folder: Folder) -> list[str]:
     return [folder.name, more + output.size(folder.bytes), f"{more}{folder.files:,}", pushed, users]
 
 
-def _as_document(folder: Folder) -> dict[str, Any]:
+def _as_document(folder: Folder) -> dict[str, object]:
     import dataclasses
 
     return {**dataclasses.asdict(folder), "incomplete": folder.incomplete}

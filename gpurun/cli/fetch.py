@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -327,7 +327,7 @@ def _well(fetched: Fetched) -> bool:
     return not any(left.lost for left in fetched.left)
 
 
-def _as_json(fetched: Fetched) -> dict[str, Any]:
+def _as_json(fetched: Fetched) -> dict[str, object]:
     return {
         "id": fetched.run,
         "folder": str(fetched.to),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,8 @@ from gpurun.config.units import span
 from gpurun.errors import HostError, HostUnreachable, UsageError
 
 if TYPE_CHECKING:
+    from gpurun.agent.schema.requests import LogsRequest
+    from gpurun.agent.schema.run import RunRecord
     from gpurun.store.run_store import RunEntry
 
 EXAMPLES = """\
@@ -58,15 +60,17 @@ def logs(
 
     lines = read_option("--tail", tail, whole_number(0), "gpurun logs --tail 50")
     number = read_option("--attempt", attempt, whole_number(1), "gpurun logs --attempt 1")
-    request = {
+    seconds = read_option("--since", since, span, "--since 5m")
+    entry = runs.resolve(run, removed=True)
+    request: LogsRequest = {
+        "run": entry.id,
         "tail": lines,
-        "since": read_option("--since", since, span, "--since 5m"),
+        "since": seconds,
         "times": timestamps,
         "follow": follow,
         "attempt": number,
         "build": build,
     }
-    entry = runs.resolve(run, removed=True)
     if entry.removed is not None:
         removed_run.show_log(entry, number, lines, timed=timestamps or since is not None, build=build)
         return 0
@@ -74,21 +78,21 @@ def logs(
     with removed_run.naming_what_came(entry), output.activity() as say:
         screen = Screen(entry.host, say) if follow and not build else _Pages(entry.host, say)
         until = _is_prepared if build else _never
-        record: dict[str, Any] | None
+        record: RunRecord | None
         try:
             try:
-                record = show_log(wire, {"run": entry.id, **request}, screen, until=until)
+                record = show_log(wire, request, screen, until=until)
             except HostError as error:
-                if error.code != error_codes.ATTEMPT_ELSEWHERE:
+                if error.code != error_codes.ATTEMPT_ELSEWHERE or number is None:
                     gone = removed_run.instead(entry, error)
                     say("")
                     removed_run.show_log(gone, number, lines, timed=timestamps or since is not None, build=build)
                     return 0
-                record = _of_a_former_host(entry, {"run": entry.id, **request}, screen, error)
+                record = _of_a_former_host(entry, request, number, screen, error)
             except HostUnreachable as error:
                 if number is None or not entry.left_on:
                     raise
-                record = _of_a_former_host(entry, {"run": entry.id, **request}, screen, error)
+                record = _of_a_former_host(entry, request, number, screen, error)
         except KeyboardInterrupt:
             output.after_interrupt()
             if follow:
@@ -100,28 +104,28 @@ def logs(
     return 0
 
 
-def _say_what_came(entry: RunEntry, record: dict[str, Any], screen: Screen, *, follow: bool, build: bool) -> None:
+def _say_what_came(entry: RunEntry, record: RunRecord, screen: Screen, *, follow: bool, build: bool) -> None:
     if build and not screen.printed:
         output.note(f"nothing was printed while {entry.id} was prepared")
     elif follow and not build:
         say_end(record)
     elif not screen.printed:
         output.note(f"{entry.id} has printed nothing yet")
-    elif record["state"] == words.FAILED and record.get("message") and sys.stdout.isatty():
-        output.warn(record["message"])
+    elif record["state"] == words.FAILED and (message := record.get("message")) and sys.stdout.isatty():
+        output.warn(message)
 
 
-def _is_prepared(record: dict[str, Any]) -> bool:
+def _is_prepared(record: RunRecord) -> bool:
     return record["state"] == words.RUNNING or words.is_over(record)
 
 
-def _never(record: dict[str, Any]) -> bool:
+def _never(record: RunRecord) -> bool:
     return False
 
 
 def _of_a_former_host(
-    entry: RunEntry, request: dict[str, Any], screen: Screen, error: HostError | HostUnreachable
-) -> dict[str, Any] | None:
+    entry: RunEntry, request: LogsRequest, attempt: int, screen: Screen, error: HostError | HostUnreachable
+) -> RunRecord | None:
     """Show an attempt's log from the host that the run went on from, or as it was fetched (None then).
 
     Raises UsageError where it is nowhere, and `error` where no host of the run answers either.
@@ -138,7 +142,6 @@ def _of_a_former_host(
         except HostUnreachable as away:
             silent.append(host)
             output.warn(f"{host}, which {entry.id} went on from, does not answer: {away.what}")
-    attempt = request["attempt"]
     if removed_run.show_log_of_attempt(entry, attempt, request["tail"], build=request["build"]):
         return None
     if silent and isinstance(error, HostError):
@@ -153,5 +156,5 @@ class _Pages(Screen):
     def prepare(self, data: bytes) -> None:
         self.log(harmless_output(data) if sys.stdout.isatty() else data)
 
-    def state(self, record: dict[str, Any]) -> None:
+    def state(self, record: RunRecord) -> None:
         return

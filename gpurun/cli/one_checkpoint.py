@@ -6,13 +6,16 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gpurun.cli import describe, output, training
 from gpurun.errors import GpurunError, HostError, HostUnreachable, UsageError
 from gpurun.events import Doing, Report
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gpurun.agent.ledger import Entry
     from gpurun.fetch.checkpoint import Came
     from gpurun.store.run_store import RunEntry
 
@@ -96,9 +99,7 @@ def _best_of_all(entry: RunEntry, to: Path | None, at: Path, report: Report, *, 
     return _fetched(entry, entry.host, BEST, to, at, report, yes=yes)
 
 
-def _from_its_host(
-    entry: RunEntry, best: dict[str, Any], to: Path | None, at: Path, report: Report, *, yes: bool
-) -> Came:
+def _from_its_host(entry: RunEntry, best: Entry, to: Path | None, at: Path, report: Report, *, yes: bool) -> Came:
     """The best one, from where it lies or from what was fetched; without both the best of the host that has the run now."""
     from gpurun.fetch.checkpoint import BEST
 
@@ -128,7 +129,7 @@ def _fetched(
     return fetch_checkpoint(wire, entry.id, which, folder, report=report)
 
 
-def _here(entry: RunEntry, best: dict[str, Any], folders: Sequence[Path]) -> Came | None:
+def _here(entry: RunEntry, best: Entry, folders: Sequence[Path]) -> Came | None:
     """The best one, if it was fetched earlier from a host that cannot give it now."""
     from gpurun.fetch.checkpoint import Came, fetched_in
 
@@ -165,16 +166,17 @@ def _is_file(to: Path) -> bool:
 
 
 def _judged(came: Came) -> str:
-    told = came.entry
+    told: Mapping[str, object] = came.entry
     parts = [training.metric(told) or "nothing was monitored"]
     parts += [f"{name} {told[name]}" for name in ("epoch", "step") if told.get(name) is not None]
-    parts.append(output.size(told["size"]) + (", was here already" if came.unchanged else ""))
+    parts.append(output.size(came.entry["size"] or 0) + (", was here already" if came.unchanged else ""))
     return ", ".join(parts)
 
 
-def _as_json(came: Came) -> dict[str, Any]:
+def _as_json(came: Came) -> dict[str, object]:
     keys = ("path", "attempt", "epoch", "step", "monitor", "mode", "value", "size", "sha256", "t")
-    told = {key: came.entry.get(key) for key in keys}
+    entry: Mapping[str, object] = came.entry
+    told = {key: entry.get(key) for key in keys}
     return {"id": came.run, "file": str(came.file), "unchanged": came.unchanged, **told}
 
 

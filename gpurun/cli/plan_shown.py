@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gpurun.cli import describe, output
 from gpurun.job import ignore
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gpurun.agent.schema.answers import PrepareAnswer
+    from gpurun.agent.schema.job import JobSpec
     from gpurun.commands.submit import Plan
     from gpurun.config.load import Loaded
     from gpurun.job.files import FileList
+    from gpurun.job.ignore import LeftOut
 
 WARN_FROM = 500_000_000  # bytes of a project
 ASK_FROM = 1_000_000_000
@@ -34,9 +39,10 @@ def approve(plan: Plan, *, yes: bool) -> None:
 def tell(plan: Plan, host: str, *, yes: bool) -> None:
     approve(plan, yes=yes)
     files = plan.files
-    git = plan.job.get("git") or {}
-    state = " (with uncommitted changes)" if git.get("dirty") else ""
-    commit = f", commit {git['commit'][:8]}{state}" if git.get("commit") else ""
+    git = plan.job.get("git")
+    state = " (with uncommitted changes)" if git and git.get("dirty") else ""
+    sha = git.get("commit") if git else None
+    commit = f", commit {sha[:8]}{state}" if sha else ""
     output.note(
         f"{plan.job['project']['name']} to {host}: {output.plural(files.count, 'file')}, {output.size(files.bytes)}{commit}"
     )
@@ -48,9 +54,9 @@ def tell(plan: Plan, host: str, *, yes: bool) -> None:
         output.note(f"  {line}")
 
 
-def left_out(items: Any) -> str:
+def left_out(items: Sequence[LeftOut]) -> str:
     """`.venv/ (virtual environment), 2 more ignored by git`: the rest of each reason is counted, up to 20 secrets are named."""
-    by_reason: dict[str, list[Any]] = {}
+    by_reason: dict[str, list[LeftOut]] = {}
     folders = tuple(item.path for item in items if item.path.endswith("/"))
     for item in items:
         if any(item.path.startswith(folder) and item.path != folder for folder in folders):
@@ -64,7 +70,7 @@ def left_out(items: Any) -> str:
     return "; ".join(parts)
 
 
-def tell_prepared(prepared: dict[str, Any]) -> None:
+def tell_prepared(prepared: PrepareAnswer) -> None:
     record = prepared["run"]
     asked = record["gpus_asked"] or "no"
     gpus = output.plural(asked, "GPU") if isinstance(asked, int) else "no GPU" if asked == "no" else f"{asked} GPUs"
@@ -102,7 +108,7 @@ def show(loaded: Loaded, *, as_json: bool) -> int:
     return 0
 
 
-def _image(job: dict[str, Any]) -> str:
+def _image(job: JobSpec) -> str:
     base = job["base"]
     return job["image"] or (f"{base['name']}, on {base['reference']}" if base else f"built from {job['dockerfile']}")
 

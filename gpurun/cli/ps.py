@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -11,7 +12,9 @@ from gpurun.agent import vocabulary as words
 from gpurun.cli import describe, options, output, removed_run
 
 if TYPE_CHECKING:
+    from gpurun.agent.schema.run import RunRecord
     from gpurun.commands.runs import HostRuns
+    from gpurun.store.run_store import RunEntry
 
 EXAMPLES = """\
 gpurun ps
@@ -45,12 +48,9 @@ def ps(
     with output.activity() as say:
         say(f"asking {', '.join(host.name for host in which)}")
         found = runs.list_runs(which, {"all": all_runs, "gpus": all_users})
-    shown = [_select(one, all_runs=all_runs, all_users=all_users) for one in found]
+    shown = [run for one in found for run in _select(one, all_runs=all_runs, all_users=all_users)]
     if as_json:
-        output.json(
-            {"runs": [_as_json(host, record) for host, records in shown for record in records]}
-            | {"hosts": [_host_json(one) for one in found]}
-        )
+        output.json({"runs": [_as_json(one) for one in shown], "hosts": [_host_json(one) for one in found]})
     else:
         _show(found, shown, all_runs=all_runs, all_users=all_users)
         if not which:
@@ -63,26 +63,35 @@ def ps(
         raise found[0].failure
 
 
-def _select(one: HostRuns, *, all_runs: bool, all_users: bool) -> tuple[str, list[dict[str, Any]]]:
-    """The host's name and its records to show, the newest first; last known ones when it is silent."""
+@dataclass(frozen=True)
+class _Shown:
+    """A run to show; `seen` is when its host told of it."""
+
+    host: str
+    record: RunRecord
+    seen: float | None
+
+
+def _select(one: HostRuns, *, all_runs: bool, all_users: bool) -> list[_Shown]:
+    """The host's runs to show, the newest first; as they were last known when it is silent."""
     import getpass
 
     if one.answer is not None:
-        records = [{**record, "seen": one.answer["now"]} for record in one.answer["runs"]]
+        found = [_Shown(one.host, record, one.answer["now"]) for record in one.answer["runs"]]
     else:
-        records = [
-            {**(entry.record or _never_seen(entry)), "seen": entry.seen}
+        found = [
+            _Shown(one.host, entry.record or _never_seen(entry), entry.seen)
             for entry in one.known
             if all_runs or not entry.ended
         ]
     mine = getpass.getuser()
-    records = [record for record in records if all_users or record["owner"] in (mine, None)]
-    return one.host, sorted(records, key=lambda record: record["created"] or 0, reverse=True)
+    found = [run for run in found if all_users or run.record["owner"] in (mine, None)]
+    return sorted(found, key=lambda run: run.record["created"] or 0, reverse=True)
 
 
-def _never_seen(entry: Any) -> dict[str, Any]:
+def _never_seen(entry: RunEntry) -> RunRecord:
     """A run whose host has not spoken of it yet: its submit broke off, or is going on right now."""
-    return {
+    known = {
         "id": entry.id,
         "name": entry.name,
         "project": entry.project,
@@ -91,36 +100,31 @@ def _never_seen(entry: Any) -> dict[str, Any]:
         "created": entry.created,
         "since": entry.created,
     }
+    return cast("RunRecord", known)
 
 
-def _as_json(host: str, record: dict[str, Any]) -> dict[str, Any]:
-    return {**record, "host": host}
+def _as_json(run: _Shown) -> dict[str, object]:
+    return {**run.record, "seen": run.seen, "host": run.host}
 
 
-def _host_json(one: HostRuns) -> dict[str, Any]:
-    told = one.answer or {}
+def _host_json(one: HostRuns) -> dict[str, object]:
+    answer = one.answer
     return {
         "host": one.host,
-        "answered": one.answer is not None,
+        "answered": answer is not None,
         "failure": one.failure.what if one.failure else None,
-        "gpus": told.get("gpus", []),
-        "queue": told.get("queue", []),
-        "others": told.get("others", []),
-        "disk": told.get("disk"),
+        "gpus": answer["gpus"] if answer else [],
+        "queue": answer["queue"] if answer else [],
+        "others": answer["others"] if answer else [],
+        "disk": answer["disk"] if answer else None,
     }
 
 
-def _show(
-    found: list[HostRuns], shown: list[tuple[str, list[dict[str, Any]]]], *, all_runs: bool, all_users: bool
-) -> None:
+def _show(found: list[HostRuns], shown: list[_Shown], *, all_runs: bool, all_users: bool) -> None:
     from gpurun.cli import ps_tables
 
     answered = {one.host: one.answer is not None for one in found}
-    listed = [
-        ps_tables.Listed(record, host, answered[host], _now(found, host))
-        for host, records in shown
-        for record in records
-    ]
+    listed = [ps_tables.Listed(run.record, run.host, answered[run.host], _now(found, run.host)) for run in shown]
     ps_tables.show(listed, owners=all_users)
     if any(answered.values()) and all(one.service for one in listed):
         output.note("no runs" if all_runs else "no live runs; gpurun ps -a lists those that have ended")
@@ -146,7 +150,7 @@ def _show_gpus(found: list[HostRuns]) -> None:
     """Who uses which GPU. Two names of one machine, say for two accounts there, are one line."""
     seen: dict[str, list[str]] = {}
     for one in found:
-        for gpu in (one.answer or {}).get("gpus", []):
+        for gpu in one.answer["gpus"] if one.answer else []:
             row = seen.setdefault(gpu["uuid"], ["", str(gpu["index"]), str(gpu["name"]), gpu["used_by"] or "free"])
             row[0] = ",".join(filter(None, (row[0], one.host)))
     if seen:

@@ -6,11 +6,14 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from gpurun.agent import vocabulary as words
 from gpurun.cli import describe, output, training
 from gpurun.cli.terminal import harmless_line
+
+if TYPE_CHECKING:
+    from gpurun.agent.schema.run import RunRecord
 
 HEADER = ["RUN", "STATE", "GPUS", "SINCE", "DISK", "HOST"]
 PROGRESS, METRIC, ARGS, ABOUT = "PROGRESS", "METRIC", "ARGS", "ABOUT"
@@ -45,14 +48,15 @@ PIPED = (Form(10), Form(6), Form(0), Form(0, ""))
 class Listed:
     """A run of a list: `answered` says whether its host did, `now` is the moment by the clock that its times are of."""
 
-    record: dict[str, Any]
+    record: RunRecord
     host: str
     answered: bool
     now: float
 
     @property
     def service(self) -> str | None:
-        return (self.record.get("service") or {}).get("kind")
+        service = self.record.get("service")
+        return service["kind"] if service else None
 
     @property
     def is_guess(self) -> bool:
@@ -175,4 +179,5 @@ def _inserted(columns: Columns, name: str, cells: Sequence[str]) -> Columns:
 
 def _about(one: Listed) -> str:
     """The one run that it is for, or the project."""
-    return str((one.record.get("service") or {}).get("run") or one.record.get("project") or "-")
+    service = one.record.get("service")
+    return str((service and service.get("run")) or one.record.get("project") or "-")

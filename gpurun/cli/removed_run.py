@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from gpurun.agent import vocabulary as words
 from gpurun.cli import describe, output
@@ -15,6 +15,7 @@ from gpurun.cli.terminal import harmless_output
 from gpurun.errors import HostError, HostUnreachable, UsageError
 
 if TYPE_CHECKING:
+    from gpurun.cli.status_facts import ShownStatus
     from gpurun.store.run_store import RunEntry
 
 NO_RUN = "no_run"  # the code of an error: the host has no such run
@@ -27,11 +28,11 @@ def instead(entry: RunEntry, error: HostError) -> RunEntry:
     return replace(entry, removed=0.0)
 
 
-def answer(entry: RunEntry) -> dict[str, Any]:
+def answer(entry: RunEntry) -> ShownStatus:
     """A host's answer to `status`, as far as it is known here; `removed` says that it is none of a host."""
     from gpurun.commands import removed_runs
 
-    return {**removed_runs.answer(entry), "removed": removed_runs.sentence(entry)}
+    return cast("ShownStatus", {**removed_runs.answer(entry), "removed": removed_runs.sentence(entry)})
 
 
 def show_log(entry: RunEntry, attempt: int | None, tail: int | None, *, timed: bool, build: bool = False) -> None:
@@ -115,7 +116,7 @@ def show_list(host: str | None, *, in_json: bool) -> None:
         output.note(f"no run was removed from {host or 'its host'}")
 
 
-def _record(entry: RunEntry) -> dict[str, Any]:
+def _record(entry: RunEntry) -> dict[str, object]:
     unknown = {"id": entry.id, "name": entry.name, "project": entry.project, "state": words.UNKNOWN}
     return {**(entry.record or unknown), "host": entry.host}
 
@@ -133,7 +134,7 @@ def _folder(entry: RunEntry) -> str:
     return str(found[0].path) if found else ""
 
 
-def as_json(entry: RunEntry) -> dict[str, Any]:
+def as_json(entry: RunEntry) -> dict[str, object]:
     """When the run was removed (null: nobody knows), from where, and the folder that has its files."""
     return {"at": entry.removed or None, "host": entry.host, "folder": _folder(entry) or None}
 

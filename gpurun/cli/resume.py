@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,7 @@ from gpurun.errors import HostError, HostUnreachable
 from gpurun.events import Doing, Report
 
 if TYPE_CHECKING:
+    from gpurun.agent.schema.run import RunRecord
     from gpurun.commands.resume import Asked
     from gpurun.commands.submit import Started
     from gpurun.store.run_store import RunEntry
@@ -77,7 +78,7 @@ def resume(
         runs.refuse_live([entry])
     runs.refuse_twins([entry])
     if entry.state == words.SUCCEEDED and asked == resuming.Asked():
-        at = ", ".join(training.reached(entry.record or {}))
+        at = ", ".join(training.reached(entry.known))
         done = f"{entry.id} has succeeded{f' ({at})' if at else ''}: as it was submitted, its training is done."
         question = f"{done} Go on all the same?"
         output.confirm(question, yes=yes, otherwise="add -y, or name a checkpoint: --from best")
@@ -136,7 +137,7 @@ def _settled_by_its_host(entry: RunEntry, *, yes: bool) -> RunEntry:
 
     runs.look([entry])
     entry = runs.resolve(entry.id)
-    moving = (entry.record or {}).get("moving")
+    moving = entry.known.get("moving")
     if not moving:
         return entry
     host, move = str(moving["to"]), str(moving["ask"])
@@ -181,7 +182,7 @@ def _migrate(entry: RunEntry, target: str, asked: Asked, report: Report, *, foll
     return migrate(entry, target, asked, report, follow=follow)
 
 
-def _tell(record: dict[str, Any], host: str, *, left_on: str | None) -> None:
+def _tell(record: RunRecord, host: str, *, left_on: str | None) -> None:
     why = "" if record["resumed"] else ": no whole checkpoint is there"
     begins = f"{describe.begins_from(record)}{why}"
     output.note(f"{record['id']} goes on as attempt {record['attempt']} on {host}, {begins}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
 
 from gpurun.agent import vocabulary as words
 from gpurun.cli import describe, output
@@ -11,6 +11,9 @@ from gpurun.cli.bars import Unwrapped
 from gpurun.cli.building import Building
 from gpurun.cli.progress import Say
 from gpurun.cli.terminal import can_redraw
+
+if TYPE_CHECKING:
+    from gpurun.agent.schema.run import RunRecord
 
 
 class Screen:
@@ -51,7 +54,7 @@ class Screen:
         self.printed = True
         self._in_line = not data.endswith(b"\n")
 
-    def state(self, record: dict[str, Any]) -> None:
+    def state(self, record: RunRecord) -> None:
         """Tell of what must be waited for; a run that just runs needs no words."""
         name, run = record["state"], record["id"]
         self._note_attempt(record)
@@ -75,7 +78,7 @@ class Screen:
             self._tell_build(record)
         self._state = name
 
-    def _tell_build(self, record: dict[str, Any]) -> None:
+    def _tell_build(self, record: RunRecord) -> None:
         """The end of what the host printed while it prepared a run that then failed to start."""
         if self._building is None or record.get("started") or record["state"] != words.FAILED:
             return
@@ -84,7 +87,7 @@ class Screen:
         self._building = None
         output.next_step(f"gpurun logs --build {record['id']}", "all of it")
 
-    def _note_attempt(self, record: dict[str, Any]) -> None:
+    def _note_attempt(self, record: RunRecord) -> None:
         """A new attempt that began while we looked on."""
         before, self._attempt = self._attempt, record.get("attempt", 1)
         if before is not None and self._attempt != before:
@@ -124,7 +127,7 @@ class Screen:
         self._in_line = False
 
 
-def say_end(record: dict[str, Any], *, fetches: bool = False) -> None:
+def say_end(record: RunRecord, *, fetches: bool = False) -> None:
     """How it ended, why, and what may be done next."""
     run = record["id"]
     colour = describe.COLOURS.get(record["state"], output.DIM)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -13,6 +14,12 @@ from gpurun.cli import describe, options, output, removed_run, status_facts, tra
 from gpurun.cli.terminal import without_styles
 from gpurun.errors import HostError, HostUnreachable
 from gpurun.remote import records
+
+if TYPE_CHECKING:
+    from gpurun.agent.schema.answers import StatusAnswer
+    from gpurun.agent.schema.run import RunRecord
+    from gpurun.cli.status_facts import ShownStatus
+    from gpurun.store.run_store import RunEntry
 
 EXAMPLES = """\
 gpurun status
@@ -71,12 +78,16 @@ def status(
     twins = [] if entry.removed is not None else runs.twins(entry)
     entry, silent = _with_twins(entry, twins)
     record = answer["run"]
-    answer.pop("ledgers", None)
     if as_json:
-        also = [{**(twin.record or {}), "host": twin.host, "seen": twin.seen} for twin in twins]
+        also: list[dict[str, object]] = [{**twin.known, "host": twin.host, "seen": twin.seen} for twin in twins]
         also += [{**told, "host": host, "seen": None} for host, told in entry.ended_on.items()]
-        more = {"host": entry.host, "exit": records.exit_code(record), "hint": status_facts.hint(answer), "twins": also}
-        more["limits"] = describe.limits_set(answer["job"] or {})
+        more = {
+            "host": entry.host,
+            "exit": records.exit_code(record),
+            "hint": status_facts.hint(answer),
+            "twins": also,
+            "limits": describe.limits_set(answer["job"]) if answer["job"] else {},
+        }
         gone = {} if entry.removed is None else {"removed": removed_run.as_json(entry)}
         output.json({**answer, **more, **gone, "checkpoints": checkpoint_store.there(entry.id)})
     else:
@@ -87,7 +98,7 @@ def status(
     return words.EXIT_FAILED if code is None else code
 
 
-def _with_twins(entry: Any, twins: Any) -> tuple[Any, frozenset[str]]:
+def _with_twins(entry: RunEntry, twins: Sequence[RunEntry]) -> tuple[RunEntry, frozenset[str]]:
     """The entry with the attempts that are live elsewhere, and which of their hosts do not answer."""
     from gpurun.store import run_store
 
@@ -97,24 +108,28 @@ def _with_twins(entry: Any, twins: Any) -> tuple[Any, frozenset[str]]:
     return replace(entry, twins=live, ended_on=known.ended_on), silent
 
 
-def _asked(entry: Any) -> dict[str, Any]:
+def _asked(entry: RunEntry) -> ShownStatus:
     from gpurun.commands import runs
 
     if entry.removed is not None:
         return removed_run.answer(entry)
     with output.activity(f"asking {entry.host}"):
-        return runs.status(entry)
+        return _shown(runs.status(entry))
 
 
-def _watched(entry: Any) -> dict[str, Any]:
+def _watched(entry: RunEntry) -> ShownStatus:
     from gpurun.cli.watched import Board
     from gpurun.commands import follow, runs
 
-    with Board(entry.host, lambda answer: _head(answer, entry)) as board:
-        return follow.watch(runs.wire_to(entry.host), entry.id, board, board.show)
+    with Board(entry.host, lambda answer: _head(_shown(answer), entry)) as board:
+        return _shown(follow.watch(runs.wire_to(entry.host), entry.id, board, board.show))
 
 
-def _show(answer: dict[str, Any], entry: Any, silent: frozenset[str], *, verbose: bool) -> None:
+def _shown(answer: StatusAnswer) -> ShownStatus:
+    return cast("ShownStatus", {key: value for key, value in answer.items() if key != "ledgers"})
+
+
+def _show(answer: ShownStatus, entry: RunEntry, silent: frozenset[str], *, verbose: bool) -> None:
     """The run; of one that failed first why, with as much of its traceback as leaves the rest on the screen."""
     facts = _facts(answer, entry, silent, verbose=verbose)
     steps = [] if "removed" in answer or not sys.stdout.isatty() else _next(answer["run"])
@@ -129,7 +144,7 @@ def _show(answer: dict[str, Any], entry: Any, silent: frozenset[str], *, verbose
         output.next_steps(*steps)
 
 
-def _of_a_failure(answer: dict[str, Any], facts: dict[str, str], steps: int, *, verbose: bool) -> list[str]:
+def _of_a_failure(answer: ShownStatus, facts: dict[str, str], steps: int, *, verbose: bool) -> list[str]:
     """Why, what was printed last, what may help, and the other facts."""
     why = [facts.pop(name) for name, _ in status_facts.why(answer) if name in facts]
     hint = _hint_lines(answer)
@@ -146,12 +161,12 @@ def _of_a_failure(answer: dict[str, Any], facts: dict[str, str], steps: int, *, 
     return [*why, *blank, *said, *hint, *blank, *facts.values()]
 
 
-def _head(answer: dict[str, Any], entry: Any) -> list[str]:
+def _head(answer: ShownStatus, entry: RunEntry) -> list[str]:
     """What is looked at while the run goes on."""
     return [_title(answer["run"]), *_facts(answer, entry, frozenset(), verbose=False).values()]
 
 
-def _title(record: dict[str, Any]) -> str:
+def _title(record: RunRecord) -> str:
     colour = describe.COLOURS.get(record["state"], output.DIM)
     step = describe.step(record)
     now = f"is {describe.state(record)}" + (f": {step}" if step else "")
@@ -160,7 +175,7 @@ def _title(record: dict[str, Any]) -> str:
     return title + output.styled(clause, colour, stream=sys.stdout)
 
 
-def _facts(answer: dict[str, Any], entry: Any, silent: frozenset[str], *, verbose: bool) -> dict[str, str]:
+def _facts(answer: ShownStatus, entry: RunEntry, silent: frozenset[str], *, verbose: bool) -> dict[str, str]:
     """What is known of the run, by its label, with it and folded."""
     failed = answer["run"]["state"] in status_facts.FAILURES
     more = _MORE_OF_A_FAILURE if failed else _MORE
@@ -178,7 +193,7 @@ def _height(text: str) -> int:
     return sum(max(1, -(-output.visible(line) // output.width())) for line in text.split("\n"))
 
 
-def _said(answer: dict[str, Any], room: int | None) -> list[str]:
+def _said(answer: ShownStatus, room: int | None) -> list[str]:
     """The end of the last traceback, or of what was printed, in at most `room` lines of the terminal; all of it for None."""
     text = answer.get("traceback") or _tail(answer.get("log_tail")) or _tail(answer.get("prepare_tail"))
     # Its own colours would go on in what comes behind it.
@@ -195,7 +210,7 @@ def _said(answer: dict[str, Any], room: int | None) -> list[str]:
     return kept[frames[0] :] if frames and len(kept) < len(lines) else kept  # half a frame says nothing
 
 
-def _hint_lines(answer: dict[str, Any]) -> list[str]:
+def _hint_lines(answer: ShownStatus) -> list[str]:
     found = status_facts.hint(answer)
     label = output.styled("hint:", output.CYAN, output.BOLD, stream=sys.stdout)
     return [f"{label} {output.folded(found, 6, sys.stdout)}"] if found else []
@@ -206,7 +221,7 @@ def _tail(text: str | None) -> str:
     return "\n".join(lines[-LOG_LINES:])
 
 
-def _next(record: dict[str, Any]) -> list[tuple[str, str]]:
+def _next(record: RunRecord) -> list[tuple[str, str]]:
     run = record["id"]
     if not words.is_over(record):
         return [(f"gpurun logs -f {run}", "follow it"), (f"gpurun stop {run}", "end it")]
@@ -214,13 +229,13 @@ def _next(record: dict[str, Any]) -> list[tuple[str, str]]:
     return [(f"gpurun logs {run}", "all that it printed"), *wrote, *describe.go_on(record)]
 
 
-def _show_last_known(entry: Any, silent: frozenset[str]) -> None:
-    record = entry.record
+def _show_last_known(entry: RunEntry, silent: frozenset[str]) -> None:
+    record = entry.known
     if entry.ended:
         output.out(f"{record['id']} {describe.outcome(record)}; {entry.host} does not answer now")
     else:
         output.out(f"{record['id']} is unknown: {entry.host} does not answer, which changes nothing about the run")
-        output.out(f"  last seen {output.ago(entry.seen)} ago: {describe.state(record)}")
+        output.out(f"  last seen {output.ago(entry.seen or 0.0)} ago: {describe.state(record)}")
     known = (("progress", training.progress_line(record)), ("metrics", training.metrics(record)))
     for name, text in (
         *known,

@@ -4,17 +4,37 @@ from __future__ import annotations
 
 import shlex
 import time
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, TypedDict, cast
 
 from gpurun.agent import vocabulary as words
 from gpurun.cli import describe, output, training
 from gpurun.cli.terminal import without_styles
 
+if TYPE_CHECKING:
+    from gpurun.agent.schema.job import JobSpec
+    from gpurun.agent.schema.run import Environment, Event, Prepared, RunRecord
+    from gpurun.store.run_store import RunEntry
+
 FAILURES = (words.FAILED, words.TIMED_OUT, words.LOST)
-_MOMENTS = (("submitted", "created"), ("started", "started"), ("ended", "ended"))
 
 
-def why(answer: dict[str, Any]) -> list[tuple[str, str]]:
+class ShownStatus(TypedDict, total=False):
+    """A host's answer to `status`, or what is known here of a run that was removed from its host."""
+
+    run: RunRecord
+    job: JobSpec | None
+    events: list[Event]
+    prepare_tail: str | None
+    log_tail: str | None
+    traceback: str | None
+    path: str | None
+    environment: Environment | None
+    prepared: Prepared | None
+    removed: str  # a sentence; only of a run that was removed
+
+
+def why(answer: ShownStatus) -> list[tuple[str, str]]:
     record = answer["run"]
     lines = [
         ("problem", str(record.get("problem") or "")),
@@ -24,8 +44,8 @@ def why(answer: dict[str, Any]) -> list[tuple[str, str]]:
     return [(name, text) for name, text in lines if text]
 
 
-def facts(answer: dict[str, Any], entry: Any, silent: frozenset[str]) -> list[tuple[str, str]]:
-    record, job = answer["run"], answer["job"] or {}
+def facts(answer: ShownStatus, entry: RunEntry, silent: frozenset[str]) -> list[tuple[str, str]]:
+    record, job = answer["run"], answer["job"] or cast("JobSpec", {})
     lines = [
         *why(answer),
         ("attempt", _attempt(record, entry)),
@@ -49,7 +69,7 @@ def facts(answer: dict[str, Any], entry: Any, silent: frozenset[str]) -> list[tu
     return [(name, text) for name, text in lines if text]
 
 
-def elsewhere(entry: Any, silent: frozenset[str]) -> str:
+def elsewhere(entry: RunEntry, silent: frozenset[str]) -> str:
     """Attempts that were left behind on other hosts: the run went on here while those could not be asked."""
     live = [
         f"attempt {one.get('attempt', 1)} may still be {one['state']} on {host}, which does not answer"
@@ -65,11 +85,12 @@ def elsewhere(entry: Any, silent: frozenset[str]) -> str:
     return ", ".join([*over, *live]) + ends
 
 
-def _project(job: dict[str, Any]) -> str:
-    return describe.code(job.get("project", {}).get("name"), job.get("git"))
+def _project(job: JobSpec) -> str:
+    project = job.get("project")
+    return describe.code(project["name"] if project else None, job.get("git"))
 
 
-def _attempt(record: dict[str, Any], entry: Any) -> str:
+def _attempt(record: RunRecord, entry: RunEntry) -> str:
     """Which one it is, and how those before it went, those aside that were left behind; empty for a first one."""
     if record.get("attempt", 1) == 1:
         return ""
@@ -78,34 +99,34 @@ def _attempt(record: dict[str, Any], entry: Any) -> str:
     return "; ".join(filter(None, [f"{record['attempt']}, {describe.begins_from(record)}", ", ".join(earlier)]))
 
 
-def checkpoints(record: dict[str, Any], host: str) -> str:
+def checkpoints(record: RunRecord, host: str) -> str:
     from gpurun.store import checkpoint_store
 
     saved = checkpoint_store.saved(record["id"], host, record.get("checkpoints"))
     last, best = saved.last, saved.best
     if not last:
         return ""
-    elsewhere = f", on {best['host']}" if best and best.get("host", host) != host else ""
+    elsewhere = f", on {saved.best_on}" if saved.best_on else ""
     also = ""
     if best and (elsewhere or best["path"] != last["path"]):
         also = f"; the best {describe.checkpoint(best)}{elsewhere}"
     return f"{output.plural(saved.count, 'checkpoint')}, the last {describe.checkpoint(last)}{also}"
 
 
-def _gpus(record: dict[str, Any]) -> str:
+def _gpus(record: RunRecord) -> str:
     if record.get("gpus"):
         return describe.gpu_names(record)
     return f"{record['gpus_asked']} asked for" if record.get("gpus_asked") else "none asked for"
 
 
-def _image(record: dict[str, Any]) -> str:
+def _image(record: RunRecord) -> str:
     image, digest = record.get("image") or "", record.get("digest") or ""
     if not digest or digest in image:
         return describe.image(image)
     return describe.image(f"{image} {digest}".strip())
 
 
-def _environment(record: dict[str, Any]) -> str:
+def _environment(record: RunRecord) -> str:
     """The versions that a result depends on; `--json` has all packages."""
     names = {
         "torch": "torch",
@@ -115,13 +136,14 @@ def _environment(record: dict[str, Any]) -> str:
         "python": "Python",
         "driver": "driver",
     }
-    found = record.get("environment") or {}
+    found: Mapping[str, object] = record.get("environment") or {}
     return ", ".join(f"{shown} {found[name]}" for name, shown in names.items() if found.get(name))
 
 
-def _times(record: dict[str, Any]) -> list[tuple[str, str]]:
+def _times(record: RunRecord) -> list[tuple[str, str]]:
     """On this laptop's clock's zone; how long ago is told for the last one."""
-    known = [(name, record[key]) for name, key in _MOMENTS if record.get(key)]
+    moments = ("submitted", record.get("created")), ("started", record.get("started")), ("ended", record.get("ended"))
+    known = [(name, moment) for name, moment in moments if moment]
     lines = [(name, time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))) for name, moment in known]
     if lines:
         name, text = lines[-1]
@@ -129,16 +151,18 @@ def _times(record: dict[str, Any]) -> list[tuple[str, str]]:
     return lines
 
 
-def _files(answer: dict[str, Any], entry: Any) -> str:
-    size = f" ({output.size(answer['run']['disk'])})" if answer["run"].get("disk") else ""
+def _files(answer: ShownStatus, entry: RunEntry) -> str:
+    disk = answer["run"].get("disk")
+    size = f" ({output.size(disk)})" if disk else ""
     return f"{entry.host}:{answer['path']}{size}" if answer.get("path") else ""
 
 
-def _fetched(entry: Any, record: dict[str, Any]) -> str:
+def _fetched(entry: RunEntry, record: RunRecord) -> str:
     if entry.fetched:
         return f"{output.ago(entry.fetched)} ago" + (f" to {entry.fetched_to}" if entry.fetched_to else "")
-    if record.get("fetched"):
-        return f"{output.ago(record['fetched'])} ago, to another laptop"
+    fetched = record.get("fetched")
+    if fetched:
+        return f"{output.ago(fetched)} ago, to another laptop"
     if not words.is_over(record) or not record.get("started"):
         return ""
     if entry.fetched_to:
@@ -146,7 +170,7 @@ def _fetched(entry: Any, record: dict[str, Any]) -> str:
     return "never"
 
 
-def _raised(answer: dict[str, Any]) -> str:
+def _raised(answer: ShownStatus) -> str:
     """`ValueError: ...`, when that is what ended the script: Python ends with 1 then."""
     record, text = answer["run"], answer.get("traceback")
     if not text or (record["state"], record.get("reason"), record.get("exit_code")) != (words.FAILED, "exit", 1):
@@ -154,7 +178,7 @@ def _raised(answer: dict[str, Any]) -> str:
     return without_styles(str(text)).rstrip().rpartition("\n")[2]
 
 
-def hint(answer: dict[str, Any]) -> str | None:
+def hint(answer: ShownStatus) -> str | None:
     from gpurun.commands import hints
 
     record = answer["run"]

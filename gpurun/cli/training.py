@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from gpurun.agent import vocabulary as words
 from gpurun.cli import output
 from gpurun.store import epochs
 from gpurun.store.checkpoint_store import is_number
 
-Record = dict[str, Any]
+if TYPE_CHECKING:
+    from gpurun.agent.schema.checkpoint import Reported
+    from gpurun.agent.schema.run import RunRecord
 
 FULL, EMPTY = "█", "░"
 
 
-def progress(record: Record) -> Record:
+def progress(record: RunRecord) -> Reported:
     """What was told of the present attempt; empty while that has told nothing, and may still."""
     told = record.get("progress")
     if not isinstance(told, dict):
@@ -23,7 +26,7 @@ def progress(record: Record) -> Record:
     return {} if earlier and not words.is_over(record) else told
 
 
-def progress_bar(record: Record, length: int, *, word: str = "epoch ", left: bool = True) -> str:
+def progress_bar(record: RunRecord, length: int, *, word: str = "epoch ", left: bool = True) -> str:
     """`██████░░░░  62% epoch 3/9 4m left`: how much is done, the epoch, the time left; as far as they are known."""
     told = progress(record)
     fraction, seconds = told.get("fraction"), told.get("left")
@@ -39,47 +42,51 @@ def progress_bar(record: Record, length: int, *, word: str = "epoch ", left: boo
     return " ".join(filter(None, parts))
 
 
-def progress_line(record: Record) -> str:
+def progress_line(record: RunRecord) -> str:
     """`62%, epoch 3/9, step 1200/2000, 12.3 steps/s, 4m 10s left`."""
     told = progress(record)
-    parts = [f"{int(100 * told['fraction'])}%"] if is_number(told.get("fraction")) else []
+    fraction, rate, left = told.get("fraction"), told.get("rate"), told.get("left")
+    parts = [f"{int(100 * fraction)}%"] if is_number(fraction) else []
     parts += reached(record)
     if told.get("stage") not in (None, "fit"):
         parts.append(f"in {told['stage']}")
-    if is_number(told.get("rate")):
-        parts.append(f"{number(told['rate'])} steps/s")
-    if is_number(told.get("left")) and not words.is_over(record):
-        parts.append(f"{output.duration(told['left'])} left")
+    if is_number(rate):
+        parts.append(f"{number(rate)} steps/s")
+    if is_number(left) and not words.is_over(record):
+        parts.append(f"{output.duration(left)} left")
     return ", ".join(parts)
 
 
-def reached(record: Record) -> list[str]:
+def reached(record: RunRecord) -> list[str]:
     """`epoch 3/9`, `step 1200/2000`; as far as they are known."""
     told = progress(record)
     known = {"epoch": _epoch(told), "step": _of(told.get("step"), told.get("max_steps"))}
     return [f"{name} {text}" for name, text in known.items() if text is not None]
 
 
-def metrics(record: Record) -> str:
+def metrics(record: RunRecord) -> str:
     """`val_loss 0.0123, train_loss 0.2`."""
-    told = record.get("metrics") or progress(record).get("metrics") or {}
-    return ", ".join(f"{name} {number(value)}" for name, value in told.items() if is_number(value))
+    told = record.get("metrics") or progress(record).get("metrics")
+    known = told.items() if isinstance(told, dict) else ()
+    return ", ".join(f"{name} {number(value)}" for name, value in known if is_number(value))
 
 
-def metric(told: Record) -> str:
+def metric(told: Mapping[str, object]) -> str:
     """What a checkpoint was judged by: `val_loss 0.0123 (min)`; empty when nothing was monitored."""
     if not told.get("monitor"):
         return ""
-    value = number(told["value"]) if is_number(told.get("value")) else "unknown"
-    return f"{told['monitor']} {value}" + (f" ({told['mode']})" if told.get("mode") else "")
+    value = told.get("value")
+    shown = number(value) if is_number(value) else "unknown"
+    return f"{told['monitor']} {shown}" + (f" ({told['mode']})" if told.get("mode") else "")
 
 
-def monitored(record: Record) -> tuple[str, str] | None:
+def monitored(record: RunRecord) -> tuple[str, str] | None:
     """The metric that the run's checkpoints are judged by, and the best one's value; None when there is none."""
-    known = record.get("checkpoints") or {}
-    for told in (known.get("best"), known.get("last")):
-        if told and told.get("monitor") and is_number(told.get("value")):
-            return str(told["monitor"]), number(told["value"])
+    known = record.get("checkpoints")
+    for told in (known["best"], known["last"]) if known else ():
+        value = told.get("value") if told else None
+        if told and told.get("monitor") and is_number(value):
+            return str(told["monitor"]), number(value)
     return None
 
 
@@ -88,11 +95,11 @@ def number(value: float) -> str:
     return f"{value:.5g}"
 
 
-def _epoch(told: Record) -> str | None:
+def _epoch(told: Reported) -> str | None:
     return _of(epochs.epoch(told), epochs.last_epoch(told))
 
 
-def _of(part: Any, whole: Any) -> str | None:
+def _of(part: object, whole: object) -> str | None:
     if not is_number(part):
         return None
     return f"{part:.10g}/{whole:.10g}" if is_number(whole) else f"{part:.10g}"

@@ -6,13 +6,14 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gpurun.agent import vocabulary as words
 from gpurun.cli import describe, output, plan_shown
 from gpurun.cli.screen import Screen
 
 if TYPE_CHECKING:
+    from gpurun.agent.schema.run import RunRecord
     from gpurun.errors import GpurunError
     from gpurun.tunnel.plan import Routes
     from gpurun.tunnel.registry import OpenListener, Tunnel
@@ -94,7 +95,7 @@ class Shown:
             "uses a port of its loopback: other users of that host can reach TensorBoard, and Jupyter's login page"
         )
 
-    def state(self, record: dict[str, Any]) -> None:
+    def state(self, record: RunRecord) -> None:
         if words.is_over(record):
             output.say(f"{record['id']} {describe.outcome(record)}")
             if record["state"] in (words.FAILED, words.LOST):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import sys
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -73,6 +74,6 @@ def _tell_end(record: RunRecord) -> None:
     output.say(f"{record['id']} {describe.outcome(record)}")
 
 
-def _outcome(entry: Any, record: RunRecord | None) -> dict[str, object]:
-    known = record or entry.record or {"id": entry.id, "state": entry.state}
+def _outcome(entry: RunEntry, record: RunRecord | None) -> dict[str, object]:
+    known: Mapping[str, object] = record or entry.record or {"id": entry.id, "state": entry.state}
     return {**known, "host": entry.host, "exit": records.exit_code(record) if record else None}

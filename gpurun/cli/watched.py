@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpurun.agent import vocabulary as words
 from gpurun.cli import describe, output
 from gpurun.cli.terminal import can_redraw, harmless
 
+if TYPE_CHECKING:
+    from gpurun.agent.schema.answers import StatusAnswer
+
 
 class Board:
     """A run's status, drawn anew in its place on a terminal; elsewhere a line for each new state."""
 
-    def __init__(self, host: str, lines: Callable[[dict[str, Any]], list[str]]) -> None:
+    def __init__(self, host: str, lines: Callable[[StatusAnswer], list[str]]) -> None:
         """`lines`: what is to be seen of an answer to `status`."""
         self._host, self._lines = host, lines
-        self._answer: dict[str, Any] = {}
+        self._answer: StatusAnswer | None = None
         self._contact = self._told = ""
         self._live: Any = None
 
@@ -34,7 +37,7 @@ class Board:
         if self._live is not None:
             self._live.stop()
 
-    def show(self, answer: dict[str, Any]) -> None:
+    def show(self, answer: StatusAnswer) -> None:
         self._answer = answer
         if self._live is not None:
             self._draw()
@@ -65,7 +68,7 @@ class Board:
     def _draw(self) -> None:
         from rich.text import Text
 
-        lines = self._lines(self._answer)
+        lines = self._lines(self._answer) if self._answer is not None else []
         last = output.styled(self._contact, output.YELLOW, stream=sys.stdout) if self._contact else ""
         self._live.update(
             Text.from_ansi(harmless("\n".join([*lines, "", last or "Ctrl-C leaves it; the run goes on"]))), refresh=True

@@ -7,7 +7,7 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -79,7 +79,8 @@ def _sentence(file: Path, match: Match) -> str:
     """`x.ckpt is best.ckpt of train-7f3k, epoch 3, step 120, val_loss 0.25 (min), commit c0ffee1234`."""
     run, kept, entry = match
     title = output.styled(printable(str(file)), output.BOLD, stream=sys.stdout)
-    commit = (kept.origin.get("git") or {}).get("commit")
+    git = kept.origin.get("git")
+    commit = git["commit"] if git else None
     parts = [*_place(entry), training.metric(entry), f"commit {commit[:10]}" if commit else ""]
     return ", ".join([f"{title} is {printable(entry['path'])} of {run}", *filter(None, parts)])
 
@@ -104,7 +105,7 @@ def _run(run: str, kept: Kept, entry: Entry) -> str:
     from gpurun.store import run_store
 
     known = run_store.find(run) or run_store.find_removed(run)
-    state = "removed since" if known is None else describe.state({"state": known.state, **(known.record or {})})
+    state = "removed since" if known is None else describe.state(known.record) if known.record else known.state
     attempt = f", attempt {entry['attempt']}" if entry["attempt"] > 1 else ""
     return f"{run}{attempt} on {entry['host']}, {state}"
 
@@ -130,6 +131,6 @@ def _metric(entry: Entry) -> str:
     return (training.metric(entry) or "nothing was monitored") + (", the best until then" if entry["best"] else "")
 
 
-def _as_json(file: Path, sha256: str, matches: list[Match]) -> dict[str, Any]:
+def _as_json(file: Path, sha256: str, matches: list[Match]) -> dict[str, object]:
     told = [{"run": run, **kept.origin, "checkpoint": entry} for run, kept, entry in matches]
     return {"file": str(file), "sha256": sha256, "found": told}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from gpurun.agent import vocabulary as words
 from gpurun.config.project import git
@@ -16,13 +16,17 @@ from gpurun.store import checkpoint_store, run_store
 from gpurun.store.epochs import epoch
 from gpurun.store.run_store import RunEntry
 
+if TYPE_CHECKING:
+    from gpurun.agent.schema.job import Git
+    from gpurun.agent.schema.run import RunRecord
+
 ARGUMENTS, CODE, ENVIRONMENT, RESULT, METRICS = "arguments", "code", "environment", "result", "metrics"
 SECTIONS = (ARGUMENTS, CODE, ENVIRONMENT, RESULT, METRICS)
 UNLIKE_FIRST = "unlike the first"
 SAME_CODE = ("nothing", "no file that git tracks")
 _VERSIONS = ("python", "torch", "cuda", "cudnn", "lightning", "driver")
 
-Facts = dict[str, dict[str, Any]]  # section -> name -> value; what is not known is None or not there
+Facts = Mapping[str, Mapping[str, object]]  # section -> name -> value; what is not known is None or not there
 
 _OPTION = re.compile(r"--?[A-Za-z_][\w.-]*")
 _OVERRIDE = re.compile(r"(?P<name>[+~]{0,2}[A-Za-z_][\w./@-]*)=(?P<value>.*)", re.DOTALL)  # as Hydra has them
@@ -60,7 +64,7 @@ def rows(told: Sequence[Facts]) -> list[Row]:
 
 
 def facts(entry: RunEntry, first: RunEntry) -> Facts:
-    record, job = entry.record or {}, entry.job or {}
+    record, job = entry.known, entry.known_job
     return {
         ARGUMENTS: arguments(job.get("args") or record.get("args") or []),
         CODE: _code(entry, first),
@@ -91,11 +95,11 @@ def arguments(args: Sequence[str]) -> dict[str, str]:
     return {name: " ".join(values) if values else "yes" for name, values in found.items()}
 
 
-def _code(entry: RunEntry, first: RunEntry) -> dict[str, Any]:
+def _code(entry: RunEntry, first: RunEntry) -> dict[str, object]:
     facts = _git(entry)
     commit = str(facts["commit"])[:10] if facts.get("commit") else None
     return {
-        "script": (entry.job or entry.record or {}).get("script"),
+        "script": entry.known_job.get("script") if entry.job else entry.known.get("script"),
         "commit": commit,
         "uncommitted changes": ("yes" if facts.get("dirty") else "no") if commit else None,
         "files as sent": str(entry.manifest["digest"])[:10] if entry.manifest else None,
@@ -103,8 +107,8 @@ def _code(entry: RunEntry, first: RunEntry) -> dict[str, Any]:
     }
 
 
-def _git(entry: RunEntry) -> dict[str, Any]:
-    return (entry.job or {}).get("git") or (entry.record or {}).get("git") or {}
+def _git(entry: RunEntry) -> Git:
+    return entry.known_job.get("git") or entry.known.get("git") or cast("Git", {})
 
 
 def difference(one: RunEntry, other: RunEntry) -> str | None:
@@ -142,9 +146,9 @@ def _committed(entry: RunEntry, one: str, other: str) -> set[str] | None:
     return {os.fsdecode(name) for name in answer.stdout.split(b"\0") if name} if answer else None
 
 
-def _environment(entry: RunEntry, record: dict[str, Any]) -> dict[str, Any]:
+def _environment(entry: RunEntry, record: RunRecord) -> dict[str, object]:
     names = [str(gpu.get("name") or "GPU") for gpu in record.get("gpus") or []]
-    about = record.get("environment") or {}
+    about: Mapping[str, object] = record.get("environment") or {}
     gpus = ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
     return {
         "host": entry.host,
@@ -156,7 +160,7 @@ def _environment(entry: RunEntry, record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _result(entry: RunEntry, record: dict[str, Any]) -> dict[str, Any]:
+def _result(entry: RunEntry, record: RunRecord) -> dict[str, object]:
     told = record.get("progress") if isinstance(record.get("progress"), dict) else {}
     saved = checkpoint_store.saved(entry.id, entry.host, record.get("checkpoints"))
     best = saved.best or {}

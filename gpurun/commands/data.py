@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gpurun.config import hosts
 from gpurun.errors import UsageError
 
 if TYPE_CHECKING:
+    from gpurun.agent.schema.files import DataFolder
     from gpurun.config.hosts import HostProfile
     from gpurun.remote.wire import Wire
 
@@ -52,7 +53,7 @@ def ls(wire: Wire, host: HostProfile) -> list[Folder]:
     return there + [Folder(name, path) for name, path in host.data.items() if path not in paths]
 
 
-def _folder(told: dict[str, Any]) -> Folder:
+def _folder(told: DataFolder) -> Folder:
     return Folder(
         told["name"],
         told["path"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from gpurun.agent import vocabulary as words
 from gpurun.errors import ContactLost, HostUnreachable
@@ -13,6 +13,9 @@ from gpurun.remote import reconnect, records
 from gpurun.store import run_questions, run_store
 
 if TYPE_CHECKING:
+    from gpurun.agent.schema.answers import RunAnswer, StatusAnswer
+    from gpurun.agent.schema.requests import LogsRequest
+    from gpurun.agent.schema.run import RunRecord
     from gpurun.remote.wire import Frame, Stream, Wire
 
 T = TypeVar("T")
@@ -37,7 +40,7 @@ class Listener(Contact, Protocol):
     def prepare(self, data: bytes) -> None:
         """What the image and the dependencies say."""
 
-    def state(self, record: dict[str, Any]) -> None: ...
+    def state(self, record: RunRecord) -> None: ...
 
 
 @dataclass
@@ -48,7 +51,7 @@ class _Place:
     prepare: int = 0
     attempt: int | None = None
 
-    def take(self, frame: Frame, *, times: bool) -> bytes:
+    def take(self, frame: Frame[RunRecord], *, times: bool) -> bytes:
         """The part of a frame that is new."""
         if frame.attempt != self.attempt:
             self.log = None if self.attempt is None else 0
@@ -69,13 +72,13 @@ class _Place:
 
 def show_log(
     wire: Wire,
-    request: dict[str, Any],
+    request: LogsRequest,
     listener: Listener,
     *,
-    stream: Stream | None = None,
-    until: Callable[[dict[str, Any]], bool] = lambda record: False,
+    stream: Stream[RunAnswer, RunRecord] | None = None,
+    until: Callable[[RunRecord], bool] = lambda record: False,
     sleep: Callable[[float], None] = time.sleep,
-) -> dict[str, Any]:
+) -> RunRecord:
     """Ask `logs` with `request` and hand over what comes; returns the last RunRecord.
 
     `stream`: one that is open already (of `start`). `until`: stop early, at the first such record. Once there was
@@ -91,8 +94,8 @@ def show_log(
         listener.state(stream.answer["run"])
     within = reconnect.connect_within(time.monotonic() - began)
 
-    def ask(wire: Wire, within: float | None) -> Stream:
-        return wire.stream("logs", {**request, **_where(place)}, within=within)
+    def ask(wire: Wire, within: float | None) -> Stream[RunAnswer, RunRecord]:
+        return wire.stream("logs", _from(place, request), within=within)
 
     while True:
         try:
@@ -112,10 +115,10 @@ def watch(
     wire: Wire,
     run: str,
     contact: Contact,
-    show: Callable[[dict[str, Any]], None],
+    show: Callable[[StatusAnswer], None],
     *,
     sleep: Callable[[float], None] = time.sleep,
-) -> dict[str, Any]:
+) -> StatusAnswer:
     """Ask `status` again and again until the run has ended, over connections that break; returns the last answer.
 
     `show` gets each answer. Raises as `show_log` does, also for a run that is unknown to its host.
@@ -124,7 +127,7 @@ def watch(
     answer = run_questions.ask(wire, "status", {"run": run}, [run])
     within = reconnect.connect_within(time.monotonic() - began)
 
-    def ask(wire: Wire, within: float | None) -> dict[str, Any]:
+    def ask(wire: Wire, within: float | None) -> StatusAnswer:
         return run_questions.ask(wire, "status", {"run": run}, [run], within=within)
 
     while True:
@@ -159,7 +162,7 @@ def _again(
     return found
 
 
-def _hand_over(frame: Frame, place: _Place, listener: Listener, *, times: bool) -> dict[str, Any] | None:
+def _hand_over(frame: Frame[RunRecord], place: _Place, listener: Listener, *, times: bool) -> RunRecord | None:
     """Pass one frame on; the record that it carries, if it does."""
     if frame.stream:
         data = place.take(frame, times=times)
@@ -171,9 +174,15 @@ def _hand_over(frame: Frame, place: _Place, listener: Listener, *, times: bool) 
     return record
 
 
-def _where(place: _Place) -> dict[str, Any]:
-    """The part of the request that says where to go on."""
+def _from(place: _Place, request: LogsRequest) -> LogsRequest:
+    """The request, for what comes behind `place`."""
     if place.log is None and place.prepare == 0:
-        return {}
-    at = {"attempt": place.attempt, "offset": place.log or 0, "prepare_offset": place.prepare}
-    return {**at, "tail": None, "since": None}
+        return request
+    return {
+        **request,
+        "attempt": place.attempt,
+        "offset": place.log or 0,
+        "prepare_offset": place.prepare,
+        "tail": None,
+        "since": None,
+    }

@@ -9,11 +9,11 @@ import glob
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from gpurun import fetch
 from gpurun.agent import ledger, manifest
@@ -35,25 +35,28 @@ from gpurun.sync import rsync, upload
 from gpurun.sync.retry import bytes_in, run_with_retries
 
 if TYPE_CHECKING:
+    from typing import Any
+
+    from gpurun.agent.schema.answers import MigrateAnswer, MigratedCheckpoint
+    from gpurun.agent.schema.checkpoint import Checkpoint, PlacedCheckpoint, Reported
+    from gpurun.agent.schema.job import JobSpec
+    from gpurun.agent.schema.requests import MigrateRequest, ResumeRequest
+    from gpurun.agent.schema.run import AttemptSummary, RunRecord
     from gpurun.remote.wire import Wire
     from gpurun.store.run_store import RunEntry
 
 HASHING = 1800.0  # seconds: the host reads the whole checkpoint, and may have to copy it out of a container first
 CODE = "snapshot/"
-# What journal.summary tells of an attempt, by the RunRecord's names.
-_OF_AN_ATTEMPT = ("attempt", "state", "reason", "exit_code", "message", "started", "ended")
-
-Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Migration:
     """What goes to the other host. `checkpoint` is the ledger's entry, `file` where it lies here."""
 
-    job: dict[str, Any]
-    record: Record
+    job: JobSpec
+    record: RunRecord
     code: FileList
-    checkpoint: dict[str, Any] | None
+    checkpoint: PlacedCheckpoint | Checkpoint | None
     file: Path | None
     old_host_gone: bool = False
 
@@ -102,14 +105,14 @@ def _host_id(wire: Wire, entry: RunEntry) -> str:
     return str(told["host_id"])
 
 
-def settle(entry: RunEntry, host: str, move: str, report: Report) -> dict[str, Any] | None:
+def settle(entry: RunEntry, host: str, move: str, report: Report) -> RunRecord | None:
     """Ask `host` whether the run has begun there under `move`: its record there, or None when it never will.
 
     Both hosts and the index know it then. Raises HostUnreachable when `host` does not answer: nothing is settled.
     """
     answer = runs.wire_to(host).ask("migrate", {"run": entry.id, "settle": move}, timeout=60)
-    if answer["begun"]:
-        record = dict(answer["run"])
+    record = answer["run"]
+    if answer["begun"] and record is not None:
         run_store.note_begun(record, host, fetched=run_store.is_here(entry.id, entry.host))
         _tell_the_old_host(entry, record, host, report)
         return record
@@ -129,9 +132,7 @@ def give_back(entry: RunEntry, move: str, *, maybe_on: str | None = None) -> Non
     run_store.note_settled(entry.id, move)
 
 
-def _settled_after(
-    error: GpurunError, entry: RunEntry, target: str, move: str, report: Report
-) -> dict[str, Any] | None:
+def _settled_after(error: GpurunError, entry: RunEntry, target: str, move: str, report: Report) -> RunRecord | None:
     """Behind a failure: the record on `target` if it has begun after all. What cannot be settled now stays noted."""
     report(Doing(f"asking {target} whether {entry.id} has begun there"))
     try:
@@ -158,10 +159,10 @@ def _loaded(entry: RunEntry, target: str, move: str, asked: resume.Asked, report
 
 def _ask_the_old_host(
     wire: Wire, entry: RunEntry, target: str, move: str, asked: resume.Asked, report: Report
-) -> dict[str, Any] | None:
+) -> MigrateAnswer | None:
     """What it says of the run, which it leaves to `target`; None when it does not answer, or has forgotten it."""
     report(Doing(f"asking {entry.host} for the checkpoint"))
-    request = {"run": entry.id, "from": asked.checkpoint, "ask": move, "target": target}
+    request: MigrateRequest = {"run": entry.id, "from": asked.checkpoint, "ask": move, "target": target}
     try:
         # Stored: as it was last seen here it may be running, and would pass for a live twin once the run has gone on.
         return run_questions.ask(wire, "migrate", request, [entry.id], timeout=HASHING)
@@ -174,7 +175,7 @@ def _ask_the_old_host(
     return None
 
 
-def _tell_the_old_host(entry: RunEntry, record: Record, target: str, report: Report) -> None:
+def _tell_the_old_host(entry: RunEntry, record: RunRecord, target: str, report: Report) -> None:
     """It has left the run to `target`, and refuses to go on with it until it hears more: nothing depends on this."""
     try:
         runs.wire_to(entry.host).ask("migrate", {"run": entry.id, "to": target, "attempt": record["attempt"]})
@@ -185,13 +186,13 @@ def _tell_the_old_host(entry: RunEntry, record: Record, target: str, report: Rep
 # From the old host.
 
 
-def _from_host(wire: Wire, told: Mapping[str, Any], folder: Path, report: Report) -> Migration:
+def _from_host(wire: Wire, told: MigrateAnswer, folder: Path, report: Report) -> Migration:
     """Bring code and checkpoint into `folder`; both are what the host tells, byte for byte, or HostError is raised."""
     listed = [Entry(os.fsencode(p), k, s, m, os.fsencode(t)) for p, k, s, m, t in told["snapshot"]]
     if not all(is_inside(os.fsdecode(entry.path), private=True) for entry in listed):
         raise _lies(wire, "its list of the code leads out of it")
     checkpoint = told["checkpoint"]
-    total = sum(entry.size for entry in listed) + (checkpoint["size"] if checkpoint else 0)
+    total = sum(entry.size for entry in listed) + (checkpoint["size"] or 0 if checkpoint else 0)
     names = [CODE.encode() + entry.path for entry in listed if entry.kind == "f"]
     (folder / CODE).mkdir()
     _pull(wire, told["root"], folder, names, total, report)
@@ -205,10 +206,11 @@ def _from_host(wire: Wire, told: Mapping[str, Any], folder: Path, report: Report
         raise _lies(wire, "the code that came is not what it listed")
     file = _pull_checkpoint(wire, checkpoint, folder, total, report) if checkpoint else None
     code = FileList(folder / CODE, tuple(came))
-    return Migration(dict(told["job"]), told["run"], code, checkpoint, file)
+    assert told["run"] is not None  # looked at by remote/answers.py
+    return Migration(told["job"], told["run"], code, checkpoint, file)
 
 
-def _pull_checkpoint(wire: Wire, checkpoint: Mapping[str, Any], folder: Path, total: int, report: Report) -> Path:
+def _pull_checkpoint(wire: Wire, checkpoint: MigratedCheckpoint, folder: Path, total: int, report: Report) -> Path:
     name = str(checkpoint["name"])
     if not is_inside(name) or "/" in name:
         raise _lies(wire, "the checkpoint's name leads out of its folder")
@@ -247,7 +249,7 @@ def _from_here(entry: RunEntry, target: str, asked: resume.Asked, report: Report
             f"the code of {entry.id} is on {entry.host} alone: it was not submitted from here",
             f"try again when {entry.host} answers, or from the laptop that submitted it",
         )
-    record = entry.record or {}
+    record = entry.known
     if not entry.ended:
         seen = f"{entry.id} was {entry.state} when {entry.host} was last seen"
         report(Confirm(f"{seen}. If it still is, it will run twice. Go on?"))
@@ -256,7 +258,8 @@ def _from_here(entry: RunEntry, target: str, asked: resume.Asked, report: Report
     if code.manifest() != entry.manifest:
         report(Confirm(f"The project has changed since {entry.id} was submitted. Go on with the code as it is now?"))
     checkpoint, file = _fetched(entry, asked.checkpoint)
-    known = (record.get("checkpoints") or {}).get("last")
+    saved = record.get("checkpoints")
+    known = saved["last"] if saved else None
     if checkpoint is None and known:
         report(Confirm(f"Its checkpoint {known['path']} was never fetched. Start from the beginning?"))
     elif checkpoint and known and (known.get("step") or 0) > (checkpoint.get("step") or 0):
@@ -265,17 +268,18 @@ def _from_here(entry: RunEntry, target: str, asked: resume.Asked, report: Report
     return Migration(_with_patch(entry.job), record, code, checkpoint, file, old_host_gone=True)
 
 
-def _with_patch(job: dict[str, Any]) -> dict[str, Any]:
+def _with_patch(job: JobSpec) -> JobSpec:
     """The index keeps it apart."""
     patch = run_store.patch(job["id"])
-    if patch is None or not job.get("git"):
+    git = job.get("git")
+    if patch is None or not git:
         return job
-    return {**job, "git": {**job["git"], "patch": patch.decode("utf-8", "surrogateescape")}}
+    return {**job, "git": {**git, "patch": patch.decode("utf-8", "surrogateescape")}}
 
 
-def _fetched(entry: RunEntry, wanted: str | None) -> tuple[dict[str, Any] | None, Path | None]:
+def _fetched(entry: RunEntry, wanted: str | None) -> tuple[Checkpoint | None, Path | None]:
     """The newest whole checkpoint among what was fetched, or the one that is `wanted`. Raises UsageError for that."""
-    attempt = (entry.record or {}).get("attempt", 1)
+    attempt = entry.known.get("attempt", 1)
     listed = {(one["path"], one.get("sha256")): one for folder in _folders(entry) for one in _ledger(folder, entry)}
     told = list(listed.values())
     best = ledger.best(told)
@@ -288,7 +292,8 @@ def _fetched(entry: RunEntry, wanted: str | None) -> tuple[dict[str, Any] | None
         for folder in _folders(entry):
             file = fetched_in(folder, one)
             if file is not None:
-                return ledger.brief(one), file.resolve()
+                brief: Any = ledger.brief(one)
+                return brief, file.resolve()
     if wanted is not None:
         raise UsageError(
             f"the checkpoint that --from {wanted} means was not fetched, and {entry.host} does not answer",
@@ -305,11 +310,11 @@ def _folders(entry: RunEntry) -> list[Path]:
     return list(dict.fromkeys([*folders, *aside]))
 
 
-def _ledger(folder: Path, entry: RunEntry) -> list[dict[str, Any]]:
+def _ledger(folder: Path, entry: RunEntry) -> list[Any]:
     """The checkpoints that the fetched ledger tells of, and those of the record that the host last gave."""
-    listed = ledger.read(str(folder / words.RECORD_FOLDER / words.LEDGER_FILE))
-    known = (entry.record or {}).get("checkpoints") or {}
-    return [*listed, *(one for one in (known.get("best"), known.get("last")) if one)]
+    listed: list[Any] = [*ledger.read(str(folder / words.RECORD_FOLDER / words.LEDGER_FILE))]
+    known = entry.known.get("checkpoints")
+    return [*listed, *(one for one in ((known["best"], known["last"]) if known else ()) if one)]
 
 
 # To the new host.
@@ -323,7 +328,7 @@ def _unload(wire: Wire, cargo: Migration, move: str, asked: resume.Asked, report
     env = resume.environment(cargo.job, loaded, more)
     gpus = None if asked.gpus is None else loaded.spec.gpus
     job = for_host(cargo.job, host, env, gpus)
-    size = cargo.checkpoint["size"] if cargo.checkpoint else 0
+    size = cargo.checkpoint["size"] or 0 if cargo.checkpoint else 0
     report(Doing(f"asking {wire.host}"))
     prepared = wire.ask("prepare", {"job": job, "total_bytes": cargo.code.bytes + size}, timeout=60)
     fresh = prepared["run"]["state"] in (words.CREATED, words.SYNCING)
@@ -332,7 +337,7 @@ def _unload(wire: Wire, cargo: Migration, move: str, asked: resume.Asked, report
         _push(wire, cargo.code, prepared["snapshot"], report, link_dest=prepared["link_dest"])
     if cargo.file is not None:
         _push(wire, _alone(cargo.file), RunPaths.of_snapshot(prepared["snapshot"]).carried, report)
-    request = {
+    request: ResumeRequest = {
         **resume.question(cargo.job, asked, loaded, env),
         "ask": move,
         "from": None,
@@ -364,25 +369,35 @@ def _alone(file: Path) -> FileList:
     return FileList(file.parent, (entry,))
 
 
-def _carried(cargo: Migration) -> dict[str, Any] | None:
+def _carried(cargo: Migration) -> PlacedCheckpoint | None:
     if cargo.checkpoint is None or cargo.file is None:
         return None
-    return {**(ledger.brief(cargo.checkpoint) or {}), "file": f"carried/{cargo.file.name}"}
+    told: Any = cargo.checkpoint
+    brief: Any = ledger.brief(told)
+    placed: Any = {**brief, "file": f"carried/{cargo.file.name}"}
+    return cast("PlacedCheckpoint", placed)
 
 
-def _attempts_so_far(record: Record) -> list[dict[str, Any]]:
-    if not record:
-        return [dict.fromkeys(_OF_AN_ATTEMPT) | {"attempt": 1}]
-    return [*record.get("attempts", []), {key: record.get(key) for key in _OF_AN_ATTEMPT}]
+def _attempts_so_far(record: RunRecord) -> list[AttemptSummary]:
+    last: AttemptSummary = {
+        "attempt": record.get("attempt", 1),
+        "state": record.get("state"),
+        "reason": record.get("reason"),
+        "exit_code": record.get("exit_code"),
+        "message": record.get("message"),
+        "started": record.get("started"),
+        "ended": record.get("ended"),
+    }
+    return [*record.get("attempts", []), last]
 
 
-def _progress(record: Record) -> dict[str, Any] | None:
+def _progress(record: RunRecord) -> Reported | None:
     """What the training had reached, as a line of its plugin's: known on the new host too until it tells more there."""
     told = record.get("progress")
     return {**told, "metrics": record.get("metrics") or {}} if isinstance(told, dict) else None
 
 
-def _needs_agent(cargo: Migration, job: Mapping[str, Any]) -> bool:
+def _needs_agent(cargo: Migration, job: JobSpec) -> bool:
     """Whether dependencies come over git+ssh: the new host has to install them, with the laptop's SSH agent."""
     asked = job["dependencies"]
-    return bool(asked) and find_dependencies(cargo.code, asked["file"]).needs_agent
+    return asked is not None and find_dependencies(cargo.code, asked["file"]).needs_agent

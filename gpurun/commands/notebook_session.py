@@ -11,7 +11,7 @@ import os
 import posixpath
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gpurun.agent import manifest
 from gpurun.agent import vocabulary as words
@@ -21,7 +21,9 @@ from gpurun.config.session import Session
 from gpurun.errors import UsageError
 
 if TYPE_CHECKING:
+    from gpurun.agent.schema.answers import OutputsAnswer
     from gpurun.job.files import FileList
+    from gpurun.ssh.openssh import Connection
     from gpurun.store.run_store import RunEntry
 
 SUFFIX = ".ipynb"
@@ -80,7 +82,7 @@ def _inside(path: str, entry: RunEntry) -> str:
     return plain
 
 
-def _changed(answer: dict[str, Any]) -> list[str]:
+def _changed(answer: OutputsAnswer) -> list[str]:
     """Files of the workspace that are new or changed, small enough for code. A host is not trusted with paths."""
     from gpurun.fetch.plan import read_listing
 
@@ -91,7 +93,7 @@ def _changed(answer: dict[str, Any]) -> list[str]:
     ]
 
 
-def _pull(connection: Any, workspace: str, files: tuple[str, ...], into: Path) -> None:
+def _pull(connection: Connection, workspace: str, files: tuple[str, ...], into: Path) -> None:
     from gpurun.sync import rsync
     from gpurun.sync.retry import run_with_retries
 

@@ -6,15 +6,17 @@ Whether all is here is known only when the hosts have said what they hold (`with
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gpurun.agent import vocabulary as words
 from gpurun.commands import unfetched
 from gpurun.store import run_store
 
 if TYPE_CHECKING:
+    from gpurun.agent.schema.answers import PsAnswer
+    from gpurun.agent.schema.run import RunRecord
     from gpurun.commands.runs import HostRuns
     from gpurun.commands.unfetched import Held
 
@@ -24,7 +26,7 @@ class Removal:
     """A run that would be removed."""
 
     host: str
-    record: dict[str, Any]
+    record: RunRecord
     held: tuple[Held, ...] = ()  # what its host has of it now, and those that it was on before
 
     @property
@@ -58,7 +60,7 @@ def choose(found: Sequence[HostRuns], *, owner: str, fetched: bool, older_than: 
     return chosen
 
 
-def _is_its_run(record: Mapping[str, Any], host: str) -> bool:
+def _is_its_run(record: RunRecord, host: str) -> bool:
     """False for what would remove another run than the record's, or one that may be live on another host."""
     entry = run_store.find(record["id"])
     if entry is None:
@@ -66,7 +68,7 @@ def _is_its_run(record: Mapping[str, Any], host: str) -> bool:
     return entry.host == host and not (entry.twins or entry.maybe_on or run_store.is_another_run(entry, record))
 
 
-def age(record: Mapping[str, Any], answer: Mapping[str, Any], here: float | None = None) -> float:
+def age(record: RunRecord, answer: PsAnswer, here: float | None = None) -> float:
     """Return the seconds since a run ended, at least: clocks are set, and what is removed too early is gone.
 
     `answer` is the host's, with its clock (`now`) and its time since its boot (`mark`); `here` is this laptop's clock, by

@@ -13,6 +13,7 @@ from gpurun.events import Event, Warned
 from gpurun.store import run_store
 
 if TYPE_CHECKING:
+    from gpurun.agent.schema.requests import RmRequest
     from gpurun.commands.unfetched import Held
     from gpurun.store.run_store import RunEntry
 
@@ -74,7 +75,7 @@ def _settle_move(entry: RunEntry, done: Removed) -> None:
 
 
 def _remove_on(host: str, ids: list[str], stamps: Mapping[str, str | None], done: Removed) -> None:
-    asked = {"runs": ids, "stamps": {run: stamps[run] for run in ids if run in stamps}}
+    asked: RmRequest = {"runs": ids, "stamps": {run: stamps[run] for run in ids if run in stamps}}
     answer = runs.wire_to(host).ask("rm", asked, idempotent=False, timeout=REMOVED_IN)
     done.freed += int(answer["freed"])
     for left in answer.get("left") or []:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from gpurun.agent import vocabulary as words
 from gpurun.agent.paths import RunPaths
@@ -22,6 +22,10 @@ from gpurun.remote import answers
 from gpurun.store import checkpoint_store, fetched_files, run_names, run_store
 from gpurun.store.fetched_files import PRIVATE
 from gpurun.store.run_store import RunEntry
+
+if TYPE_CHECKING:
+    from gpurun.agent.schema.answers import StatusAnswer
+    from gpurun.agent.schema.job import JobSpec
 
 LOG, PREPARE_LOG = "log", "prepare.log"
 TAIL = 1 << 13  # bytes of a log that `status` shows the end of
@@ -107,10 +111,10 @@ def refusal(entry: RunEntry) -> UsageError:
 def folders(entry: RunEntry) -> list[Folder]:
     """The folders that the run was fetched into and that are still there, that of its last host first."""
     fetched = [proof["to"] for proof in entry.verified.values()]
-    last = entry.verified.get(entry.host, {}).get("to")
+    last = entry.verified.get(entry.host)
     places = [
         Path(place)
-        for place in (last, entry.fetched_to, default_folder(entry, _root_of(Path.cwd())), *fetched)
+        for place in (last and last["to"], entry.fetched_to, default_folder(entry, _root_of(Path.cwd())), *fetched)
         if place
     ]
     found = [Folder(place, _record_in(place, entry.id)) for place in dict.fromkeys(places)]
@@ -146,7 +150,7 @@ def log(entry: RunEntry, attempt: int | None = None) -> tuple[Path | None, Path 
 
     Raises UsageError for an attempt that there was not.
     """
-    newest = int((entry.record or {}).get("attempt") or 1)
+    newest = int(entry.known.get("attempt") or 1)
     wanted = newest if attempt is None else attempt
     if wanted > newest:
         what = f"the run {entry.id} has no attempt {wanted}; its newest is attempt {newest}"
@@ -176,7 +180,7 @@ def printed(entry: RunEntry, attempt: int | None = None, *, build: bool = False)
 
 
 def _started(entry: RunEntry, attempt: int | None) -> bool:
-    record = entry.record or {}
+    record = entry.known
     if attempt in (None, record.get("attempt", 1)):
         return record.get("started") is not None
     return any(told["attempt"] == attempt and told.get("started") for told in record.get("attempts") or [])
@@ -205,14 +209,14 @@ def chunks(file: Path, lines: int | None = None) -> Iterator[bytes]:
             yield data
 
 
-def answer(entry: RunEntry) -> dict[str, Any]:
+def answer(entry: RunEntry) -> StatusAnswer:
     """What is known of the run, in the shape of a host's answer to `status`. Raises UsageError when nothing is."""
     if entry.record is None:
         raise refusal(entry)
     printed, prepared = log(entry)
     record = next((folder.record for folder in folders(entry) if folder.record is not None), None)
-    job = entry.job or (_job_in(record) if record else {})
-    return {
+    job = entry.job or (_job_in(record) if record else cast("JobSpec", {}))
+    known: dict[str, object] = {
         "run": {**entry.record, "live": False},
         "job": {"command": entry.record.get("command") or [], **job},
         "events": [],
@@ -223,16 +227,17 @@ def answer(entry: RunEntry) -> dict[str, Any]:
         "environment": _told(RunPaths(str(record)).environment) if record else None,
         "prepared": None,
     }
+    return cast("StatusAnswer", known)  # no host has answered: there is no path, and nothing prepared
 
 
-def _job_in(record: Path) -> dict[str, Any]:
+def _job_in(record: Path) -> JobSpec:
     """The job as it was fetched; empty where it is none: a host wrote it."""
     told = _told(RunPaths(str(record)).job)
     try:
         answers.JOB(told, "")
     except answers.Malformed:
-        return {}
-    return told
+        return cast("JobSpec", {})
+    return cast("JobSpec", told)
 
 
 def _end_of(file: Path | None, size: int) -> str:

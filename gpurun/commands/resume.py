@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gpurun.commands import runs
 from gpurun.commands.submit import Started
@@ -16,6 +16,8 @@ from gpurun.secret import Secret
 from gpurun.store import run_store
 
 if TYPE_CHECKING:
+    from gpurun.agent.schema.job import JobSpec
+    from gpurun.agent.schema.requests import ResumeRequest
     from gpurun.config.load import Loaded
     from gpurun.remote.wire import Wire
     from gpurun.store.run_store import RunEntry
@@ -34,7 +36,7 @@ class Asked:
     env_file: str | None = None
 
 
-def job_of(entry: RunEntry) -> dict[str, Any]:
+def job_of(entry: RunEntry) -> JobSpec:
     """The run's job.json; asked of its host when this laptop did not submit it. Raises GpurunError when that has none."""
     if entry.job is not None:
         return entry.job
@@ -42,10 +44,10 @@ def job_of(entry: RunEntry) -> dict[str, Any]:
     if told is None:
         what = f"the host no longer has the job.json of {entry.id}, and this laptop did not submit it"
         raise GpurunError(what, "submit the job again", where=entry.host)
-    return dict(told)
+    return told
 
 
-def resume(wire: Wire, job: Mapping[str, Any], asked: Asked, *, follow: bool) -> Started:
+def resume(wire: Wire, job: JobSpec, asked: Asked, *, follow: bool) -> Started:
     """Begin the run's next attempt on the host that has it. Raises UsageError, and what the host refuses."""
     loaded = load(job, asked, wire.host)
     env = environment(job, loaded, {line.partition("=")[0] for line in asked.env or ()})
@@ -54,7 +56,7 @@ def resume(wire: Wire, job: Mapping[str, Any], asked: Asked, *, follow: bool) ->
     return started
 
 
-def question(job: Mapping[str, Any], asked: Asked, loaded: Loaded, env: Mapping[str, Secret]) -> dict[str, Any]:
+def question(job: JobSpec, asked: Asked, loaded: Loaded, env: Mapping[str, Secret]) -> ResumeRequest:
     """The request of `resume`. To send it twice begins one attempt."""
     return {
         "run": job["id"],
@@ -65,7 +67,7 @@ def question(job: Mapping[str, Any], asked: Asked, loaded: Loaded, env: Mapping[
     }
 
 
-def ask(wire: Wire, request: Mapping[str, Any], *, follow: bool) -> Started:
+def ask(wire: Wire, request: ResumeRequest, *, follow: bool) -> Started:
     """Send a `question`; with `follow` its log comes on the same channel."""
     if not follow:
         record = wire.ask("resume", {**request, "stream": False}, timeout=CHOOSING)["run"]
@@ -74,7 +76,7 @@ def ask(wire: Wire, request: Mapping[str, Any], *, follow: bool) -> Started:
     return Started(stream.answer["run"], stream, earlier=False, fetch=False)
 
 
-def load(job: Mapping[str, Any], asked: Asked, host: str) -> Loaded:
+def load(job: JobSpec, asked: Asked, host: str) -> Loaded:
     """The configuration that the run was submitted with, as it is now, for the values of its variables."""
     from gpurun.config import load as config
 
@@ -86,7 +88,7 @@ def load(job: Mapping[str, Any], asked: Asked, host: str) -> Loaded:
     return config.load(flags, target, here, need_script=False)
 
 
-def environment(job: Mapping[str, Any], loaded: Loaded, said: set[str]) -> dict[str, Secret]:
+def environment(job: JobSpec, loaded: Loaded, said: set[str]) -> dict[str, Secret]:
     """The values of the job's variables, which its host wiped at its end. Raises UsageError that names what is missing."""
     wanted = [*dict.fromkeys([*job.get("env", ()), *sorted(said)])]
     found = {name: loaded.env[name] for name in wanted if name in loaded.env}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,6 +17,9 @@ from gpurun.errors import ContactLost, GpurunError, HostUnreachable, UsageError
 from gpurun.store import checkpoint_store, run_names, run_questions, run_store
 
 if TYPE_CHECKING:
+    from gpurun.agent.schema.answers import PsAnswer, StatusAnswer
+    from gpurun.agent.schema.requests import PsRequest
+    from gpurun.agent.schema.run import RunRecord
     from gpurun.config.hosts import HostProfile
     from gpurun.remote.wire import Wire
     from gpurun.store.run_store import RunEntry
@@ -30,7 +33,7 @@ class HostRuns:
     """What `ps` learned of one host: its `answer`, or why there is none and what was known before."""
 
     host: str
-    answer: dict[str, Any] | None
+    answer: PsAnswer | None
     failure: GpurunError | None
     known: tuple[RunEntry, ...]  # of this host, as last seen
 
@@ -110,7 +113,7 @@ def hosts_of_interest(*, all_runs: bool) -> list[HostProfile]:
     return found or ([hosts.choose()] if os.environ.get("GPURUN_HOST") else [])
 
 
-def list_runs(which: Sequence[HostProfile], request: Mapping[str, Any]) -> list[HostRuns]:
+def list_runs(which: Sequence[HostProfile], request: PsRequest) -> list[HostRuns]:
     """Ask `ps` of all these hosts side by side. One alone may take its time, and ask for a password."""
     known = run_store.all_runs()
 
@@ -118,7 +121,7 @@ def list_runs(which: Sequence[HostProfile], request: Mapping[str, Any]) -> list[
         from gpurun.remote.wire import connect
 
         ours = tuple(filter(None, (_as_seen_on(host.name, entry) for entry in known)))
-        asked = {
+        asked: PsRequest = {
             **request,
             **checkpoint_store.question(entry.id for entry in ours if request.get("all") or not entry.ended),
         }
@@ -146,7 +149,7 @@ def list_runs(which: Sequence[HostProfile], request: Mapping[str, Any]) -> list[
         return list(pool.map(ask, which))
 
 
-def _patient_listing(wire: Wire, asked: Mapping[str, Any]) -> dict[str, Any]:
+def _patient_listing(wire: Wire, asked: PsRequest) -> PsAnswer:
     """Return the answer of the only host that is asked. It may ask a person, and a host that is only slow has its time.
 
     An open connection that stays silent is often dead, as after the laptop's sleep: then a new one is tried, for a moment too.
@@ -165,7 +168,7 @@ def _patient_listing(wire: Wire, asked: Mapping[str, Any]) -> dict[str, Any]:
     return _listing(wire, asked, None)
 
 
-def _shown(record: dict[str, Any], host: str) -> dict[str, Any] | None:
+def _shown(record: RunRecord, host: str) -> RunRecord | None:
     """The record of a listing, with whether it is of an attempt that was left behind; None when it is not to be listed.
 
     Of a run that went on on another host since, that one tells. But an attempt that was left there live is listed too, also
@@ -180,7 +183,7 @@ def _shown(record: dict[str, Any], host: str) -> dict[str, Any] | None:
     return {**record, "left_behind": behind}
 
 
-def _listing(wire: Wire, asked: Mapping[str, Any], within: float | None) -> dict[str, Any]:
+def _listing(wire: Wire, asked: PsRequest, within: float | None) -> PsAnswer:
     """The answer to `ps`, put together from pages: a host that has thousands of old runs takes long to tell of all."""
     answer = wire.ask("ps", {**asked, "limit": PAGE}, within=within)
     known, more = {record["id"] for record in answer["runs"]}, answer.get("more")
@@ -227,7 +230,7 @@ def twins(entry: RunEntry) -> list[RunEntry]:
     return found
 
 
-def status(entry: RunEntry) -> dict[str, Any]:
+def status(entry: RunEntry) -> StatusAnswer:
     """The agent's answer to `status`."""
     return run_questions.ask(wire_to(entry.host), "status", {"run": entry.id}, [entry.id])
 
@@ -273,7 +276,7 @@ def refuse_twins(entries: Sequence[RunEntry]) -> None:
     for entry in entries:
         for twin in twins(entry):
             if twin.seen is not None:
-                attempt = (twin.record or {}).get("attempt", 1)
+                attempt = twin.known.get("attempt", 1)
                 raise UsageError(
                     f"attempt {attempt} of {twin.id} is still {twin.state} on {twin.host}", f"gpurun stop {twin.id}"
                 )

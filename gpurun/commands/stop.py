@@ -16,6 +16,7 @@ from gpurun.remote.records import refuse_unknown
 from gpurun.store import run_names, run_questions
 
 if TYPE_CHECKING:
+    from gpurun.agent.schema.requests import StopRequest
     from gpurun.agent.schema.run import RunRecord
     from gpurun.store.run_store import RunEntry
 
@@ -61,12 +62,17 @@ def _live(project_root: str) -> tuple[list[RunEntry], list[RunEntry]]:
 
 def ask(entries: Sequence[RunEntry], asked: Asked) -> list[RunRecord]:
     """Write down on every host that these are to end; the records. From here on the hosts act by themselves."""
-    request = {"grace": asked.grace, "force": asked.force, "abandon": asked.abandon}
     groups = runs.by_host(entries)
 
     def tell(host: str) -> list[RunRecord]:
         ids = groups[host]
-        answer = run_questions.ask(runs.wire_to(host), "stop", {"runs": ids, **request}, ids, timeout=30)
+        request: StopRequest = {
+            "runs": ids,
+            "grace": asked.grace,
+            "force": asked.force,
+            "abandon": asked.abandon,
+        }
+        answer = run_questions.ask(runs.wire_to(host), "stop", request, ids, timeout=30)
         return list(answer["runs"])
 
     with ThreadPoolExecutor(max_workers=len(groups)) as pool:

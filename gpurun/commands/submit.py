@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gpurun import locked
 from gpurun.agent import vocabulary as words
@@ -16,6 +16,11 @@ from gpurun.store import pending_submits, run_store
 from gpurun.sync import upload
 
 if TYPE_CHECKING:
+    from gpurun.agent.schema.answers import PrepareAnswer, RunAnswer
+    from gpurun.agent.schema.job import JobSpec
+    from gpurun.agent.schema.job import Service as ServiceOfJob
+    from gpurun.agent.schema.requests import StartRequest
+    from gpurun.agent.schema.run import RunRecord
     from gpurun.config.load import Loaded
     from gpurun.job.files import FileList
     from gpurun.remote.wire import Stream, Wire
@@ -34,7 +39,7 @@ class Plan:
 
     loaded: Loaded
     files: FileList
-    job: dict[str, Any]  # job.json, less what the host adds
+    job: JobSpec  # job.json, less what the host adds
     notes: tuple[str, ...]  # for the person
     needs_agent: bool  # a dependency comes over git+ssh: the host needs the user's SSH agent
 
@@ -43,15 +48,15 @@ class Plan:
 class Prepared(Event):
     """The host has made room for the run: its answer to `prepare`."""
 
-    answer: dict[str, Any]
+    answer: PrepareAnswer
 
 
 @dataclass(frozen=True)
 class Started:
     """A run that its host has taken over."""
 
-    record: dict[str, Any]
-    stream: Stream | None  # its log, when that was asked for
+    record: RunRecord
+    stream: Stream[RunAnswer, RunRecord] | None  # its log, when that was asked for
     earlier: bool  # it had been started already, by the submit that this one repeats
     fetch: bool  # the job wants to be fetched when it has ended
 
@@ -64,7 +69,7 @@ class Begun(Event):
 
 
 def make_plan(
-    loaded: Loaded, *, run_id: str | None = None, now: float | None = None, service: dict[str, Any] | None = None
+    loaded: Loaded, *, run_id: str | None = None, now: float | None = None, service: ServiceOfJob | None = None
 ) -> Plan:
     """List the project's files and write the job. Reads the project alone. `service`: one that has the project's code."""
     from gpurun.config.project import git_facts
@@ -112,7 +117,7 @@ def submit(wire: Wire, plan: Plan, report: Report, *, follow: bool) -> Started:
     return started
 
 
-def _prepare(wire: Wire, plan: Plan, report: Report) -> tuple[PendingSubmit, dict[str, Any]]:
+def _prepare(wire: Wire, plan: Plan, report: Report) -> tuple[PendingSubmit, PrepareAnswer]:
     """Return the claim to a run, and the host's answer to `prepare`: the host has the run from then on.
 
     Draws another id where the host has another run under that one, and begins anew where what was taken over is past.
@@ -150,7 +155,7 @@ def _claim(wire: Wire, plan: Plan, refused: Sequence[str]) -> PendingSubmit:
     return claim
 
 
-def _is_past(claim: PendingSubmit, record: dict[str, Any]) -> bool:
+def _is_past(claim: PendingSubmit, record: RunRecord) -> bool:
     """Return whether the run was given up meanwhile, or is a service of an earlier process that has ended.
 
     A check or a session that has ended tells nothing of now.
@@ -182,7 +187,7 @@ def _give_up(claim: PendingSubmit, error: BaseException, *, on_host: bool) -> No
 
 
 def _sync_and_start(
-    wire: Wire, plan: Plan, prepared: dict[str, Any], report: Report, job: dict[str, Any], *, follow: bool
+    wire: Wire, plan: Plan, prepared: PrepareAnswer, report: Report, job: JobSpec, *, follow: bool
 ) -> Started:
     """Sync, then start; once more when files changed on the way."""
     files, link_dest = plan.files, list(prepared["link_dest"])
@@ -220,10 +225,10 @@ def _sync(wire: Wire, loaded: Loaded, files: FileList, snapshot: str, link_dest:
         upload.push(wire.connection, part, snapshot, link_dest, progress=sent)
 
 
-def _start(wire: Wire, plan: Plan, files: FileList, job: dict[str, Any], *, follow: bool) -> Started:
+def _start(wire: Wire, plan: Plan, files: FileList, job: JobSpec, *, follow: bool) -> Started:
     # While dependencies come over git+ssh, the SSH agent reaches the host through this very connection.
     follow = follow or plan.needs_agent
-    request = {
+    request: StartRequest = {
         "run": job["id"],
         "token": job["token"],
         "manifest": files.manifest(),

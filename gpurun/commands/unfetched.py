@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gpurun.errors import GpurunError
 from gpurun.store import fetched_files, run_questions, run_store
 
 if TYPE_CHECKING:
     from gpurun.remote.wire import Wire
-    from gpurun.store.run_store import RunEntry
+    from gpurun.store.run_store import Proof, RunEntry
 
 LOOK_IN = 300.0  # seconds; the host walks the workspaces of the runs
 AT_ONCE = 20  # runs in one question
@@ -48,14 +48,14 @@ class Held:
         return not (self.live or self.container or self.files) and self.stamp is not None
 
 
-def read(run: str, host: str, told: Mapping[str, Any]) -> Held:
+def read(run: str, host: str, told: Mapping[str, object]) -> Held:
     """Return what a host answered of a run, as far as it has the right shape: what does not counts as not known."""
 
     def number(key: str) -> int:
         value = told.get(key)
         return value if type(value) is int and value >= 0 else 1
 
-    stamp, elsewhere = told.get("stamp"), told.get("elsewhere")
+    stamp, elsewhere, shells = told.get("stamp"), told.get("elsewhere"), told.get("shells")
     return Held(
         run,
         host,
@@ -65,7 +65,7 @@ def read(run: str, host: str, told: Mapping[str, Any]) -> Held:
         bytes=number("bytes"),
         stamp=stamp if isinstance(stamp, str) else None,
         elsewhere=float(elsewhere) if isinstance(elsewhere, (int, float)) else None,
-        shells=tuple(one for one in told.get("shells") or () if isinstance(one, str)),
+        shells=tuple(one for one in shells if isinstance(one, str)) if isinstance(shells, list) else (),
     )
 
 
@@ -134,7 +134,7 @@ def _is_marked(entry: RunEntry, host: str) -> bool:
     return bool(entry.left_on.get(host, entry.fetched))
 
 
-def _is_complete(proof: Mapping[str, Any]) -> bool:
+def _is_complete(proof: Proof) -> bool:
     return fetched_files.missing(Path(str(proof.get("to"))), proof.get("stamp")) == 0
 
 

@@ -17,10 +17,13 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpurun import process, toml
 from gpurun.errors import UsageError
+
+if TYPE_CHECKING:
+    from gpurun.agent.schema.job import Git
 
 PATCH_LIMIT = 1 << 20  # bytes; a larger patch is left out of the run record
 # Slow disks and huge repositories exist; a git that waits for a lock or a password must not hold a submit for ever.
@@ -141,7 +144,7 @@ def git(root: Path, *arguments: str) -> process.Completed | None:
     return done if done.code == 0 else None
 
 
-def git_facts(root: Path, travels: Callable[[str], bool] = lambda _: True) -> dict[str, Any] | None:
+def git_facts(root: Path, travels: Callable[[str], bool] = lambda _: True) -> Git | None:
     """`commit`, `branch` (None on a detached head), `dirty`, `patch` against the commit; None without a working git.
 
     `travels` says whether a file of the project may leave the laptop: of one that stays, the patch tells nothing.

@@ -22,6 +22,7 @@ from gpurun.remote import records
 from gpurun.store import run_store
 
 if TYPE_CHECKING:
+    from gpurun.agent.schema.requests import FetchedRequest
     from gpurun.remote.wire import Wire
     from gpurun.store.run_store import RunEntry
 
@@ -95,7 +96,7 @@ def _mark(wire: Wire, fetched: Fetched, some: bool) -> None:
     """
     whole = fetched.whole and not some
     what = "all" if whole else "some"
-    request = {"run": fetched.run, "what": what, "attempt": fetched.attempt, "stamp": fetched.stamp}
+    request: FetchedRequest = {"run": fetched.run, "what": what, "attempt": fetched.attempt, "stamp": fetched.stamp}
     try:
         counts = bool(wire.ask("fetched", request, timeout=90)["counts"])
     except (HostError, HostUnreachable) as error:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gpurun.agent import vocabulary as words
 from gpurun.agent.files import sync_folder
@@ -25,6 +25,9 @@ from gpurun.sync import rsync
 from gpurun.sync.retry import run_with_retries
 
 if TYPE_CHECKING:
+    from gpurun.agent.ledger import Entry
+    from gpurun.agent.schema.answers import CheckpointAnswer, CheckpointFile
+    from gpurun.agent.schema.run import RunRecord
     from gpurun.remote.wire import Wire
 
 TRIES = 5  # for a file that is written anew while it comes
@@ -38,7 +41,7 @@ class Came:
 
     run: str
     file: Path
-    entry: dict[str, Any]
+    entry: CheckpointFile | Entry
     unchanged: bool  # it was here already
 
 
@@ -57,9 +60,8 @@ def _bring(wire: Wire, run: str, which: str, destination: Destination, report: R
         if attempt:
             report(Doing("it was written anew meanwhile; trying again"))
             time.sleep(PAUSE)
-        answer = _ask(wire, run, which, report)
-        destination.comes_from(wire.host, answer["run"])
-        entry = dict(answer["checkpoint"])
+        record, entry = _ask(wire, run, which, report)
+        destination.comes_from(wire.host, record)
         item = _item(entry, wire.host)
         if destination.is_current(item) and destination.state[item.to]["sha256"] == entry["sha256"]:
             return Came(run, destination.root / destination.state[item.to]["at"], entry, unchanged=True)
@@ -72,7 +74,7 @@ def _bring(wire: Wire, run: str, which: str, destination: Destination, report: R
 
 def fetch_checkpoint_as(wire: Wire, run: str, which: str, file: Path, *, replace: bool, report: Report) -> Came:
     """Bring it to the path `file`. Another file there is replaced with `replace` alone; else UsageError is raised."""
-    entry = dict(_ask(wire, run, which, report)["checkpoint"])
+    _, entry = _ask(wire, run, which, report)
     if is_it(file, entry):
         return Came(run, file, entry, unchanged=True)
     if file.exists() and not replace:
@@ -86,15 +88,15 @@ def fetch_checkpoint_as(wire: Wire, run: str, which: str, file: Path, *, replace
     return Came(run, file, came.entry, unchanged=False)
 
 
-def _ask(wire: Wire, run: str, which: str, report: Report) -> dict[str, Any]:
+def _ask(wire: Wire, run: str, which: str, report: Report) -> tuple[RunRecord, CheckpointFile]:
     report(Doing(f"asking {wire.host} for the {which if which in (BEST, LAST) else 'best'} checkpoint of {run}"))
     answer = run_questions.ask(wire, "checkpoint", {"run": run, "which": which}, [run], timeout=OUTSIDE_SECONDS)
     if answer["checkpoint"] is None:
         raise _none(run, which, answer)
-    return answer
+    return answer["run"], answer["checkpoint"]
 
 
-def _none(run: str, which: str, answer: Mapping[str, Any]) -> GpurunError:
+def _none(run: str, which: str, answer: CheckpointAnswer) -> GpurunError:
     record = answer["run"]
     if answer["count"] and which == BEST:
         what, then = f"nothing was monitored in {run}: no checkpoint of it is the best", f"gpurun fetch --last {run}"
@@ -108,17 +110,15 @@ def _none(run: str, which: str, answer: Mapping[str, Any]) -> GpurunError:
     return GpurunError(what, then, exit_code=words.EXIT_NOTHING, code=NO_CHECKPOINT)
 
 
-def _item(entry: Mapping[str, Any], host: str) -> Item:
+def _item(entry: CheckpointFile, host: str) -> Item:
     """What the host tells, as a file to be fetched. Raises HostError when it would lead elsewhere."""
-    name, to, folder, sha256 = (entry.get(key) for key in ("name", "as", "folder", "sha256"))
-    numbers = [entry.get(key) for key in ("size", "mtime_ns", "ctime_ns", "inode")]
-    sound = isinstance(sha256, str) and all(type(number) is int for number in numbers)
-    if not (sound and isinstance(name, str) and "/" not in name and is_inside(name, private=True)):
+    name, to, folder = entry["name"], entry["as"], entry["folder"]
+    if "/" in name or not is_inside(name, private=True) or not is_inside(to):
         raise _lies(host)
-    if not (isinstance(to, str) and is_inside(to) and str(folder).startswith("/") and "\0" not in str(folder)):
+    size, times = entry["size"], (entry["mtime_ns"], entry["ctime_ns"])
+    if not folder.startswith("/") or "\0" in folder or type(size) is not int or entry["sha256"] is None:
         raise _lies(host)
-    size, mtime_ns, ctime_ns, inode = (int(number) for number in numbers if number is not None)
-    return Item(name, to, size, mtime_ns, ctime_ns, inode, None, 0, grows=False, writing=None)
+    return Item(name, to, size, *times, entry["inode"], None, 0, grows=False, writing=None)
 
 
 def _lies(host: str) -> HostError:
@@ -170,7 +170,7 @@ def _place(destination: Destination, item: Item, came: Arrived) -> Path:
     return destination.root / placed.at
 
 
-def _another(run: str, entry: Mapping[str, Any], said: str) -> GpurunError:
+def _another(run: str, entry: CheckpointFile, said: str) -> GpurunError:
     why = f"it could not be read: {said}" if said else "another SHA-256 came"
     return GpurunError(
         f"{entry['path']} of {run} is not what its ledger tells: {why}, {TRIES} times",
@@ -180,13 +180,14 @@ def _another(run: str, entry: Mapping[str, Any], said: str) -> GpurunError:
     )
 
 
-def fetched_in(folder: Path, entry: Mapping[str, Any]) -> Path | None:
+def fetched_in(folder: Path, entry: Mapping[str, object]) -> Path | None:
     """The checkpoint that the ledger's entry tells of, where a fetch of all into `folder` has put it; None when it is not there."""
-    inside = f"outside{entry['path']}" if entry["path"].startswith("/") else str(entry["path"])
+    path = str(entry["path"])
+    inside = f"outside{path}" if path.startswith("/") else path
     return folder / inside if is_inside(inside) and is_it(folder / inside, entry) else None
 
 
-def is_it(file: Path, entry: Mapping[str, Any]) -> bool:
+def is_it(file: Path, entry: Mapping[str, object]) -> bool:
     """Whether the file is the checkpoint that the ledger's entry tells of, byte for byte."""
     try:
         if file.stat().st_size != entry["size"]:

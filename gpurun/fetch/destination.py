@@ -16,17 +16,20 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, TypedDict
 
 from gpurun.agent import vocabulary as words
 from gpurun.agent.files import write_atomically
 from gpurun.errors import GpurunError
 from gpurun.fetch.plan import Item, looks_secret
 from gpurun.store.fetched_files import PRIVATE
+
+if TYPE_CHECKING:
+    from gpurun.agent.schema.run import RunRecord
 
 SCHEMA = 1  # of fetch.json
 BUSY = "busy"  # the code of an error: another gpurun fetches into the folder
@@ -62,13 +65,22 @@ class Placed:
     sha256: str
 
 
+class PlacedFile(TypedDict):
+    """A file that was placed, as `_gpurun/fetch.json` notes it."""
+
+    host: list[int]  # the stamp of the host's file
+    sha256: str
+    at: str  # below the destination
+    here: list[int] | None  # size in bytes, mtime in ns and inode of what was placed
+
+
 @dataclass
 class Destination:
     """Use it through `opened`."""
 
     root: Path
     run: str
-    state: dict[str, dict[str, Any]] = field(default_factory=dict)
+    state: dict[str, PlacedFile] = field(default_factory=dict)
     host: Host | None = None  # where that came from; None: nobody said
 
     @property
@@ -89,7 +101,8 @@ class Destination:
     def placed_size(self, item: Item) -> int | None:
         """Bytes of the version that was fetched before and is here still, None without one."""
         known = self.state.get(item.to)
-        return int(known["here"][0]) if known is not None and self._is_here(known) else None
+        here = known["here"] if known is not None and self._is_here(known) else None
+        return here[0] if here is not None else None
 
     def ignores_case(self) -> bool:
         """Whether the disk takes `A` and `a` for one name, as macOS does."""
@@ -106,11 +119,12 @@ class Destination:
         places = (self.staging / item.path for item in items)
         return sum(_size(where) for path in places for where in (path, path.parent / PARTIAL / path.name))
 
-    def comes_from(self, name: str, record: Mapping[str, Any]) -> None:
+    def comes_from(self, name: str, record: RunRecord) -> None:
         """What came from another host, before the run went on from there, is not replaced by files of the same name."""
-        if record.get("host_id") is None:
+        host_id = record.get("host_id")
+        if host_id is None:
             return
-        host = Host(name, record["host_id"])
+        host = Host(name, host_id)
         if self.host is not None and self.host.id != host.id:
             self.state = {}
         self.host = host
@@ -211,7 +225,7 @@ class Destination:
                 return at
         raise InTheWay("files that did not come from this run are at its place")
 
-    def _is_here(self, known: dict[str, Any]) -> bool:
+    def _is_here(self, known: PlacedFile) -> bool:
         """What was placed is still here, untouched."""
         try:
             return bool(known["here"] == self._stamp_at(known["at"]))
@@ -368,7 +382,7 @@ def put_aside(root: Path, run: str, host_id: str, aside: Callable[[Host], Path])
         return former, aside(former)
 
 
-def _read_state(root: Path, run: str) -> tuple[Host | None, dict[str, dict[str, Any]]]:
+def _read_state(root: Path, run: str) -> tuple[Host | None, dict[str, PlacedFile]]:
     """Raise GpurunError for what a newer gpurun wrote: to write it again would lose what only that one knows."""
     note = root / PRIVATE / "fetch.json"
     try:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gpurun.agent.files import sync_folder
 from gpurun.errors import OF_THE_DISK
@@ -24,6 +24,8 @@ from gpurun.sync import rsync
 from gpurun.sync.retry import run_with_retries
 
 if TYPE_CHECKING:
+    from gpurun.agent.schema.requests import OutputsRequest
+    from gpurun.fetch.destination import PlacedFile
     from gpurun.remote.wire import Wire
 
 TRIES = 3  # for a file that changes under our hands
@@ -105,7 +107,7 @@ class Pass:
 
     def _list(self, *, outside: bool = False) -> Listing:
         run = self.destination.run
-        request = {"run": run, "caches": bool(self.only), "outside": outside}
+        request: OutputsRequest = {"run": run, "caches": bool(self.only), "outside": outside}
         timeout = OUTSIDE_SECONDS if outside else LISTING_SECONDS
         answer = run_questions.ask(self.wire, "outputs", request, [run], timeout=timeout)
         self.destination.comes_from(self.wire.host, answer["record"])
@@ -274,8 +276,9 @@ def _note(destination: Destination, items: Iterable[Item], stamp: str) -> None:
     fetched_files.note(destination.root, destination.run, stamp, files)
 
 
-def _placed(state: Mapping[str, Mapping[str, Any]], item: Item) -> list[Any] | None:
+def _placed(state: Mapping[str, PlacedFile], item: Item) -> list[str | int] | None:
     """[path below the destination, size, mtime in ns]; None for what was not placed as the host has it."""
     known = (state.get(item.to), state.get(item.to + CUT))
     found = next((one for one in known if one is not None and one["host"] == item.stamp), None)
-    return None if found is None else [found["at"], *found["here"][:2]]
+    here = found["here"] if found is not None else None
+    return None if found is None or here is None else [found["at"], *here[:2]]

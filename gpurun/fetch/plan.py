@@ -9,14 +9,19 @@ from __future__ import annotations
 import itertools
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from gpurun.agent import vocabulary as words
 from gpurun.errors import GpurunError
 from gpurun.job import ignore
 from gpurun.store.fetched_files import PRIVATE
+
+if TYPE_CHECKING:
+    from gpurun.agent.schema.answers import OutputsAnswer
+    from gpurun.agent.schema.files import OutputFile
+    from gpurun.agent.schema.run import RunRecord
 
 GROUP_BYTES = 500_000_000  # what is placed at once; also bounds one question for hashes
 SMALL_GROUP_BYTES = 16_000_000  # not worth a transfer of its own
@@ -78,10 +83,10 @@ class Listing:
     attempt: int
     stamp: str | None = None  # the host's, for what this lists
     hook: bool = False  # the run has ended, and counts as live because a hook of it still runs
-    unknown: Mapping[str, Any] | None = None  # the run's record, when the host does not know how it is
+    unknown: RunRecord | None = None  # the run's record, when the host does not know how it is
 
 
-def read_listing(answer: Mapping[str, Any]) -> Listing:
+def read_listing(answer: OutputsAnswer) -> Listing:
     """The agent's answer to `outputs`. An entry that would lead out of the destination is left, and told."""
     items: list[Item] = []
     left = [Left(str(entry["path"]), str(entry["why"]), bool(entry.get("lost", True))) for entry in answer["skipped"]]
@@ -91,7 +96,7 @@ def read_listing(answer: Mapping[str, Any]) -> Listing:
         if why is None and entry["link"] is None:
             # Each file in staging goes to one place.
             why = "the host lists the same file twice" if entry["path"] in sources else None
-            sources.add(entry["path"])
+            sources.add(str(entry["path"]))
         if why is None:
             items.append(
                 Item(
@@ -112,7 +117,7 @@ def read_listing(answer: Mapping[str, Any]) -> Listing:
     root = str(answer["root"])
     if not root.startswith("/") or "\0" in root:
         raise GpurunError("the host named no folder of the run", "this is a bug of gpurun, or not gpurun's agent there")
-    record, stamp = answer.get("record") or {}, answer.get("stamp")
+    record, stamp = answer["record"], answer.get("stamp")
     return Listing(
         root,
         bool(answer["live"]),
@@ -126,7 +131,7 @@ def read_listing(answer: Mapping[str, Any]) -> Listing:
     )
 
 
-def _refusal(entry: Mapping[str, Any]) -> str | None:
+def _refusal(entry: OutputFile) -> str | None:
     """Why this entry of a host, which may lie, is not taken; None when it is fine."""
     to, link, path = entry.get("as"), entry.get("link"), entry.get("path")
     counts, times = (

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from gpurun.agent.sizes import size
 from gpurun.errors import GpurunError
 from gpurun.events import Event
 from gpurun.fetch.destination import Placed
 from gpurun.fetch.plan import Item, Left
+
+if TYPE_CHECKING:
+    from gpurun.agent.schema.run import RunRecord
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Fetched:
     live: bool = False  # the run went on when it was looked at
     attempt: int = 1  # as which it was looked at
     hook: bool = False  # it had ended, and a hook of it still ran
-    unknown: Mapping[str, Any] | None = None  # its record, when its host does not know whether it goes on
+    unknown: RunRecord | None = None  # its record, when its host does not know whether it goes on
     unnoted: str = ""  # why the host could not write down that it was fetched
     stamp: str | None = None  # the host's, for all that it had written
     placed: list[Placed] = field(default_factory=list)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 from gpurun.errors import GpurunError
 from gpurun.fetch.arrivals import Arrived
@@ -14,13 +14,15 @@ from gpurun.fetch.background import Background
 from gpurun.fetch.plan import Item
 
 if TYPE_CHECKING:
+    from gpurun.agent.schema.files import FileHash
+    from gpurun.agent.schema.requests import HashRequest
     from gpurun.remote.wire import Wire
 
 _SLOWEST = 20_000_000  # bytes/s that a host hashes at the least
 _PATIENCE = 60.0  # seconds on top
 _QUESTION_FILES = 5_000
 
-Hashes = dict[str, dict[str, Any]]
+Hashes: TypeAlias = "dict[str, FileHash]"
 
 
 @dataclass(frozen=True)
@@ -55,13 +57,17 @@ def ask(wire: Wire, run: str, items: Sequence[Item], prefix: Mapping[str, int]) 
         some = items[start : start + _QUESTION_FILES]
         patience = _PATIENCE + sum(item.size for item in some) / _SLOWEST
         paths = [item.path for item in some]
-        request = {"run": run, "paths": paths, "prefix": {path: prefix[path] for path in paths if path in prefix}}
+        request: HashRequest = {
+            "run": run,
+            "paths": paths,
+            "prefix": {path: prefix[path] for path in paths if path in prefix},
+        }
         told = wire.ask("hash", request, timeout=patience)["hashes"]
         found.update({path: told[path] for path in paths if path in told})
     return found
 
 
-def judge(item: Item, came: Arrived | None, host: Mapping[str, Any] | None, placed: int | None) -> Verdict:
+def judge(item: Item, came: Arrived | None, host: FileHash | None, placed: int | None) -> Verdict:
     """`placed`: size in bytes of the version that is here already, None without one."""
     if came is None:
         if host is not None and host["size"] is None:

@@ -8,7 +8,7 @@ import shlex
 import socket
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from gpurun import process
 from gpurun.config import hosts
@@ -24,6 +24,9 @@ from gpurun.ssh.config import Resolved
 from gpurun.ssh.keys import HostKey
 from gpurun.ssh.openssh import CONNECTION_FAILED, Address, Connection
 from gpurun.store import run_store
+
+if TYPE_CHECKING:
+    from gpurun.agent.schema.answers import CheckAnswer
 
 PASSWORD_TRIES = 3
 LOGIN_IN = 15.0  # seconds
@@ -230,12 +233,13 @@ def _settle(order: Order, result: CheckResult, dialog: Dialog) -> None:
             hosts.add(order.name, {"root": path})
         elif not dialog.can_ask():
             dialog.say(f"roomier: gpurun host add {order.name} --root {path}  ({free / GB:.0f} GB free)")
-    works = (result.answer["facts"]["engine_error"] or {}).get("works")
+    refused = result.answer["facts"]["engine_error"]
+    works = refused.get("works") if refused else None
     if works and dialog.confirm(f"`{works}` works there without a password. Use it?"):
         hosts.add(order.name, {"engine": works})
 
 
-def roomier_root(answer: dict[str, Any]) -> tuple[str, int] | None:
+def roomier_root(answer: CheckAnswer) -> tuple[str, int] | None:
     """A folder on a lasting disk that has far more room than where gpurun's files would lie, with its free bytes."""
     free = answer["facts"]["disk"]["free"]
     for place in answer["disks"]:

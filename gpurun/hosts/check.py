@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from gpurun import process
 from gpurun.errors import GpurunError, HostUnreachable
@@ -18,6 +18,9 @@ from gpurun.hosts.findings import FAIL, OK, WARN, Finding, examine, of_rsync
 from gpurun.remote.wire import Wire
 from gpurun.ssh import openssh
 from gpurun.ssh.openssh import Connection
+
+if TYPE_CHECKING:
+    from gpurun.agent.schema.answers import CheckAnswer, Echo
 
 CHECK_IN = 60.0  # seconds: nvidia-smi, the engine and a search for Pythons may each take their time
 ECHO_IN = 5.0
@@ -29,7 +32,7 @@ class CheckResult:
 
     host: str
     findings: tuple[Finding, ...]
-    answer: dict[str, Any] | None
+    answer: CheckAnswer | None
     failure: HostUnreachable | None = None
 
     @property
@@ -50,7 +53,8 @@ def check(wire: Wire, tell: Callable[[Finding], None] = lambda finding: None) ->
         began = time.time()
         with wire.stream("check", {}, timeout=CHECK_IN) as stream:
             note(connection(wire.connection))
-            for finding in forwards(wire.connection, stream.answer["echo"]):
+            echo = stream.answer["echo"]
+            for finding in forwards(wire.connection, echo) if echo is not None else ():
                 note(finding)
             for finding in examine(wire.host, stream.answer, noise=stream.noise, asked=(began, time.time())):
                 note(finding)
@@ -95,7 +99,7 @@ def connection(used: Connection) -> Finding:
     )
 
 
-def forwards(used: Connection, echo: dict[str, Any]) -> Iterator[Finding]:
+def forwards(used: Connection, echo: Echo) -> Iterator[Finding]:
     """Open a real forward to a port and to a Unix socket on the host, and pass bytes through."""
     port = f"127.0.0.1:{echo['port']}"
     if _passes(used, port):

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from gpurun.agent import vocabulary as words
 from gpurun.job import images as catalogue
 from gpurun.job.images import Base, Catalogue
+
+if TYPE_CHECKING:
+    from gpurun.agent.schema.answers import CheckAnswer, HomeFacts
+    from gpurun.agent.schema.host import EngineFacts, FoundPython, HostFacts
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 GB = 1_000_000_000
@@ -28,7 +32,7 @@ class Finding:
     mend: str = ""
 
 
-def examine(host: str, answer: dict[str, Any], *, noise: bytes, asked: tuple[float, float]) -> Iterator[Finding]:
+def examine(host: str, answer: CheckAnswer, *, noise: bytes, asked: tuple[float, float]) -> Iterator[Finding]:
     """Everything that follows from the agent's answer. `asked`: the laptop's clock before and after the question."""
     facts = answer["facts"]
     yield Finding("python", OK, f"{facts['python']['version']} ({facts['python']['path']})")
@@ -78,7 +82,7 @@ def of_rsync(topic: str, version: str) -> Finding:
     return Finding(topic, OK, version)
 
 
-def engine(facts: dict[str, Any]) -> Finding:
+def engine(facts: HostFacts) -> Finding:
     found, error = facts["engine"], facts["engine_error"]
     if error:
         bare = '--runtime bare, or runtime = "bare" in gpurun.toml, runs jobs without one'
@@ -90,7 +94,7 @@ def engine(facts: dict[str, Any]) -> Finding:
     return Finding("engine", OK, f"{' '.join(found['argv'])} {found['version']}{kind}")
 
 
-def gpus(facts: dict[str, Any]) -> Finding:
+def gpus(facts: HostFacts) -> Finding:
     if facts["gpus_error"]:
         return Finding("GPUs", FAIL, facts["gpus_error"]["what"], facts["gpus_error"]["next"])
     if not facts["gpus"]:
@@ -121,7 +125,7 @@ def images(driver: str | None, known: Catalogue) -> Finding:
     return Finding("images", FAIL, found, f"update the NVIDIA driver; {also}")
 
 
-def engine_disk(engine: dict[str, Any], free: int, image: Base) -> Finding:
+def engine_disk(engine: EngineFacts, free: int, image: Base) -> Finding:
     found = f"{free / GB:.0f} GB free at {engine['root']}, where images lie"
     if free >= image.room:
         return Finding("image disk", OK, found)
@@ -129,7 +133,7 @@ def engine_disk(engine: dict[str, Any], free: int, image: Base) -> Finding:
     return Finding("image disk", WARN, found, mend)
 
 
-def pythons(host: str, facts: dict[str, Any], found: list[dict[str, Any]]) -> Finding:
+def pythons(host: str, facts: HostFacts, found: list[FoundPython]) -> Finding:
     """For jobs without an engine."""
     having = [f"{each['path']} (torch {each['torch']})" for each in found if each["torch"]]
     if having:
@@ -144,7 +148,7 @@ def pythons(host: str, facts: dict[str, Any], found: list[dict[str, Any]]) -> Fi
     )
 
 
-def disk(facts: dict[str, Any]) -> Finding:
+def disk(facts: HostFacts) -> Finding:
     free, total = facts["disk"]["free"], facts["disk"]["total"]
     found = f"{free / GB:.0f} of {total / GB:.0f} GB free at {facts['root']}"
     mend = 'gpurun prune --fetched, or name a roomier disk: root = "/path" in the host\'s profile'
@@ -153,7 +157,7 @@ def disk(facts: dict[str, Any]) -> Finding:
     return Finding("disk", WARN, found, mend) if free < TIGHT_DISK else Finding("disk", OK, found)
 
 
-def inodes(facts: dict[str, Any]) -> Finding:
+def inodes(facts: HostFacts) -> Finding:
     free, total = facts["disk"]["inodes_free"], facts["disk"]["inodes"]
     if not total:  # btrfs and the like count none
         return Finding("inodes", OK, "without limit")
@@ -163,7 +167,7 @@ def inodes(facts: dict[str, Any]) -> Finding:
     return Finding("inodes", OK, share)
 
 
-def home(found: dict[str, Any]) -> Finding:
+def home(found: HomeFacts) -> Finding:
     machines, kind = found["machines"], found["type"]
     if machines > 1:
         mend = "that works; each run belongs to the machine it was submitted to"
@@ -174,7 +178,7 @@ def home(found: dict[str, Any]) -> Finding:
     return Finding("shared home", OK, f"no, it lies on a local disk ({kind or 'unknown'})")
 
 
-def logout(facts: dict[str, Any], ends: bool) -> Finding:
+def logout(facts: HostFacts, ends: bool) -> Finding:
     if ends:
         return Finding(
             "after logout",

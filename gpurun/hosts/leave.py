@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from gpurun.commands import stop as stopping
 from gpurun.commands import unfetched
@@ -15,6 +16,9 @@ from gpurun.fetch import default_folder
 from gpurun.hosts.add import mark
 from gpurun.remote.wire import Wire, connect
 from gpurun.store import fetched_files, run_store
+
+if TYPE_CHECKING:
+    from gpurun.agent.schema.requests import LeaveRequest
 
 WIPE_IN = 900.0  # seconds; a large data folder takes its time
 NOT_MADE = "gpurun did not make it"
@@ -171,8 +175,15 @@ def wipe(wire: Wire, plan: Plan, *, data: Mapping[str, str] | None) -> Left:
     that was written to since: `changed_since`; a data folder besides `data`: `more_data`; then nothing is removed.
     """
     stays = [run for _, run in plan.stays]
-    request = {"wipe": True, "runs": list(plan.all), "stays": stays, "stamps": dict(plan.stamps)}
-    request |= {"data": dict(data or {}), "keep_data": data is None, "revoke": mark(wire.host)}
+    request: LeaveRequest = {
+        "wipe": True,
+        "runs": list(plan.all),
+        "stays": stays,
+        "stamps": dict(plan.stamps),
+        "data": dict(data or {}),
+        "keep_data": data is None,
+        "revoke": mark(wire.host),
+    }
     answer = wire.ask("leave", request, timeout=WIPE_IN)
     hosts.remove(wire.host)
     wire.connection.close()
@@ -201,7 +212,7 @@ def _forget(host: str, plan: Plan) -> None:
 def revoke(name: str) -> bool:
     """Take the key that `host add` installed off the host again; False when there was none."""
     wire = connect(hosts.read().get(name))
-    revoked: int = wire.ask("leave", {"wipe": False, "revoke": mark(name)})["revoked"]
+    revoked = wire.ask("leave", {"wipe": False, "revoke": mark(name)})["revoked"]
     wire.connection.close()
     return revoked > 0
 

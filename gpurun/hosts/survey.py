@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from gpurun.config.hosts import HostProfile
 from gpurun.errors import GpurunError
+
+if TYPE_CHECKING:
+    from gpurun.agent.schema.answers import PsAnswer
 
 PATIENCE = 2.0  # seconds for each host
 
@@ -17,7 +20,7 @@ class Seen:
     """A host's answer to `ps`, or why there is none."""
 
     host: HostProfile
-    answer: dict[str, Any] | None
+    answer: PsAnswer | None
     failure: GpurunError | None
 
     @property
@@ -25,7 +28,7 @@ class Seen:
         """Such as `2 of 4 free, 4x NVIDIA H100`."""
         found = self.answer["gpus"] if self.answer else []
         if not found:
-            return (self.answer or {}).get("gpu_error") or "none"
+            return (self.answer.get("gpu_error") if self.answer else None) or "none"
         names = [gpu["name"] for gpu in found]
         free = sum(gpu["used_by"] is None for gpu in found)
         return f"{free} of {len(found)} free, " + ", ".join(f"{names.count(n)}x {n}" for n in dict.fromkeys(names))

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from gpurun.agent import vocabulary as words
 from gpurun.errors import GpurunError, HostError
@@ -18,6 +18,8 @@ from gpurun.hosts.findings import FAIL, OK, Finding
 from gpurun.store import run_questions, run_store
 
 if TYPE_CHECKING:
+    from gpurun.agent.schema.job import Service
+    from gpurun.agent.schema.run import RunRecord
     from gpurun.commands.follow import Listener
     from gpurun.commands.submit import Plan
     from gpurun.config.hosts import HostProfile
@@ -47,7 +49,7 @@ class Verdict:
     """All that was found; `record` is that of the run."""
 
     findings: tuple[Finding, ...]
-    record: dict[str, Any]
+    record: RunRecord
 
     @property
     def ok(self) -> bool:
@@ -99,7 +101,7 @@ def look(wire: Wire) -> Finding:
     return Finding("nvidia-smi", OK, f"{counted}, driver {facts['driver']}")
 
 
-def start(wire: Wire, host: HostProfile, wish: Wish, report: Report) -> dict[str, Any]:
+def start(wire: Wire, host: HostProfile, wish: Wish, report: Report) -> RunRecord:
     """Submit the check; its record. Raises what a submit raises, an old driver and a full disk among it."""
     from gpurun.commands.submit import submit
 
@@ -120,12 +122,12 @@ def plan(host: HostProfile, wish: Wish) -> Plan:
         spec, Project(Path("/"), words.GPU_CHECK, "folder", False, Files(Path("/"))), host, {}, {}, None, ()
     )
     files = FileList(Path("/"), ())
-    service = {"kind": words.GPU_CHECK, "run": None, "title": f"GPUs of {host.name}", "idle": 0}
+    service: Service = {"kind": words.GPU_CHECK, "run": None, "title": f"GPUs of {host.name}", "idle": 0}
     job = make_job(loaded, files, now=time.time(), dependencies=None, service=service)
     return Plan(loaded, files, job, (), needs_agent=False)
 
 
-def follow(wire: Wire, record: dict[str, Any], listener: Listener, findings: Findings) -> Verdict:
+def follow(wire: Wire, record: RunRecord, listener: Listener, findings: Findings) -> Verdict:
     """Stay until it has ended. A run that ended before its program spoke is a finding too."""
     from gpurun.commands.follow import show_log
 

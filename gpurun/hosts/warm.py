@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 from gpurun.config.hosts import HostProfile
 from gpurun.errors import ContactLost, GpurunError
 from gpurun.job import images
 from gpurun.remote.wire import Wire
+
+if TYPE_CHECKING:
+    from gpurun.agent.schema.requests import ProfileOfImage, WarmRequest
+    from gpurun.agent.schema.wire import Made
 
 QUESTION_IN = 60.0  # seconds: nvidia-smi and the engine may each take their time
 PULL_PART = 0.7  # of the whole, where layers are pulled before the build
@@ -92,10 +96,11 @@ class Ready:
     seconds: float = 0.0
 
 
-def request(host: HostProfile, image: str | None = None) -> dict[str, Any]:
+def request(host: HostProfile, image: str | None = None) -> WarmRequest:
     """What the host is told of the image. Raises UsageError for a name that is none."""
-    profile = {key: getattr(host, key) for key in ("pip_index", "registry_mirror")}
-    return {**images.wanted(image, host), "profile": profile}
+    profile: ProfileOfImage = {"pip_index": host.pip_index, "registry_mirror": host.registry_mirror}
+    asked = images.wanted(image, host)
+    return {"image": asked["image"], "base": asked["base"], "profile": profile}
 
 
 def warm(wire: Wire, host: HostProfile) -> bool:
@@ -123,7 +128,7 @@ def make_ready(wire: Wire, host: HostProfile, image: str | None, hear: Callable[
     raise AssertionError("a stream without an end raises")
 
 
-def _end(wire: Wire, end: dict[str, Any]) -> Ready:
+def _end(wire: Wire, end: Made) -> Ready:
     if not end["ok"]:
         raise GpurunError(end["what"], end["next"], where=wire.host)
     return Ready(end["image"], end["digest"], end["id"], end["seconds"])

@@ -9,11 +9,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from gpurun import toml
 from gpurun.errors import UsageError
 from gpurun.job.files import FileList
+
+if TYPE_CHECKING:
+    from gpurun.agent.schema.job import Dependencies as DependenciesOfJob
 
 _OVER_SSH = re.compile(rb"git\+ssh://|\bssh://git@|git\+git@")
 _INCLUDE = re.compile(r"(?:-r|--requirement|-c|--constraint)(?:\s+|=)(\S+)")
@@ -24,7 +27,7 @@ _CONDA = ("environment.yml", "environment.yaml")
 class Dependencies:
     """`job` is what job.json says of them. `needs_agent`: some come over SSH, so the host needs the user's SSH agent."""
 
-    job: dict[str, Any] | None = None
+    job: DependenciesOfJob | None = None
     needs_agent: bool = False
     note: str | None = None
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gpurun.agent import manifest
 from gpurun.agent.manifest import Entry
@@ -27,6 +27,8 @@ from gpurun.job.ignore import LeftOut
 
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
+
+    from gpurun.agent.schema.run import Manifest
 
 IGNORE_FILE = ".gpurunignore"
 BY_GIT = "ignored by git"
@@ -68,9 +70,10 @@ class FileList:
     def bytes(self) -> int:
         return sum(entry.size for entry in self.entries)
 
-    def manifest(self) -> dict[str, Any]:
+    def manifest(self) -> Manifest:
         """What the host checks the snapshot against (`start`)."""
-        return manifest.make(list(self.entries))
+        made: Manifest = manifest.make(list(self.entries))  # type: ignore[assignment,unused-ignore]
+        return made
 
     def has(self, path: str) -> bool:
         """Whether the file `path`, relative to the root, travels."""

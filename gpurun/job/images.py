@@ -6,15 +6,23 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from gpurun import toml
 from gpurun.errors import UsageError
 
 if TYPE_CHECKING:
+    from gpurun.agent.schema.job import Base as BaseOfJob
     from gpurun.config.hosts import HostProfile
 
 _NAME = re.compile(r"v\d+(\.\d+)*")  # what can only be meant as a name of the catalogue
+
+
+class ImageOfJob(TypedDict):
+    """What job.json says of an image, one of the two: a reference, or an entry of the catalogue to build on."""
+
+    image: str | None
+    base: BaseOfJob | None
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,7 @@ def read(file: Path | None = None) -> Catalogue:
     return Catalogue(images[told["default"]], images)
 
 
-def wanted(image: str | None, host: HostProfile | None) -> dict[str, Any]:
+def wanted(image: str | None, host: HostProfile | None) -> ImageOfJob:
     """What job.json says of an image: `image`, a reference, or else `base`, a catalogue entry to build on.
 
     `image` may be a name of the catalogue; None is its default. The host's `base_image` stands in for an entry's base.
@@ -58,7 +66,7 @@ def wanted(image: str | None, host: HostProfile | None) -> dict[str, Any]:
         raise UsageError(f"image: there is no {image}", f"take one of {names}, or any image by its whole name")
     if found is None:
         return {"image": image, "base": None}
-    base = {
+    base: BaseOfJob = {
         "name": found.name,
         "reference": stand_in(found, known, host) or found.base,
         "torch": found.torch,
@@ -70,11 +78,11 @@ def wanted(image: str | None, host: HostProfile | None) -> dict[str, Any]:
     return {"image": None, "base": base}
 
 
-def for_host(base: Any, host: HostProfile) -> Any:
+def for_host(base: BaseOfJob | None, host: HostProfile) -> BaseOfJob | None:
     """`base` of a job (or None) as another host has it: what stood in for it on the first host may be unknown there."""
     known = read()
     entry = known.images.get(base["name"]) if base else None
-    if base is None or entry is None:
+    if not base or entry is None:
         return base
     return {**base, "reference": stand_in(entry, known, host) or entry.base}
 

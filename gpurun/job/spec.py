@@ -7,9 +7,8 @@ import os
 import secrets
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from gpurun.agent import vocabulary as words
 from gpurun.errors import UsageError
@@ -17,10 +16,12 @@ from gpurun.job import images
 from gpurun.store import run_ids
 
 if TYPE_CHECKING:
+    from gpurun.agent.schema.job import Dependencies, Git, GpuRequest, JobSpec, Mount, Notebook, Profile, Service
     from gpurun.config.hosts import HostProfile
     from gpurun.config.load import Loaded
     from gpurun.config.schema import JobConfig
     from gpurun.job.files import FileList
+    from gpurun.job.images import ImageOfJob
 
 # Packages that need no word when one of their modules is named: `-m torch.distributed.run`.
 _EVERYWHERE = sys.stdlib_module_names | {"torch", "lightning"}
@@ -31,12 +32,12 @@ def make_job(
     files: FileList,
     *,
     now: float,
-    dependencies: dict[str, Any] | None,
-    git: dict[str, Any] | None = None,
+    dependencies: Dependencies | None,
+    git: Git | None = None,
     run_id: str | None = None,
-    service: dict[str, Any] | None = None,
-    notebook: dict[str, Any] | None = None,
-) -> dict[str, Any]:
+    service: Service | None = None,
+    notebook: Notebook | None = None,
+) -> JobSpec:
     """job.json without the part that the host adds. `now` in seconds since 1970. `service`: see agent/setup/services.py.
     `notebook`: see agent/setup/notebooks.py; its script travels in the job.
 
@@ -48,6 +49,7 @@ def make_job(
     if spec.module:
         _check_module(spec.module, files)
     name = service["kind"] if service else spec.name or _name_of(spec)
+    image = _image(spec, loaded.host, files)
     run = run_id or run_ids.new_id(name)
     return {
         "schema": words.JOB_SCHEMA,
@@ -62,11 +64,13 @@ def make_job(
         "script": service["kind"] if service else spec.script or f"-m {spec.module}",
         "service": service,
         "notebook": notebook,
-        "ports": [asdict(port) for port in spec.ports],
+        "ports": [{"local": port.local, "remote": port.remote} for port in spec.ports],
         "args": list(spec.args),
         "resources": {"gpus": spec.gpus, "memory": spec.memory, "cpus": spec.cpus, "shm": spec.shm_size},
         "runtime": spec.runtime,
-        **_image(spec, loaded.host, files),
+        "image": image["image"],
+        "base": image["base"],
+        "dockerfile": spec.dockerfile and str(PurePosixPath(spec.dockerfile)),
         "env": sorted(loaded.env),
         "mounts": _mounts(spec, loaded.host, loaded.sources.get("data", "")),
         "data": spec.data[0] if spec.data else None,
@@ -84,20 +88,20 @@ def make_job(
     }
 
 
-def _image(spec: JobConfig, host: HostProfile | None, files: FileList) -> dict[str, Any]:
-    """`image`, `base` (see images.wanted) and `dockerfile`, of which one is told."""
+def _image(spec: JobConfig, host: HostProfile | None, files: FileList) -> ImageOfJob:
+    """What `images.wanted` says; neither where the job names a `dockerfile`, which must travel. Raises UsageError."""
     if spec.dockerfile is None:
-        return {**images.wanted(spec.image, host), "dockerfile": None}
+        return images.wanted(spec.image, host)
     if spec.image is not None:
         raise UsageError("image and dockerfile are both named, and a job runs in one image", "leave one of them out")
     file = str(PurePosixPath(spec.dockerfile))
     if not files.has(file):
         why = files.why_not(file) if os.path.lexists(files.root / file) else "there is no such file"
         raise UsageError(f"dockerfile: {file} does not travel: {why}", "name a file, relative to the project's root")
-    return {"image": None, "base": None, "dockerfile": file}
+    return {"image": None, "base": None}
 
 
-def _command(spec: JobConfig, files: FileList, notebook: dict[str, Any] | None) -> list[str]:
+def _command(spec: JobConfig, files: FileList, notebook: Notebook | None) -> list[str]:
     """The argv in words: a notebook's script leaves a copy of itself in the job's `notebook/`."""
     return ["python", f"notebook/{notebook['script']}", *spec.args] if notebook else command(spec, files)
 
@@ -164,22 +168,30 @@ def _name_of(spec: JobConfig) -> str:
     return PurePosixPath(spec.script or "run").stem
 
 
-def for_host(job: dict[str, Any], host: HostProfile, env: Iterable[str], gpus: int | str | None) -> dict[str, Any]:
+def for_host(job: JobSpec, host: HostProfile, env: Iterable[str], gpus: GpuRequest | None) -> JobSpec:
     """The job of a run that goes on, on `host`: with the paths and the profile of that one. Raises UsageError."""
     own = [mount for mount in job["mounts"] if not mount.get("name")]
-    data = _data([mount["name"] for mount in job["mounts"] if mount.get("name")], host, job["id"])
-    resources = {**job["resources"], **({} if gpus is None else {"gpus": gpus})}
-    asked = {key: value for key, value in job.items() if key != "host"}
-    asked["base"] = images.for_host(job.get("base"), host)
-    return {**asked, "mounts": [*own, *data], "profile": _profile(host), "env": sorted(env), "resources": resources}
+    data = _data([name for mount in job["mounts"] if (name := mount.get("name"))], host, job["id"])
+    asked = cast("JobSpec", {key: value for key, value in job.items() if key != "host"})
+    return {
+        **asked,
+        "base": images.for_host(job.get("base"), host),
+        "mounts": [*own, *data],
+        "profile": _profile(host),
+        "env": sorted(env),
+        "resources": job["resources"] if gpus is None else {**job["resources"], "gpus": gpus},
+    }
 
 
-def _mounts(spec: JobConfig, host: HostProfile | None, source: str) -> list[dict[str, Any]]:
-    mounts = [{"name": None, **asdict(mount)} for mount in spec.mounts]
+def _mounts(spec: JobConfig, host: HostProfile | None, source: str) -> list[Mount]:
+    mounts: list[Mount] = [
+        {"name": None, "source": mount.source, "target": mount.target, "readonly": mount.readonly}
+        for mount in spec.mounts
+    ]
     return mounts if host is None else [*mounts, *_data(spec.data, host, source)]
 
 
-def _data(names: Sequence[str], host: HostProfile, source: str) -> list[dict[str, Any]]:
+def _data(names: Sequence[str], host: HostProfile, source: str) -> list[Mount]:
     """The mounts of the host's data of these names. Raises UsageError, which tells that `source` asks for them."""
     missing = [name for name in names if name not in host.data]
     if missing:
@@ -192,7 +204,7 @@ def _data(names: Sequence[str], host: HostProfile, source: str) -> list[dict[str
     return [{"name": name, "source": host.data[name], "target": f"/data/{name}", "readonly": True} for name in names]
 
 
-def _profile(host: HostProfile | None) -> dict[str, Any]:
+def _profile(host: HostProfile | None) -> Profile:
     """What of the host's profile the agent needs for this job."""
     return {
         "python": host.python if host else None,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gpurun.errors import UsageError
 from gpurun.job.dependencies import Dependencies
 from gpurun.notebook import convert
 
 if TYPE_CHECKING:
+    from gpurun.agent.schema.job import Dependencies as DependenciesOfJob
+    from gpurun.agent.schema.job import Notebook
     from gpurun.config.load import Loaded
     from gpurun.notebook.convert import Converted
 
@@ -32,7 +34,7 @@ def read(loaded: Loaded) -> Converted | None:
     return convert.convert(text, path)
 
 
-def of_job(loaded: Loaded, converted: Converted) -> dict[str, Any]:
+def of_job(loaded: Loaded, converted: Converted) -> Notebook:
     """What job.json says of it (see agent/setup/notebooks.py)."""
     assert loaded.spec.script is not None
     path = loaded.spec.script
@@ -57,6 +59,6 @@ def with_requirements(found: Dependencies, loaded: Loaded, converted: Converted)
         return found
     needs_agent = found.needs_agent or any("git+ssh://" in line for line in wanted)
     if found.job is None:
-        told = {"kind": "pyproject", "file": loaded.spec.script, "requirements": wanted}
-        return Dependencies(told, needs_agent, found.note)
+        asked: DependenciesOfJob = {"kind": "pyproject", "file": loaded.spec.script or "", "requirements": wanted}
+        return Dependencies(asked, needs_agent, found.note)
     return Dependencies({**found.job, "tools": wanted}, needs_agent, found.note)

@@ -11,13 +11,17 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from gpurun.agent import vocabulary as words
 
+if TYPE_CHECKING:
+    from gpurun.agent.schema.host import ErrorDocument
+    from gpurun.agent.schema.wire import FrameHead
+
 Check = Callable[[Any, str], None]  # of a value, and where it stands; raises Malformed
-Document = dict[str, Any]
-Request = Mapping[str, Any]
+Document = dict[str, Any]  # what a host sent: its keys are not known before they were looked at
+Request = Mapping[str, Any]  # of any verb
 
 LONGEST_ANSWER = 256 << 20  # bytes; a listing of a million files has about 200 MB
 LONGEST_HEAD = 4 << 20  # bytes of the line before a frame's data
@@ -367,10 +371,10 @@ def _unread(run: str, problem: str) -> Document:
     return {**dict.fromkeys(nothing), **known, "gpus": [], "attempts": [], "metrics": {}}
 
 
-def error(document: Any) -> Document:
+def error(document: Any) -> ErrorDocument:
     """Return what stands in a refusal. Raises Malformed; `exit: 0` is one: a failure never looks like a success."""
     ERROR(document, "error")
-    found: Document = document
+    found: ErrorDocument = document
     return found
 
 
@@ -421,7 +425,7 @@ _MADE = record(
 )
 
 
-def frame(verb: str, request: Request, line: bytes) -> Document:
+def frame(verb: str, request: Request, line: bytes) -> FrameHead:
     """Return the head of a frame of the stream behind `verb`. Raises Malformed."""
     head = parse(line)
     HEAD(head, "")
@@ -431,7 +435,7 @@ def frame(verb: str, request: Request, line: bytes) -> Document:
     for told in (head.get("state"), head.get("end") if verb not in ("warm", "check") else None):
         if told is not None and asked and told["id"] not in asked:
             raise Malformed(f"it tells of run {told['id']}, which was not asked for")
-    return head
+    return cast("FrameHead", head)
 
 
 def _end_of_warm(value: Any, at: str) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from gpurun.agent import vocabulary as words
 from gpurun.errors import GpurunError
 
+if TYPE_CHECKING:
+    from gpurun.agent.schema.run import RunRecord
+
 EXIT_STOPPED = 143  # what a shell says of a program that TERM ended
 
 
-def exit_code(record: Mapping[str, Any]) -> int | None:
+def exit_code(record: RunRecord) -> int | None:
     """What `wait` and `submit -f` end with: the job's own code. None while the run is live.
 
     A run that did not succeed never gives 0: 143 when it was stopped or out of time, 125 when the job never ran.
@@ -25,7 +27,7 @@ def exit_code(record: Mapping[str, Any]) -> int | None:
     return record["exit_code"] or words.EXIT_FAILED
 
 
-def refuse_unknown(record: Mapping[str, Any], host: str) -> None:
+def refuse_unknown(record: RunRecord, host: str) -> None:
     """Raise GpurunError for a run that its host answers for and knows nothing of: whoever waits for it may wait for ever."""
     if record["state"] != words.UNKNOWN:
         return

@@ -10,20 +10,26 @@ import getpass
 import json
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Generic, Literal, TypeVar, Unpack, cast, overload
 
 from gpurun import process
 from gpurun.agent import vocabulary as words
 from gpurun.errors import MALFORMED, ContactLost, GpurunError, HostError, HostUnreachable
 from gpurun.process import Process, TimedOut
 from gpurun.remote import answers, bundle
+from gpurun.remote.questions import Limits, Questions
 from gpurun.ssh.openssh import CONNECT_TIMEOUT, CONNECTION_FAILED, PASS_IN, Address, Connection, has_terminal
 from gpurun.ssh.pipe import Patience, Pipe, TooLong
 
 if TYPE_CHECKING:
+    from gpurun.agent.schema import answers as a
+    from gpurun.agent.schema import requests as q
+    from gpurun.agent.schema.host import ErrorDocument
+    from gpurun.agent.schema.run import RunRecord
+    from gpurun.agent.schema.wire import Empty, FrameHead, Made, Request
     from gpurun.config.hosts import HostProfile
 
 ANSWER_IN = 15.0  # seconds that a question may take, once we are connected
@@ -35,6 +41,9 @@ STANDSTILL = 60.0  # seconds in which a stream that is to end by itself may say 
 UNSTEADY = "unsteady"  # the diagnosis' word for a host that lets us in when it is tried again
 SLOW = "slow"  # the host is there and takes too long
 NOT_FOUND = 127  # the shell's word for a missing command
+
+Answer = TypeVar("Answer")  # of agent/schema/answers.py
+End = TypeVar("End")  # what a stream says last
 
 
 def connect(
@@ -56,37 +65,41 @@ def connect(
 
 
 @dataclass(frozen=True)
-class Frame:
-    """A piece of a stream: `data` of `stream` at `offset`, or a new `state`, or the `end` (RunRecords)."""
+class Frame(Generic[End]):
+    """A piece of a stream: `data` of `stream` at `offset`, or a new `state` of a run, or the `end`."""
 
     stream: str = ""  # "log" or "prepare"
     offset: int = 0  # of the first byte of `data`
     data: bytes = b""
-    state: dict[str, Any] | None = None
-    end: dict[str, Any] | None = None
+    state: RunRecord | None = None
+    end: End | None = None
     attempt: int = 1  # of the run, whose `data` it is
 
 
-class Stream:
+class StreamLimits(Limits, total=False):
+    listens: bool
+
+
+class Stream(Generic[Answer, End]):
     """A streaming verb's first answer, and the frames that follow. Close it, or use it in a `with`."""
 
     def __init__(
         self,
-        answer: dict[str, Any],
+        answer: Answer,
         exchange: _Exchange,
         name: str,
-        verb: str = "",
-        request: Mapping[str, Any] | None = None,
+        verb: str,
+        request: Request,
     ) -> None:
         self.answer = answer
-        self._verb, self._request = verb, request or {}
+        self._verb, self._request = verb, request
         self._progress = _Progress(ends=verb == "logs" and not self._request.get("follow"))
         self.heard = time.monotonic()  # when the host last said something
         self.noise = exchange.noise  # what a start-up file of the host's shell printed first
         self._exchange = exchange
         self._name = name
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Iterator[Frame[End]]:
         """The frames; the last one has `end`.
 
         Raises ContactLost when they stop or fall silent before it, HostError when the host says no, or what comes are no frames.
@@ -98,7 +111,7 @@ class Stream:
                 if frame.end is not None:
                     return
 
-    def _next(self) -> Frame | None:
+    def _next(self) -> Frame[End] | None:
         patience = Patience(SILENCE)
         try:
             line = self._exchange.pipe.read_until(b"\n", patience, most=answers.LONGEST_HEAD)
@@ -120,7 +133,7 @@ class Stream:
         if "error" in head:
             raise refusal(head["error"], self._name)
         text, attempt = (head.get("stream", ""), head.get("offset", 0), data), head.get("attempt", 1)
-        return Frame(*text, head.get("state"), head.get("end"), attempt)
+        return Frame(*text, head.get("state"), cast(End | None, head.get("end")), attempt)
 
     def say(self, line: bytes = b"\n") -> None:
         """A line to a verb that goes on listening."""
@@ -133,7 +146,7 @@ class Stream:
     def close(self) -> None:
         process.kill(self._exchange.process)
 
-    def __enter__(self) -> Stream:
+    def __enter__(self) -> Stream[Answer, End]:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -149,7 +162,7 @@ class _Progress:
         self._idle = 0
         self._since = time.monotonic()
 
-    def error_text(self, head: Mapping[str, Any], data: bytes, now: float) -> str | None:
+    def error_text(self, head: FrameHead, data: bytes, now: float) -> str | None:
         news = head.get("state"), head.get("end")
         if data or (any(news) and news != self._last):
             self._idle, self._since, self._last = 0, now, news
@@ -163,7 +176,7 @@ class _Progress:
 
 
 @dataclass(frozen=True)
-class Wire:
+class Wire(Questions):
     """The agent of one host. `root`, `python` and `engine` are the profile's, None where it is silent."""
 
     connection: Connection
@@ -204,35 +217,43 @@ class Wire:
             if (begun := self._begun.pop(verb, None)) is not None:  # the block failed before it asked
                 process.kill(begun.process)
 
-    def ask(
+    def _ask(
         self,
         verb: str,
-        request: Mapping[str, Any],
+        request: Request,
         *,
         timeout: float = ANSWER_IN,
         within: float | None = None,
         idempotent: bool = True,
-    ) -> dict[str, Any]:
-        """Ask `verb` and return its answer. Raises HostError (the agent's own no) and HostUnreachable (255).
-
-        The host may think for `timeout` seconds once it let us in; a warm connection that stays silent is dropped and an
-        idempotent question asked once more. With `within`, that many seconds bound everything: no second try and no
-        diagnosis.
-        """
+    ) -> answers.Document:
         question = _Question(self, verb, request)
         exchange = question.put(timeout, within, again=idempotent)
         process.finish(exchange.process, within=2)  # the answer is here, whatever holds the channel
         return question.read(exchange.answer)
 
+    # fmt: off
+    @overload
+    def stream(self, verb: Literal["start"], request: q.StartRequest, **limits: Unpack[StreamLimits]) -> Stream[a.RunAnswer, RunRecord]: ...
+    @overload
+    def stream(self, verb: Literal["resume"], request: q.ResumeRequest, **limits: Unpack[StreamLimits]) -> Stream[a.RunAnswer, RunRecord]: ...
+    @overload
+    def stream(self, verb: Literal["logs"], request: q.LogsRequest, **limits: Unpack[StreamLimits]) -> Stream[a.RunAnswer, RunRecord]: ...
+    @overload
+    def stream(self, verb: Literal["check"], request: q.CheckRequest, **limits: Unpack[StreamLimits]) -> Stream[a.CheckAnswer, Empty]: ...
+    @overload
+    def stream(self, verb: Literal["warm"], request: q.WarmRequest, **limits: Unpack[StreamLimits]) -> Stream[a.WarmAnswer, Made]: ...
+    @overload
+    def stream(self, verb: Literal["tunnel"], request: q.TunnelRequest, **limits: Unpack[StreamLimits]) -> Stream[a.TunnelAnswer, RunRecord]: ...
+    # fmt: on
     def stream(
         self,
         verb: str,
-        request: Mapping[str, Any],
+        request: Request,
         *,
         timeout: float = ANSWER_IN,
         within: float | None = None,
         listens: bool = False,
-    ) -> Stream:
+    ) -> Stream[Any, Any]:
         """Ask a streaming `verb`. Raises and is bounded as `ask`; see `Stream` for what iterating raises.
 
         One that `listens` hears what `Stream.say` tells it.
@@ -250,7 +271,7 @@ def lost(name: str, what: str, code: str = "") -> ContactLost:
     return ContactLost(what, f"try again; `gpurun host check {name}` looks closer", where=name, code=code)
 
 
-def refusal(error: Mapping[str, Any], host: str) -> HostError:
+def refusal(error: ErrorDocument, host: str) -> HostError:
     """What the agent of `host` says it cannot do, as an error."""
     where = "\n".join(part for part in (host, error["where"]) if part)
     return HostError(error["what"], error["next"], where=where, exit_code=error["exit"], code=error["code"])
@@ -293,7 +314,7 @@ class _Silence(Exception):
 class _Question:
     """One question, asked once or more under the same nonce."""
 
-    def __init__(self, wire: Wire, verb: str, request: Mapping[str, Any], *, listens: bool = False) -> None:
+    def __init__(self, wire: Wire, verb: str, request: Request, *, listens: bool = False) -> None:
         self.wire, self.verb, self.request, self.listens = wire, verb, request, listens
         self.nonce = secrets.token_hex(16)
         self.bundle = bundle.current()
@@ -385,7 +406,7 @@ class _Question:
             return self.document
         return repr(bundle.loader()).encode() + b"\n" + self.archive + self.document
 
-    def read(self, answer: bytes) -> dict[str, Any]:
+    def read(self, answer: bytes) -> answers.Document:
         """The answer. Raises HostError: the agent's own no, and `malformed` for what is no answer."""
         try:
             document = answers.parse(answer)

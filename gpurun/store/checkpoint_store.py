@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypedDict, TypeGuard
 
 from gpurun import locked
 from gpurun.agent import ledger
@@ -21,11 +21,35 @@ from gpurun.agent.files import write_atomically
 from gpurun.agent.ledger import Entry
 from gpurun.store import run_store
 
+if TYPE_CHECKING:
+    from gpurun.agent.schema.checkpoint import Checkpoint, CheckpointSummary, LedgerEntry, LedgerPiece
+    from gpurun.agent.schema.requests import LedgerRequest
+
 MOST = 5000  # checkpoints of one run; the oldest go first
 _SUFFIX = ".ledger"
 _LONGEST = 4096  # characters of a text in an entry
 _LATEST = 1e11  # unix seconds that a clock can show
 _TEXTS, _NUMBERS, _FLAGS = ("monitor", "mode"), ("t", "epoch", "step", "value"), ("best", "last")
+
+
+class Commit(TypedDict):
+    """What is kept of a run's repository."""
+
+    commit: str | None
+    branch: str | None
+    dirty: bool | None
+
+
+class Origin(TypedDict, total=False):
+    """Where the checkpoints of a run come from."""
+
+    name: str
+    project: str
+    host: str
+    created: float
+    command: list[str]
+    args: list[str]
+    git: Commit | None
 
 
 @dataclass
@@ -38,10 +62,10 @@ class Kept:
 
     read: dict[str, int] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
-    origin: dict[str, Any] = field(default_factory=dict)
+    origin: Origin = field(default_factory=Origin)
 
 
-def question(runs: Iterable[str]) -> dict[str, Any]:
+def question(runs: Iterable[str]) -> LedgerRequest:
     """The part of a request by which a host adds what is new of these runs' ledgers to its answer."""
     return {"ledgers": {run: kept.read for run in runs if (kept := of(run)).read}}
 
@@ -53,7 +77,7 @@ def update(answer: Mapping[str, Any], host: str) -> None:
             _update(run, piece, host)
 
 
-def _update(run: str, piece: Mapping[str, Any], host: str) -> None:
+def _update(run: str, piece: LedgerPiece, host: str) -> None:
     entry = run_store.find(run)
     if entry is None:
         return
@@ -111,17 +135,17 @@ def removed(word: str) -> str | None:
 def _in_records(sha256: str) -> Iterator[tuple[str, Kept, Entry]]:
     """The best and the last one of a run are in its record, which comes along where its ledger does not: with a log."""
     for entry in run_store.all_runs():
-        told = (entry.record or {}).get("checkpoints") or {}
-        for name in ("best", "last"):
-            sound = _sound({**(told.get(name) or {}), "complete": True, name: True})
+        told = entry.known.get("checkpoints")
+        for name, one in (("best", told["best"]), ("last", told["last"])) if told else ():
+            sound = _sound({**(one or {}), "complete": True, name: True})
             if sound is not None and sound["sha256"] == sha256:
                 yield entry.id, Kept(origin=origin(entry)), {**sound, "host": entry.host}
 
 
-def origin(entry: run_store.RunEntry) -> dict[str, Any]:
+def origin(entry: run_store.RunEntry) -> Origin:
     """Where a run comes from, for as long as somebody has one of its checkpoints."""
-    record, job = entry.record or {}, entry.job or {}
-    git = job.get("git") or record.get("git") or {}
+    record, job = entry.known, entry.known_job
+    git = job.get("git") or record.get("git")
     return {
         "name": entry.name,
         "project": entry.project,
@@ -129,11 +153,11 @@ def origin(entry: run_store.RunEntry) -> dict[str, Any]:
         "created": entry.created,
         "command": job.get("command") or record.get("command") or [],
         "args": job.get("args") or record.get("args") or [],
-        "git": {key: git.get(key) for key in ("commit", "branch", "dirty")} if git else None,
+        "git": {"commit": git.get("commit"), "branch": git.get("branch"), "dirty": git.get("dirty")} if git else None,
     }
 
 
-def fold(entries: Iterable[Entry], lines: Iterable[Mapping[str, Any]], host: str) -> list[Entry]:
+def fold(entries: Iterable[Entry], lines: Iterable[LedgerEntry], host: str) -> list[Entry]:
     """`entries` after these lines of the ledger on `host`, in the order in which they were told."""
     known = {(entry["host"], entry["path"], entry["sha256"]): entry for entry in entries}
     current = {entry["path"]: entry for entry in known.values() if entry["host"] == host and not entry["gone"]}
@@ -154,7 +178,7 @@ def fold(entries: Iterable[Entry], lines: Iterable[Mapping[str, Any]], host: str
     return list(known.values())
 
 
-def _sound(line: Mapping[str, Any]) -> Entry | None:
+def _sound(line: Mapping[str, object]) -> Entry | None:
     """The line as an entry, with what of it has the right type; None when it tells of no whole checkpoint."""
     path, sha256, size = line.get("path"), line.get("sha256"), line.get("size")
     if not (isinstance(path, str) and 0 < len(path) <= _LONGEST and isinstance(sha256, str)):
@@ -167,7 +191,7 @@ def _sound(line: Mapping[str, Any]) -> Entry | None:
     told |= {key: line[key] for key in _NUMBERS if is_number(line.get(key))}
     if not 0 <= told.get("t", 0) < _LATEST:
         del told["t"]
-    told |= {key: line[key] for key in _TEXTS if isinstance(line.get(key), str) and len(line[key]) <= _LONGEST}
+    told |= {key: text for key in _TEXTS if isinstance(text := line.get(key), str) and len(text) <= _LONGEST}
     told |= {key: line.get(key) is True for key in _FLAGS}
     return told | ({"attempt": line["attempt"]} if type(line.get("attempt")) is int else {})
 
@@ -201,18 +225,19 @@ class Saved:
     """What a run has saved: how many checkpoints on all of its hosts, the last one where it is now, the best of all."""
 
     count: int
-    last: Entry | None
-    best: Entry | None  # with `host` where it is on another host than the run
+    last: Checkpoint | Entry | None
+    best: Checkpoint | Entry | None
+    best_on: str | None = None  # the host that the best is on, where that is another than the run's
 
 
-def saved(run: str, at: str, told: Mapping[str, Any] | None) -> Saved:
+def saved(run: str, at: str, told: CheckpointSummary | None) -> Saved:
     """What the run, which is on the host `at` now, has saved; `told` are the `checkpoints` of its record."""
-    known = told or {}
+    count, last_one, best_one = (told["count"], told["last"], told["best"]) if told else (0, None, None)
     found = best(run, at)
     if found is None or found["host"] == at:  # its host has looked which files are there
-        return Saved(known.get("count") or 0, known.get("last"), known.get("best") or found)
+        return Saved(count, last_one, best_one or found)
     elsewhere = sum(entry["host"] != at for entry in there(run))
-    return Saved((known.get("count") or 0) + elsewhere, known.get("last"), found)
+    return Saved(count + elsewhere, last_one, found, found["host"])
 
 
 def _file(run: str) -> Path:

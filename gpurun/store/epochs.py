@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from gpurun.store.checkpoint_store import is_number
 
+if TYPE_CHECKING:
+    from gpurun.agent.schema.checkpoint import Reported
 
-def epoch(told: Mapping[str, Any]) -> float | None:
+
+def epoch(told: Reported) -> float | None:
     """The one that a training is in, or was in last: after a fit Lightning's own counter stands one behind the end."""
     now, last = told.get("epoch"), last_epoch(told)
     if not is_number(now):
@@ -16,7 +18,7 @@ def epoch(told: Mapping[str, Any]) -> float | None:
     return now if last is None else min(now, last)
 
 
-def last_epoch(told: Mapping[str, Any]) -> float | None:
+def last_epoch(told: Reported) -> float | None:
     """The one that it is to end with; None where that is not known."""
     count = told.get("max_epochs")
     return count - 1 if is_number(count) and count > 0 else None

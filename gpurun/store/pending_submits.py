@@ -14,13 +14,15 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from gpurun import locked
 from gpurun.agent import clocks
 from gpurun.store import run_ids
 
 if TYPE_CHECKING:
+    from gpurun.agent.schema.job import JobSpec
+    from gpurun.agent.schema.run import Manifest
     from gpurun.secret import Secret
 
 # After this time without a start the agent ends a run as failed(sync); see the table in agent/lifecycle/reconcile.py.
@@ -30,11 +32,22 @@ FORGET_AFTER = 3600.0
 _OF_ONE_SUBMIT = ("id", "token", "created", "fetch_hint")
 
 
+class _Kept(TypedDict, total=False):
+    """What the file of a submit holds. 0.1.0 wrote no `began`."""
+
+    fingerprint: str
+    began: clocks.Mark
+    id: str
+    token: str
+    created: float
+    fetch_hint: str
+
+
 @dataclass(frozen=True)
 class PendingSubmit:
     """A job under the id and token that it goes by, ours alone until `settle` or the end of this process."""
 
-    job: dict[str, Any]
+    job: JobSpec
     taken_over: bool  # an earlier process began it
     _file: Path
     _lock: int
@@ -55,8 +68,8 @@ class PendingSubmit:
 
 
 def take(
-    job: dict[str, Any],
-    manifest: dict[str, Any],
+    job: JobSpec,
+    manifest: Manifest,
     host: str,
     env: Mapping[str, Secret] | None = None,
     *,
@@ -77,34 +90,48 @@ def take(
     ):  # to look at a claim is to hold it for a moment: another submit must not take it for a live one
         for file, lock, earlier in _abandoned(folder, now):
             if earlier["fingerprint"] == same:
-                ours = {key: earlier[key] for key in _OF_ONE_SUBMIT if key in earlier}
-                return PendingSubmit({**job, **ours}, True, file, lock)
+                return PendingSubmit(_as_begun(job, earlier), True, file, lock)
             os.close(lock)
         return _begin(folder, job, same, is_taken, now)
 
 
-def _begin(
-    folder: Path, job: dict[str, Any], same: str, is_taken: Callable[[str], bool], now: clocks.Mark
-) -> PendingSubmit:
+def _as_begun(job: JobSpec, earlier: _Kept) -> JobSpec:
+    return {
+        **job,
+        "id": earlier["id"],
+        "token": earlier["token"],
+        "created": earlier["created"],
+        "fetch_hint": run_ids.fetch_hint(earlier["id"]),
+    }
+
+
+def _begin(folder: Path, job: JobSpec, same: str, is_taken: Callable[[str], bool], now: clocks.Mark) -> PendingSubmit:
     while is_taken(job["id"]) or (folder / f"{job['id']}.json").exists():
         job = run_ids.under_new_id(job)
     file = folder / f"{job['id']}.json"
     lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
-    kept = {"fingerprint": same, "began": now, **{key: job[key] for key in _OF_ONE_SUBMIT if key in job}}
+    kept: _Kept = {
+        "fingerprint": same,
+        "began": now,
+        "id": job["id"],
+        "token": job["token"],
+        "created": job["created"],
+        "fetch_hint": job["fetch_hint"],
+    }
     os.write(lock, json.dumps(kept).encode())
     os.fsync(lock)  # one that a power cut has emptied would let the repeated submit begin a second run
     return PendingSubmit(job, False, file, lock)
 
 
-def _abandoned(folder: Path, now: clocks.Mark) -> Iterator[tuple[Path, int, dict[str, Any]]]:
+def _abandoned(folder: Path, now: clocks.Mark) -> Iterator[tuple[Path, int, _Kept]]:
     """Claims that no living process holds, each with its lock, which is now ours; old ones are removed."""
     for file in sorted(folder.glob("*.json")):
         with contextlib.suppress(OSError, ValueError, KeyError):
             lock = os.open(file, os.O_RDWR)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                earlier = json.loads(file.read_bytes())
+                earlier: _Kept = json.loads(file.read_bytes())
                 # An earlier gpurun kept the time alone that the job was made at. A clock that is set makes no claim older.
                 old = clocks.since(earlier.get("began") or {"t": earlier["created"]}, now) > FORGET_AFTER
             except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -117,7 +144,7 @@ def _abandoned(folder: Path, now: clocks.Mark) -> Iterator[tuple[Path, int, dict
             yield file, lock, earlier
 
 
-def _fingerprint(job: dict[str, Any], manifest: dict[str, Any], host: str, env: Mapping[str, Secret]) -> str:
+def _fingerprint(job: JobSpec, manifest: Manifest, host: str, env: Mapping[str, Secret]) -> str:
     """Equal for two submits of the same job with the same files and environment to the same host."""
     asked = {key: value for key, value in job.items() if key not in _OF_ONE_SUBMIT}
     values = {name: value.reveal() for name, value in env.items()}

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpurun.config.project import slug
+
+if TYPE_CHECKING:
+    from gpurun.agent.schema.job import JobSpec
 
 # Without those that are taken for one another when an id is read aloud or typed from a screen: 0 and o, 1, i and l.
 ID_ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
@@ -17,7 +20,7 @@ def new_id(name: str, choose: Any = secrets.choice) -> str:
     return f"{stem}-{''.join(choose(ID_ALPHABET) for _ in range(4))}"
 
 
-def under_new_id(job: dict[str, Any]) -> dict[str, Any]:
+def under_new_id(job: JobSpec) -> JobSpec:
     """The job under another id, for one whose id a run has already."""
     run = new_id(job["name"])
     return {**job, "id": run, "fetch_hint": fetch_hint(run)}

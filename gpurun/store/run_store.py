@@ -12,14 +12,25 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict, cast
 
 from gpurun import locked
 from gpurun.agent import vocabulary as words
 from gpurun.agent.files import write_atomically
 from gpurun.store import fetched_files
 
+if TYPE_CHECKING:
+    from gpurun.agent.schema.job import JobSpec, Service
+    from gpurun.agent.schema.run import Manifest, RunRecord
+
 _REMOVED = ".removed"  # the suffix of the entry of a run that was removed from its host
+
+
+class Proof(TypedDict):
+    """That all that a run wrote on a host was fetched."""
+
+    stamp: str  # what the host said of it when it was listed
+    to: str  # the folder that has it
 
 
 @dataclass(frozen=True)
@@ -33,25 +44,35 @@ class RunEntry:
     host: str
     host_id: str | None
     created: float
-    job: dict[str, Any] | None = None
-    record: dict[str, Any] | None = None
+    job: JobSpec | None = None
+    record: RunRecord | None = None
     seen: float | None = None
     fetched: float | None = None
     fetched_to: str | None = None
-    manifest: dict[str, Any] | None = None  # of the code as it was submitted from here
+    manifest: Manifest | None = None  # of the code as it was submitted from here
     # Hosts that earlier attempts were on: whether what they wrote was fetched; None when that could not be had.
     left_on: Mapping[str, bool | None] = field(default_factory=dict)
-    # Of each host that all of it was fetched from: the `stamp` that the host gave it, and the folder `to` that has it.
-    verified: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    # Of each host that all of it was fetched from.
+    verified: Mapping[str, Proof] = field(default_factory=dict)
     maybe_on: str | None = None  # a host that was asked to go on with it, and whose answer never came
     move: str | None = None  # the ask under which it may have begun there (agent/state/moving.py)
     # Hosts besides `host` on which an attempt of it was live when they were last asked: the record of each.
-    twins: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    twins: Mapping[str, RunRecord] = field(default_factory=dict)
     # Hosts on which an attempt that was left behind live, or could not be asked, has ended since: the record of each.
-    ended_on: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    ended_on: Mapping[str, RunRecord] = field(default_factory=dict)
     removed: float | None = None  # when it was removed from `host`; 0 when nobody knows
     newer: bool = False  # a newer gpurun wrote the entry: it is read as far as it can be, and never written
-    more: Mapping[str, Any] = field(default_factory=dict)  # what only another version of gpurun knows of it
+    more: Mapping[str, object] = field(default_factory=dict)  # what only another version of gpurun knows of it
+
+    @property
+    def known(self) -> RunRecord:
+        """The record; one without any key, to be read with `get`, where the host never spoke of the run."""
+        return self.record or cast("RunRecord", {})
+
+    @property
+    def known_job(self) -> JobSpec:
+        """The job; one without any key, to be read with `get`, where it was not submitted from here."""
+        return self.job or cast("JobSpec", {})
 
     @property
     def state(self) -> str:
@@ -70,8 +91,18 @@ class RunEntry:
     @property
     def service(self) -> str | None:
         """What it is when it is no job: `tensorboard`, `jupyter` or `shell`."""
-        told = (self.job or self.record or {}).get("service")
-        return str(told["kind"]) if told else None
+        service = self._service
+        return service["kind"] if service else None
+
+    @property
+    def shown_run(self) -> str | None:
+        """The one run that a TensorBoard shows."""
+        service = self._service
+        return service.get("run") if service else None
+
+    @property
+    def _service(self) -> Service | None:
+        return (self.known_job if self.job else self.known).get("service")
 
 
 _FIELDS = tuple(name for name in RunEntry.__dataclass_fields__ if name not in ("newer", "more"))
@@ -84,19 +115,18 @@ def folder() -> Path:
     return platformdirs.user_data_path("gpurun") / "runs"
 
 
-def add(job: Mapping[str, Any], host: str, manifest: Mapping[str, Any] | None = None) -> RunEntry:
+def add(job: JobSpec, host: str, manifest: Manifest | None = None) -> RunEntry:
     """Remember a run before its host is first asked, so that a submit that is killed can be found again.
 
     What is known of it from an earlier submit, which this one repeats, stays. The id must be free (`is_taken`).
     """
     project, git = job["project"], job.get("git")
-    kept = dict(job)
-    if git and git.get("patch"):
+    kept = job
+    if git and (changes := git.get("patch")):
         # A megabyte in every entry would make every look-up slow.
         folder().mkdir(parents=True, exist_ok=True, mode=0o700)
-        patch = git["patch"].encode("utf-8", "surrogateescape")
-        write_atomically(str(folder() / f"{job['id']}.patch"), patch, 0o600)
-        kept["git"] = {**git, "patch": None}
+        write_atomically(str(folder() / f"{job['id']}.patch"), changes.encode("utf-8", "surrogateescape"), 0o600)
+        kept = {**job, "git": {**git, "patch": None}}
     entry = RunEntry(
         job["id"],
         job["name"],
@@ -106,7 +136,7 @@ def add(job: Mapping[str, Any], host: str, manifest: Mapping[str, Any] | None = 
         None,
         float(job["created"]),
         job=kept,
-        manifest=dict(manifest) if manifest else None,
+        manifest=manifest,
     )
     with locked.state():
         known = _find_to_write(entry.id)
@@ -141,7 +171,7 @@ def patch(run_id: str) -> bytes | None:
         return None
 
 
-def update(records: Iterable[Mapping[str, Any]], host: str, *, now: float | None = None) -> None:
+def update(records: Iterable[RunRecord], host: str, *, now: float | None = None) -> None:
     """Take in RunRecords as `host` answered them. Runs that the laptop did not know get an entry."""
     for record in records:
         if not re.fullmatch(words.RUN_ID, record["id"]):
@@ -157,7 +187,7 @@ def update(records: Iterable[Mapping[str, Any]], host: str, *, now: float | None
             _update(record, host, time.time() if now is None else now)
 
 
-def _update(record: Mapping[str, Any], host: str, now: float) -> None:
+def _update(record: RunRecord, host: str, now: float) -> None:
     known = _find_to_write(record["id"]) or _known_again(record, host)
     if is_another_run(known, record):
         return
@@ -167,12 +197,12 @@ def _update(record: Mapping[str, Any], host: str, now: float) -> None:
         _write(_with_record(known, record, host, now))
 
 
-def _known_again(record: Mapping[str, Any], host: str) -> RunEntry:
+def _known_again(record: RunRecord, host: str) -> RunEntry:
     """An entry for a run that this laptop does not list; if it was removed from here, with what is known of it from before."""
     before = find_removed(record["id"])
     if before is None or before.newer or is_another_run(before, record):
         return RunEntry(
-            record["id"], record["name"], record["project"], None, host, None, float(record["created"] or 0.0)
+            record["id"], record["name"], record["project"] or "", None, host, None, float(record["created"] or 0.0)
         )
     return replace(
         before,
@@ -189,7 +219,7 @@ def _known_again(record: Mapping[str, Any], host: str) -> RunEntry:
     )
 
 
-def _is_older(known: RunEntry, record: Mapping[str, Any]) -> bool:
+def _is_older(known: RunEntry, record: RunRecord) -> bool:
     """Tell whether this was said before the end of the attempt that is known: an answer may arrive behind a later one.
 
     Only a run whose upload broke off for good begins anew as the same attempt, by the same submit once more.
@@ -200,7 +230,7 @@ def _is_older(known: RunEntry, record: Mapping[str, Any]) -> bool:
     return same and record.get("host_id") in (None, known.host_id) and known.record.get("reason") != "sync"
 
 
-def _with_record(known: RunEntry, record: Mapping[str, Any], host: str, now: float) -> RunEntry:
+def _with_record(known: RunEntry, record: RunRecord, host: str, now: float) -> RunEntry:
     """The entry once `host` has told this of the run."""
     again = known.record is not None and record.get("attempt", 1) > known.record.get("attempt", 1)
     elsewhere = known.host_id is not None and record.get("host_id") not in (None, known.host_id)
@@ -216,7 +246,7 @@ def _with_record(known: RunEntry, record: Mapping[str, Any], host: str, now: flo
         known,
         host=host,
         host_id=record.get("host_id") or known.host_id,
-        record=dict(record),
+        record=record,
         seen=now,
         # What came of an earlier attempt is not all that there is now.
         fetched=None if again else known.fetched,
@@ -227,7 +257,7 @@ def _with_record(known: RunEntry, record: Mapping[str, Any], host: str, now: flo
     )
 
 
-def _note_twin(known: RunEntry, record: Mapping[str, Any], host: str) -> None:
+def _note_twin(known: RunEntry, record: RunRecord, host: str) -> None:
     """An attempt that was left behind is live after all, or has ended."""
     here = record.get("host_id")  # one machine under two names is one twin
     twins = {name: told for name, told in known.twins.items() if name != host and told.get("host_id") != here}
@@ -236,9 +266,9 @@ def _note_twin(known: RunEntry, record: Mapping[str, Any], host: str) -> None:
         len(twins) < len(known.twins) or len(ended_on) < len(known.ended_on) or known.left_on.get(host, True) is None
     )
     if words.is_over(record) and was_live:
-        ended_on[host] = dict(record)
+        ended_on[host] = record
     elif record["state"] not in (*words.ENDS, words.CREATED, words.SYNCING):  # what only arrives there runs nothing
-        twins[host] = dict(record)
+        twins[host] = record
     if twins != known.twins or ended_on != known.ended_on:
         _write(replace(known, twins=twins, ended_on=ended_on))
 
@@ -251,7 +281,7 @@ def note_gone(run_id: str, host: str) -> None:
     )
 
 
-def note_begun(record: Mapping[str, Any], host: str, *, fetched: bool | None, now: float | None = None) -> None:
+def note_begun(record: RunRecord, host: str, *, fetched: bool | None, now: float | None = None) -> None:
     """The run went on on `host`: that, what stays where it was, and that nothing is undecided any more, in one write.
 
     `fetched`: whether what its attempts wrote there is here; None when that could not be had.
@@ -268,9 +298,9 @@ def note_begun(record: Mapping[str, Any], host: str, *, fetched: bool | None, no
     change(record["id"], begun)
 
 
-def note_manifest(run_id: str, manifest: Mapping[str, Any]) -> None:
+def note_manifest(run_id: str, manifest: Manifest) -> None:
     """The code that was sent in the end: files may change while they are sent."""
-    change(run_id, lambda entry: replace(entry, manifest=dict(manifest)))
+    change(run_id, lambda entry: replace(entry, manifest=manifest))
 
 
 def note_left(run_id: str, host: str, *, fetched: bool | None) -> None:
@@ -288,7 +318,7 @@ def note_settled(run_id: str, move: str | None) -> None:
     change(run_id, lambda entry: replace(entry, maybe_on=None, move=None) if entry.move == move else entry)
 
 
-def _not_on(records: Mapping[str, dict[str, Any]], host: str) -> dict[str, dict[str, Any]]:
+def _not_on(records: Mapping[str, RunRecord], host: str) -> dict[str, RunRecord]:
     return {name: told for name, told in records.items() if name != host}
 
 
@@ -296,7 +326,7 @@ def _without(left_on: Mapping[str, bool | None], host: str) -> dict[str, bool | 
     return {name: done for name, done in left_on.items() if name != host}
 
 
-def is_another_run(known: RunEntry | None, record: Mapping[str, Any]) -> bool:
+def is_another_run(known: RunEntry | None, record: RunRecord) -> bool:
     """Whether a host tells of a run that has this id by chance: another laptop drew it."""
     if known is None or known.job is None or known.record is None:
         return False
@@ -304,12 +334,12 @@ def is_another_run(known: RunEntry | None, record: Mapping[str, Any]) -> bool:
     return None not in (told, before) and told != before
 
 
-def is_only_listed(known: RunEntry | None, record: Mapping[str, Any], host: str) -> bool:
+def is_only_listed(known: RunEntry | None, record: RunRecord, host: str) -> bool:
     """Whether `host` lists a run that another host runs, whose home it shares, or whose disk it was cloned from."""
     return record.get("here") is False and known is not None and known.record is not None and known.host != host
 
 
-def is_left_behind(known: RunEntry | None, record: Mapping[str, Any]) -> bool:
+def is_left_behind(known: RunEntry | None, record: RunRecord) -> bool:
     """Whether a host tells of an attempt of a run that goes on, or went on, on another host since. It may be live."""
     if known is None or known.record is None or record.get("host_id") in (None, known.host_id):
         return False
@@ -440,7 +470,7 @@ def note_moved(run_id: str, before: str, to: str) -> None:
     """Note that the folder `before`, which a run was fetched into, is `to` now."""
 
     def moved(entry: RunEntry) -> RunEntry:
-        proofs = {
+        proofs: dict[str, Proof] = {
             host: {**proof, "to": to} if proof["to"] == before else proof for host, proof in entry.verified.items()
         }
         return replace(entry, verified=proofs)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from gpurun.errors import MALFORMED, ContactLost, GpurunError, HostError, HostUnreachable
 from gpurun.remote import reconnect
@@ -22,7 +22,12 @@ from gpurun.ssh.openssh import socket_folder
 from gpurun.store import run_store
 
 if TYPE_CHECKING:
+    from gpurun.agent.schema.answers import TunnelAnswer
+    from gpurun.agent.schema.requests import TunnelListener, TunnelRequest
+    from gpurun.agent.schema.run import RunRecord
     from gpurun.remote.wire import Stream, Wire
+
+    TunnelStream = Stream[TunnelAnswer, RunRecord]
     from gpurun.ssh.openssh import Connection
 
 PAUSE_AFTER_HOST_ERROR = 5.0  # seconds
@@ -43,7 +48,7 @@ class Target:
     def is_service(self) -> bool:
         return self.run is not None and self.port is None
 
-    def request(self) -> dict[str, Any]:
+    def request(self) -> TunnelListener:
         return {"name": self.name, "run": self.run, "service": self.is_service, "port": self.port}
 
 
@@ -55,7 +60,7 @@ class LinkObserver(Protocol):
 
     def lost(self, what: str) -> None: ...
     def back(self) -> None: ...
-    def state(self, record: dict[str, Any]) -> None:
+    def state(self, record: RunRecord) -> None:
         """A run has changed; `record["ready"]` is true when its service answers."""
 
     def exposed(self) -> None:
@@ -77,7 +82,7 @@ class Link:
         self._owns_connection = True  # false when the host needs the user at each login
         self._retry_within = reconnect.connect_within(0.0)  # seconds for a new try, from what the first one took
         self._ended = threading.Event()
-        self._stream: Stream | None = None
+        self._stream: TunnelStream | None = None
         self._forwards: list[tuple[Connection, Path, str]] = []
 
     def socket(self, target: Target) -> Path:
@@ -118,7 +123,7 @@ class Link:
 
     # Connect.
 
-    def _connect_first(self) -> Stream:
+    def _connect_first(self) -> TunnelStream:
         started = time.monotonic()
         try:
             stream = self._connect(self.wire.quiet(), None)
@@ -131,7 +136,7 @@ class Link:
         self._retry_within = reconnect.connect_within(time.monotonic() - started)
         return stream
 
-    def _reconnect(self) -> Stream | None:
+    def _reconnect(self) -> TunnelStream | None:
         """Try until a connection with all its forwards is up; return None when the tunnel was closed meanwhile."""
         if not self._owns_connection:
             self.wire.let_go()
@@ -144,7 +149,7 @@ class Link:
             self.wire, self._connect, within=self._retry_within, asks=asks, wait=self._ended.wait
         )
 
-    def _connect(self, wire: Wire, within: float | None) -> Stream:
+    def _connect(self, wire: Wire, within: float | None) -> TunnelStream:
         if self._owns_connection:
             path = socket_folder() / f"t-{self.tunnel}"
             path.unlink(missing_ok=True)
@@ -166,11 +171,11 @@ class Link:
         self._forwards_work, self._stream = True, stream
         return stream
 
-    def _request(self) -> dict[str, Any]:
+    def _request(self) -> TunnelRequest:
         listeners = [target.request() for target in self.targets]
         return {"tunnel": self.tunnel, "listeners": listeners, "loopback": self._uses_loopback}
 
-    def _add_forwards(self, wire: Wire, stream: Stream) -> None:
+    def _add_forwards(self, wire: Wire, stream: TunnelStream) -> None:
         for target, listener in zip(self.targets, stream.answer["listeners"], strict=True):
             remote = listener["socket"] or f"127.0.0.1:{listener['port']}"
             self._forwards.append((wire.connection, self.socket(target), remote))
@@ -182,7 +187,7 @@ class Link:
             if listener["token"]:
                 self.tokens[target.name] = listener["token"]
 
-    def _check_probe(self, wire: Wire, stream: Stream) -> bool:
+    def _check_probe(self, wire: Wire, stream: TunnelStream) -> bool:
         """Return whether the host's sshd forwards to the probe. Raises GpurunError when it forwards nothing."""
         probe = stream.answer["probe"]
         local = socket_folder() / f"t-{self.tunnel}.p"
@@ -201,7 +206,7 @@ class Link:
 
     # While the connection is up.
 
-    def _read_frames(self, stream: Stream) -> bool:
+    def _read_frames(self, stream: TunnelStream) -> bool:
         """Return True when every run has ended. Raises ContactLost when the connection breaks."""
         last_line = 0.0
 
@@ -220,7 +225,7 @@ class Link:
                     return True
         return False
 
-    def _close_stream(self, stream: Stream | None) -> None:
+    def _close_stream(self, stream: TunnelStream | None) -> None:
         if stream is not None:
             stream.close()
         self._stream = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gpurun.agent import vocabulary as words
 from gpurun.errors import UsageError
@@ -15,6 +15,7 @@ from gpurun.tunnel.link import Target
 from gpurun.tunnel.services import Service
 
 if TYPE_CHECKING:
+    from gpurun.agent.schema.run import RunRecord
     from gpurun.commands.follow import Listener
     from gpurun.config.load import Loaded
     from gpurun.config.project import Project
@@ -62,7 +63,7 @@ class Route:
     target: Target
     port: int
     what: str  # for messages: "TensorBoard of digits"
-    record: dict[str, Any] | None = field(default=None, compare=False)
+    record: RunRecord | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,7 @@ def _check_project(project: Project) -> None:
 
 def _services(options: TunnelOptions, entry: RunEntry | None, project: str) -> tuple[Service, ...]:
     if entry is not None and entry.service in NAMES:  # the run is itself a service
-        service = (entry.job or entry.record or {})["service"]
-        return (Service(entry.service or "", project, service.get("run")),)
+        return (Service(entry.service, project, entry.shown_run),)
     services = []
     if options.tensorboard or not (options.jupyter or options.ports):
         services.append(Service(words.TENSORBOARD, project, entry.id if entry else None))
@@ -138,7 +138,7 @@ def _configured_ports(options: TunnelOptions, entry: RunEntry | None, loaded: Lo
     jobs, _ = run_names.of_project(str(loaded.project.root))
     live = [job for job in jobs if run_names.is_live(job) and job.host == loaded.host.name]
     for job in [entry] if entry is not None else live:
-        configured = (job.job or job.record or {}).get("ports") or []
+        configured = (job.known_job if job.job else job.known).get("ports")
         if configured:
             return Ports(job.id, tuple((pair["local"], pair["remote"]) for pair in configured), explicit=False)
     return Ports(None, ())
@@ -180,7 +180,7 @@ def _port_routes(wire: Wire, ports: Ports, listener: Listener) -> list[Route]:
     return [_port_route(run, local, remote, wire.host, is_only=count[remote] == 1) for local, remote in pairs]
 
 
-def _service_route(host: str, service: Service, record: dict[str, Any]) -> Route:
+def _service_route(host: str, service: Service, record: RunRecord) -> Route:
     name, shown = NAMES[service.kind], service.run or service.project
     return Route(
         Target(name, record["id"]),

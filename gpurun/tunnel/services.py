@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gpurun.agent import vocabulary as words
 from gpurun.errors import GpurunError
@@ -12,6 +12,8 @@ from gpurun.events import Event, Report
 from gpurun.store import run_store
 
 if TYPE_CHECKING:
+    from gpurun.agent.schema.job import Service as ServiceOfJob
+    from gpurun.agent.schema.run import RunRecord
     from gpurun.commands.follow import Listener
     from gpurun.commands.submit import Plan
     from gpurun.config.load import Loaded
@@ -26,11 +28,12 @@ class Service:
     project: str
     run: str | None = None
 
-    def matches(self, record: dict[str, Any], owner: str) -> bool:
+    def matches(self, record: RunRecord, owner: str) -> bool:
         """Return whether the run of `record` is this service."""
-        service = record.get("service") or {}
+        service = record.get("service")
         return (
-            service.get("kind") == self.kind
+            service is not None
+            and service["kind"] == self.kind
             and record["project"] == self.project
             and record["owner"] == owner
             and service.get("run") == self.run
@@ -45,7 +48,7 @@ class Planned(Event):
     plan: Plan
 
 
-def find(wire: Wire, service: Service) -> dict[str, Any] | None:
+def find(wire: Wire, service: Service) -> RunRecord | None:
     """Return the record of the newest live run that is this service, or None."""
     answer = wire.ask("ps", {}, timeout=30)
     # Another machine that shares this home may run the service too; a tunnel to this host does not reach it.
@@ -55,7 +58,7 @@ def find(wire: Wire, service: Service) -> dict[str, Any] | None:
     return matches[-1] if matches else None
 
 
-def start(wire: Wire, service: Service, loaded: Loaded, report: Report) -> dict[str, Any]:
+def start(wire: Wire, service: Service, loaded: Loaded, report: Report) -> RunRecord:
     """Submit the service and return its record. TensorBoard needs no files of the project; Jupyter gets its code."""
     from gpurun.commands.submit import submit
 
@@ -64,7 +67,7 @@ def start(wire: Wire, service: Service, loaded: Loaded, report: Report) -> dict[
     return submit(wire, plan, report, follow=False).record
 
 
-def wait_until_running(wire: Wire, record: dict[str, Any], listener: Listener) -> dict[str, Any]:
+def wait_until_running(wire: Wire, record: RunRecord, listener: Listener) -> RunRecord:
     """Wait until the run's process runs; return its record. Raises GpurunError when the run ends before that."""
     from gpurun.commands.follow import show_log
 
@@ -78,7 +81,7 @@ def wait_until_running(wire: Wire, record: dict[str, Any], listener: Listener) -
     return record
 
 
-def _service_entry(service: Service, loaded: Loaded) -> dict[str, Any]:
+def _service_entry(service: Service, loaded: Loaded) -> ServiceOfJob:
     """Return the service's entry in job.json."""
     assert loaded.host is not None
     title = f"{service.run or service.project} on {loaded.host.name}"

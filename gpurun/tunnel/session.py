@@ -19,6 +19,7 @@ from gpurun.tunnel.proxy_connection import Listener
 from gpurun.tunnel.registry import Entry, OpenListener, Tunnel
 
 if TYPE_CHECKING:
+    from gpurun.agent.schema.run import RunRecord
     from gpurun.tunnel.plan import Route, Routes
 
 ID_ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
@@ -156,7 +157,7 @@ class _Session:
     def exposed(self) -> None:
         self.observer.exposed()
 
-    def state(self, record: dict[str, Any]) -> None:
+    def state(self, record: RunRecord) -> None:
         self.observer.state(record)
         if record.get("ready"):
             self._not_ready.discard(record["id"])

@@ -11,6 +11,7 @@ import pytest
 
 from gpurun.config import hosts
 from gpurun.store import checkpoint_store, pending_submits, run_store
+from tests.support.part import part
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -38,7 +39,7 @@ def together(do: Callable[[int, int], None]) -> None:
 @pytest.fixture
 def _known(home: Path) -> None:
     record = {"id": RUN, "name": "train", "project": "vision", "created": 1.0, "state": "running", "host_id": "h1"}
-    run_store.update([record], "box")
+    run_store.update([part(record)], "box")
 
 
 @pytest.mark.usefixtures("_known")
@@ -88,15 +89,15 @@ def test_hosts_added_by_four_processes_are_all_there() -> None:
 
 def test_claim_that_another_submit_looks_at_is_taken_over_all_the_same(tmp_path: Path) -> None:
     """To look at an abandoned claim is to hold its lock; who repeats that submit must not take it for a live one."""
-    job = {"id": "train-aaaa", "name": "train", "created": 1.0, "token": "t" * 16}
-    pending_submits.take(job, {}, "box", now={"t": 2.0}).release()
+    job = {"id": "train-aaaa", "name": "train", "created": 1.0, "token": "t" * 16, "fetch_hint": "gpurun fetch"}
+    pending_submits.take(part(job), part({}), "box", now={"t": 2.0}).release()
 
     def do(number: int, turn: int) -> None:
         if number:
             other = {**job, "id": f"train-{number:02}{turn:02}", "name": f"{number}-{turn}"}
-            pending_submits.take(other, {}, "box", now={"t": 2.0}).settle()
+            pending_submits.take(part(other), part({}), "box", now={"t": 2.0}).settle()
         else:
-            claim = pending_submits.take({**job, "id": f"train-zz{turn:02}"}, {}, "box", now={"t": 2.0})
+            claim = pending_submits.take(part({**job, "id": f"train-zz{turn:02}"}), part({}), "box", now={"t": 2.0})
             (tmp_path / f"{turn}").write_text(claim.job["id"])
             claim.release()
 

@@ -20,10 +20,11 @@ class Meddler:
         return getattr(self.wire, name)
 
     def ask(self, verb: str, request: Any, **options: Any) -> Any:
-        answer = self.wire.ask(verb, request, **options)
+        ask: Any = self.wire.ask
+        answer = ask(verb, request, **options)
         return self.changes.get(verb, lambda told: told)(answer)
 
 
-def an_entry(**changes: Any) -> dict[str, Any]:
+def an_entry(**changes: Any) -> Any:
     entry = {"path": "workspace/x", "as": "x", "size": 1, "mtime_ns": 1, "inode": 1, "link": None}
     return {**entry, "ctime_ns": 1, "rank": 4, "grows": False, "writing": None, **changes}

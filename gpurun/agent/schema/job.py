@@ -40,7 +40,7 @@ class Mount(_Mount, total=False):
 class Port(TypedDict):
     """A port of the job that a tunnel leads to. Written by the laptop from the job file, read by its tunnel."""
 
-    local: int
+    local: Optional[int]  # None: the same as `remote`
     remote: int
 
 

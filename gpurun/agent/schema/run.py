@@ -241,3 +241,4 @@ class RunRecord(_RunRecord, total=False):
     step: Optional[Step]
     here: Optional[bool]  # it is of the machine that tells of it
     ready: bool  # of a service that a tunnel leads to: it answers
+    left_behind: bool  # made by the laptop (commands/runs.py): the run went on elsewhere, this is of an attempt before

@@ -67,7 +67,7 @@ def add(
     if not added.result.ok:
         output.say(f"fix what is marked FAIL, then check again: gpurun host check {name}")
         return words.EXIT_FAILED
-    gpus = (added.result.answer or {}).get("facts", {}).get("gpus") or []
+    gpus = added.result.answer["facts"]["gpus"] if added.result.answer else []
     flags = "" if gpus else " --gpus 0"
     output.say("Your first job, from inside a project:")
     output.next_step(f"gpurun submit train.py{flags} -H {name} -f")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -81,14 +81,14 @@ def _check_gpus(wire: Wire, host: HostProfile, gpus: str | None, image: str | No
     return gpu_check.run(wire, host, Wish("all" if gpus in (None, "all") else int(gpus), image), as_json=as_json)
 
 
-def as_document(result: CheckResult) -> dict[str, Any]:
-    answer = result.answer or {}
+def as_document(result: CheckResult) -> dict[str, object]:
+    answer = result.answer
     return {
         "host": result.host,
         "ok": result.ok,
         "reachable": result.answer is not None,
         "findings": list(result.findings),
-        "facts": answer.get("facts"),
-        "pythons": answer.get("pythons"),
-        "disks": answer.get("disks"),
+        "facts": answer["facts"] if answer else None,
+        "pythons": answer["pythons"] if answer else None,
+        "disks": answer["disks"] if answer else None,
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gpurun.agent import vocabulary as words
 from gpurun.cli import output
@@ -65,7 +65,7 @@ def run(wire: Wire, host: HostProfile, wish: Wish, *, as_json: bool) -> int | No
     return None if verdict.ok else words.EXIT_FAILED
 
 
-def _as_document(host: str, verdict: Verdict) -> dict[str, Any]:
+def _as_document(host: str, verdict: Verdict) -> dict[str, object]:
     return {
         "host": host,
         "ok": verdict.ok,

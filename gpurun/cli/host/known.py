@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,8 @@ from gpurun.cli.host.names import Name
 from gpurun.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from gpurun.hosts.survey import Seen
 
 
@@ -63,16 +65,17 @@ def _row(seen: Seen, default: str | None) -> list[str]:
     ]
 
 
-def _seen_as_document(seen: Seen, default: str | None) -> dict[str, Any]:
-    answer = seen.answer or {}
+def _seen_as_document(seen: Seen, default: str | None) -> dict[str, object]:
+    answer = seen.answer
+    told: Mapping[str, object] = answer or {}
     return {
         "name": seen.host.name,
         "default": seen.host.name == default,
         "address": seen.host.address,
         "reachable": seen.answer is not None,
         "why": seen.failure.what if seen.failure else None,
-        **{key: answer.get(key) for key in ("host_id", "hostname", "gpus", "disk", "queue")},
-        "live": [record["id"] for record in answer.get("runs", []) if record["live"]],
+        **{key: told.get(key) for key in ("host_id", "hostname", "gpus", "disk", "queue")},
+        "live": [record["id"] for record in (answer["runs"] if answer else ()) if record["live"]],
     }
 
 

@@ -14,6 +14,7 @@ from gpurun.errors import HostUnreachable
 from gpurun.remote.wire import Wire
 from gpurun.store import checkpoint_store, run_store
 from tests.integration.fetch.conftest import FetchedRun, laptop, run
+from tests.support.part import part
 from tests.unit.agent.state.test_checkpoints import save
 from tests.unit.store.test_checkpoint_store import line
 
@@ -26,7 +27,7 @@ def project(run: FetchedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (tmp_path / "gpurun.toml").touch()
     monkeypatch.chdir(tmp_path)
     job = {"id": run.id, "name": "train", "created": 1.0, "project": {"name": "p", "root": str(tmp_path)}}
-    run_store.add(job, "demo")
+    run_store.add(part(job), "demo")
     return tmp_path
 
 

@@ -17,6 +17,7 @@ from gpurun.commands import prune, runs, stop, unfetched
 from gpurun.errors import UsageError
 from gpurun.store import run_names, run_store
 from tests.integration.cli.test_ps import home
+from tests.support.part import part
 from tests.support.run_folder import RunFolder
 
 __all__ = ["home"]
@@ -39,7 +40,7 @@ def begun(project: Path, name: str, **job: Any) -> RunFolder:
     service = None if name == "train" else {"kind": name, "title": name, "idle": 7200, "run": None}
     told = {"name": name, "service": service, "owner": getpass.getuser(), "created": float(number), **job}
     run = RunFolder(project.parent / ".gpurun", f"{name}-{number}", **told)
-    run_store.add({**told, "id": run.paths.id, "project": {"name": "vision", "root": str(project)}}, "box")
+    run_store.add(part({**told, "id": run.paths.id, "project": {"name": "vision", "root": str(project)}}), "box")
     runs.look([entry for entry in run_store.all_runs() if entry.id == run.paths.id])
     return run
 

@@ -11,9 +11,10 @@ import pytest
 from gpurun.cli import app
 from gpurun.config import hosts
 from gpurun.store import run_store
+from tests.support.part import part
 
 Capture = pytest.CaptureFixture[str]
-CLOSED: dict[str, Any] = {"address": {"host": "127.0.0.1", "port": 1}}  # nothing listens there
+CLOSED: Any = {"address": {"host": "127.0.0.1", "port": 1}}  # nothing listens there
 
 
 @pytest.fixture(autouse=True)
@@ -25,9 +26,9 @@ def _closed(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def known(state: str) -> None:
     job = {"id": "train-7f3k", "name": "train", "created": 1.0, "project": {"name": "p", "root": "/p"}, "env": []}
-    run_store.add(job, "box")
+    run_store.add(part(job), "box")
     record = {"id": "train-7f3k", "name": "train", "project": "p", "created": 1.0, "state": state, "host_id": "h1"}
-    run_store.update([record], "box")
+    run_store.update([part(record)], "box")
 
 
 def test_wait_says_at_once_what_it_waits_for(capsys: Capture) -> None:

@@ -18,6 +18,7 @@ from gpurun.commands.submit import Started, make_plan
 from gpurun.config import hosts
 from gpurun.config.load import load
 from gpurun.remote.wire import Wire
+from tests.support.part import part
 
 Capture = pytest.CaptureFixture[str]
 
@@ -124,10 +125,8 @@ def test_a_module_that_is_not_sent_is_noted(project: Path, module: str, capsys: 
         ({"state": "failed", "reason": "start", "live": False, "message": "no process left"}, 125),
     ],
 )
-def test_detached_submit_whose_host_could_not_begin_is_told_and_fails(
-    record: dict[str, Any], code: int, capsys: Capture
-) -> None:
-    started = Started({"id": "train-7f3k", **record}, None, earlier=False, fetch=False)
+def test_detached_submit_whose_host_could_not_begin_is_told_and_fails(record: Any, code: int, capsys: Capture) -> None:
+    started = Started(part({"id": "train-7f3k", **record}), None, earlier=False, fetch=False)
     wire = cast(Wire, SimpleNamespace(host="demo"))
     assert after_start(wire, started, lambda _, since=None: None, follow=False, as_json=False) == code
     assert ("no process left" in capsys.readouterr().err) == (code != 0)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from gpurun.agent.schema.requests import PsRequest
 from gpurun.commands import runs
 from gpurun.config.hosts import HostProfile
 from gpurun.remote import wire
@@ -18,7 +19,7 @@ from tests.support.slow_line import slow_line
 if TYPE_CHECKING:
     from gpurun.demo.host import EmbeddedHost
 
-ASKED = {"all": False, "gpus": False}
+ASKED: PsRequest = {"all": False, "gpus": False}
 
 
 @pytest.fixture

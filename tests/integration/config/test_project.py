@@ -40,6 +40,7 @@ def test_the_patch_brings_the_changes_back(tmp_path: Path, git: Git) -> None:
     facts = git_facts(repository / "part")
     assert facts is not None
     assert facts["dirty"]
+    assert facts["patch"] is not None
     (tmp_path / "patch").write_bytes(facts["patch"].encode("utf-8", "surrogateescape"))
     git(other, "apply", str(tmp_path / "patch"))
     assert (other / "part/train.py").read_bytes() == b"caf\xe9 = 1\n"

@@ -22,6 +22,7 @@ from gpurun.fetch import destination
 from gpurun.sync.retry import MAX_IDLE_ATTEMPTS
 from tests.integration.fetch.conftest import FetchedRun
 from tests.support.faultproxy import FaultProxy
+from tests.support.part import part
 
 
 def test_more_than_fits_is_told_before_anything_is_sent(run: FetchedRun, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +82,7 @@ def test_put_aside_while_a_fetch_runs_moves_nothing(tmp_path: Path) -> None:
         return destination.put_aside(folder, "train-aaaa", "hb", lambda host: aside)
 
     with destination.opened(folder, "train-aaaa") as fetching:
-        fetching.comes_from("a", {"host_id": "ha"})
+        fetching.comes_from("a", part({"host_id": "ha"}))
         (fetching.staging / "w.ckpt").write_bytes(b"on its way")
         fetching.save()
         assert move() is None

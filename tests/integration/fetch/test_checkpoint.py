@@ -16,10 +16,11 @@ from gpurun.store import checkpoint_store
 from gpurun.sync import rsync
 from gpurun.sync.retry import run_with_retries
 from tests.integration.fetch.conftest import FetchedRun
+from tests.support.part import part
 from tests.unit.agent.state.test_checkpoints import note, save
 
 GOOD, NEW = b"good weights", b"newer weight"
-JUDGED = {"monitor": "val_loss", "mode": "min", "value": 0.25, "epoch": 3}
+JUDGED: Any = {"monitor": "val_loss", "mode": "min", "value": 0.25, "epoch": 3}
 
 
 def fetch(run: FetchedRun, which: str, report: Report = ignore) -> Any:
@@ -209,8 +210,8 @@ def test_to_a_path_of_ones_own_is_tidied_up_before_another_gpurun_may_begin(
         {"sha256": None},
     ],
 )
-def test_a_host_that_lies_is_told_so(lie: dict[str, Any]) -> None:
+def test_a_host_that_lies_is_told_so(lie: Any) -> None:
     told = {"name": "x", "as": "x", "folder": "/f", "sha256": "0", "size": 1, "mtime_ns": 1, "ctime_ns": 1, "inode": 1}
-    assert _item(told, "box").to == "x"
+    assert _item(part(told), "box").to == "x"
     with pytest.raises(HostError):
-        _item({**told, **lie}, "box")
+        _item(part({**told, **lie}), "box")

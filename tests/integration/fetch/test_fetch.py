@@ -22,6 +22,7 @@ from gpurun.store import run_store
 from tests.integration.fetch.conftest import FetchedRun
 from tests.support.hostile import NAMES
 from tests.support.meddler import Meddler, an_entry
+from tests.support.part import part
 from tests.support.run_folder import HOST_ID
 
 
@@ -46,7 +47,7 @@ def test_any_tree_comes_back_byte_for_byte(run: FetchedRun) -> None:
 
 def test_what_was_fetched_is_known_to_host_and_index(run: FetchedRun) -> None:
     job = {"id": run.id, "name": "train", "created": 1.0, "project": {"name": "p", "root": "/p"}}
-    run_store.add(job, "demo")
+    run_store.add(part(job), "demo")
     run.job.write("x")
     run.fetch()
     assert not Path(run.job.paths.fetched).exists()  # it lives, and writes on
@@ -62,11 +63,11 @@ def test_what_was_fetched_is_known_to_host_and_index(run: FetchedRun) -> None:
 
 def test_a_host_that_cannot_note_it_takes_nothing_away(run: FetchedRun) -> None:
     """Its disk is full, or it went away once everything had come."""
-    run_store.add({"id": run.id, "name": "train", "created": 1.0, "project": {"name": "p", "root": "/p"}}, "demo")
+    run_store.add(part({"id": run.id, "name": "train", "created": 1.0, "project": {"name": "p", "root": "/p"}}), "demo")
     run.job.write("x")
     run.job.end()
 
-    def fails(told: dict[str, Any]) -> dict[str, Any]:
+    def fails(told: Any) -> Any:
         raise HostError("the host's disk is full", code="disk_full")
 
     failing = Meddler(run.wire, {"fetched": fails})
@@ -98,7 +99,7 @@ def test_fetch_only_does_not_search_the_container(
     Path(run.job.paths.job).write_text(json.dumps(job))
     run.job.write("best.ckpt", b"1")
     asked: list[bool] = []
-    ask = wire.Wire.ask
+    ask: Any = wire.Wire.ask
 
     def note(self: wire.Wire, verb: str, request: Any, **more: Any) -> Any:
         asked.append(verb == "outputs" and request["outside"])
@@ -257,7 +258,7 @@ def test_what_arrives_damaged_is_not_taken(run: FetchedRun) -> None:
     run.job.write("bad", b"2")
     run.job.end()
 
-    def another_hash(told: dict[str, Any]) -> dict[str, Any]:
+    def another_hash(told: Any) -> Any:
         told["hashes"].get("workspace/bad", {})["sha256"] = "0" * 64
         return told
 
@@ -284,7 +285,7 @@ def test_a_file_that_cannot_be_read_stops_no_other(run: FetchedRun) -> None:
     run.job.write("gone", b"2")
     run.job.end()
 
-    def one_more(told: dict[str, Any]) -> dict[str, Any]:
+    def one_more(told: Any) -> Any:
         told["files"].append(an_entry(path="workspace/never", **{"as": "never"}))
         return told
 
@@ -295,7 +296,7 @@ def test_a_file_that_cannot_be_read_stops_no_other(run: FetchedRun) -> None:
 
 def known(run: FetchedRun) -> None:
     """The run as the index has it once its host has spoken of it."""
-    run_store.add({"id": run.id, "name": "train", "created": 1.0, "project": {"name": "p", "root": "/p"}}, "demo")
+    run_store.add(part({"id": run.id, "name": "train", "created": 1.0, "project": {"name": "p", "root": "/p"}}), "demo")
 
 
 def why_not_here(run: FetchedRun) -> str | None:

@@ -14,6 +14,7 @@ from gpurun.agent.state import journal
 from gpurun.cli import app
 from gpurun.store import run_questions, run_store
 from tests.integration.fetch.conftest import FetchedRun
+from tests.support.part import part
 
 if TYPE_CHECKING:
     from gpurun.demo.host import EmbeddedHost
@@ -27,7 +28,7 @@ def _project(run: FetchedRun, laptop: EmbeddedHost, tmp_path: Path, monkeypatch:
     (tmp_path / "gpurun.toml").write_text("")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "400")
-    job: dict[str, Any] = {
+    job: Any = {
         "id": run.id,
         "name": "train",
         "created": 1.0,
@@ -119,7 +120,7 @@ def test_logs_of_an_earlier_attempt_of_a_removed_run(
 
 @pytest.mark.parametrize("odd", [{"project": None}, {"git": {"commit": 5}}, {"command": [1]}, {"resources": []}])
 def test_status_of_a_removed_run_whose_fetched_job_is_odd_shows_the_rest(
-    odd: dict[str, Any], run: FetchedRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    odd: Any, run: FetchedRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run.fetch()
     remove(run, monkeypatch)
@@ -192,7 +193,7 @@ def test_removed_runs_are_compared_and_listed(
     run.fetch()
     remove(run, monkeypatch)
     job = {"id": "train-2222", "name": "train", "created": 2.0, "args": ["--lr", "2"]}
-    run_store.add({**job, "project": {"name": "vision", "root": str(tmp_path)}}, laptop.alias)
+    run_store.add(part({**job, "project": {"name": "vision", "root": str(tmp_path)}}), laptop.alias)
     capsys.readouterr()
     assert app.main(["compare", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)["runs"]

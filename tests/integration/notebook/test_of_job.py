@@ -43,6 +43,7 @@ def brought(project: Path, tmp_path: Path) -> Session:
 
 def test_the_script_travels_in_the_job(project: Path) -> None:
     job = make_plan(loaded(project)).job
+    assert job["notebook"] is not None
     assert job["script"] == "train.ipynb"
     assert job["command"] == ["python", "notebook/train.py"]
     assert (job["notebook"]["path"], job["notebook"]["script"]) == ("train.ipynb", "train.py")
@@ -88,6 +89,7 @@ def test_a_session_lies_over_the_project(project: Path, tmp_path: Path) -> None:
     assert [entry.path for entry in plan.files.entries] == [
         b"gpurun.toml", b"helper.py", b"train.ipynb", b"tries/new.ipynb",
     ]  # fmt: skip
+    assert plan.job["notebook"] is not None
     assert "y = 2" in plan.job["notebook"]["source"]
     assert "tries/new.ipynb as it is in jupyter-7f3k, and changed there: helper.py" in plan.notes
     sizes = {entry.path: entry.size for entry in plan.files.entries}

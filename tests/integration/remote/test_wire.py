@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 
+from gpurun.agent.schema.answers import DataAnswer
+from gpurun.agent.schema.requests import LogsRequest
 from gpurun.config.hosts import HostProfile
 from gpurun.errors import ContactLost, HostError, HostUnreachable
 from gpurun.remote import bundle, wire
 from gpurun.remote.wire import Frame, Wire
 from tests.support.agent_answers import listing, record
+from tests.support.part import part
 from tests.support.waiting import eventually
 
 LOCAL_SSH = Path(__file__).parents[2] / "support" / "local_ssh.sh"
@@ -56,7 +59,7 @@ out.write(q["nonce"].encode() + b"\\n"); put({{"ok": True, "answer": {{"run": re
 """
 
 
-def ask(**profile: str | None) -> dict[str, str]:
+def ask(**profile: str | None) -> DataAnswer:
     return connect(**profile).ask("data", {"name": "sets"})
 
 
@@ -127,9 +130,10 @@ def test_the_agents_no_is_an_error_with_its_next_step(home: Path) -> None:
 def test_every_request_carries_who_asks_and_what_the_profile_says(home: Path) -> None:
     fake_agent(home, f"print(q['nonce']); print(json.dumps({{'ok': True, 'answer': {{**{listing()!r}, 'asked': q}}}}))")
     connected = connect(root=None, engine=("sudo", "-n", "docker"))
-    asked = Wire(connected.connection, engine=connected.engine, owner="ada").ask("ps", {"all": True, "nonce": "x"})[
-        "asked"
-    ]
+    answer: Any = Wire(connected.connection, engine=connected.engine, owner="ada").ask(
+        "ps", {"all": True, "nonce": "x"}
+    )
+    asked = answer["asked"]
     assert asked.pop("nonce") != "x"
     assert asked == {"all": True, "protocol": 1, "root": None, "owner": "ada", "engine": ["sudo", "-n", "docker"]}
 
@@ -163,7 +167,7 @@ def test_question_is_begun_over_a_warm_connection_alone(home: Path) -> None:
 
 
 def test_a_large_request_does_not_block(home: Path) -> None:
-    asked = connect()
+    asked: Any = connect()
     assert asked.ask("data", {"name": "sets", "patch": "x" * 3_000_000})["path"]
 
 
@@ -188,8 +192,8 @@ put({"end": {**record, "state": "succeeded"}})
         assert stream.answer == {"run": RECORD}
         assert list(stream) == [
             Frame("log", 7, b"a\n\xff\r"),
-            Frame(state=RECORD),
-            Frame(end={**RECORD, "state": "succeeded"}),
+            Frame(state=part(RECORD)),
+            Frame(end=part({**RECORD, "state": "succeeded"})),
         ]
 
 
@@ -202,7 +206,7 @@ put({"state": record})
 put({"error": {"code": "log_unreadable", "what": "it is a link", "where": "/x", "next": "gpurun shell", "exit": 125}})
 """,
     )
-    with connect().stream("logs", {}) as stream, pytest.raises(HostError) as caught:
+    with connect().stream("logs", {"run": RECORD["id"]}) as stream, pytest.raises(HostError) as caught:
         list(stream)
     error = caught.value
     assert (error.what, error.where, error.code, error.exit_code) == ("it is a link", "box\n/x", "log_unreadable", 125)
@@ -222,7 +226,7 @@ def test_a_stream_without_an_end_is_lost_contact(home: Path, last: str, monkeypa
         home,
         PUT + last,
     )
-    with connect().stream("logs", {}) as stream, pytest.raises(ContactLost):
+    with connect().stream("logs", {"run": RECORD["id"]}) as stream, pytest.raises(ContactLost):
         list(stream)
 
 
@@ -261,7 +265,7 @@ FLOOD = "\nwhile True:\n    out.write({line!r}); out.flush()"
 )
 def test_frames_that_are_none_end_a_stream_with_one_error(home: Path, sent: str, says: str) -> None:
     fake_agent(home, PUT + sent)
-    asked = {"run": RECORD["id"], "follow": True}
+    asked: LogsRequest = {"run": RECORD["id"], "follow": True}
     with connect().stream("logs", asked) as stream, pytest.raises(HostError) as caught:
         list(stream)
     assert says in caught.value.what

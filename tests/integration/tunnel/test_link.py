@@ -53,7 +53,7 @@ class Events:
     def asks(self) -> None:
         self.queue.put("asks")
 
-    def state(self, record: dict[str, Any]) -> None:
+    def state(self, record: Any) -> None:
         self.queue.put(record["state"])
         if record["ready"]:
             self.queue.put("ready")

@@ -17,9 +17,10 @@ from gpurun.store import run_store
 from gpurun.tunnel import services
 from gpurun.tunnel.services import Service
 from tests.integration.tunnel.conftest import Box
+from tests.support.part import part
 
 BOARD = Service(words.TENSORBOARD, "digits")
-RECORD: dict[str, Any] = {
+RECORD: Any = {
     "service": {"kind": words.TENSORBOARD, "run": None},
     "project": "digits",
     "owner": "ada",
@@ -42,8 +43,8 @@ def test_service_matches_its_run() -> None:
         {"stop_requested": True},  # it ends soon
     ],
 )
-def test_service_does_not_match_another_run(change: dict[str, Any]) -> None:
-    assert not BOARD.matches({**RECORD, **change}, "ada")
+def test_service_does_not_match_another_run(change: Any) -> None:
+    assert not BOARD.matches(part({**RECORD, **change}), "ada")
 
 
 def test_find_returns_and_stores_the_newest_live_run(box: Box) -> None:
@@ -86,7 +87,7 @@ class StateListener:
     def prepare(self, data: bytes) -> None:
         return
 
-    def state(self, record: dict[str, Any]) -> None:
+    def state(self, record: Any) -> None:
         self.states.append(record["state"])
 
     def lost(self, what: str) -> None:
@@ -174,4 +175,5 @@ def test_jupyter_job_gets_code_image_dependencies_and_gpus_without_time_limit(lo
     assert job["resources"]["memory"] == 8_000_000_000
     assert job["dependencies"] is not None
     assert (job["user"], job["max_duration"], job["command"]) == (None, None, [])
+    assert job["service"] is not None
     assert job["service"]["title"] == "digits on box"

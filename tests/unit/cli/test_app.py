@@ -18,6 +18,7 @@ from gpurun.cli.app import VERBS, main
 from gpurun.cli.help import TOPICS
 from gpurun.errors import NO_NAME, GpurunError, HostUnreachable, UsageError
 from gpurun.store import run_store
+from tests.support.part import part
 
 
 def test_help_names_every_command_and_fits_a_terminal_of_24_lines(capsys: pytest.CaptureFixture[str]) -> None:
@@ -232,7 +233,7 @@ def test_a_store_that_cannot_be_written_is_one_warning(
 
     def update_twice(*_: object, **__: object) -> None:
         for _again in range(2):
-            run_store.update([record], "box")
+            run_store.update([part(record)], "box")
         raise GpurunError("that was all")
 
     monkeypatch.setattr("gpurun.commands.runs.resolve", update_twice)
@@ -301,7 +302,8 @@ def test_stdout_of_another_charset_gets_escaped_what_it_does_not_have(
 
     for run in ("a-2222", "a-3333"):
         run_store.add(
-            {"id": run, "name": "a", "created": 1.0, "args": ["損失"], "project": {"name": "p", "root": "/p"}}, "box"
+            part({"id": run, "name": "a", "created": 1.0, "args": ["損失"], "project": {"name": "p", "root": "/p"}}),
+            "box",
         )
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="latin-1"))

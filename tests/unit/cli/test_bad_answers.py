@@ -9,6 +9,7 @@ import pytest
 from gpurun.cli import output, plan_shown
 from gpurun.cli.screen import Screen
 from tests.support.agent_answers import record
+from tests.support.part import part
 
 
 @pytest.mark.parametrize(
@@ -17,7 +18,7 @@ from tests.support.agent_answers import record
 def test_gpus_that_a_host_says_were_asked_for_are_shown(
     asked: Any, shown: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plan_shown.tell_prepared({"run": record(gpus_asked=asked)})
+    plan_shown.tell_prepared(part({"run": record(gpus_asked=asked)}))
     assert f", {shown}\n" in capsys.readouterr().err
 
 
@@ -25,5 +26,5 @@ def test_attempt_of_which_a_host_tells_no_earlier_one_is_followed(capsys: pytest
     with output.activity() as say:
         screen = Screen("box", say)
         for attempt in (1, 2):
-            screen.state(record(attempt=attempt, attempts=[]))
+            screen.state(part(record(attempt=attempt, attempts=[])))
     assert capsys.readouterr().err == "attempt 2 begins from the beginning\n"

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import pytest
 
 from gpurun.cli import output, progress
 from gpurun.cli.building import TAIL, Building
 from gpurun.cli.screen import Screen
+from tests.support.part import part
 
 BUILD = b"building gpurun/project:0123 on Dockerfile\n" + b"".join(
     b"Step %d/9 : RUN make\n" % step + b"".join(b" ---> line %d\n" % line for line in range(50))
     for step in range(1, 10)
 )
-FAILED = {"id": "train-7f3k", "state": "failed", "reason": "image", "attempt": 1, "started": None}
+FAILED: Any = {"id": "train-7f3k", "state": "failed", "reason": "image", "attempt": 1, "started": None}
 
 
 class Said:
@@ -119,7 +121,7 @@ def test_run_that_started_and_failed_shows_no_build(capsys: pytest.CaptureFixtur
     screen = Screen("box", Said())
     screen.prepare(BUILD)
     capsys.readouterr()
-    screen.state({**FAILED, "reason": "exit", "started": 5.0})
+    screen.state(part({**FAILED, "reason": "exit", "started": 5.0}))
     assert capsys.readouterr().err == ""
 
 

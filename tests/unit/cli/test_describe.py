@@ -8,6 +8,7 @@ import pytest
 
 from gpurun.cli import describe
 from gpurun.errors import HostUnreachable
+from tests.support.part import part
 
 
 @pytest.mark.parametrize(
@@ -19,7 +20,7 @@ from gpurun.errors import HostUnreachable
         ({"gpus_asked": 0}, "none"),
     ],
 )
-def test_a_number_of_gpus_is_not_taken_for_the_number_of_one(record: dict[str, Any], shown: str) -> None:
+def test_a_number_of_gpus_is_not_taken_for_the_number_of_one(record: Any, shown: str) -> None:
     assert describe.gpus(record) == shown
 
 
@@ -36,7 +37,7 @@ def test_why_a_host_is_silent(said: str, shown: str) -> None:
 
 
 def test_how_a_run_runs() -> None:
-    shown = [describe.runtime({"runtime": name}) for name in ("bare", "docker", None)]
+    shown = [describe.runtime(part({"runtime": name})) for name in ("bare", "docker", None)]
     assert shown == ["without a container (bare)", "in a container (docker)", ""]
 
 
@@ -50,8 +51,8 @@ def test_how_a_run_runs() -> None:
         ({}, ""),
     ],
 )
-def test_what_is_done_before_the_start_is_told_with_how_long_it_takes(changes: dict[str, Any], shown: str) -> None:
-    assert describe.step({"state": "preparing", **changes}) == shown
+def test_what_is_done_before_the_start_is_told_with_how_long_it_takes(changes: Any, shown: str) -> None:
+    assert describe.step(part({"state": "preparing", **changes})) == shown
 
 
 @pytest.mark.parametrize(
@@ -68,10 +69,10 @@ def test_what_is_done_before_the_start_is_told_with_how_long_it_takes(changes: d
 )
 def test_time_that_a_run_took_is_that_of_all_its_attempts(earlier: list[dict[str, Any]], shown: str) -> None:
     record = {"state": "succeeded", "attempt": 1 + len(earlier), "attempts": earlier, "started": 100.0, "ended": 190.0}
-    assert describe.outcome(record) == shown
+    assert describe.outcome(part(record)) == shown
 
 
 def test_time_of_a_run_whose_last_attempt_never_began_is_not_said_of_it() -> None:
     before = {"attempt": 1, "state": "failed", "started": 0.0, "ended": 30.0}
     record = {"state": "failed", "attempt": 2, "attempts": [before], "started": None, "ended": 190.0}
-    assert describe.outcome(record) == "failed before it ran"
+    assert describe.outcome(part(record)) == "failed before it ran"

@@ -11,32 +11,32 @@ import pytest
 from gpurun.cli import ps_tables
 from tests.support.agent_answers import record
 
-PROGRESS = {
+PROGRESS: Any = {
     "t": 1.0, "attempt": 1, "stage": "fit", "epoch": 3, "step": 1200, "max_epochs": 10, "max_steps": None, "batch": 5,
     "batches": 400, "rate": 12.3456789, "left": 250.0, "fraction": 0.625, "metrics": {"val_loss": 0.0123456789},
 }  # fmt: skip
 ARGS = ["--lr", "0.1", "--batch-size", "64", "--model", "resnet18", "--data", "/data/imagenet"]
-GPU = {"index": 0, "uuid": "GPU-a", "name": "A100"}
-BEST = {"path": "a.ckpt", "monitor": "val_loss", "value": 0.0123456789, "mode": "min"}
+GPU: Any = {"index": 0, "uuid": "GPU-a", "name": "A100"}
+BEST: Any = {"path": "a.ckpt", "monitor": "val_loss", "value": 0.0123456789, "mode": "min"}
 Show = Callable[..., list[str]]
 
 
-def training(run: str = "train-7f3k", **changes: Any) -> dict[str, Any]:
+def training(run: str = "train-7f3k", **changes: Any) -> Any:
     told = {"progress": PROGRESS, "args": ARGS, "gpus": [GPU], "gpus_asked": 1, "disk": 1_200_000_000}
     return record(run, **{**told, "checkpoints": {"count": 1, "best": BEST, "last": BEST}, **changes})
 
 
-def ended(run: str, state: str = "succeeded", **changes: Any) -> dict[str, Any]:
+def ended(run: str, state: str = "succeeded", **changes: Any) -> Any:
     return training(run, state=state, live=False, ended=9.0, **changes)
 
 
-def service(run: str, kind: str, **changes: Any) -> dict[str, Any]:
+def service(run: str, kind: str, **changes: Any) -> Any:
     return record(run, service={"kind": kind, "title": "vision on box", "run": None, "idle": 7200.0}, **changes)
 
 
 @pytest.fixture
 def show(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Show:
-    def shown(*records: dict[str, Any], tty: bool = True, host: str = "box", answered: bool = True) -> list[str]:
+    def shown(*records: Any, tty: bool = True, host: str = "box", answered: bool = True) -> list[str]:
         monkeypatch.setattr(sys.stdout, "isatty", lambda: tty, raising=False)
         monkeypatch.setenv("NO_COLOR", "1")
         listed = [ps_tables.Listed(one, host, answered, 100.0) for one in records]

@@ -14,6 +14,7 @@ from gpurun.commands import runs
 from gpurun.errors import HostUnreachable
 from gpurun.store import run_store
 from tests.support.agent_answers import sound
+from tests.support.part import part
 
 RUN = "train-7f3k"
 TRACEBACK = (
@@ -47,7 +48,7 @@ def show(home: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     return shown
 
 
-LIMITS = {
+LIMITS: Any = {
     "max_duration": 43200.0, "retries": 2, "grace": 300.0,
     "resources": {"gpus": 2, "memory": 32 * 10**9, "cpus": 8.0, "shm": None},
 }  # fmt: skip
@@ -73,7 +74,7 @@ def test_status_of_a_failure_begins_with_the_cause(show: Show) -> None:
         {"traceback": None, "log_tail": "x" * 5000 + "\n" + "line\n" * 100},
     ],
 )
-def test_status_of_a_failure_fits_a_terminal_of_24_lines(show: Show, changes: dict[str, Any]) -> None:
+def test_status_of_a_failure_fits_a_terminal_of_24_lines(show: Show, changes: Any) -> None:
     out, err = show(**changes)
     lines = (out + err.rpartition("\r")[2]).splitlines()  # before that a line that is gone again
     assert sum(max(1, -(-len(line) // 80)) for line in lines) < 24, out + err
@@ -85,8 +86,8 @@ def test_status_in_a_pipe_and_with_v_tells_all(show: Show) -> None:
     for options, tty in (("-v",), True), ((), False):
         out, _ = show(*options, tty=tty)
         assert TRACEBACK in out
-        for part in ("  image     pytorch:1", "  software  torch 2.8.0", "  submitted", "  note      a note"):
-            assert part in out
+        for text in ("  image     pytorch:1", "  software  torch 2.8.0", "  submitted", "  note      a note"):
+            assert text in out
 
 
 def test_status_shows_what_the_job_spec_limits_in_one_line(show: Show) -> None:
@@ -102,7 +103,7 @@ def test_status_shows_what_the_job_spec_limits_in_one_line(show: Show) -> None:
 def test_status_of_a_job_without_limits_has_no_such_line(show: Show) -> None:
     out, _ = show(job={"retries": 0, "grace": 60.0})
     assert "limits" not in out
-    assert describe.limits({"resources": {"gpus": "all"}}) == "all GPUs"
+    assert describe.limits(part({"resources": {"gpus": "all"}})) == "all GPUs"
 
 
 @pytest.mark.parametrize(
@@ -118,13 +119,13 @@ def test_status_is_true_of_an_attempt_that_was_left_behind(
 ) -> None:
     told = sound(RUN)["status"]["run"]
     left = {**told, "attempt": 1, "attempts": [], "host_id": "other", "state": "running", "live": True, "ended": None}
-    run_store.update([left], "spare")
+    run_store.update([part(left)], "spare")
     run_store.note_begun(told, "box", fetched=None)
 
     class Spare:
         host = "spare"
 
-        def ask(self, *_: object, **__: object) -> dict[str, Any]:
+        def ask(self, *_: object, **__: object) -> Any:
             if not answers:
                 raise HostUnreachable("gone")
             return {"runs": [{**left, "state": there, "live": there == "running"}], "ledgers": {}}

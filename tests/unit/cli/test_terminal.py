@@ -14,6 +14,7 @@ from gpurun.cli import output, watched
 from gpurun.cli.logs import _Pages
 from gpurun.cli.screen import Screen
 from gpurun.cli.terminal import harmless, harmless_line, harmless_output
+from tests.support.part import part
 
 TITLE = "\x1b]0;owned\x07"
 CLIPBOARD = "\x1b]52;c;cm0gLXJmIH4=\x1b\\"
@@ -25,14 +26,14 @@ OWN = re.compile(r"\x1b\[(?:[0-9;]*m|2?K|\d*[ABCDG]|\?(?:25|7)[hl])")
 def say_state(text: str) -> None:
     with output.activity() as say:
         screen = Screen("box", say)
-        screen.state({"id": "train-7f3k", "state": "queued", "waiting": text, "attempt": 1})
+        screen.state(part({"id": "train-7f3k", "state": "queued", "waiting": text, "attempt": 1}))
 
 
 def prepare_and_fail(text: str) -> None:
     with output.activity() as say:
         screen = Screen("box", say)
         screen.prepare(f"{text}\nbuilding {text}\nStep 1/2 : {text}\nCollecting {text}\n".encode())
-        screen.state({"id": "train-7f3k", "state": "failed", "attempt": 1})
+        screen.state(part({"id": "train-7f3k", "state": "failed", "attempt": 1}))
 
 
 def print_build(text: str) -> None:
@@ -46,8 +47,8 @@ def show_activity(text: str) -> None:
 
 
 def show_status(text: str) -> None:
-    with watched.Board("box", lambda answer: [answer["text"]]) as board:
-        board._answer = {"text": text}
+    with watched.Board("box", lambda answer: [answer["path"]]) as board:
+        board._answer = part({"path": text})
         board._draw()
 
 

@@ -20,6 +20,7 @@ from gpurun.tunnel.link import Target
 from gpurun.tunnel.plan import Route, Routes
 from gpurun.tunnel.registry import OpenListener, Tunnel
 from tests.integration.tunnel.conftest import BOARD, start
+from tests.support.part import part
 
 __all__ = ["start"]
 
@@ -102,7 +103,7 @@ def test_tunnel_without_a_host_is_a_usage_error(home: Path, monkeypatch: pytest.
     assert "gpurun host add" in capsys.readouterr().err
 
 
-RECORD: dict[str, Any] = {"id": "tensorboard-1111", "state": words.RUNNING}
+RECORD: Any = {"id": "tensorboard-1111", "state": words.RUNNING}
 ROUTE = Route(Target("TensorBoard", "tensorboard-1111"), 12345, "TensorBoard of digits", RECORD)
 PORT = Route(Target("port 8080", "train-7f3k", 8080), 8080, "port 8080 of train-7f3k")
 TUNNEL = Tunnel("abcd", "box", 4242, 1.0, registry.UP, detached=False, listeners=(BOARD,))
@@ -166,7 +167,7 @@ def test_lost_contact_is_reported_once_and_so_is_each_return(capsys: Capture) ->
 )
 def test_end_of_a_run_is_reported(state: str, capsys: Capture, *, logs: bool) -> None:
     record = {**RECORD, "state": state, "exit_code": 0, "reason": "exit", "message": None, "started": 1.0, "ended": 2.0}
-    shown().state(record)
+    shown().state(part(record))
     printed = capsys.readouterr().err
     assert "tensorboard-1111" in printed
     assert ("gpurun logs tensorboard-1111" in printed) is logs

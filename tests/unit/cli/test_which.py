@@ -13,7 +13,7 @@ from gpurun.cli import app
 from gpurun.store import checkpoint_store, run_store
 from tests.unit.store.test_checkpoint_store import RUN, answer, line, record
 
-JUDGED = {"monitor": "val_loss", "mode": "min", "value": 0.25, "epoch": 3, "step": 120, "t": 1_700_000_000.0}
+JUDGED: Any = {"monitor": "val_loss", "mode": "min", "value": 0.25, "epoch": 3, "step": 120, "t": 1_700_000_000.0}
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +93,7 @@ def test_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "x").write_text("weights")
     assert which("x", "--json") == 0
     (told,) = json.loads(capsys.readouterr().out)["files"]
-    first: dict[str, Any] = told["found"][0]
+    first: Any = told["found"][0]
     assert (told["file"], first["run"], first["git"]["commit"]) == ("x", RUN, "c0ffee")
     assert (first["checkpoint"]["path"], first["checkpoint"]["value"]) == ("checkpoints/a.ckpt", 0.25)
     assert first["args"] == ["--lr", "1e 3"]

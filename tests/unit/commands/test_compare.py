@@ -9,6 +9,7 @@ import pytest
 
 from gpurun.commands import compare
 from gpurun.store import run_names, run_store
+from tests.support.part import part
 
 PATCH = """\
 diff --git a/train.py b/train.py
@@ -47,14 +48,14 @@ def test_arguments_by_name(args: list[str], told: dict[str, str]) -> None:
 def submitted(run: str, root: Path | str = "/gone", **more: Any) -> run_store.RunEntry:
     known = {"id": run, "name": "train", "created": 1.0, "project": {"name": "vision", "root": str(root)}}
     manifest = more.pop("manifest", None)
-    return run_store.add({**known, "script": "train.py", **more}, "box", manifest)
+    return run_store.add(part({**known, "script": "train.py", **more}), "box", manifest)
 
 
-def git_of(commit: str, patch: str | None = None) -> dict[str, Any]:
+def git_of(commit: str, patch: str | None = None) -> Any:
     return {"commit": commit, "branch": "main", "dirty": patch is not None, "patch": patch}
 
 
-def record(run: str, **more: Any) -> dict[str, Any]:
+def record(run: str, **more: Any) -> Any:
     return {"id": run, "name": "train", "project": "vision", "created": 1.0, "state": "succeeded", **more}
 
 

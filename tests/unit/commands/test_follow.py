@@ -9,21 +9,23 @@ from typing import Any
 
 import pytest
 
+from gpurun.agent.schema.run import RunRecord
 from gpurun.commands import follow
 from gpurun.errors import ContactLost, GpurunError, HostError, HostUnreachable
 from gpurun.remote.wire import Frame
+from tests.support.part import part
 
-RUNNING: dict[str, Any] = {"id": "a-1111", "name": "a", "project": "p", "created": 1.0, "state": "running"}
-ENDED = {**RUNNING, "state": "succeeded"}
+RUNNING: Any = {"id": "a-1111", "name": "a", "project": "p", "created": 1.0, "state": "running"}
+ENDED: Any = {**RUNNING, "state": "succeeded"}
 
 
 class Stream:
-    def __init__(self, frames: list[Frame | Exception]) -> None:
+    def __init__(self, frames: list[Frame[Any] | Exception]) -> None:
         self.answer = {"run": RUNNING}
         self.heard = time.monotonic()
         self._frames = frames
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Iterator[Frame[Any]]:
         for frame in self._frames:
             if isinstance(frame, Exception):
                 raise frame
@@ -56,13 +58,13 @@ class Wire:
     def let_go(self) -> None:
         self.looked += 1
 
-    def stream(self, verb: str, request: dict[str, Any], *, within: float | None = None) -> Stream:
+    def stream(self, verb: str, request: Any, *, within: float | None = None) -> Stream:
         return Stream(self._next(request))
 
-    def ask(self, verb: str, request: dict[str, Any], *, within: float | None = None) -> dict[str, Any]:
+    def ask(self, verb: str, request: Any, *, within: float | None = None) -> Any:
         return {"run": self._next(request)}
 
-    def _next(self, request: dict[str, Any]) -> Any:
+    def _next(self, request: Any) -> Any:
         self.asked.append(request)
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
@@ -82,7 +84,7 @@ class Heard:
     def prepare(self, data: bytes) -> None:
         self.prepared += data
 
-    def state(self, record: dict[str, Any]) -> None:
+    def state(self, record: Any) -> None:
         self.events.append(record["state"])
 
     def lost(self, what: str) -> None:
@@ -95,7 +97,7 @@ class Heard:
         raise AssertionError("nobody is there to be asked")
 
 
-def log(offset: int, data: bytes) -> Frame:
+def log(offset: int, data: bytes) -> Frame[Any]:
     return Frame("log", offset, data)
 
 
@@ -108,10 +110,10 @@ def no_index(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpurun.store.run_store.update", lambda *_, **__: None)
 
 
-def run(wire: Wire, **request: Any) -> tuple[Heard, dict[str, Any]]:
+def run(wire: Wire, **request: Any) -> tuple[Heard, RunRecord]:
     heard = Heard()
-    record = follow.show_log(wire, {"run": "a-1111", "follow": True, **request}, heard, sleep=lambda _: None)  # type: ignore[arg-type]
-    return heard, record
+    asked = part({"run": "a-1111", "follow": True, **request})
+    return heard, follow.show_log(part(wire), asked, heard, sleep=lambda _: None)
 
 
 def test_goes_on_at_the_byte_where_it_broke_off() -> None:
@@ -195,7 +197,7 @@ def test_the_first_connection_that_fails_is_an_error_at_once() -> None:
         run(Wire(HostUnreachable("wrong key")))
 
 
-UNKNOWN = {
+UNKNOWN: Any = {
     **RUNNING,
     "state": "unknown",
     "message": "it may be another machine's",

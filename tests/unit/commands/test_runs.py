@@ -24,6 +24,7 @@ from gpurun.job.files import FileList
 from gpurun.remote import records
 from gpurun.store import run_names, run_questions, run_store
 from tests.support.agent_answers import record
+from tests.support.part import part
 
 
 @pytest.mark.parametrize(
@@ -44,7 +45,7 @@ from tests.support.agent_answers import record
     ],
 )
 def test_only_success_ends_with_0(state: str, code: int | None, expected: int | None) -> None:
-    assert records.exit_code({"state": state, "exit_code": code}) == expected
+    assert records.exit_code(part({"state": state, "exit_code": code})) == expected
 
 
 @pytest.mark.parametrize(
@@ -73,7 +74,7 @@ def test_host_that_answers_a_wait_at_once_is_not_asked_without_a_pause(monkeypat
     class Hasty:
         host = "box"
 
-        def ask(self, verb: str, request: dict[str, Any], **_: Any) -> dict[str, Any]:
+        def ask(self, verb: str, request: Any, **_: Any) -> Any:
             over = len(slept) == 3
             return {
                 "runs": [{"id": "a-1111", "state": "succeeded" if over else "running", "live": not over}],
@@ -115,7 +116,7 @@ def test_waiting_asks_again_while_the_host_is_out_of_reach(monkeypatch: pytest.M
     assert lost == ["box"]
 
 
-UNKNOWN: dict[str, Any] = {
+UNKNOWN: Any = {
     "id": "a-1111", "state": "unknown", "live": True, "message": "it may be another machine's", "problem": None,
     "next": "gpurun stop --abandon a-1111", "kill_in": None,
 }  # fmt: skip
@@ -134,7 +135,7 @@ UNKNOWN: dict[str, Any] = {
     ],
 )
 def test_wait_for_a_run_that_its_host_does_not_know_says_so(
-    monkeypatch: pytest.MonkeyPatch, told: dict[str, Any], what: str, next_step: str
+    monkeypatch: pytest.MonkeyPatch, told: Any, what: str, next_step: str
 ) -> None:
     answers = [{"runs": [{"id": "b-2222", "state": "failed"}, {**UNKNOWN, **told}], "ledgers": {}}]
     monkeypatch.setattr(runs, "wire_to", lambda host: SimpleNamespace(host=host, ask=lambda *_, **__: answers.pop()))
@@ -167,20 +168,20 @@ def test_stop_does_not_wait_for_a_run_that_its_host_does_not_know() -> None:
         ({"created": None, "ended": None}, 0.0),
     ],
 )
-def test_prune_age_is_the_youngest_that_any_clock_tells(record: dict[str, Any], seconds: float) -> None:
+def test_prune_age_is_the_youngest_that_any_clock_tells(record: Any, seconds: float) -> None:
     answer = {"now": 100_000.0, "mark": {"t": 100_000.0, "up": 100.0, "boot": "b"}}
-    assert prune.age(record, answer, here=100_000.0) == seconds
+    assert prune.age(record, part(answer), here=100_000.0) == seconds
 
 
 @pytest.mark.parametrize("mark", [None, {"boot": "b"}, {"up": None, "boot": "b"}])
-def test_prune_age_of_a_host_without_a_time_since_its_boot_is_by_the_clocks(mark: dict[str, Any] | None) -> None:
+def test_prune_age_of_a_host_without_a_time_since_its_boot_is_by_the_clocks(mark: Any) -> None:
     record = {"created": 1000.0, "ended": 2000.0, "ended_mark": {"up": 40.0, "boot": "b"}}
-    assert prune.age(record, {"now": 100_000.0, "mark": mark}, here=100_000.0) == 98_000.0
+    assert prune.age(part(record), part({"now": 100_000.0, "mark": mark}), here=100_000.0) == 98_000.0
 
 
 def known(run: str, *, removed: bool = False) -> None:
     told = {"id": run, "name": "train", "project": "vision", "created": 1.0, "state": "running", "host_id": "h1"}
-    run_store.update([told], "box")
+    run_store.update([part(told)], "box")
     if removed:
         run_store.note_removed(run)
 
@@ -212,7 +213,7 @@ class Hosts:
     def wire_to(self, host: str, **_: Any) -> Any:
         return SimpleNamespace(host=host, ask=partial(self.ask, host))
 
-    def ask(self, host: str, verb: str, request: dict[str, Any], **_: Any) -> dict[str, Any]:
+    def ask(self, host: str, verb: str, request: Any, **_: Any) -> Any:
         self.asked.append((host, verb))
         state = self.states[host]
         if state is None:
@@ -229,8 +230,8 @@ class Hosts:
 def went_on(home: Path) -> run_store.RunEntry:
     """A run that went on on `spare` while `box`, where it was live, could not be asked."""
     told = {"id": "train-7f3k", "name": "train", "project": "vision", "created": 1.0}
-    run_store.update([{**told, "state": "running", "attempt": 1, "host_id": "box"}], "box")
-    run_store.note_begun({**told, "state": "stopped", "attempt": 2, "host_id": "spare"}, "spare", fetched=None)
+    run_store.update([part({**told, "state": "running", "attempt": 1, "host_id": "box"})], "box")
+    run_store.note_begun(part({**told, "state": "stopped", "attempt": 2, "host_id": "spare"}), "spare", fetched=None)
     return run_names.resolve("train-7f3k")
 
 
@@ -266,8 +267,8 @@ def test_attempt_that_was_left_behind_live_is_refused_its_removal_by_the_host_al
 ) -> None:
     """This laptop knows of no twin: the host that it was left on does."""
     told = {"id": "train-7f3k", "name": "train", "project": "vision", "created": 1.0}
-    run_store.update([{**told, "state": "failed", "attempt": 1, "host_id": "box"}], "box")
-    run_store.note_begun({**told, "state": "stopped", "attempt": 2, "host_id": "spare"}, "spare", fetched=True)
+    run_store.update([part({**told, "state": "failed", "attempt": 1, "host_id": "box"})], "box")
+    run_store.note_begun(part({**told, "state": "stopped", "attempt": 2, "host_id": "spare"}), "spare", fetched=True)
     monkeypatch.setattr(runs, "wire_to", Hosts(box="running", spare="stopped").wire_to)
     with pytest.raises(UsageError, match="still live on box"):
         remove.remove([run_names.resolve("train-7f3k")], [])
@@ -278,8 +279,8 @@ def test_attempt_that_was_left_behind_live_is_refused_its_removal_by_the_host_al
 def moved(home: Path, tmp_path: Path) -> run_store.RunEntry:
     """A run that went on from `box` to `spare`, and whose files are all here from both; the hosts' names are the stamps."""
     told = {"id": "train-7f3k", "name": "train", "project": "vision", "created": 1.0}
-    run_store.update([{**told, "state": "failed", "attempt": 1, "host_id": "box"}], "box")
-    run_store.note_begun({**told, "state": "stopped", "attempt": 2, "host_id": "spare"}, "spare", fetched=False)
+    run_store.update([part({**told, "state": "failed", "attempt": 1, "host_id": "box"})], "box")
+    run_store.note_begun(part({**told, "state": "stopped", "attempt": 2, "host_id": "spare"}), "spare", fetched=False)
     for host in ("box", "spare"):
         came = tmp_path / host
         (came / ".gpurun").mkdir(parents=True)
@@ -325,7 +326,7 @@ def test_former_host_that_has_the_run_no_more_is_nothing_to_tell(
     moved: run_store.RunEntry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Emptied(Hosts):
-        def ask(self, host: str, *asked: Any, **more: Any) -> dict[str, Any]:
+        def ask(self, host: str, *asked: Any, **more: Any) -> Any:
             answer = super().ask(host, *asked, **more)
             return {**answer, "held": {}, "runs": []} if host == "box" else answer
 
@@ -337,14 +338,14 @@ def test_prune_leaves_a_run_whose_former_host_was_written_to_since_the_fetch(
     moved: run_store.RunEntry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Written(Hosts):
-        def ask(self, host: str, *asked: Any, **more: Any) -> dict[str, Any]:
+        def ask(self, host: str, *asked: Any, **more: Any) -> Any:
             answer = super().ask(host, *asked, **more)
             answer["held"]["train-7f3k"]["stamp"] = "another" if host == "box" else host
             return answer
 
     hosts = Written(box="failed", spare="stopped", attempts={"spare": 2})
     record = {**(moved.record or {}), "owner": getpass.getuser()}
-    listed = runs.HostRuns("spare", {"now": 9.0, "runs": [record]}, None, ())
+    listed = runs.HostRuns("spare", part({"now": 9.0, "runs": [record]}), None, ())
     monkeypatch.setattr(runs, "wire_to", hosts.wire_to)
     monkeypatch.setattr(runs, "list_runs", lambda which, request: [listed])
     assert main(["prune", "--fetched", "-y"]) == 0
@@ -357,16 +358,18 @@ def test_attempt_that_ended_unseen_before_the_run_went_on_elsewhere_is_no_twin(
 ) -> None:
     told = record(name="train", project="vision", host_id="box")
     ended = {**told, "state": "failed", "live": False}
-    run_store.update([told], "box")
+    run_store.update([part(told)], "box")
 
     class Moving(Hosts):
-        def ask(self, host: str, verb: str, request: dict[str, Any], **more: Any) -> dict[str, Any]:
+        def ask(self, host: str, verb: str, request: Any, **more: Any) -> Any:
             if verb == "ps":
                 return {"host_id": host, "runs": [], "ledgers": {}}
             return {"run": ended, "job": {}, "root": "/r", "snapshot": [], "checkpoint": None}
 
-    begun = Started({**told, "state": "queued", "attempt": 2, "host_id": "spare"}, None, earlier=False, fetch=False)
-    cargo = migrate.Migration({}, ended, FileList(home, ()), None, None)
+    begun = Started(
+        part({**told, "state": "queued", "attempt": 2, "host_id": "spare"}), None, earlier=False, fetch=False
+    )
+    cargo = migrate.Migration(part({}), part(ended), FileList(home, ()), None, None)
     monkeypatch.setattr(runs, "wire_to", Moving().wire_to)
     monkeypatch.setattr(migrate, "_from_host", lambda *_: cargo)
     monkeypatch.setattr(migrate, "_unload", lambda *_, **__: begun)
@@ -380,12 +383,12 @@ def test_twin_is_reached_while_the_host_that_has_the_run_now_is_away(
     home: Path, words_given: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     told = record(name="train", project="vision", host_id="box")
-    run_store.update([told], "box")
-    run_store.note_begun({**told, "attempt": 2, "host_id": "spare"}, "spare", fetched=None)
+    run_store.update([part(told)], "box")
+    run_store.note_begun(part({**told, "attempt": 2, "host_id": "spare"}), "spare", fetched=None)
     asked = []
 
     class Away(Hosts):
-        def ask(self, host: str, verb: str, request: dict[str, Any], **more: Any) -> dict[str, Any]:
+        def ask(self, host: str, verb: str, request: Any, **more: Any) -> Any:
             super().ask(host, verb, request, **more)
             asked.append((host, verb))
             stopped = {**told, "state": "stopped", "live": False}
@@ -419,7 +422,7 @@ def test_what_an_earlier_gpurun_fetched_is_told_as_that_with_the_fetch_that_prov
 def undecided(home: Path) -> run_store.RunEntry:
     """A run that ended on `box`, and may have gone on on `spare`, whose answer never came."""
     told = {"id": "train-7f3k", "name": "train", "project": "vision", "created": 1.0}
-    run_store.update([{**told, "state": "failed", "attempt": 1, "host_id": "box"}], "box")
+    run_store.update([part({**told, "state": "failed", "attempt": 1, "host_id": "box"})], "box")
     run_store.note_maybe("train-7f3k", "spare", "ask1")
     return run_names.resolve("train-7f3k")
 
@@ -466,7 +469,7 @@ def test_look_at_a_run_whose_other_host_is_silent_leaves_it_undecided(
 def chosen(host: str, **told: Any) -> list[str]:
     """What a prune would remove of this one run, as `host` tells of it."""
     record = {"id": "train-7f3k", "owner": "ada", "state": "failed", "created": 1.0, "host_id": host, **told}
-    found = runs.HostRuns(host, {"now": 9.0, "runs": [record]}, None, ())
+    found = runs.HostRuns(host, part({"now": 9.0, "runs": [record]}), None, ())
     return [removal.host for removal in prune.choose([found], owner="ada", fetched=False, older_than=None)]
 
 
@@ -483,7 +486,7 @@ def test_prune_leaves_a_run_that_may_have_gone_on_elsewhere(undecided: run_store
 
 def test_prune_takes_no_run_for_another_one_that_has_its_id(undecided: run_store.RunEntry) -> None:
     run_store.note_settled("train-7f3k", "ask1")
-    run_store.change("train-7f3k", lambda entry: replace(entry, job={"token": "t"}))
+    run_store.change("train-7f3k", lambda entry: replace(entry, job=part({"token": "t"})))
     assert chosen("box") == ["box"]
     assert chosen("box", created=5.0) == []
 
@@ -493,7 +496,7 @@ def test_run_that_may_have_begun_elsewhere_is_removed_only_once_it_never_will(
     undecided: run_store.RunEntry, begun: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Settling(Hosts):
-        def ask(self, host: str, verb: str, request: dict[str, Any], **more: Any) -> dict[str, Any]:
+        def ask(self, host: str, verb: str, request: Any, **more: Any) -> Any:
             if verb != "migrate":
                 return super().ask(host, verb, request, **more)
             self.asked.append((host, next(key for key in ("settle", "back", "to") if key in request)))

@@ -9,14 +9,25 @@ import pytest
 from gpurun.errors import GpurunError
 from gpurun.fetch import plan
 from tests.support.meddler import an_entry
+from tests.support.part import part
 
 
 def an_item(to: str, size: int = 1, rank: int = 4) -> plan.Item:
     return plan.Item(f"workspace/{to}", to, size, 0, 0, 0, None, rank, False, None)
 
 
-def listing(*entries: dict[str, Any], root: str = "/runs/x") -> plan.Listing:
-    return plan.read_listing({"root": root, "live": False, "files": list(entries), "skipped": []})
+def listing(*entries: Any, root: str = "/runs/x") -> plan.Listing:
+    return plan.read_listing(
+        part(
+            {
+                "record": {"attempt": 1, "state": "running"},
+                "root": root,
+                "live": False,
+                "files": list(entries),
+                "skipped": [],
+            }
+        )
+    )
 
 
 @pytest.mark.parametrize(
@@ -53,7 +64,7 @@ def listing(*entries: dict[str, Any], root: str = "/runs/x") -> plan.Listing:
         an_entry(rank=None),
     ],
 )
-def test_what_leads_out_or_makes_no_sense_is_left_and_told(entry: dict[str, Any]) -> None:
+def test_what_leads_out_or_makes_no_sense_is_left_and_told(entry: Any) -> None:
     found = listing(entry, an_entry())
     assert [item.to for item in found.items] == ["x"]
     assert len(found.left) == 1

@@ -10,8 +10,8 @@ from gpurun.agent.host.engine import EngineError
 from gpurun.hosts import add, findings
 from gpurun.hosts.findings import FAIL, GB, OK, WARN
 
-GPU = {"index": 0, "uuid": "GPU-1", "name": "NVIDIA H100", "memory": 80 * GB}
-ENGINE = {
+GPU: Any = {"index": 0, "uuid": "GPU-1", "name": "NVIDIA H100", "memory": 80 * GB}
+ENGINE: Any = {
     "argv": ["docker"],
     "version": "27.1",
     "rootless": False,
@@ -22,8 +22,8 @@ ENGINE = {
 }
 
 
-def answer(**changes: Any) -> dict[str, Any]:
-    facts: dict[str, Any] = {
+def answer(**changes: Any) -> Any:
+    facts: Any = {
         "python": {"path": "/usr/bin/python3", "version": "3.11.2"},
         "user": "ada",
         "root": "/home/ada/.gpurun",
@@ -36,7 +36,7 @@ def answer(**changes: Any) -> dict[str, Any]:
         "disk": {"free": 500 * GB, "total": 1000 * GB, "inodes_free": 10**7, "inodes": 2 * 10**7},
         "clock": 1000.0,
     }
-    found: dict[str, Any] = {
+    found: Any = {
         "rsync": "3.4.1",
         "toolkit": "1.17.8",
         "pythons": [{"path": "/usr/bin/python3", "version": "3.11.2", "torch": None}],
@@ -63,7 +63,7 @@ def test_all_is_well() -> None:
     assert found["engine"].found == "docker 27.1"
 
 
-ERROR = {"code": "engine_down", "what": "the engine is not running", "next": "sudo systemctl start docker"}
+ERROR: Any = {"code": "engine_down", "what": "the engine is not running", "next": "sudo systemctl start docker"}
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ ERROR = {"code": "engine_down", "what": "the engine is not running", "next": "su
         ("clock", WARN, {"asked": (2000.0, 2001.0)}),
     ],
 )
-def test_what_is_wrong_comes_with_its_mending(topic: str, status: str, changes: dict[str, Any]) -> None:
+def test_what_is_wrong_comes_with_its_mending(topic: str, status: str, changes: Any) -> None:
     found = look(**changes)[topic]
     assert found.status == status
     if (topic, status) != ("engine", WARN):  # which is how many rented boxes are

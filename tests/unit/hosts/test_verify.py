@@ -13,6 +13,7 @@ from gpurun.config.hosts import HostProfile
 from gpurun.events import Event, ignore
 from gpurun.hosts.findings import Finding
 from gpurun.hosts.verify import Findings, Verdict, Wish, follow, plan, start
+from tests.support.part import part
 
 LINE = json.dumps({"topic": "CUDA", "status": "fail", "found": "none", "mend": "do"}).encode() + b"\n"
 
@@ -29,15 +30,16 @@ def test_findings_come_in_pieces_among_other_lines() -> None:
 
 def test_the_verdict() -> None:
     good, bad = Finding("a", "ok", ""), Finding("b", "fail", "")
-    assert Verdict((good, Finding("c", "warn", "")), {}).ok
-    assert not Verdict((good, bad), {}).ok
-    assert not Verdict((), {}).ok
+    assert Verdict((good, Finding("c", "warn", "")), part({})).ok
+    assert not Verdict((good, bad), part({})).ok
+    assert not Verdict((), part({})).ok
 
 
 def test_the_run_is_of_no_project_and_stands_in_line() -> None:
     made = plan(HostProfile("box"), Wish(2, "v2.7"))
     assert made.files.count == 0
     assert made.job["resources"]["gpus"] == 2
+    assert made.job["base"] is not None
     assert made.job["base"]["name"] == "v2.7"
     assert made.job["max_duration"] == 900.0
     assert services.command(made.job, "/ro") == ["python", "/ro/serve/gpucheck_service.py"]
@@ -92,5 +94,5 @@ def test_check_behind_one_that_was_killed_and_still_runs_goes_on_with_it() -> No
 def test_check_that_tried_nothing_calls_no_gpu_good() -> None:
     findings = Findings(lambda _: None, lambda _: None)
     findings.add(Finding("nvidia-smi", "ok", "8x H100"))
-    verdict = follow(None, {"id": "gpucheck-2222", "state": "succeeded"}, None, findings)  # type: ignore[arg-type]
+    verdict = follow(None, part({"id": "gpucheck-2222", "state": "succeeded"}), None, findings)  # type: ignore[arg-type]
     assert not verdict.ok

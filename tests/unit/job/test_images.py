@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from gpurun.agent.schema.job import Base
 from gpurun.config.hosts import HostProfile
 from gpurun.errors import UsageError
 from gpurun.job import images
@@ -35,29 +36,37 @@ def host(**told: Any) -> HostProfile:
     return HostProfile("box", **told)
 
 
+def base_of(image: str | None, host: HostProfile | None) -> Base:
+    base = images.wanted(image, host)["base"]
+    assert base is not None
+    return base
+
+
 def test_what_is_wanted() -> None:
     default = images.wanted(None, None)
     assert default["image"] is None
-    assert (default["base"]["name"], default["base"]["torch"], default["base"]["asked"]) == ("v2.8", "2.8.0", False)
-    older = images.wanted("v2.7", host())
-    assert (older["image"], older["base"]["torch"], older["base"]["asked"]) == (None, "2.7.1", True)
+    base = base_of(None, None)
+    assert (base["name"], base["torch"], base["asked"]) == ("v2.8", "2.8.0", False)
+    assert images.wanted("v2.7", host())["image"] is None
+    older = base_of("v2.7", host())
+    assert (older["torch"], older["asked"]) == ("2.7.1", True)
     assert images.wanted("ghcr.io/a/b:v2.7", None) == {"image": "ghcr.io/a/b:v2.7", "base": None}
 
 
 def test_a_host_has_its_own_bases() -> None:
     one = host(base_image="mirror/pytorch:2.8")
-    assert images.wanted(None, one)["base"]["reference"] == "mirror/pytorch:2.8"
-    assert images.wanted("v2.8", one)["base"]["reference"] == "mirror/pytorch:2.8"
-    assert "2.7.1-cuda" in images.wanted("v2.7", one)["base"]["reference"]
+    assert base_of(None, one)["reference"] == "mirror/pytorch:2.8"
+    assert base_of("v2.8", one)["reference"] == "mirror/pytorch:2.8"
+    assert "2.7.1-cuda" in base_of("v2.7", one)["reference"]
     several = host(base_image={"v2.7": "mirror/pytorch:2.7"})
-    assert images.wanted("v2.7", several)["base"]["reference"] == "mirror/pytorch:2.7"
-    assert "2.8.0-cuda" in images.wanted(None, several)["base"]["reference"]
+    assert base_of("v2.7", several)["reference"] == "mirror/pytorch:2.7"
+    assert "2.8.0-cuda" in base_of(None, several)["reference"]
 
 
 def test_a_run_that_goes_on_elsewhere_has_that_hosts_base() -> None:
-    base = images.wanted("v2.8", host(base_image="mirror/pytorch:2.8"))["base"]
-    assert images.for_host(base, host())["reference"] == images.read().default.base
-    assert images.for_host(base, host(base_image="other/pytorch"))["reference"] == "other/pytorch"
+    base = base_of("v2.8", host(base_image="mirror/pytorch:2.8"))
+    assert images.for_host(base, host()) == {**base, "reference": images.read().default.base}
+    assert images.for_host(base, host(base_image="other/pytorch")) == {**base, "reference": "other/pytorch"}
     assert images.for_host(None, host()) is None
     assert images.for_host({**base, "name": "v1.0"}, host()) == {**base, "name": "v1.0"}
 

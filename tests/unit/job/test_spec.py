@@ -17,6 +17,7 @@ from gpurun.errors import UsageError
 from gpurun.job.files import list_files
 from gpurun.job.spec import for_host, make_job
 from gpurun.store.run_ids import new_id
+from tests.support.part import part
 
 
 @pytest.fixture
@@ -29,9 +30,7 @@ def project(home: Path) -> Path:
     return root
 
 
-def made(
-    project: Path, target: str | None = "train.py", run_id: str | None = "train-7f3k", **flags: Any
-) -> dict[str, Any]:
+def made(project: Path, target: str | None = "train.py", run_id: str | None = "train-7f3k", **flags: Any) -> Any:
     loaded = load(flags, target, project)
     files = list_files(loaded.project, exclude=loaded.spec.exclude, env_files=loaded.env_files)
     return make_job(loaded, files, now=1_760_000_000.0, dependencies=None, run_id=run_id)
@@ -200,7 +199,7 @@ def test_job_that_goes_on_on_another_host(project: Path) -> None:
     """Its own paths stay; what a host's profile says is the new host's."""
     hosts.add("spare", {"python": "/usr/bin/python3", "data": {"imagenet": "/data/imagenet"}})
     job = {**made(project, mounts=["~/scans:/scans"], data=["imagenet"], host="box"), "host": {"id": "h1"}}
-    other = for_host(job, hosts.read().get("spare"), ["B", "A"], None)
+    other = for_host(part(job), hosts.read().get("spare"), ["B", "A"], None)
     assert [(mount["source"], mount["target"]) for mount in other["mounts"]] == [
         ("~/scans", "/scans"),
         ("/data/imagenet", "/data/imagenet"),
@@ -212,8 +211,8 @@ def test_job_that_goes_on_on_another_host(project: Path) -> None:
     )
     assert "host" not in other
     kept = ("id", "token", "command", "image", "runtime", "resources", "retries", "dependencies")
-    assert {key: other[key] for key in kept} == {key: job[key] for key in kept}
-    assert for_host(job, hosts.read().get("spare"), [], 4)["resources"]["gpus"] == 4
+    assert {key: other.get(key) for key in kept} == {key: job[key] for key in kept}
+    assert for_host(part(job), hosts.read().get("spare"), [], 4)["resources"]["gpus"] == 4
 
 
 def test_host_that_lacks_the_data_of_a_run_that_comes(project: Path) -> None:

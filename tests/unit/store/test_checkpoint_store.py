@@ -11,6 +11,7 @@ import pytest
 from gpurun.commands import runs
 from gpurun.errors import UsageError
 from gpurun.store import checkpoint_store, run_store
+from tests.support.part import part
 
 RUN = "train-7f3k"
 
@@ -19,21 +20,21 @@ def sha(content: str) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def line(path: str, content: str = "a", **told: Any) -> dict[str, Any]:
+def line(path: str, content: str = "a", **told: Any) -> Any:
     return {"path": path, "sha256": sha(content), "size": len(content), "complete": True, "attempt": 1, **told}
 
 
-def record(run: str = RUN, **more: Any) -> dict[str, Any]:
+def record(run: str = RUN, **more: Any) -> Any:
     git = {"commit": "c0ffee", "branch": "main", "dirty": False}
     known = {"id": run, "name": "train", "project": "vision", "created": 1.0, "state": "running", "git": git}
     return {**known, "command": ["python", "train.py"], **more}
 
 
-def answer(*lines: dict[str, Any], begin: int = 0, end: int = 100, host: str = "h1", run: str = RUN) -> dict[str, Any]:
+def answer(*lines: Any, begin: int = 0, end: int = 100, host: str = "h1", run: str = RUN) -> Any:
     return {"ledgers": {run: {"host_id": host, "from": begin, "to": end, "lines": list(lines)}}}
 
 
-def told_by(told: dict[str, Any], host: str = "box") -> None:
+def told_by(told: Any, host: str = "box") -> None:
     checkpoint_store.update(told, host)
 
 
@@ -129,12 +130,12 @@ def test_saved_counts_the_checkpoints_of_all_hosts_and_names_what_is_there() -> 
     told_by(answer(line("a.ckpt", "a", step=10, value=0.1, **judged), line("b.ckpt", "b", step=11)))
     told_by(answer(line("c.ckpt", "c", step=20, value=0.3, **judged), host="h2"), "spare")
     record = {"count": 1, "best": line("c.ckpt", "c"), "last": line("c.ckpt", "c")}
-    saved = checkpoint_store.saved(RUN, "spare", record)
+    saved = checkpoint_store.saved(RUN, "spare", part(record))
     assert (saved.count, (saved.last or {})["path"], (saved.best or {})["path"]) == (3, "c.ckpt", "a.ckpt")
     # Of its own host the ledger tells of a file that is gone there by now: the host knows better.
     gone = {"count": 1, "best": line("b.ckpt", "b"), "last": line("b.ckpt", "b")}
     told_by(answer({"path": "c.ckpt", "removed": True}, host="h2", begin=100, end=120), "spare")
-    saved = checkpoint_store.saved(RUN, "box", gone)
+    saved = checkpoint_store.saved(RUN, "box", part(gone))
     assert (saved.count, (saved.best or {})["path"]) == (1, "b.ckpt")
 
 
@@ -143,7 +144,7 @@ def test_it_outlives_the_run() -> None:
     run_store.remove(RUN)
     ((run, kept, entry),) = checkpoint_store.find(sha("a"))
     assert (run, entry["path"]) == (RUN, "a.ckpt")
-    assert kept.origin["git"]["commit"] == "c0ffee"
+    assert kept.origin["git"] == {"commit": "c0ffee", "branch": "main", "dirty": False}
     assert kept.origin["command"] == ["python", "train.py"]
 
 
@@ -192,7 +193,7 @@ def test_runs_that_the_index_does_not_have_are_not_ours() -> None:
         {"path": ["a"], "removed": True},
     ],
 )
-def test_lines_that_are_no_entries_are_passed_over(bad: dict[str, Any]) -> None:
+def test_lines_that_are_no_entries_are_passed_over(bad: Any) -> None:
     told_by(answer(bad))
     assert told() == []
 

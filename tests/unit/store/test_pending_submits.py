@@ -10,7 +10,7 @@ import pytest
 
 from gpurun.store import pending_submits
 
-FILES = {"digest": "d", "count": 1}
+FILES: Any = {"digest": "d", "count": 1}
 
 
 @pytest.fixture(autouse=True)
@@ -19,11 +19,18 @@ def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "submits"
 
 
-def job(run_id: str, **more: Any) -> dict[str, Any]:
-    return {"id": run_id, "token": f"token of {run_id}", "created": 1000.0, "args": [], **more}
+def job(run_id: str, **more: Any) -> Any:
+    known = {
+        "id": run_id,
+        "token": f"token of {run_id}",
+        "created": 1000.0,
+        "args": [],
+        "fetch_hint": f"gpurun fetch {run_id}",
+    }
+    return {**known, **more}
 
 
-def at(seconds: float, *, clock: float = 0.0) -> dict[str, Any]:
+def at(seconds: float, *, clock: float = 0.0) -> Any:
     """So many seconds after the boot, by a clock that is ahead by `clock`."""
     return {"t": seconds + clock, "up": seconds, "boot": "c0ffee"}
 
@@ -50,9 +57,7 @@ def test_one_that_was_started_is_not_started_again() -> None:
     ("other", "files", "host"),
     [({"args": ["--lr", "1"]}, FILES, "box"), ({}, {"digest": "edited"}, "box"), ({}, FILES, "other")],
 )
-def test_another_job_other_files_or_another_host_is_another_run(
-    other: dict[str, Any], files: dict[str, Any], host: str
-) -> None:
+def test_another_job_other_files_or_another_host_is_another_run(other: Any, files: Any, host: str) -> None:
     pending_submits.take(job("a-1111"), FILES, "box", now=at(1000)).release()
     assert not pending_submits.take(job("a-2222", **other), files, host, now=at(1000)).taken_over
 

@@ -15,11 +15,12 @@ from gpurun.cli import complete
 from gpurun.config.project import Files, Project
 from gpurun.errors import UsageError
 from gpurun.store import run_names, run_store
+from tests.support.part import part
 
 pytestmark = pytest.mark.usefixtures("home")
 
 
-def job(run: str, *, name: str = "train", root: str = "/home/ada/vision", created: float = 1.0) -> dict[str, Any]:
+def job(run: str, *, name: str = "train", root: str = "/home/ada/vision", created: float = 1.0) -> Any:
     return {
         "id": run,
         "name": name,
@@ -29,7 +30,7 @@ def job(run: str, *, name: str = "train", root: str = "/home/ada/vision", create
     }
 
 
-def record(run: str, state: str = "running", **more: Any) -> dict[str, Any]:
+def record(run: str, state: str = "running", **more: Any) -> Any:
     return {"id": run, "name": "train", "project": "vision", "created": 1.0, "state": state, "host_id": "h1", **more}
 
 
@@ -47,8 +48,9 @@ def test_a_run_is_found_again() -> None:
 def test_the_patch_lies_beside_the_entry() -> None:
     entry = run_store.add(job("train-7f3k"), "box")
     assert entry.job is not None
-    assert entry.job["git"]["patch"] is None
-    assert entry.job["git"]["commit"] == "c0ffee"
+    git = entry.job["git"]
+    assert git is not None
+    assert (git["patch"], git["commit"]) == (None, "c0ffee")
     assert run_store.patch("train-7f3k") == b"diff --git caf\xe9"
     assert run_store.patch("other-7f3k") is None
     run_store.remove("train-7f3k")
@@ -166,19 +168,19 @@ def test_no_run_of_a_subfolder_names_the_project_above_that_has_some() -> None:
 def test_live_runs_of_a_project_and_its_services_apart() -> None:
     three()
     run_store.update([record("train-7f3k", "succeeded")], "box")
-    run_store.add({**job("jupyter-7f3k"), "service": {"kind": "jupyter"}}, "box")
+    run_store.add(part({**job("jupyter-7f3k"), "service": {"kind": "jupyter"}}), "box")
     jobs, services = run_names.of_project("/home/ada/vision")
     assert [entry.id for entry in jobs if run_names.is_live(entry)] == ["train-7abc"]
     assert [entry.id for entry in services] == ["jupyter-7f3k"]
 
 
 def test_service_is_meant_only_when_it_is_named() -> None:
-    run_store.add({**job("jupyter-7f3k"), "service": {"kind": "jupyter"}}, "box")
+    run_store.add(part({**job("jupyter-7f3k"), "service": {"kind": "jupyter"}}), "box")
     with pytest.raises(UsageError) as refused:
         run_names.resolve(None, project("/home/ada/vision"))
     assert "jupyter-7f3k" in refused.value.next_step
     run_store.add(job("train-7f3k"), "box")
-    run_store.add({**job("jupyter-9abc"), "created": 2e9, "service": {"kind": "jupyter"}}, "box")
+    run_store.add(part({**job("jupyter-9abc"), "created": 2e9, "service": {"kind": "jupyter"}}), "box")
     assert run_names.resolve(None, project("/home/ada/vision")).id == "train-7f3k"
     assert run_names.resolve("jupyter-9", project("/home/ada/vision")).id == "jupyter-9abc"
 
@@ -217,14 +219,14 @@ def test_fields_of_a_later_version_do_no_harm() -> None:
 
 def test_run_that_goes_on_on_another_host_is_that_ones() -> None:
     """What the old host says of it, now or when it is back, changes nothing; what the new one says before does not either."""
-    run_store.add(job("train-7f3k"), "box", {"digest": "d"})
+    run_store.add(job("train-7f3k"), "box", part({"digest": "d"}))
     run_store.update([record("train-7f3k", "failed")], "box")
     run_store.update([record("train-7f3k", "syncing", host_id="h2", attempt=1)], "spare")
     assert (run_names.resolve("train-7f3k").host, run_names.resolve("train-7f3k").state) == ("box", "failed")
     run_store.update([record("train-7f3k", host_id="h2", attempt=2)], "spare")
     run_store.update([record("train-7f3k", "failed", attempt=1)], "box")
     entry = run_names.resolve("train-7f3k")
-    assert (entry.host, entry.state, entry.host_id, entry.manifest) == ("spare", "running", "h2", {"digest": "d"})
+    assert (entry.host, entry.state, entry.host_id, entry.manifest) == ("spare", "running", "h2", part({"digest": "d"}))
     run_store.update([record("train-7f3k", "failed", host_id="h2", attempt=2)], "spare-by-another-name")
     assert run_names.resolve("train-7f3k").host == "spare-by-another-name"
 
@@ -401,7 +403,7 @@ def test_index_record_of_a_run_that_its_host_cannot_read_changes_nothing() -> No
     run_store.add(job("train-7f3k"), "box")
     run_store.update([record("train-7f3k", "running")], "box")
     unread = {**record("train-7f3k", words.UNKNOWN), "created": None, "live": False, "problem": "it cannot be read"}
-    run_store.update([unread, {**unread, "id": "other-2222"}], "box")
+    run_store.update([part(unread), part({**unread, "id": "other-2222"})], "box")
     entry = run_store.find("train-7f3k")
     assert entry is not None
     assert entry.state == "running"
@@ -473,7 +475,7 @@ def test_host_that_was_left_keeps_its_runs_known() -> None:
 
 
 def test_index_entry_that_the_disk_does_not_give_is_not_written_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    run_store.add(job("train-7f3k"), "box", {"digest": "c0ffee"})
+    run_store.add(job("train-7f3k"), "box", part({"digest": "c0ffee"}))
     read = Path.read_bytes
 
     def fails(path: Path) -> bytes:
@@ -491,7 +493,7 @@ def test_index_entry_that_the_disk_does_not_give_is_not_written_anew(monkeypatch
             run_store.add(job("train-7f3k"), "other")
     entry = run_store.find("train-7f3k")
     assert entry is not None
-    assert (entry.manifest, entry.host) == ({"digest": "c0ffee"}, "box")
+    assert (entry.manifest, entry.host) == (part({"digest": "c0ffee"}), "box")
 
 
 def test_removed_run_is_completed_where_no_host_is_needed() -> None:

@@ -14,6 +14,7 @@ from gpurun.store import run_store
 from gpurun.tunnel import plan
 from gpurun.tunnel.plan import Ports, TunnelOptions
 from gpurun.tunnel.services import Service
+from tests.support.part import part
 
 BOARD, LAB = Service(words.TENSORBOARD, "digits"), Service(words.JUPYTER, "digits")
 NONE = Ports(None, ())
@@ -34,8 +35,8 @@ def project(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def store_run(root: Path, run: str, *, host: str = "box", state: str = words.RUNNING, **job: Any) -> None:
     fields = {"id": run, "name": run[:-5], "created": 1.0, "project": {"name": root.name, "root": str(root)}, **job}
-    run_store.add(fields, host)
-    run_store.update([{**fields, "project": root.name, "state": state}], host)
+    run_store.add(part(fields), host)
+    run_store.update([part({**fields, "project": root.name, "state": state})], host)
 
 
 def plan_of(**options: Any) -> tuple[tuple[Service, ...], Ports]:
@@ -56,9 +57,7 @@ def plan_of(**options: Any) -> tuple[tuple[Service, ...], Ports]:
         ({"ports": ("8888",), "jupyter": True}, (LAB,), Ports(None, ((None, 8888),))),
     ],
 )
-def test_make_without_a_run(
-    project: Path, options: dict[str, Any], services: tuple[Service, ...], ports_: Ports
-) -> None:
+def test_make_without_a_run(project: Path, options: Any, services: tuple[Service, ...], ports_: Ports) -> None:
     assert plan_of(**options) == (services, ports_)
 
 
@@ -86,7 +85,7 @@ def test_make_for_a_run_opens_its_tensorboard_and_its_ports(project: Path) -> No
 
 
 def test_make_opens_the_ports_of_the_newest_live_run_on_the_host(project: Path) -> None:
-    fields: dict[str, Any] = {"ports": [{"local": None, "remote": 8080}]}
+    fields: Any = {"ports": [{"local": None, "remote": 8080}]}
     store_run(project, "train-1111", created=1.0, **fields)
     store_run(project, "train-2222", created=2.0, **fields)
     store_run(project, "train-3333", created=3.0, state=words.SUCCEEDED, **fields)
