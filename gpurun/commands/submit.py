@@ -82,10 +82,7 @@ def make_plan(
     git = git_facts(loaded.project.root, files.has)
     found = find_dependencies(files, loaded.spec.dependencies, own_image=_own_image(loaded))
     now = time.time() if now is None else now
-    told, notes = (
-        None,
-        list(filter(None, [*loaded.notes, *files.notes, found.note, module_note(loaded.spec.module, files)])),
-    )
+    told, notes = None, [*loaded.notes, *files.notes, found.note, module_note(loaded.spec.module, files)]
     if notebook is not None:
         found = of_job.with_requirements(found, loaded, notebook)
         told = of_job.of_job(loaded, notebook)
@@ -93,7 +90,7 @@ def make_plan(
     job = make_job(
         loaded, files, now=now, dependencies=found.job, git=git, run_id=run_id, service=service, notebook=told
     )
-    return Plan(loaded, files, job, tuple(notes), found.needs_agent)
+    return Plan(loaded, files, job, tuple(filter(None, notes)), found.needs_agent)
 
 
 def submit(wire: Wire, plan: Plan, report: Report, *, follow: bool) -> Started:
@@ -130,7 +127,7 @@ def _prepare(wire: Wire, plan: Plan, report: Report) -> tuple[PendingSubmit, Pre
             prepared = wire.ask("prepare", {"job": claim.job, "total_bytes": plan.files.bytes}, timeout=60)
         except BaseException as error:
             _give_up(claim, error, on_host=claim.taken_over)
-            if not _id_is_taken(error) or len(refused) == DRAWS:
+            if not (isinstance(error, HostError) and error.code == "id_taken") or len(refused) == DRAWS:
                 raise
             refused.append(claim.job["id"])
             continue
@@ -162,10 +159,6 @@ def _is_past(claim: PendingSubmit, record: RunRecord) -> bool:
     """
     old_service = claim.taken_over and claim.job["service"] is not None
     return words.is_over(record) and (record["started"] is None or old_service)
-
-
-def _id_is_taken(error: BaseException) -> bool:
-    return isinstance(error, HostError) and error.code == "id_taken"
 
 
 def _give_up(claim: PendingSubmit, error: BaseException, *, on_host: bool) -> None:
@@ -202,13 +195,7 @@ def _sync_and_start(
         except HostError as error:
             if error.code in OPEN:
                 again = f"submit again: that goes on with {job['id']}, whether it has begun or not"
-                raise HostError(
-                    error.what,
-                    f"{again}\n{error.next_step}",
-                    where=error.where,
-                    exit_code=error.exit_code,
-                    code=error.code,
-                ) from error
+                error.next_step = f"{again}\n{error.next_step}"
             if error.code != "snapshot_differs" or attempt == SYNC_AGAIN:
                 raise
         files = list_code(plan.loaded)
