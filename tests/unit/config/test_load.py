@@ -11,7 +11,7 @@ from gpurun import toml
 from gpurun.config import hosts
 from gpurun.config.load import Loaded, load
 from gpurun.config.schema import MountConfig
-from gpurun.config.units import span
+from gpurun.config.units import size, span
 from gpurun.errors import UsageError
 from gpurun.secret import Secret
 
@@ -235,6 +235,14 @@ def test_values_are_read_as_people_write_them(project: Path) -> None:
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90.0), ("1h30m", 5400.0), (0, 0.0), ("2 days", 172800.0)])
 def test_spans(text: str | int, seconds: float) -> None:
     assert span(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("32GB", 32 * 10**9), ("512 MiB", 512 << 20), ("1.5T", 15 * 10**11), ("8k", 8000), (".5gb", 5 * 10**8), ("9B", 9)],
+)
+def test_sizes(text: str, count: int) -> None:
+    assert size(text) == count
 
 
 @pytest.mark.parametrize(
