@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from gpurun.agent import vocabulary as words
-from gpurun.cli import describe, options, output, removed_run, status_facts, training
+from gpurun.cli import describe, options, output, removed_run, status_facts, tracebacks, training
 from gpurun.cli.terminal import without_styles
 from gpurun.errors import HostError, HostUnreachable
 from gpurun.remote import records
@@ -201,11 +201,11 @@ def _said(answer: ShownStatus, room: int | None) -> list[str]:
     if room is None:
         return lines
     room, wide, kept = max(room, LEAST), output.width(), list[str]()
-    for line in reversed(lines):
+    for line in reversed([line for line in lines if not tracebacks.is_marks_alone(line, wide)]):
         room -= 1
         if room < 0:
             break
-        kept.insert(0, output.cut(line, wide))
+        kept.insert(0, tracebacks.fit(line, wide))
     frames = [at for at, line in enumerate(kept) if line.startswith("  File ")]
     return kept[frames[0] :] if frames and len(kept) < len(lines) else kept  # half a frame says nothing
 

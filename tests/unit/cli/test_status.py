@@ -81,6 +81,16 @@ def test_status_of_a_failure_fits_a_terminal_of_24_lines(show: Show, changes: An
     assert f"gpurun fetch {RUN}" in err
 
 
+def test_status_of_a_failure_names_files_as_the_project_has_them_and_drops_marks_below_what_was_cut(show: Show) -> None:
+    code = "    loss = " + "x" * 100
+    frame = f'  File "/home/ada/.gpurun/runs/{RUN}/workspace/models/cnn.py", line 5, in fit\n{code}\n{" " * 104}^^^\n'
+    text = f"Traceback (most recent call last):\n{frame}ValueError: no"
+    lines = show(traceback=text)[0].splitlines()
+    at = lines.index('  File "models/cnn.py", line 5, in fit')
+    assert lines[at + 1 : at + 3] == [f"{code[:79]}…", "ValueError: no"]
+    assert text in show("-v", traceback=text)[0]
+
+
 def test_status_in_a_pipe_and_with_v_tells_all(show: Show) -> None:
     assert "image" not in show()[0]
     for options, tty in (("-v",), True), ((), False):
