@@ -111,7 +111,8 @@ def show_list(host: str | None, *, in_json: bool) -> None:
     if in_json:
         output.json({"runs": [{**_record(entry), "removed": as_json(entry)} for entry in known]})
     elif known:
-        output.table(["RUN", "STATE", "REMOVED", "HOST", "FILES"], [_row(entry) for entry in known], shrink=(4, 3))
+        rows = [_row(entry) for entry in known]
+        output.table(["RUN", "STATE", "REMOVED", "HOST", "PROJECT", "FILES"], rows, shrink=(5, 4, 3))
     else:
         output.note(f"no run was removed from {host or 'its host'}")
 
@@ -124,7 +125,14 @@ def _record(entry: RunEntry) -> dict[str, object]:
 def _row(entry: RunEntry) -> list[str]:
     state = describe.styled_state(entry.record, sys.stdout) if entry.record else "-"
     ago = f"{output.ago(entry.removed)} ago" if entry.removed else "-"
-    return [entry.id, state, ago, entry.host, _folder(entry) or "none"]
+    return [entry.id, state, ago, entry.host, entry.project, _folder_from_here(entry) or "none"]
+
+
+def _folder_from_here(entry: RunEntry) -> str:
+    from gpurun.commands import removed_runs
+
+    found = removed_runs.folders(entry)
+    return removed_runs.short(found[0].path) if found else ""
 
 
 def _folder(entry: RunEntry) -> str:

@@ -82,10 +82,10 @@ def sentence(entry: RunEntry) -> str:
 def _files(entry: RunEntry) -> str:
     found = folders(entry)
     if found:
-        where = " and ".join(_short(folder.path) for folder in found)
+        where = " and ".join(short(folder.path) for folder in found)
         return f"its files are in {where}" if _is_complete(entry) else f"what was fetched of it is in {where}"
     if entry.fetched_to:
-        return f"its files were fetched to {_short(Path(entry.fetched_to))}, which is not there any more"
+        return f"its files were fetched to {short(Path(entry.fetched_to))}, which is not there any more"
     return "none of its files were fetched"
 
 
@@ -96,7 +96,7 @@ def _is_complete(entry: RunEntry) -> bool:
     return entry.all_fetched and there
 
 
-def _short(path: Path) -> str:
+def short(path: Path) -> str:
     """As a person types it from here."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 

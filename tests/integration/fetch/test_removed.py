@@ -207,7 +207,8 @@ def test_removed_runs_are_compared_and_listed(
     shown = capsys.readouterr().out
     assert run.id in shown
     assert "failed (1)" in shown
-    assert str(run.to) in shown
+    assert f" fetched/{run.id}\n" in shown, "as it is typed from here"
+    assert shown.splitlines()[0].split() == ["RUN", "STATE", "REMOVED", "HOST", "PROJECT", "FILES"]
     assert app.main(["ps", "--removed", "--json"]) == 0
     (listed,) = json.loads(capsys.readouterr().out)["runs"]
     assert (listed["id"], listed["removed"]["folder"]) == (run.id, str(run.to))
