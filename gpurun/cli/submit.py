@@ -202,14 +202,15 @@ def _is_in_a_session(target: str) -> bool:
 def _submit(loaded: Loaded, *, follow: bool, yes: bool, as_json: bool) -> int:
     from gpurun.commands.submit import Begun, Prepared, make_plan
     from gpurun.commands.submit import submit as start
-    from gpurun.hosts.known import check_known
     from gpurun.remote.wire import connect
     from gpurun.sync import rsync
 
     assert loaded.host is not None
     wire = connect(loaded.host)
     if not (wire.connection.is_warm or loaded.host.added):
-        check_known(wire.host)
+        from gpurun.ssh.diagnose import check_name
+
+        check_name(wire.connection)
     rsync.check_local()
     with wire.begin("prepare"), drawn(f"sending to {wire.host}") as report:
         plan = make_plan(loaded)

@@ -1,4 +1,4 @@
-"""Find out why a connection failed, and the exact repair. Runs only after ssh has failed, for half a minute at most.
+"""Find out why a connection failed, and the exact repair. Runs only after ssh has failed, for half a minute at most; `check_name` before that.
 
 It repeats the connection step by step: name, port, protocol, host key, our keys. The first step that fails is the reason.
 The output of ssh is shown; nothing is decided by its text.
@@ -11,10 +11,10 @@ import shlex
 import socket
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gpurun import process
-from gpurun.errors import NO_NAME, ContactLost, GpurunError, HostUnreachable
+from gpurun.errors import NO_NAME, ContactLost, GpurunError, HostUnreachable, UsageError
 from gpurun.ssh import config, keys
 from gpurun.ssh.config import Resolved
 from gpurun.ssh.keys import HostKey, KnownKey
@@ -147,18 +147,34 @@ def _check_all_steps(connection: Connection, host: Resolved) -> None:
     _check_login(connection, host, methods)
 
 
-def check_reach(host: Resolved) -> None:
-    """Check that the name resolves and something listens on the port."""
+def check_name(connection: Connection) -> None:
+    """Raise HostUnreachable when no machine has the name that ssh would look up. A jump host may know more names than this one."""
     try:
-        addresses = keys.run_within(
-            REACH_TIMEOUT, lambda: socket.getaddrinfo(host.host, host.port, type=socket.SOCK_STREAM)
-        )
+        host = config.resolve(connection)
+    except UsageError:
+        return  # the first question says so
+    if host.jump or host.proxy_command:
+        return
+    try:
+        _addresses(host)
+    except Problem as problem:
+        raise _error(connection.name, problem) from problem
+
+
+def _addresses(host: Resolved) -> list[Any]:
+    try:
+        return keys.run_within(REACH_TIMEOUT, lambda: socket.getaddrinfo(host.host, host.port, type=socket.SOCK_STREAM))
     except (socket.gaierror, TimeoutError, UnicodeError) as error:
         raise Problem(
             NO_NAME,
             f"no machine is known by the name `{host.host}`",
             "check the name's spelling, and that you are online (VPN?); `gpurun host ls` lists the hosts you added",
         ) from error
+
+
+def check_reach(host: Resolved) -> None:
+    """Check that the name resolves and something listens on the port."""
+    addresses = _addresses(host)
     failure: OSError | None = None
     for family, kind, protocol, _, address in addresses:
         try:

@@ -36,6 +36,15 @@ def test_follow_ends_with_the_code_of_the_job(laptop: Laptop, code: int) -> None
     assert laptop.gpurun("status", run, "--exit-code").code == code
 
 
+def test_arguments_replace_those_of_the_job_file_and_the_command_that_starts_is_shown(laptop: Laptop) -> None:
+    (laptop.project / "job.toml").write_text('script = "train.py"\nargs = ["1", "9"]\n')
+    done = laptop.gpurun("submit", "job.toml", *ON_HOST, "-f", "--", "1", "4")
+    assert done.code == 4, done.err
+    said = " ".join(done.err.split())
+    assert "starts python train.py 1 4" in said
+    assert f"1 4 in place of the args of {laptop.project / 'job.toml'}: 1 9" in said
+
+
 def test_a_warm_submit_is_three_execs(laptop: Laptop) -> None:
     laptop.submit("train.py", "--", "0", "0")
     done = laptop.gpurun("submit", "train.py", *ON_HOST, "--debug", "-f", "--", "0", "0")
@@ -192,7 +201,7 @@ def test_an_unknown_host_ends_with_255(laptop: Laptop) -> None:
     laptop.environment["GPURUN_SSH"] = "ssh"
     done = laptop.gpurun("submit", "train.py", "-H", "no-such-host.invalid", "-g", "0", "--", "0", "0")
     assert done.code == 255
-    assert done.err.count("error: ") == 1
+    assert done.err.startswith("error: no machine is known by the name"), "before the plan is shown"
     assert "next: " in done.err
 
 
