@@ -7,7 +7,7 @@ import os
 import shlex
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,19 +99,9 @@ def run(
         return Completed(tuple(argv), process.returncode, stdout, errors.read())
 
 
-def communicate(
-    process: Process, stdin: bytes, timeout: float | None, *, started: Callable[[], bool] | None = None
-) -> bytes:
-    """Give `stdin`, return all of stdout. Raises TimedOut, and kills the process then.
-
-    With `started`, the clock stands still until it says True: a person may be typing a password.
-    """
+def communicate(process: Process, stdin: bytes, timeout: float | None) -> bytes:
+    """Give `stdin`, return all of stdout. Raises TimedOut, and kills the process then."""
     try:
-        while started is not None and not started():
-            try:
-                return process.communicate(stdin, timeout=0.1)[0]
-            except subprocess.TimeoutExpired:
-                continue
         return process.communicate(stdin, timeout=timeout)[0]
     except subprocess.TimeoutExpired:
         kill(process)

@@ -388,9 +388,11 @@ class _Question:
             raise _Silence(code, process.last_line(errors.read()), noise or pipe.unread)
 
     def _begin(self, patience: Patience) -> _Begun:
+        connection = self.wire.connection
+        if not patience.running and not connection.log_in():
+            raise _Silence(CONNECTION_FAILED, "", b"")
         errors = process.scratch()
-        # A person who is to touch a key, or reads a banner, must see what ssh says.
-        return _Begun(self.wire.connection.popen(self.command, stderr=errors if patience.running else None), errors)
+        return _Begun(connection.popen(self.command, stderr=errors), errors)
 
     def _stdin(self) -> bytes:
         if self.document is None:

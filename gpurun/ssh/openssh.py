@@ -174,21 +174,30 @@ class Connection:
     def run(self, command: str, *, stdin: bytes = b"", timeout: float | None = None, shared: bool = True) -> Completed:
         """Run a line on the host to its end. Raises TimedOut when a host that let us in is late.
 
-        Exit code 255 may be ssh's own: see `is_up`. Until we are let in the clock stands still where a person
-        may be asked; elsewhere `connect_timeout` is added to it.
+        Exit code 255 may be ssh's own: see `is_up`. A person who is asked (see `log_in`) has all the time in the world;
+        where nobody is asked and nothing is open, `connect_timeout` is added to `timeout`.
         """
-        asking = self.interactive and not (shared and self.is_warm)
+        argv = (*program(), self.name)
+        if shared and self.interactive and not self.is_warm and not self.log_in():
+            return Completed(argv, CONNECTION_FAILED, b"", b"")
+        if timeout is not None and not (shared and self.is_warm):
+            timeout += self.connect_timeout
         with process.scratch() as errors:
-            # A person who is to touch a key, or reads a banner, must see what ssh says.
-            running = self.popen(command, stderr=None if asking else errors, shared=shared)
-            stdout = process.communicate(
-                running,
-                stdin,
-                timeout if timeout is None or (shared and self.is_warm) else timeout + self.connect_timeout,
-                started=self.control_path.exists if asking and shared else None,
-            )
+            running = self.popen(command, stderr=errors, shared=shared)
+            stdout = process.communicate(running, stdin, timeout)
             errors.seek(0)
-            return Completed((*program(), self.name), running.returncode, stdout, errors.read())
+            return Completed(argv, running.returncode, stdout, errors.read())
+
+    def log_in(self) -> bool:
+        """Run the ssh that may ask a person, and that becomes the master. Return whether the host let us in.
+
+        This ssh runs nothing on the host, so no output of the host reaches the terminal. Only this ssh has the terminal: a
+        person who must touch a key, or read a banner, sees what ssh prints, in its order. ssh escapes what a server sends.
+        """
+        argv = [*program(), *self._options(), "-f", "-N", "--", self.address.host]
+        login = process.start(argv, stdout=process.DEVNULL)
+        process.communicate(login, b"", None)
+        return login.returncode == 0
 
     def patience(self, timeout: float) -> Patience:
         """The time for a shared question, counted from when the host let us in (see `run`)."""
@@ -198,8 +207,11 @@ class Connection:
             return Patience(timeout, started=self.control_path.exists)
         return Patience(timeout + self.connect_timeout)
 
-    def popen(self, command: str, *, stderr: IO[bytes] | None = None, shared: bool = True) -> Process:
-        """Start a line on the host with pipes for stdin and stdout; the caller ends it."""
+    def popen(self, command: str, *, stderr: int | IO[bytes], shared: bool = True) -> Process:
+        """Start a line on the host with pipes for stdin and stdout; the caller ends it.
+
+        `stderr` is never the terminal: what comes there is of the host's shell, raw.
+        """
         return process.start(self.argv(command, shared=shared), stdin=process.PIPE, stderr=stderr)
 
     def attended(self, command: str) -> int:

@@ -106,7 +106,7 @@ def test_more_sessions_than_the_server_allows(host: LabHost, here: Laptop) -> No
     ask("ada")
     connection = wire_to("ada").connection
     before = host.sshd.traffic()
-    held = [connection.popen("sleep 20") for _ in range(2)]
+    held = [connection.popen("sleep 20", stderr=subprocess.DEVNULL) for _ in range(2)]
     try:
         time.sleep(1)
         assert ask("ada")
@@ -120,7 +120,7 @@ def test_more_sessions_than_the_server_allows(host: LabHost, here: Laptop) -> No
 def test_dropping_a_master_does_not_harm_what_runs_over_it(host: LabHost, here: Laptop) -> None:
     connection = wire_to("ada").connection
     connection.run("true")
-    running = connection.popen("sleep 2; echo whole")
+    running = connection.popen("sleep 2; echo whole", stderr=subprocess.DEVNULL)
     time.sleep(0.5)
     connection.drop()
     assert not connection.is_warm
@@ -253,6 +253,18 @@ def test_an_unknown_key_is_shown_and_asked_about_on_a_terminal(host: LabHost, la
         person.type("yes")
         assert person.wait() == 0, person.shown
     assert host.sshd.public_key in laptop.known_hosts.read_text()
+
+
+def test_a_banner_is_seen_and_nothing_that_the_host_prints_moves_the_terminal(host: LabHost, laptop: Laptop) -> None:
+    evil = "\033]0;evil\007"
+    (host.root / "etc/banner").write_text(f"Authorized use only {evil}\n")
+    (host.home() / ".ssh/rc").write_text(f"echo '{evil}' >&2\n")
+    (host.home() / ".bashrc").write_text(f"echo '{evil}' >&2\n")
+    host.sshd.start("Banner /etc/banner")
+    with Terminal([*GPURUN, "ps", "-H", "ada"], env=laptop.env, cwd=laptop.home) as person:
+        assert person.wait() == 0, person.shown
+    assert "Authorized use only" in person.shown
+    assert "\033]" not in person.shown
 
 
 # --- connections that fail: each with its repair
