@@ -207,7 +207,7 @@ STEP = record({"since": maybe(moment), "seconds": maybe(number)}, doing=text)
 GPU = record({"name": maybe(text), "memory": maybe(number)}, index=count, uuid=text)
 GIT = record({"commit": maybe(text), "branch": maybe(text), "dirty": maybe(flag)})
 SERVICE = record({"run": maybe(run_id), "title": text, "idle": maybe(number)}, kind=text)
-PORT = record(local=port, remote=port)
+PORT = record(local=maybe(port), remote=port)
 MARK = record({"up": maybe(number), "boot": maybe(text)})
 RUN = record(
     {

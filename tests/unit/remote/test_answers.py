@@ -66,3 +66,9 @@ def test_run_that_lacks_what_a_newer_agent_tells_passes() -> None:
 def test_listing_with_a_wrong_mark_is_refused(mark: Any) -> None:
     with pytest.raises(answers.Malformed, match="mark"):
         answers.check("ps", {"ids": None}, listing(mark=mark))
+
+
+def test_run_with_a_port_that_is_the_same_here_and_there_is_read() -> None:
+    """What `ports = [8080]` of a job file becomes."""
+    told = answers.check("ps", {"ids": None}, listing(runs=[record(RUN, ports=[{"local": None, "remote": 8080}])]))
+    assert "problem" not in told["runs"][0]
