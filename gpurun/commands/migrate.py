@@ -387,6 +387,7 @@ def _attempts_so_far(record: RunRecord) -> list[AttemptSummary]:
         "message": record.get("message"),
         "started": record.get("started"),
         "ended": record.get("ended"),
+        "ran": record.get("ran"),
     }
     return [*record.get("attempts", []), last]
 
