@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from gpurun.agent import error_codes
 from gpurun.errors import GpurunError
 
 NO_ROOM = 1_000_000  # bytes; with fewer free a disk counts as full
@@ -31,13 +32,12 @@ def explain(error: OSError) -> GpurunError | None:
         number = errno.ENOSPC  # of `tempfile`, which found no folder that it could write to
     if number in _SAYS:
         what, next_step = _SAYS[number]
-        return GpurunError(what, next_step, where=at or _full_place(), code="disk_full")
+        return GpurunError(what, next_step, where=at or _full_place(), code=error_codes.DISK_FULL)
     if number in (errno.EACCES, errno.EPERM) and at and _is_ours(Path(at)):
         return GpurunError(
             f"gpurun may not use its own files: {os.strerror(number).lower()}",
             f"make them yours: sudo chown -R {os.getuid()} {at}",
             where=at,
-            code="not_permitted",
         )
     return None
 

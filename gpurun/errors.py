@@ -1,4 +1,17 @@
-"""What a user is told when something fails: what happened, where, and the next step. One place catches these: cli/app.py."""
+"""What a user is told when something fails: what happened, where, and the next step. One place catches these: cli/app.py.
+
+    GpurunError             exit code 125, or the one that it is made with
+      UsageError            2: wrong use or configuration
+      HostUnreachable       255: the host did not answer or did not let us in
+        ContactLost         the connection broke off in the middle
+      HostError             the host refused, or its answer is not one
+      RsyncError            sync/rsync_errors: a transfer failed for good
+      NoGpu                 hosts/verify, 3: the host has no GPU
+      Declined              cli/output: the user said no
+
+What is handled in a way of its own has a `code`: one of agent/error_codes where a host refused, else one of those below. There is
+no class for each: most codes come from a host, as data.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +21,32 @@ from pathlib import Path
 
 from gpurun.agent import vocabulary as words
 
-MALFORMED = "malformed"  # the code of an error: an answer of a host is not what it should be
-NO_NAME = "no_name"  # the code of an error: no machine is known by this name
+# About an answer.
+MALFORMED = "malformed"  # it is not what it should be
+NO_ANSWER = "no_answer"  # the agent's command ended without one
+NO_PYTHON = "no_python"  # the host has no Python of that name
+
+# About the way to a host.
+SLOW = "slow"  # the host is there and takes too long
+UNSTEADY = "unsteady"  # the host lets us in when it is tried again
+SILENT = "silent"  # it accepts connections and sends nothing
+NO_NAME = "no_name"  # no machine is known by this name
+NO_ROUTE = "no_route"
+TIMEOUT = "timeout"
+REFUSED = "refused"  # nothing listens there
+NO_SSH = "no_ssh"  # what listens there is no SSH server
+HANDSHAKE = "handshake"
+KEY_UNKNOWN = "key_unknown"
+KEY_CHANGED = "key_changed"
+KEY_REVOKED = "key_revoked"
+NOT_LET_IN = "not_let_in"
+JUMP = "jump"  # the jump host fails, for a reason without a code
+BEHIND_JUMP = "behind_jump"  # the jump host does not reach the host
+
+# About this laptop.
+UNKNOWN_RUN = "unknown_run"  # no run here has this id or name
+NOT_AS_TOLD = "not_as_told"  # a checkpoint is not what its ledger tells
+
 # Of an OSError that no other file of the same disk would be spared.
 OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 

@@ -298,7 +298,7 @@ def _no_match(fetched: Fetched, only: Sequence[str]) -> GpurunError:
     more = f" and {len(wrote) - SHOWN:,} more" if len(wrote) > SHOWN else ""
     there = f"It wrote {', '.join(wrote[:SHOWN])}{more}." if wrote else "It wrote nothing but its log."
     what = f"nothing that {fetched.run} wrote matches {' or '.join(only)}"
-    return GpurunError(what, there, exit_code=words.EXIT_NOTHING, code="no_match")
+    return GpurunError(what, there, exit_code=words.EXIT_NOTHING)
 
 
 def _amount(fetched: Fetched) -> str:

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gpurun.agent import error_codes
 from gpurun.cli import describe, output, training
 from gpurun.errors import GpurunError, HostError, HostUnreachable, UsageError
 from gpurun.events import Doing, Report
@@ -83,7 +84,7 @@ def _was_elsewhere(entry: RunEntry) -> bool:
 
 def _best_of_all(entry: RunEntry, to: Path | None, at: Path, report: Report, *, yes: bool) -> Came:
     from gpurun.commands import runs
-    from gpurun.fetch.checkpoint import BEST, NO_CHECKPOINT
+    from gpurun.fetch.checkpoint import BEST
     from gpurun.store import checkpoint_store
 
     runs.status(entry)  # what was saved since we last asked
@@ -93,7 +94,7 @@ def _best_of_all(entry: RunEntry, to: Path | None, at: Path, report: Report, *, 
         try:
             return _from_its_host(entry, best, to, at, report, yes=yes)
         except GpurunError as error:
-            if error.code != NO_CHECKPOINT:
+            if error.code != error_codes.NO_CHECKPOINT:
                 raise
             # Removed since its host was last asked, which has told now what it has: the next best.
     return _fetched(entry, entry.host, BEST, to, at, report, yes=yes)

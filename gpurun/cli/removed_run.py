@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from gpurun.agent import error_codes
 from gpurun.agent import vocabulary as words
 from gpurun.cli import describe, output
 from gpurun.cli.terminal import harmless_output
@@ -18,12 +19,10 @@ if TYPE_CHECKING:
     from gpurun.cli.status_facts import ShownStatus
     from gpurun.store.run_store import RunEntry
 
-NO_RUN = "no_run"  # the code of an error: the host has no such run
-
 
 def instead(entry: RunEntry, error: HostError) -> RunEntry:
     """The entry of a run that has ended, and that its host does not have any more. Raises `error` for any other."""
-    if error.code != NO_RUN or not entry.ended:
+    if error.code != error_codes.NO_RUN or not entry.ended:
         raise error
     return replace(entry, removed=0.0)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gpurun.agent import error_codes
 from gpurun.agent import vocabulary as words
 from gpurun.cli import describe, options, output, training
 from gpurun.cli.reporting import drawn
@@ -88,7 +89,7 @@ def resume(
             try:
                 started = begin(entry, target)
             except HostError as error:
-                if error.code != "moving":
+                if error.code != error_codes.MOVING:
                     raise
                 report.say("")
                 entry = _settled_by_its_host(entry, yes=yes)

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
 
 from gpurun import fetch
-from gpurun.agent import ledger, manifest
+from gpurun.agent import error_codes, ledger, manifest
 from gpurun.agent import vocabulary as words
 from gpurun.agent.manifest import Entry
 from gpurun.agent.paths import RunPaths
@@ -169,7 +169,7 @@ def _ask_the_old_host(
     except HostUnreachable as error:
         report(Warned(f"{entry.host} does not answer ({error.what}); going on from what is here"))
     except HostError as error:
-        if error.code != "no_run":
+        if error.code != error_codes.NO_RUN:
             raise
         report(Warned(f"{entry.host} has no run {entry.id} any more; going on from what is here"))
     return None

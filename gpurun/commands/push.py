@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gpurun.agent import error_codes
 from gpurun.agent.sizes import size
 from gpurun.config import hosts
 from gpurun.errors import GpurunError, UsageError
@@ -99,7 +100,7 @@ def push(wire: Wire, host: str, folder: Path, name: str, tree: Tree, *, report: 
             f"{size(tree.bytes)} are to go to {host}, and {size(there['free'])} are free there",
             f'free space there, or name a roomier disk in {hosts.path()}:\n  [hosts.{host}]\n  root = "/big/disk"',
             where=f"{host}:{there['path']}",
-            code="disk_full",
+            code=error_codes.DISK_FULL,
         )
 
     sent = False

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from gpurun.agent import error_codes
 from gpurun.agent import vocabulary as words
 from gpurun.commands import migrate, runs
 from gpurun.errors import GpurunError, HostError, HostUnreachable, UsageError
@@ -99,7 +100,7 @@ def _remove_left(entry: RunEntry, stamps: Mapping[str, Mapping[str, str | None]]
         except HostUnreachable as error:
             done.remains.append(f"{stays}: nobody could look at it ({error.what})")
         except GpurunError as error:
-            if error.code == "live":
+            if error.code == error_codes.LIVE:
                 what = f"an earlier attempt of {entry.id} is still live on {host}"
                 raise UsageError(what, f"gpurun stop {entry.id}") from error
             done.remains.append(f"{stays}: {error.what}")
@@ -110,7 +111,7 @@ def _has_ended_on(host: str, run: str) -> bool:
     answer = runs.wire_to(host, interactive=False).ask("ps", {"ids": [run]}, within=runs.PATIENCE)
     told = [record for record in answer["runs"] if record["id"] == run]
     if any(not words.is_over(record) for record in told):
-        raise HostError(f"{run} is live there", where=host, code="live")
+        raise HostError(f"{run} is live there", where=host, code=error_codes.LIVE)
     return bool(told)
 
 

@@ -16,7 +16,7 @@ from gpurun.agent import vocabulary as words
 from gpurun.agent.paths import RunPaths
 from gpurun.agent.tracebacks import traceback_in
 from gpurun.config.project import Project, find_project
-from gpurun.errors import UsageError
+from gpurun.errors import UNKNOWN_RUN, UsageError
 from gpurun.fetch import default_folder
 from gpurun.remote import answers
 from gpurun.store import checkpoint_store, fetched_files, run_names, run_store
@@ -56,7 +56,7 @@ def find(word: str | None, project: Project | None) -> RunEntry | None:
     try:
         return run_names.match(word, known)
     except UsageError as error:
-        if error.code != run_names.UNKNOWN:
+        if error.code != UNKNOWN_RUN:
             raise
     run = checkpoint_store.removed(word)
     return None if run is None else _of_its_checkpoints(run)
@@ -104,8 +104,8 @@ def short(path: Path) -> str:
 def refusal(entry: RunEntry) -> UsageError:
     """The error of a verb that needs the run on its host."""
     if entry.record is None:
-        return UsageError(sentence(entry), "gpurun which FILE, which knows its checkpoints", code=run_names.UNKNOWN)
-    return UsageError(sentence(entry), f"gpurun status {entry.id}", code=run_names.UNKNOWN)
+        return UsageError(sentence(entry), "gpurun which FILE, which knows its checkpoints", code=UNKNOWN_RUN)
+    return UsageError(sentence(entry), f"gpurun status {entry.id}", code=UNKNOWN_RUN)
 
 
 def folders(entry: RunEntry) -> list[Folder]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpurun.agent import vocabulary as words
 from gpurun.config import hosts
-from gpurun.errors import ContactLost, GpurunError, HostUnreachable, UsageError
+from gpurun.errors import UNKNOWN_RUN, ContactLost, GpurunError, HostUnreachable, UsageError
 from gpurun.store import checkpoint_store, run_names, run_questions, run_store
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def resolve(word: str | None, *, removed: bool = False, live: bool = False) -> R
         try:
             return run_names.resolve(word, project, live=live)
         except UsageError as error:
-            wanted = error.code == run_names.UNKNOWN and (removed or word is not None)
+            wanted = error.code == UNKNOWN_RUN and (removed or word is not None)
             gone = removed_runs.find(word, project) if wanted else None
             if gone is None:
                 raise

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from gpurun import locked
+from gpurun.agent import error_codes
 from gpurun.agent import vocabulary as words
 from gpurun.agent.paths import RunPaths
-from gpurun.errors import ContactLost, HostError, HostUnreachable
+from gpurun.errors import NO_ANSWER, ContactLost, HostError, HostUnreachable
 from gpurun.events import Doing, Event, Moved, Report
 from gpurun.store import pending_submits, run_store
 from gpurun.sync import upload
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 SYNC_AGAIN = 3  # times, when files change while they are sent
 DRAWS = 5  # of an id; the host may have a run of another laptop's under the one that was drawn
 # Codes of a HostError that leaves open how far the agent had come.
-OPEN = ("no_answer", "internal")
+OPEN = (NO_ANSWER, error_codes.INTERNAL)
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def _prepare(wire: Wire, plan: Plan, report: Report) -> tuple[PendingSubmit, Pre
             prepared = wire.ask("prepare", {"job": claim.job, "total_bytes": plan.files.bytes}, timeout=60)
         except BaseException as error:
             _give_up(claim, error, on_host=claim.taken_over)
-            if not (isinstance(error, HostError) and error.code == "id_taken") or len(refused) == DRAWS:
+            if not (isinstance(error, HostError) and error.code == error_codes.ID_TAKEN) or len(refused) == DRAWS:
                 raise
             refused.append(claim.job["id"])
             continue
@@ -173,7 +174,7 @@ def _give_up(claim: PendingSubmit, error: BaseException, *, on_host: bool) -> No
             claim.release()  # the host may have heard the question all the same: the same submit takes that run
         else:
             claim.settle()
-    elif isinstance(error, HostError) and error.code in ("id_taken", "elsewhere"):
+    elif isinstance(error, HostError) and error.code in (error_codes.ID_TAKEN, error_codes.ELSEWHERE):
         claim.settle()
     else:
         claim.release()
@@ -196,7 +197,7 @@ def _sync_and_start(
             if error.code in OPEN:
                 again = f"submit again: that goes on with {job['id']}, whether it has begun or not"
                 error.next_step = f"{again}\n{error.next_step}"
-            if error.code != "snapshot_differs" or attempt == SYNC_AGAIN:
+            if error.code != error_codes.SNAPSHOT_DIFFERS or attempt == SYNC_AGAIN:
                 raise
         files = list_code(plan.loaded)
         run_store.note_manifest(job["id"], files.manifest())

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gpurun.agent import error_codes
 from gpurun.agent import vocabulary as words
 from gpurun.agent.files import sync_folder
-from gpurun.errors import GpurunError, HostError, UsageError
+from gpurun.errors import NOT_AS_TOLD, GpurunError, HostError, UsageError
 from gpurun.events import Doing, Moved, Report
 from gpurun.fetch.arrivals import Arrivals, Arrived
 from gpurun.fetch.destination import Destination, InTheWay, opened, reason
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 TRIES = 5  # for a file that is written anew while it comes
 BEST, LAST = "best", "last"
-NO_CHECKPOINT = "no_checkpoint"  # the code of an error: the host has no such one
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def _none(run: str, which: str, answer: CheckpointAnswer) -> GpurunError:
         then = f"gpurun fetch {run} brings all that it wrote."
     else:
         what, then = f"{run} has no checkpoint any more", f"gpurun fetch {run} brings all that it wrote."
-    return GpurunError(what, then, exit_code=words.EXIT_NOTHING, code=NO_CHECKPOINT)
+    return GpurunError(what, then, exit_code=words.EXIT_NOTHING, code=error_codes.NO_CHECKPOINT)
 
 
 def _item(entry: CheckpointFile, host: str) -> Item:
@@ -176,7 +176,7 @@ def _another(run: str, entry: CheckpointFile, said: str) -> GpurunError:
         f"{entry['path']} of {run} is not what its ledger tells: {why}, {TRIES} times",
         f"it is written to all the time, or past the training. As it is: gpurun fetch {run} --only '{entry['as']}'",
         where=f"told: {entry['sha256']}",
-        code="not_as_told",
+        code=NOT_AS_TOLD,
     )
 
 

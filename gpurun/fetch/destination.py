@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from gpurun.agent.schema.run import RunRecord
 
 SCHEMA = 1  # of fetch.json
-BUSY = "busy"  # the code of an error: another gpurun fetches into the folder
 CUT = ".cut"  # behind the name of a file whose end was never written
 PARTIAL = ".gpurun-partial"  # rsync's folder for what broke off, beside each file (gpurun.sync.rsync.pull_argv)
 _TEMPORARY = re.compile(rb"\.(.+)\.[A-Za-z0-9]{6}")  # rsync's name for a file on its way
@@ -349,7 +348,6 @@ def _lock(private: Path) -> IO[bytes] | None:
                     "another gpurun fetches into this folder",
                     "wait for it, or name another folder with -o",
                     where=private.parent,
-                    code=BUSY,
                 ) from None
             if not os.path.samestat((private / "fetch.lock").stat(), os.fstat(file.fileno())):
                 return None

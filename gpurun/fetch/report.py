@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gpurun.agent import error_codes
 from gpurun.agent.sizes import size
 from gpurun.errors import GpurunError
 from gpurun.events import Event
@@ -75,5 +76,5 @@ def no_room(to: Path, needed: int | None) -> GpurunError:
         "free space, name a folder on another disk with -o, or fetch less with --only.\n"
         "What has come is whole and stays; the next fetch goes on from there.",
         where=to,
-        code="disk_full",
+        code=error_codes.DISK_FULL,
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from gpurun import process
 from gpurun.config import hosts
 from gpurun.config.hosts import HostProfile
-from gpurun.errors import GpurunError, HostError, HostUnreachable, UsageError
+from gpurun.errors import KEY_UNKNOWN, GpurunError, HostError, HostUnreachable, UsageError
 from gpurun.hosts import address as addresses
 from gpurun.hosts import warm
 from gpurun.hosts.check import CheckResult, check
@@ -114,7 +114,7 @@ def agree_on_key(connection: Connection, host: Resolved, accept: str | None, dia
     key, failure = diagnose.read_host_key(connection, host, wanted=accept)
     if failure is None:
         return key
-    if failure.code != "key_unknown":
+    if failure.code != KEY_UNKNOWN:
         raise failure
     if accept is not None and accept != key.fingerprint:
         raise GpurunError(

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from gpurun import errors
 from gpurun.errors import ContactLost, HostUnreachable
 
 if TYPE_CHECKING:
@@ -24,7 +25,14 @@ GROWTH = 1.3  # each try may take longer than the one before: the way to the hos
 JUMP = 5.0  # seconds that a clock may be ahead of what was expected
 LOOK_CLOSER_EVERY = 5  # tries that failed slowly
 # What a person, or an administrator, must mend; see ssh/diagnose.py.
-_FOR_A_PERSON = ("key_unknown", "key_changed", "key_revoked", "not_let_in", "no_ssh", "handshake")
+_FOR_A_PERSON = (
+    errors.KEY_UNKNOWN,
+    errors.KEY_CHANGED,
+    errors.KEY_REVOKED,
+    errors.NOT_LET_IN,
+    errors.NO_SSH,
+    errors.HANDSHAKE,
+)
 
 
 def for_a_person(error: HostUnreachable) -> bool:

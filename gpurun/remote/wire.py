@@ -17,7 +17,17 @@ from typing import IO, TYPE_CHECKING, Any, Generic, Literal, TypeVar, Unpack, ca
 
 from gpurun import process
 from gpurun.agent import vocabulary as words
-from gpurun.errors import MALFORMED, ContactLost, GpurunError, HostError, HostUnreachable
+from gpurun.errors import (
+    MALFORMED,
+    NO_ANSWER,
+    NO_PYTHON,
+    SLOW,
+    UNSTEADY,
+    ContactLost,
+    GpurunError,
+    HostError,
+    HostUnreachable,
+)
 from gpurun.process import Process, TimedOut
 from gpurun.remote import answers, bundle
 from gpurun.remote.questions import Limits, Questions
@@ -38,8 +48,6 @@ SILENCE = 20.0  # seconds; a stream says something at least every 5
 NOISE = 4 << 20  # bytes that a shell's start-up files may print
 BEATS = 100  # frames that say nothing new, one behind the other; beside them a host may beat twice a second
 STANDSTILL = 60.0  # seconds in which a stream that is to end by itself may say nothing new
-UNSTEADY = "unsteady"  # the diagnosis' word for a host that lets us in when it is tried again
-SLOW = "slow"  # the host is there and takes too long
 NOT_FOUND = 127  # the shell's word for a missing command
 
 Answer = TypeVar("Answer")  # of agent/schema/answers.py
@@ -436,7 +444,7 @@ class _Question:
                 "install Python 3.8 or later there, or name one that is there: "
                 f'python = "/path/to/python3" under [hosts.{name}] in hosts.toml',
                 where=name,
-                code="no_python",
+                code=NO_PYTHON,
             )
         heard = silence.said or process.last_line(silence.noise)
         return HostError(
@@ -445,5 +453,5 @@ class _Question:
             f"try `ssh {connection.address.host} {python} --version`; a start-up file of the shell there (~/.bashrc) "
             "that ends the shell or reads its input would do this too",
             where=name,
-            code="no_answer",
+            code=NO_ANSWER,
         )

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpurun import process
-from gpurun.errors import NO_NAME, ContactLost, GpurunError, HostUnreachable, UsageError
+from gpurun import errors, process
+from gpurun.errors import ContactLost, GpurunError, HostUnreachable, UsageError
 from gpurun.ssh import config, keys
 from gpurun.ssh.config import Resolved
 from gpurun.ssh.keys import HostKey, KnownKey
@@ -40,7 +40,7 @@ def explain(connection: Connection, ssh_said: str = "") -> GpurunError:
         host = config.resolve(connection)
         keys.run_within(keys.TOTAL_TIMEOUT, lambda: _check_all_steps(connection, host))
         problem = Problem(
-            "unsteady",
+            errors.UNSTEADY,
             f"ssh could not connect to {connection.name}, though the host answers now",
             f"try again; if it fails again, this shows each step: ssh -v {shlex.join(_ssh_arguments(connection.address))} true",
         )
@@ -76,7 +76,7 @@ def _read_host_key(connection: Connection, host: Resolved, wanted: str | None) -
     try:
         check_host_key(connection.name, host, key, known)
     except Problem as problem:
-        if problem.code == "key_unknown" and wanted is not None:
+        if problem.code == errors.KEY_UNKNOWN and wanted is not None:
             key = _key_with_fingerprint(host, wanted) or key
         return key, _error(connection.name, problem)
     return key, None
@@ -100,13 +100,13 @@ def _offered_key(host: Resolved, kinds: Sequence[str]) -> HostKey:
 
 def _error(name: str, problem: Problem, ssh_said: str = "") -> HostUnreachable:
     where = f"{name}\nssh said: {ssh_said}" if ssh_said else name
-    kind = ContactLost if problem.code == "unsteady" else HostUnreachable
+    kind = ContactLost if problem.code == errors.UNSTEADY else HostUnreachable
     return kind(problem.what, problem.next_step, where=where, code=problem.code)
 
 
 def _silent_host(name: str) -> Problem:
     return Problem(
-        "silent",
+        errors.SILENT,
         f"{name} accepts connections and then sends nothing",
         "the host is overloaded or hangs, or the network drops packets: try again, or reboot the host",
     )
@@ -128,7 +128,7 @@ def _shake_hands(host: Resolved, kinds: Sequence[str]) -> Transport:
         return keys.start_handshake(host, kinds)
     except (paramiko.SSHException, OSError, EOFError) as error:
         raise Problem(
-            "handshake",
+            errors.HANDSHAKE,
             f"{host.host} closed the connection during SSH's handshake ({error})",
             "try again later: the server may be overloaded (MaxStartups), or have blocked this address for a while (fail2ban)",
         ) from error
@@ -166,7 +166,7 @@ def _addresses(host: Resolved) -> list[Any]:
         return keys.run_within(REACH_TIMEOUT, lambda: socket.getaddrinfo(host.host, host.port, type=socket.SOCK_STREAM))
     except (socket.gaierror, TimeoutError, UnicodeError) as error:
         raise Problem(
-            NO_NAME,
+            errors.NO_NAME,
             f"no machine is known by the name `{host.host}`",
             "check the name's spelling, and that you are online (VPN?); `gpurun host ls` lists the hosts you added",
         ) from error
@@ -191,20 +191,22 @@ def _unreachable(host: Resolved, failure: OSError) -> Problem:
     at = f"{host.host} port {host.port}"
     if isinstance(failure, ConnectionRefusedError):
         return Problem(
-            "refused",
+            errors.REFUSED,
             f"nothing listens on {at}",
             "check the port (rented boxes change theirs at each start), and that sshd runs on the host",
         )
     if isinstance(failure, TimeoutError):
         return Problem(
-            "timeout",
+            errors.TIMEOUT,
             f"{at} does not answer",
             "check that the host is up; a firewall, or a VPN that is off, has the same effect",
         )
     reason = errno.errorcode.get(failure.errno or 0, "")
     if reason in ("ENETUNREACH", "EHOSTUNREACH", "EHOSTDOWN", "ENETDOWN"):
-        return Problem("no_route", f"there is no route to {at}", "check that you are online, and that the VPN is on")
-    return Problem("refused", f"could not connect to {at}: {failure}", "check the address and the port")
+        return Problem(
+            errors.NO_ROUTE, f"there is no route to {at}", "check that you are online, and that the VPN is on"
+        )
+    return Problem(errors.REFUSED, f"could not connect to {at}: {failure}", "check the address and the port")
 
 
 def check_banner(host: Resolved) -> None:
@@ -224,9 +226,9 @@ def check_banner(host: Resolved) -> None:
     at = f"{host.host} port {host.port}"
     if banner:
         first = banner.splitlines()[0][:60].decode("utf-8", "replace")
-        raise Problem("no_ssh", f"{at} is not an SSH server (it sends {first!r})", "check the port")
+        raise Problem(errors.NO_SSH, f"{at} is not an SSH server (it sends {first!r})", "check the port")
     raise Problem(
-        "silent",
+        errors.SILENT,
         f"{at} accepts connections and sends nothing",
         "check that it is the SSH port; an SSH server that is overloaded, or has blocked this address for a while "
         "(fail2ban), does this too",
@@ -238,13 +240,15 @@ def check_host_key(name: str, host: Resolved, key: HostKey, known: Sequence[Know
     if any(each.marker == "@cert-authority" for each in known):
         return  # ssh checks certificates itself
     if any(each.marker == "@revoked" and each.key == key for each in known):
-        raise Problem("key_revoked", f"the key of {name} is marked as revoked", "do not connect; ask the host's owner")
+        raise Problem(
+            errors.KEY_REVOKED, f"the key of {name} is marked as revoked", "do not connect; ask the host's owner"
+        )
     if any(each.key == key for each in known):
         return
     same_kind = [each for each in known if each.key.kind == key.kind and not each.marker]
     if not same_kind:
         raise Problem(
-            "key_unknown",
+            errors.KEY_UNKNOWN,
             f"the key of {name} is not known yet: {key.name} {key.fingerprint}",
             "compare it with what `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` prints on the host (a rental "
             "panel may show it).\n"
@@ -253,7 +257,7 @@ def check_host_key(name: str, host: Resolved, key: HostKey, known: Sequence[Know
         )
     old = same_kind[0]
     raise Problem(
-        "key_changed",
+        errors.KEY_CHANGED,
         f"the key of {name} has CHANGED: {key.name} {key.fingerprint}, known was {old.key.fingerprint} "
         f"({old.file}:{old.line})",
         "somebody may intercept the connection. If the host was reinstalled (or a rented address now belongs to another "
@@ -297,7 +301,7 @@ def _check_login(connection: Connection, host: Resolved, methods: list[str]) -> 
     if locked and not in_agent:
         steps.append(f"{locked[0]} has a passphrase: ssh-add {locked[0]}")
     raise Problem(
-        "not_let_in",
+        errors.NOT_LET_IN,
         f"{connection.name} did not let `{host.user}` in. It accepts: {accepted}; offered: {', '.join(shown) or 'no key'}",
         "\n".join(steps),
     )
@@ -315,11 +319,11 @@ def _check_jump(connection: Connection, host: Resolved) -> None:
     if jump.run("exit 0", timeout=keys.STEP_TIMEOUT, shared=False).code == CONNECTION_FAILED:
         error = explain(jump)
         what = f"could not connect to {first}, the jump host of {connection.name}: {error.what}"
-        raise Problem(error.code or "jump", what, error.next_step)
+        raise Problem(error.code or errors.JUMP, what, error.next_step)
     banner = process.run(keys.proxy_argv(host), timeout=keys.STEP_TIMEOUT * 2).stdout
     if b"SSH-" not in banner:
         raise Problem(
-            "behind_jump",
+            errors.BEHIND_JUMP,
             f"{host.jump} lets us in, but {host.host} port {host.port} does not answer behind it",
             f"check that {host.host} is up, and that {host.jump} can resolve this name",
         )

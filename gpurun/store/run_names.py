@@ -6,11 +6,10 @@ import shlex
 from collections.abc import Iterable, Sequence
 
 from gpurun.config.project import Project
-from gpurun.errors import UsageError
+from gpurun.errors import UNKNOWN_RUN, UsageError
 from gpurun.store import run_store
 from gpurun.store.run_store import RunEntry
 
-UNKNOWN = "unknown_run"  # the code of an error: no run here has this id or name
 _SHOWN = 8  # how many candidates an error lists
 
 
@@ -86,7 +85,7 @@ def _newest_of(project: Project | None) -> RunEntry:
             f"no run of the project {project.name} is known here",
             "\n".join(filter(None, [in_a_folder_above(project), next_step])),
             where=project.root,
-            code=UNKNOWN,
+            code=UNKNOWN_RUN,
         )
     return jobs[0]
 
@@ -104,4 +103,4 @@ def _unknown(word: str, entries: Sequence[RunEntry]) -> UsageError:
     close = list(dict.fromkeys(difflib.get_close_matches(word, known, n=3)))
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
     what, next_step = f"no run {word!r} is known here{hint}", "`gpurun ps -a` asks the hosts and lists all runs"
-    return UsageError(what, next_step, code=UNKNOWN)
+    return UsageError(what, next_step, code=UNKNOWN_RUN)

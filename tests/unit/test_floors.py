@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from gpurun import errors
 from gpurun.agent import error_codes
 from gpurun.agent import vocabulary as words
 
@@ -219,18 +220,28 @@ def test_agent_imports_its_schema_for_annotations_alone() -> None:
     assert found == []
 
 
-def test_error_codes_of_the_agent_are_constants() -> None:
-    """A code is a word of `error_codes` where it is raised, and where something is decided by it."""
+def test_error_codes_are_constants() -> None:
+    """A code is a word of `agent/error_codes` or `errors` where it is raised, and where something is decided by it."""
     literal = []
-    for path in AGENT_MODULES:
+    for path in AGENT_MODULES + LAPTOP_MODULES:
         for node in ast.walk(ast.parse(path.read_text())):
-            raised = isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("AgentError", "EngineError"))
-            compared = isinstance(node, ast.Compare) and ast.unparse(node.left).endswith("error.code")
-            words = node.args[:1] if raised else node.comparators if compared else []  # type: ignore[attr-defined]
-            literal += [f"{name(path)}:{one.lineno}" for one in words if isinstance(one, ast.Constant)]
+            words: list[ast.expr] = []
+            if isinstance(node, ast.Call):
+                words = [one.value for one in node.keywords if one.arg == "code"]
+                if ast.unparse(node.func).endswith(("AgentError", "EngineError", "Problem")):
+                    words += node.args[:1]
+            elif isinstance(node, ast.Compare) and ast.unparse(node.left).endswith(".code"):
+                words = [each for one in node.comparators for each in getattr(one, "elts", [one])]
+            texts = [one for one in words if isinstance(one, ast.Constant) and isinstance(one.value, str)]
+            literal += [f"{name(path)}:{one.lineno}" for one in texts]
     assert literal == []
 
 
 def test_error_codes_differ() -> None:
-    codes = [value for key, value in vars(error_codes).items() if key.isupper()]
+    codes = [
+        value
+        for module in (error_codes, errors)
+        for key, value in vars(module).items()
+        if key.isupper() and isinstance(value, str)
+    ]
     assert len(set(codes)) == len(codes)
