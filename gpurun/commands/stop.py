@@ -16,6 +16,7 @@ from gpurun.remote.records import refuse_unknown
 from gpurun.store import run_names, run_questions
 
 if TYPE_CHECKING:
+    from gpurun.agent.schema.answers import GpuInUse
     from gpurun.agent.schema.requests import StopRequest
     from gpurun.agent.schema.run import RunRecord
     from gpurun.store.run_store import RunEntry
@@ -138,7 +139,7 @@ def still_held(entries: Sequence[RunEntry], *, sleep: Callable[[float], None] = 
         for _ in range(TRIES):
             answer = wire.ask("ps", {"ids": ids, "gpus": True}, timeout=30)
             theirs = {gpu["uuid"] for record in answer["runs"] for gpu in record["gpus"]}
-            used = [gpu for gpu in answer["gpus"] if gpu["uuid"] in theirs and _is_leftover(gpu["used_by"], ids)]
+            used = [gpu for gpu in answer["gpus"] if gpu["uuid"] in theirs and _is_leftover(gpu, ids)]
             if not used:
                 break
             sleep(PAUSE)
@@ -147,7 +148,6 @@ def still_held(entries: Sequence[RunEntry], *, sleep: Callable[[float], None] = 
     return held
 
 
-def _is_leftover(used_by: str | None, ids: Sequence[str]) -> bool:
+def _is_leftover(gpu: GpuInUse, ids: Sequence[str]) -> bool:
     """True unless the GPU is free or was given to the next run: a process that stayed behind bears no run's name."""
-    words_of = (used_by or "").split()
-    return bool(words_of) and (words_of[0] != "run" or words_of[1] in ids)
+    return gpu["used_by"] is not None and (gpu["run"] is None or gpu["run"] in ids)

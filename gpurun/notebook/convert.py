@@ -171,7 +171,7 @@ def _python_of(cell: _Cell, source: str) -> str:
             warnings.simplefilter("ignore")
             compile(edited, "cell", "exec", dont_inherit=True)
     except (SyntaxError, ValueError) as error:
-        raise Refused(_no_python(error, source)) from None
+        raise Refused(_no_python(error, source, awaits=_awaits_at_the_top(edited))) from None
     return edited
 
 
@@ -189,14 +189,23 @@ def _plain(source: str) -> str:
     return "\n".join(kept).rstrip("\n")
 
 
-def _no_python(error: SyntaxError | ValueError, source: str) -> str:
+def _no_python(error: SyntaxError | ValueError, source: str, *, awaits: bool = False) -> str:
     line = getattr(error, "lineno", None)
     text = (source.split("\n")[line - 1] if line and line <= source.count("\n") + 1 else "").strip()
     if re.match(r"(pip3?|conda|ls|cd|cat|mkdir|cp|mv|rm)\s", text):
         return f"`{text}` is no Python: write `%{text}`"
-    if "await" in str(error):
+    if awaits:
         return f"line {line}: `{text}` awaits outside of a function: asyncio.run(...) does that in a script"
     return f"line {line}: `{text}` is no Python: {getattr(error, 'msg', error)}"
+
+
+def _awaits_at_the_top(source: str) -> bool:
+    """Return whether `source` would be Python if a module could await, as a cell can."""
+    try:
+        compile(source, "cell", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+    except (SyntaxError, ValueError):
+        return False
+    return True
 
 
 def _offsets(text: str) -> Callable[[int, int], int]:

@@ -275,7 +275,7 @@ ANSWERS: dict[str, Check] = {
     "ps": record(
         {"boot_id": maybe(text), "hostname": maybe(text), "gpu_error": text, "more": maybe(row(count, run_id)), "mark": maybe(MARK)},
         now=moment, host_id=maybe(text), runs=each(RUN), ledgers=LEDGERS, queue=texts, disk=DISK,
-        gpus=each(record({"memory": maybe(number)}, index=count, uuid=text, name=text, used_by=maybe(text))),
+        gpus=each(record({"memory": maybe(number)}, index=count, uuid=text, name=text, used_by=maybe(text), run=maybe(text))),
         others=each(record({"owner": maybe(text)}, run=text, gpus=each(count))),
     ),
     "status": record(

@@ -80,7 +80,7 @@ def sound(run: str = RUN, **changes: Any) -> dict[str, Any]:
         "resume": {"run": told},
         "logs": {"run": told},
         "ps": listing(
-            runs=[told], ledgers=ledgers, queue=["other-1111"], gpus=[{**gpu, "used_by": f"run {run}"}],
+            runs=[told], ledgers=ledgers, queue=["other-1111"], gpus=[{**gpu, "used_by": f"run {run}", "run": run}],
             others=[{"run": "other-1111", "owner": "bob", "gpus": [0]}],
         ),
         "status": {

@@ -59,7 +59,8 @@ class RoomOnDisk(TypedDict):
 class GpuInUse(GpuFacts):
     """A GPU, and who has it. In the answer to `ps`."""
 
-    used_by: Optional[str]
+    used_by: Optional[str]  # in words
+    run: Optional[str]  # the run that has it, by its id
 
 
 class OtherRun(TypedDict):

@@ -101,6 +101,7 @@ def _gpu(gpu: Gpu, used: Dict[str, leases.Use]) -> Dict[str, Any]:
         "name": gpu.name,
         "memory": gpu.memory,
         "used_by": use.by if use else None,
+        "run": use.run if use else None,
     }
 
 
