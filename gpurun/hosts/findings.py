@@ -89,7 +89,7 @@ def engine(facts: HostFacts) -> Finding:
         return Finding("engine", FAIL, error["what"], f"{error['next']}\n{bare}")
     if found is None:
         why = "this host is itself a container" if facts["container"] else "no docker on this host"
-        return Finding("engine", WARN, f"{why}: jobs run without one (bare)", "")
+        return Finding("engine", WARN, f'{why}: jobs run without one (runtime = "bare")', "")
     kind = " rootless" * found["rootless"] + " userns-remap" * found["userns"] + " selinux" * found["selinux"]
     return Finding("engine", OK, f"{' '.join(found['argv'])} {found['version']}{kind}")
 

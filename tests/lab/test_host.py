@@ -208,7 +208,7 @@ def test_the_engine_through_sudo_is_proposed(host: LabHost, laptop: Laptop) -> N
 
 def test_a_host_without_an_engine(bare_host: LabHost, laptop: Laptop) -> None:
     found = lines_of(laptop, "bare")
-    assert found["engine"][:2] == ("warn", "no docker on this host: jobs run without one (bare)")
+    assert found["engine"][:2] == ("warn", 'no docker on this host: jobs run without one (runtime = "bare")')
     assert "torch 2.8.0" in found["torch"][1]
 
 

@@ -97,6 +97,7 @@ def test_what_is_wrong_comes_with_its_mending(topic: str, status: str, changes: 
 
 
 def test_engine_that_cannot_be_used_names_the_way_without_one() -> None:
+    assert 'runtime = "bare"' in look(engine=None)["engine"].found
     mend = look(engine=None, engine_error=ERROR)["engine"].mend
     assert mend.splitlines() == [
         "sudo systemctl start docker",
