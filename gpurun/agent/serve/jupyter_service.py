@@ -29,7 +29,7 @@ def short_enough(folder: str) -> str:
     if len(os.fsencode(folder)) + len(KERNEL_SOCKET) <= LONGEST:
         os.makedirs(folder, mode=0o700, exist_ok=True)
         return folder
-    short = tempfile.mkdtemp(prefix="gpurun-", dir="/tmp")  # 0700
+    short = tempfile.mkdtemp(prefix="gpurun-jupyter-", dir="/tmp")  # 0700
     atexit.register(shutil.rmtree, short, ignore_errors=True)
     return short
 
