@@ -26,7 +26,7 @@ def check(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 
 def test_the_tries_pass_on_a_cpu() -> None:
     done = subprocess.run([sys.executable, PROGRAM, "--device", "cpu"], capture_output=True, text=True, check=False)
-    found = {told["topic"]: told for told in map(json.loads, done.stdout.splitlines())}
+    found = {finding["topic"]: finding for finding in map(json.loads, done.stdout.splitlines())}
     for topic in ("CPU float32", "CPU float16", "CPU bfloat16", "between GPUs"):
         assert found[topic]["status"] == "ok", found[topic]
     assert "2 processes added up over gloo" in found["between GPUs"]["found"]
@@ -34,8 +34,8 @@ def test_the_tries_pass_on_a_cpu() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_wrong_product_is_seen(check: ModuleType, monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
-    """One element of a million is wrong by one: what a broken multiplier does."""
+def test_wrong_product_is_a_failure(check: ModuleType, monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
+    """One element of a million is wrong by one, as with a defective multiplier."""
     right = torch.Tensor.__matmul__
 
     def wrong(left: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
@@ -45,24 +45,24 @@ def test_a_wrong_product_is_seen(check: ModuleType, monkeypatch: pytest.MonkeyPa
         return made
 
     monkeypatch.setattr(torch.Tensor, "__matmul__", wrong)
-    told = check.try_product(torch, "cpu", "CPU", dtype)
-    assert told["status"] == "fail"
-    assert "differs from the CPU's by" in told["found"]
-    assert "do not train on it" in told["mend"]
+    finding = check.check_product(torch, "cpu", "CPU", dtype)
+    assert finding["status"] == "fail"
+    assert "differs from the CPU's by" in finding["found"]
+    assert "do not train on this GPU" in finding["mend"]
 
 
-def test_processes_that_cannot_meet_are_told(check: ModuleType) -> None:
-    """NCCL without a GPU: the path of a real failure."""
-    told = check.together("nccl", 2)
-    assert told["status"] == "fail"
-    assert told["found"].startswith("nccl: ")
-    assert len(told["found"]) > len("nccl: ")
+def test_failing_all_reduce_is_a_failure(check: ModuleType) -> None:
+    """NCCL without a GPU fails as it does with a defective one."""
+    finding = check.all_reduce("nccl", 2)
+    assert finding["status"] == "fail"
+    assert finding["found"].startswith("nccl: ")
+    assert len(finding["found"]) > len("nccl: ")
 
 
-def test_the_whole_check_on_two_gpus_that_the_cpu_plays(check: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything but CUDA itself: what is tried on which GPU, in which order, and what an older one is spared."""
+def test_whole_check_with_two_gpus_simulated_on_the_cpu(check: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything except CUDA itself: which test runs on which GPU, and which test an older GPU skips."""
     plain: Any = torch.Tensor.to
-    together = check.together
+    all_reduce = check.all_reduce
 
     def to(tensor: torch.Tensor, where: Any) -> Any:
         return plain(tensor, "cpu" if str(where).startswith("cuda:") else where)
@@ -76,7 +76,9 @@ def test_the_whole_check_on_two_gpus_that_the_cpu_plays(check: ModuleType, monke
     monkeypatch.setattr(
         torch.cuda, "get_device_properties", lambda index: SimpleNamespace(name=names[index], total_memory=80 << 30)
     )
-    monkeypatch.setattr(check, "together", lambda backend, world: together("gloo" if backend == "nccl" else "", world))
+    monkeypatch.setattr(
+        check, "all_reduce", lambda backend, world: all_reduce("gloo" if backend == "nccl" else "", world)
+    )
     found = list(check.check(2, container=True))
     assert found.pop()["topic"] == "shared memory"  # which depends on this machine
     assert [(each["topic"], each["status"]) for each in found] == [

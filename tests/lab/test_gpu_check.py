@@ -43,7 +43,7 @@ def test_an_environment_without_the_driver_is_told(bare_host: LabHost, laptop: L
 
 def test_the_tries_on_the_cpu_of_a_host(bare_host: LabHost) -> None:
     """torch 2.8.0, built for CUDA, with the host's own Python."""
-    for name in ("gpucheck_service.py", "told.py"):
+    for name in ("gpucheck_service.py", "service_settings.py"):
         text = Path(services.PROGRAMS, name).read_text()
         (bare_host.root / "tmp" / name).write_text(text)
     said = bare_host.run("python3", "/tmp/gpucheck_service.py", "--device", "cpu", timeout=300)

@@ -1,6 +1,6 @@
-"""A job as the wrapper starts it, without a host: the plugin last on its path, and an out/ and a workspace of its own.
+"""Run a job as the wrapper starts it, without a host: the plugin is last on its path, and out/ and workspace are its own.
 
-Trainings are forked off a process that has imported Lightning; what DDP starts beside is started anew.
+Trainings are forks of a process that has imported Lightning; the processes that DDP starts are new ones.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ class Zygote:
         assert self.process.stdin is not None
         number = next(self.numbers)
         print(json.dumps({"number": number, **order}), file=self.process.stdin, flush=True)
-        told = self.hear()
-        while told["number"] != number:
-            told = self.hear()
-        return Training(self, number, told["pid"], Path(order["log"]))
+        message = self.read_message()
+        while message["number"] != number:
+            message = self.read_message()
+        return Training(self, number, message["pid"], Path(order["log"]))
 
-    def hear(self) -> dict[str, int]:
+    def read_message(self) -> dict[str, int]:
         assert self.process.stdout is not None
-        told: dict[str, int] = json.loads(self.process.stdout.readline())
-        if "exit" in told:
-            self.exits[told["number"]] = told["exit"]
-        return told
+        message: dict[str, int] = json.loads(self.process.stdout.readline())
+        if "exit" in message:
+            self.exits[message["number"]] = message["exit"]
+        return message
 
     def close(self) -> None:
         assert self.process.stdin is not None
@@ -72,7 +72,7 @@ class Training:
 
     def wait(self) -> int:
         while self.number not in self.zygote.exits:
-            self.zygote.hear()
+            self.zygote.read_message()
         return self.zygote.exits[self.number]
 
     def signal(self, number: int) -> None:
@@ -85,7 +85,7 @@ class Training:
 
 @dataclass
 class Job:
-    """One run. Each `train` is an attempt; `with_plugin=False` is the same script by hand."""
+    """One run. Each `train` is an attempt; `with_plugin=False` runs the script without gpurun."""
 
     folder: Path
     zygote: Zygote
@@ -108,10 +108,10 @@ class Job:
         return self.folder / "workspace"
 
     def start(self, *command: str, resume: str | None = None) -> Training:
-        """A script of ours by its name, or a path, with its arguments."""
+        """Start a script of tests/plugin/scripts by its name, or of any path, with its arguments."""
         self.attempts += 1
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-        # On the file system of the checkpoints, and short: multiprocessing's sockets lie in it, and end at 107 bytes.
+        # On the file system of the checkpoints, and short: multiprocessing creates sockets in it, limited to 107 bytes.
         environment["TMPDIR"] = self.tmp.name
         if self.with_plugin:
             environment |= {
@@ -133,31 +133,31 @@ class Job:
         return training
 
     def train(self, *command: str, resume: str | None = None, code: int = 0) -> str:
-        """Until its end; everything that it printed."""
+        """Run the training to its end; return everything that it printed."""
         training = self.start(*command, resume=resume)
-        ended = training.wait()
+        exit_code = training.wait()
         self.said = training.log.read_text()
-        assert ended == code, self.said
+        assert exit_code == code, self.said
         return self.said
 
     def progress(self) -> list[dict[str, Any]]:
         return self.lines("progress.jsonl")
 
     def ledger(self) -> dict[str, dict[str, Any]]:
-        """The newest line of each path, as the agent takes it."""
-        found = {line["path"]: line for line in self.lines("checkpoints.jsonl")}
-        return {path: line for path, line in found.items() if not line.get("removed")}
+        """Return the newest line of each path, as the agent does."""
+        newest = {line["path"]: line for line in self.lines("checkpoints.jsonl")}
+        return {path: line for path, line in newest.items() if not line.get("removed")}
 
     def lines(self, name: str) -> list[dict[str, Any]]:
         path = self.out / name
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def stopped(self) -> dict[str, Any]:
-        told: dict[str, Any] = json.loads((self.out / "stopped.json").read_text())
-        return told
+        stopped: dict[str, Any] = json.loads((self.out / "stopped.json").read_text())
+        return stopped
 
-    def go_on(self, *command: str) -> str:
-        """The next attempt, from where a stop left off: what the agent does."""
+    def resume(self, *command: str) -> str:
+        """Run the next attempt from the checkpoint of a stop, as the agent does."""
         (self.out / "stop").unlink(missing_ok=True)
         return self.train(*command, resume=self.stopped()["checkpoint"])
 
@@ -184,7 +184,7 @@ def job(tmp_path: Path, zygote: Zygote) -> Iterator[Callable[..., Job]]:
         return made[-1]
 
     yield make
-    for training in [training for one in made for training in one.started]:
+    for training in [training for run in made for training in run.started]:
         if training.number not in zygote.exits:
             training.kill()
 
@@ -192,5 +192,5 @@ def job(tmp_path: Path, zygote: Zygote) -> Iterator[Callable[..., Job]]:
 def until(met: Callable[[], object], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not met():
-        assert time.monotonic() < deadline, "it never came"
+        assert time.monotonic() < deadline, "the condition was never met"
         time.sleep(0.02)

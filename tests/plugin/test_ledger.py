@@ -12,7 +12,7 @@ from tests.plugin.conftest import Job, until
 
 
 @pytest.mark.parametrize("package", ["lightning.pytorch", "pytorch_lightning"])
-def test_what_callbacks_save_and_what_the_script_saves(job: Callable[..., Job], package: str) -> None:
+def test_ledger_has_checkpoints_of_callbacks_and_of_the_script(job: Callable[..., Job], package: str) -> None:
     training = job()
     old = training.workspace / "pretrained.ckpt"
     old.write_bytes(b"came with the project")
@@ -37,7 +37,7 @@ def test_what_callbacks_save_and_what_the_script_saves(job: Callable[..., Job], 
     assert not (training.out / "saving").exists()
 
 
-def test_a_checkpoint_is_listed_while_the_training_runs_and_again_when_it_is_removed(job: Callable[..., Job]) -> None:
+def test_ledger_lists_a_checkpoint_during_the_training_and_its_removal(job: Callable[..., Job]) -> None:
     training = job()
     process = training.start("train.py", "--every", "5", "--epochs", "400", "--sleep", "0.05")
     until(lambda: "steps/step=5.ckpt" in training.ledger())
@@ -47,8 +47,8 @@ def test_a_checkpoint_is_listed_while_the_training_runs_and_again_when_it_is_rem
 
 
 @pytest.mark.parametrize("after", [0.0, 0.2, 0.4])
-def test_a_kill_in_the_middle_of_a_save_leaves_no_line_that_is_not_true(job: Callable[..., Job], after: float) -> None:
-    """The script writes its checkpoint in place and slowly, over and over; every line must be of a file as it was whole."""
+def test_kill_during_a_save_leaves_no_wrong_line(job: Callable[..., Job], after: float) -> None:
+    """The script overwrites its checkpoint slowly, again and again; every line must be of a complete file."""
     training = job()
     process = training.start("slow_save.py")
     until(lambda: len(training.ledger()) > 1 and (training.workspace / "versions").exists())

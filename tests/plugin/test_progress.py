@@ -12,7 +12,7 @@ PACKAGES = ["lightning.pytorch", "pytorch_lightning"]
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_a_fit_from_its_start_to_its_end(job: Callable[..., Job], package: str) -> None:
+def test_progress_of_a_fit(job: Callable[..., Job], package: str) -> None:
     training = job()
     training.train("train.py", "--package", package, "--epochs", "2", "--sleep", "0.15")
     lines = training.progress()
@@ -31,24 +31,24 @@ def test_a_fit_from_its_start_to_its_end(job: Callable[..., Job], package: str) 
     assert len(lines) < 20
 
 
-def test_only_rank_zero_tells(job: Callable[..., Job]) -> None:
+def test_only_rank_zero_writes_progress(job: Callable[..., Job]) -> None:
     training = job()
     training.train("train.py", "--devices", "2", "--strategy", "ddp", "--epochs", "1")
     lines = training.progress()
     assert [line["step"] for line in lines if line["batch"] is None and line["stage"] == "fit"] == [0, 5]
 
 
-def test_the_same_training_with_and_without(job: Callable[..., Job]) -> None:
-    """The plugin draws no random number, and changes none."""
-    told, alone = job("told"), job("alone", with_plugin=False)
-    for one in (told, alone):
-        one.train("train.py", "--workers", "2", "--loaders", "2", "--epochs", "2")
-    assert told.weights() == alone.weights()
-    assert told.seen() == alone.seen()
+def test_plugin_does_not_change_the_training(job: Callable[..., Job]) -> None:
+    """The plugin draws no random numbers and changes none."""
+    observed, alone = job("observed"), job("alone", with_plugin=False)
+    for run in (observed, alone):
+        run.train("train.py", "--workers", "2", "--loaders", "2", "--epochs", "2")
+    assert observed.weights() == alone.weights()
+    assert observed.seen() == alone.seen()
     assert [path.name for path in alone.out.iterdir()] == ["log.1"]
 
 
-def test_what_it_cannot_write_breaks_nothing(job: Callable[..., Job]) -> None:
+def test_unwritable_files_do_not_break_the_training(job: Callable[..., Job]) -> None:
     training = job()
     (training.out / "progress.jsonl").mkdir()
     (training.out / "checkpoints.jsonl").mkdir()
@@ -56,4 +56,4 @@ def test_what_it_cannot_write_breaks_nothing(job: Callable[..., Job]) -> None:
     assert "fit ended after 20 steps" in said
     ours = [line for line in said.splitlines() if line.startswith("gpurun: ")]
     assert len(ours) == len(set(ours)) <= 3
-    assert any("progress is not told" in line and "the training goes on" in line for line in ours)
+    assert any("progress is not reported" in line and "the training continues" in line for line in ours)

@@ -1,4 +1,4 @@
-"""A training that was stopped and goes on ends with the very weights of one that was not, and sees the very same samples."""
+"""A resumed training ends with exactly the weights of an uninterrupted one, and sees the same samples."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DDP = ("--devices", "2", "--strategy", "ddp")
 
 @dataclass(frozen=True)
 class Whole:
-    """What a training that nobody stopped comes to: the same for all tests with these flags."""
+    """Return the result of an uninterrupted training, shared by all tests with these flags."""
 
     weights: str
     seen: list[list[str]]  # by rank
@@ -33,11 +33,11 @@ def whole(job: Make, *flags: str, ranks: int = 1) -> Whole:
 
 
 def compare(job: Make, *flags: str, stop: tuple[str, ...], ranks: int = 1) -> Job:
-    """10 batches an epoch, 3 epochs, unless told."""
+    """By default: 3 epochs of 10 batches."""
     broken = job("broken")
     broken.train("train.py", *flags, *stop)
     assert not (broken.workspace / "weights").exists(), broken.said
-    broken.go_on("train.py", *flags)
+    broken.resume("train.py", *flags)
     assert Whole(broken.weights(), [broken.seen(rank) for rank in range(ranks)]) == whole(job, *flags, ranks=ranks)
     return broken
 
@@ -45,24 +45,24 @@ def compare(job: Make, *flags: str, stop: tuple[str, ...], ranks: int = 1) -> Jo
 @pytest.mark.parametrize(
     ("package", "workers"), [("lightning.pytorch", "0"), ("lightning.pytorch", "2"), ("pytorch_lightning", "2")]
 )
-def test_a_stop_in_the_middle_of_an_epoch(job: Make, package: str, workers: str) -> None:
+def test_resume_in_the_middle_of_an_epoch(job: Make, package: str, workers: str) -> None:
     broken = compare(job, "--package", package, "--workers", workers, stop=("--stop-at", "13"))
     stopped = broken.stopped()
     assert stopped["checkpoint"] == "gpurun-stop/epoch=1-step=14.ckpt"
     assert (stopped["epoch"], stopped["step"], stopped["lost_batches"], stopped["why"]) == (1, 14, 0, "stop")
     assert broken.ledger()[stopped["checkpoint"]]["step"] == 14
-    assert "the training goes on at epoch 1, step 14, batch 4 of the epoch" in broken.said
+    assert "the training continues at epoch 1, step 14, batch 4 of the epoch" in broken.said
     assert "not resumable" not in broken.said
     assert not (broken.out / "saving").exists()
 
 
 @pytest.mark.parametrize("step", ["0", "9", "29"])
-def test_at_the_borders_of_an_epoch(job: Make, step: str) -> None:
+def test_resume_at_the_borders_of_an_epoch(job: Make, step: str) -> None:
     compare(job, stop=("--stop-at", step))
 
 
 @pytest.mark.parametrize("flags", [("--workers", "2"), ("--no-validation",), ("--no-validation", "--workers", "2")])
-def test_behind_the_last_batch_of_an_epoch(job: Make, flags: tuple[str, ...]) -> None:
+def test_resume_after_the_last_batch_of_an_epoch(job: Make, flags: tuple[str, ...]) -> None:
     compare(job, *flags, stop=("--stop-at", "9"))
 
 
@@ -84,24 +84,24 @@ def test_behind_the_last_batch_of_an_epoch(job: Make, flags: tuple[str, ...]) ->
     ],
     ids=" ".join,
 )
-def test_whatever_draws_and_counts(job: Make, flags: tuple[str, ...]) -> None:
+def test_resume_with_samplers_schedulers_and_random_numbers(job: Make, flags: tuple[str, ...]) -> None:
     compare(job, *flags, stop=("--stop-at", "13"))
 
 
 @pytest.mark.parametrize("step", ["11", "15"])
-def test_where_a_validation_is_due_or_runs(job: Make, step: str) -> None:
+def test_resume_at_a_validation(job: Make, step: str) -> None:
     compare(job, "--val-interval", "4", "--plateau", stop=("--stop-at", step))
 
 
 @pytest.mark.parametrize(("step", "workers"), [("2", "0"), ("7", "2")])
-def test_in_the_middle_of_a_validation(job: Make, step: str, workers: str) -> None:
-    """Of 5 batches each, three in an epoch of which one is at its end."""
+def test_resume_in_the_middle_of_a_validation(job: Make, step: str, workers: str) -> None:
+    """Three validations of 5 batches in an epoch, the last one at its end."""
     flags = ("--val-interval", "5", "--plateau", "--workers", workers)
     broken = compare(job, *flags, stop=("--stop-in-validation", step))
     assert broken.stopped()["step"] == {"2": 5, "7": 10}[step]
 
 
-def test_twice_in_one_epoch_and_then_by_a_signal(job: Make) -> None:
+def test_resume_twice_in_one_epoch_and_after_a_signal(job: Make) -> None:
     broken = job("broken")
     broken.train("train.py", "--stop-at", "12")
     for step in ("15", "17"):
@@ -111,7 +111,7 @@ def test_twice_in_one_epoch_and_then_by_a_signal(job: Make) -> None:
     broken.train("train.py", "--stop-at", "24", "--term", resume=broken.stopped()["checkpoint"], code=143)
     assert broken.stopped()["why"] == "SIGTERM"
     assert [path.name for path in (broken.workspace / "gpurun-stop").iterdir()] == ["epoch=2-step=25.ckpt"]
-    broken.go_on("train.py")
+    broken.resume("train.py")
     assert Whole(broken.weights(), [broken.seen()]) == whole(job)
 
 
@@ -124,8 +124,8 @@ def test_twice_in_one_epoch_and_then_by_a_signal(job: Make) -> None:
     ],
     ids=str,
 )
-def test_two_processes(job: Make, flags: tuple[str, ...], stop: str) -> None:
-    """Each does 10 batches an epoch, of 8 samples."""
+def test_resume_of_two_processes(job: Make, flags: tuple[str, ...], stop: str) -> None:
+    """Each trains 10 batches of 8 samples per epoch."""
     compare(job, *DDP, "--samples", "160", *flags, stop=("--stop-at", stop, "--sleep", "0.05"), ranks=2)
 
 
@@ -144,8 +144,8 @@ def test_two_processes(job: Make, flags: tuple[str, ...], stop: str) -> None:
     ],
     ids=str,
 )
-def test_from_the_users_own_checkpoints(job: Make, flags: tuple[str, ...], checkpoint: str) -> None:
-    """What a run that was killed goes on from."""
+def test_resume_from_the_users_own_checkpoints(job: Make, flags: tuple[str, ...], checkpoint: str) -> None:
+    """A killed run resumes from these."""
     flags = (*flags, "--keep")
     broken = job("broken")
     broken.train("train.py", *flags, "--kill-at", "24", code=-9)

@@ -1,4 +1,4 @@
-"""Whatever a script does with its Trainers, it does the same with the plugin in place."""
+"""Scripts with Trainers of all kinds run the same with the plugin."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def results(said: str) -> list[str]:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_all_that_trainers_do(job: Make, package: str) -> None:
+def test_fit_validate_test_and_predict(job: Make, package: str) -> None:
     told, alone = job("told"), job("alone", with_plugin=False)
     with_us, without = (results(one.train("many.py", package)) for one in (told, alone))
     assert with_us == without
@@ -29,23 +29,23 @@ def test_all_that_trainers_do(job: Make, package: str) -> None:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_only_the_first_fit_goes_on(job: Make, package: str) -> None:
-    """And a checkpoint with objects of the script in it is loaded, for the run itself wrote it."""
+def test_only_the_first_fit_resumes(job: Make, package: str) -> None:
+    """A checkpoint with objects of the script is loaded, because the run itself wrote it."""
     training = job()
     training.train("many.py", package)
     (checkpoint,) = [path for path in training.ledger() if path.startswith("first")]
     said = training.train("one_more.py", package, resume=checkpoint)
     assert results(said) == ["FIRST 40", "TEST ['test']", "SECOND 10", "AGAIN 40"]
-    assert said.count("gpurun: the training goes on at epoch 3, step 30") == 1
+    assert said.count("gpurun: the training continues at epoch 3, step 30") == 1
 
 
-def test_a_missing_checkpoint_is_no_error(job: Make) -> None:
+def test_missing_checkpoint_is_not_an_error(job: Make) -> None:
     said = job().train("train.py", "--epochs", "1", resume="gone.ckpt")
-    assert "gone.ckpt to go on from: the training begins anew" in said
+    assert "gone.ckpt does not exist: the training starts from the beginning" in said
     assert "fit ended after 10 steps" in said
 
 
-def test_a_checkpoint_that_the_script_names_comes_first(job: Make) -> None:
+def test_checkpoint_of_the_script_overrides_the_runs(job: Make) -> None:
     training = job()
     training.train("saves.py", "lightning.pytorch")
     said = training.train("one_more.py", "lightning.pytorch", "ck/last.ckpt", resume="best_model.ckpt")
@@ -53,19 +53,19 @@ def test_a_checkpoint_that_the_script_names_comes_first(job: Make) -> None:
     assert "ck/last.ckpt" in said
 
 
-def test_the_command_line_of_lightning(job: Make) -> None:
+def test_lightning_cli(job: Make) -> None:
     training = job()
     flags = ["--trainer.max_epochs=2", "--trainer.accelerator=cpu", "--trainer.logger=false"]
     training.train("cli.py", "fit", *flags)
     (checkpoint,) = training.ledger()
     assert training.progress()[-1]["fraction"] == 1.0
     said = training.train("cli.py", "fit", *flags, "--trainer.max_epochs=4", resume=checkpoint)
-    assert "the training goes on at epoch 2, step 20" in said
+    assert "the training continues at epoch 2, step 20" in said
     assert training.progress()[-1]["step"] == 40
 
 
-def test_processes_that_are_spawned(job: Make) -> None:
-    """Their parent waits for an answer: there the fit ends, and the script goes on."""
+def test_spawned_processes(job: Make) -> None:
+    """The parent waits for their result, so the fit ends and the script continues."""
     training = job()
     flags = ("--devices", "2", "--strategy", "ddp_fork", "--samples", "160", "--epochs", "2")
     said = training.train("train.py", *flags, "--stop-at", "4", "--sleep", "0.05")

@@ -1,4 +1,4 @@
-"""A stop: when it is seen, what is written meanwhile and after, and how the job ends. That it loses nothing: test_resume.py."""
+"""A stop: when it is noticed, what is written, and how the job ends. test_resume.py shows that nothing is lost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.plugin.conftest import Job, Zygote, until
 Make = Callable[..., Job]
 
 
-def test_a_save_in_progress_is_told_until_the_checkpoint_is_whole(job: Make) -> None:
+def test_save_in_progress_is_marked_until_the_checkpoint_is_complete(job: Make) -> None:
     training = job()
     process = training.start("slow_save.py")
     until(lambda: len(training.progress()) > 1)
@@ -29,7 +29,7 @@ def test_a_save_in_progress_is_told_until_the_checkpoint_is_whole(job: Make) -> 
     assert stopped["attempt"] == 1
 
 
-def test_a_signal_that_gpurun_did_not_send_saves_too_and_is_no_success(job: Make) -> None:
+def test_foreign_sigterm_saves_a_checkpoint_and_is_a_failure(job: Make) -> None:
     training = job()
     process = training.start("train.py", "--epochs", "400", "--sleep", "0.02", "--handler")
     until(lambda: len(training.progress()) > 1)
@@ -41,19 +41,19 @@ def test_a_signal_that_gpurun_did_not_send_saves_too_and_is_no_success(job: Make
 
 
 def test_stops_at_random_moments(zygote: Zygote, tmp_path: Path) -> None:
-    """The bench does 200."""
-    told = stops.at_random(3, 1, zygote, tmp_path)
-    assert told.endswith("stops at random moments: 0 batches done again, 0 trainings that ended otherwise")
+    """The benchmark does 200."""
+    report = stops.at_random(3, 1, zygote, tmp_path)
+    assert report.endswith("stops at random moments: 0 batches done again, 0 trainings that ended otherwise")
 
 
-def test_an_accumulated_step_is_brought_to_its_end(job: Make) -> None:
+def test_stop_waits_for_the_end_of_an_accumulated_step(job: Make) -> None:
     training = job()
     training.train("train.py", "--accumulate", "4", "--stop-at", "4")
     assert training.stopped()["step"] == 2
     assert len(training.seen()) == 8
 
 
-def test_a_disk_that_is_full_ends_the_job_all_the_same(job: Make) -> None:
+def test_job_ends_although_the_checkpoint_cannot_be_saved(job: Make) -> None:
     training = job()
     (training.workspace / "gpurun-stop").write_text("in the way")
     said = training.train("train.py", "--stop-at", "4")
@@ -61,7 +61,7 @@ def test_a_disk_that_is_full_ends_the_job_all_the_same(job: Make) -> None:
     assert (training.stopped()["checkpoint"], training.stopped()["step"]) == (None, 5)
 
 
-def test_a_validation_of_its_own_ends_without_a_checkpoint(job: Make) -> None:
+def test_separate_validation_stops_without_a_checkpoint(job: Make) -> None:
     training = job()
     process = training.start("evaluate.py")
     until(lambda: len(training.progress()) > 0)
@@ -70,9 +70,9 @@ def test_a_validation_of_its_own_ends_without_a_checkpoint(job: Make) -> None:
     assert training.stopped()["checkpoint"] is None
 
 
-def test_data_without_an_order_is_said_to_be_inexact(job: Make) -> None:
+def test_resume_of_unordered_data_is_reported_as_inexact(job: Make) -> None:
     training = job()
     training.train("train.py", "--sampler", "stream", "--no-validation", "--stop-at", "13")
-    said = training.go_on("train.py", "--sampler", "stream", "--no-validation")
-    assert said.count("its data has no order that can be found again") == 1
+    said = training.resume("train.py", "--sampler", "stream", "--no-validation")
+    assert said.count("the order of its data cannot be restored") == 1
     assert "fit ended after" in said

@@ -1,4 +1,4 @@
-"""The agent and the plugin, which does not import it, have the same names for the same files."""
+"""The agent and the plugin, which cannot import it, have the same file names."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 from gpurun.agent import vocabulary
 from tests.plugin.conftest import PLUGIN
 
-TOLD = runpy.run_path(str(PLUGIN / "gpurun_lightning" / "told.py"))
+SETTINGS = runpy.run_path(str(PLUGIN / "gpurun_lightning" / "settings.py"))
 
 
-@pytest.mark.parametrize("word", [word for word in TOLD if word.isupper()])
-def test_the_same_words(word: str) -> None:
-    assert TOLD[word] == getattr(vocabulary, word)
+@pytest.mark.parametrize("word", [word for word in SETTINGS if word.isupper()])
+def test_plugin_and_vocabulary_have_the_same_file_names(word: str) -> None:
+    assert SETTINGS[word] == getattr(vocabulary, word)

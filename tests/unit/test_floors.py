@@ -35,7 +35,7 @@ SHARED = {
 
 # Folder or file of the agent that runs in the job's own Python -> what it may use there beside the standard library.
 IN_THE_JOB = {
-    "serve": {"told", "tensorboard", "werkzeug", "jupyterlab", "jupyter_server", "torch"},
+    "serve": {"service_settings", "tensorboard", "werkzeug", "jupyterlab", "jupyter_server", "torch"},
     "notebook/gpurun_notebook": {"matplotlib", "IPython"},
     "plugin": {"lightning", "pytorch_lightning", "torch", "numpy"},
     "images/layer_install.py": {"pip", "packaging"},

@@ -1,4 +1,4 @@
-"""Jupyter Lab in the job's workspace, on a Unix socket; its kernels speak over sockets too."""
+"""Run Jupyter Lab in the job's workspace, on a Unix socket; its kernels use sockets too."""
 
 import atexit
 import glob
@@ -8,14 +8,14 @@ import shutil
 import tempfile
 from typing import Any, List
 
-from told import fresh_socket, only_installed, told
+from service_settings import fresh_socket, import_only_installed, read_settings
 
 LONGEST = 107  # bytes, of a socket's path on Linux
 KERNEL_SOCKET = "/kernel-01234567-89ab-cdef-0123-456789abcdef-ipc-5"
 
 
-def leave_out_news(folder: str) -> None:
-    """Nobody is asked about news on each first visit, and no server of others is called."""
+def disable_announcements(folder: str) -> None:
+    """Disable the question about news on the first visit, and the requests to the news server."""
     settings = os.path.join(folder, "labconfig", "page_config.json")
     os.makedirs(os.path.dirname(settings), exist_ok=True)
     with open(settings, "w") as file:
@@ -35,34 +35,34 @@ def short_enough(folder: str) -> str:
 
 
 def children(pid: int) -> List[int]:
-    """The processes that it has started and that still live."""
-    found = []
+    """Return the pids of the live children of `pid`."""
+    pids = []
     for path in glob.glob("/proc/[0-9]*/stat"):
         try:
             with open(path, "rb") as file:
                 state, parent = file.read().rpartition(b")")[2].split()[:2]
-        except OSError:  # it has just ended
+        except OSError:  # the process has just ended
             continue
         if int(parent) == pid and state not in (b"Z", b"X"):
-            found.append(int(path.split("/")[2]))
-    return found
+            pids.append(int(path.split("/")[2]))
+    return pids
 
 
-def stay_while_a_terminal_computes() -> None:
-    """Jupyter counts kernels as use, and nothing that runs in a terminal, silent as that may be."""
+def count_terminal_commands_as_use() -> None:
+    """Do not shut down while a command runs in a terminal: Jupyter itself counts only kernels as use."""
     from jupyter_server.serverapp import ServerApp
 
-    end = ServerApp.shutdown_no_activity
+    shut_down = ServerApp.shutdown_no_activity
 
-    def end_if_idle(app: Any) -> None:
+    def shut_down_if_idle(app: Any) -> None:
         if not any(children(shell) for shell in children(os.getpid())):
-            end(app)
+            shut_down(app)
 
-    ServerApp.shutdown_no_activity = end_if_idle
+    ServerApp.shutdown_no_activity = shut_down_if_idle
 
 
-def count_no_polling() -> None:
-    """A tab that was left open asks for kernels and folders all the time, and Lab writes down its own layout: no use."""
+def ignore_polling() -> None:
+    """Do not count the requests of an idle tab as use: it polls kernels and folders, and Lab saves its own layout."""
     from jupyter_server.base.handlers import APIHandler
 
     note = APIHandler.update_api_activity
@@ -76,15 +76,15 @@ def count_no_polling() -> None:
 
 
 def main() -> None:
-    service = told()
+    service = read_settings()
     sockets = service["sockets"]
     # Kernels put their sockets here; others have no way in.
     runtime = short_enough(os.path.join(sockets, "jupyter.d"))
     os.environ["JUPYTER_RUNTIME_DIR"] = runtime
-    leave_out_news(os.path.join(runtime, "config"))
-    only_installed()
-    stay_while_a_terminal_computes()
-    count_no_polling()
+    disable_announcements(os.path.join(runtime, "config"))
+    import_only_installed()
+    count_terminal_commands_as_use()
+    ignore_polling()
     from jupyterlab.labapp import LabApp
 
     with open(service["token_file"]) as file:
@@ -95,11 +95,11 @@ def main() -> None:
         "ServerApp.sock_mode": "0600",
         "ServerApp.root_dir": service["workspace"],
         "ServerApp.open_browser": False,
-        "ServerApp.allow_root": True,  # in a container of a rootless engine the user is 0
-        "ServerApp.log_level": 30,  # its own lines would show the token
+        "ServerApp.allow_root": True,  # in a container of a rootless engine the user has uid 0
+        "ServerApp.log_level": 30,  # lower levels would print the token
         "IdentityProvider.token": token,
         "KernelManager.transport": "ipc",
-        # A kernel that computes is never ended; one that idles is, though a forgotten browser tab holds on to it.
+        # Never cull a busy kernel, but cull an idle one, even when a forgotten browser tab is connected to it.
         "MappingKernelManager.cull_idle_timeout": idle,
         "MappingKernelManager.cull_connected": True,
         "MappingKernelManager.cull_interval": max(1, min(60, idle // 4)),
@@ -107,7 +107,7 @@ def main() -> None:
     }
     LabApp.app_name = service["title"]
     print("Jupyter Lab starts in %s" % service["workspace"], flush=True)
-    # These are no arguments of a process: nobody sees them in `ps`.
+    # These are not the arguments of a process, so `ps` does not show them.
     LabApp.launch_instance(argv=["--%s=%s" % option for option in options.items()])
 
 

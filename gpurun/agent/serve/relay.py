@@ -1,20 +1,17 @@
-"""From a Unix socket to a port of 127.0.0.1, for a container whose loopback is out of reach: `relay.py SOCKET PORT`.
-
-It lives for as long as its stdin is open.
-"""
+"""Relay a Unix socket to a port of 127.0.0.1 inside a container: `relay.py SOCKET PORT`. Run until stdin closes."""
 
 import asyncio
 import os
 import sys
 
-PIECE = 1 << 18  # bytes
+BUFFER_SIZE = 1 << 18  # bytes
 
 
-async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """One direction, until its end or a failure of the other."""
+async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Copy one direction until its end, or until the other direction fails."""
     try:
         while True:
-            data = await reader.read(PIECE)
+            data = await reader.read(BUFFER_SIZE)
             if not data:
                 break
             writer.write(data)
@@ -28,22 +25,22 @@ async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 async def relay(path: str, port: int) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port, limit=PIECE)
+            port_reader, port_writer = await asyncio.open_connection("127.0.0.1", port, limit=BUFFER_SIZE)
         except OSError:
             writer.close()
             return
         try:
-            await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
+            await asyncio.gather(copy(reader, port_writer), copy(port_reader, writer))
         finally:
-            far_writer.close()
+            port_writer.close()
             writer.close()
 
-    server = await asyncio.start_unix_server(serve, path, limit=PIECE)
+    server = await asyncio.start_unix_server(serve, path, limit=BUFFER_SIZE)
     os.chmod(path, 0o600)
     await asyncio.get_event_loop().run_in_executor(None, sys.stdin.buffer.read)
     server.close()
     os.unlink(path)
-    os._exit(0)  # connections that are open do not keep it
+    os._exit(0)  # also while connections are open
 
 
 if __name__ == "__main__":

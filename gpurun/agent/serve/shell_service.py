@@ -1,4 +1,4 @@
-"""Holds a session open for as long as somebody has a shell in it."""
+"""Keep a session open while a shell runs in it."""
 
 import fcntl
 import glob
@@ -7,15 +7,15 @@ import sys
 import time
 from typing import List
 
-from told import told
+from service_settings import read_settings
 
-LOOK_EVERY = 1.0  # seconds
-FIRST_SHELL_IN = 600.0  # seconds
+CHECK_INTERVAL = 1.0  # seconds
+FIRST_SHELL_TIMEOUT = 600.0  # seconds
 SHELLS = ("sh", "bash", "dash", "ash", "busybox", "zsh", "ksh", "fish", "csh", "tcsh")
 
 
-def held(path: str) -> bool:
-    """Whether a shell, or something that was started in it, holds the lock."""
+def is_locked(path: str) -> bool:
+    """Return whether a shell or one of its children holds the lock."""
     fd = os.open(path, os.O_RDWR)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -27,47 +27,47 @@ def held(path: str) -> bool:
 
 
 def holders(path: str) -> List[str]:
-    """The processes that hold the lock, as their folders in /proc."""
-    found, path = [], os.path.realpath(path)  # as the kernel calls it
+    """Return the /proc folders of the processes that hold the lock."""
+    folders, path = [], os.path.realpath(path)  # the name that /proc shows
     for process in glob.glob("/proc/[0-9]*"):
         fds = os.path.join(process, "fd")
         try:
             if any(os.readlink(os.path.join(fds, fd)) == path for fd in os.listdir(fds)):
-                found.append(process)
+                folders.append(process)
         except OSError:
             continue
-    return found
+    return folders
 
 
-def computes(processes: List[str]) -> bool:
-    """A shell at its prompt is one process; what it runs makes two, and a command that was given is no shell."""
-    return len(processes) > 1 or any(name_of(process) not in SHELLS for process in processes)
+def is_busy(processes: List[str]) -> bool:
+    """Return whether a command runs: an idle shell is one process, and a command without a shell is not in SHELLS."""
+    return len(processes) > 1 or any(command_name(process) not in SHELLS for process in processes)
 
 
-def name_of(process: str) -> str:
+def command_name(process: str) -> str:
     try:
         with open(os.path.join(process, "comm")) as file:
             return file.read().strip()
-    except OSError:  # it has just ended
+    except OSError:  # the process has just ended
         return SHELLS[0]
 
 
 def last_typed(processes: List[str]) -> float:
-    """When a terminal of theirs was last written to or read from, in unix seconds; 0 without terminals."""
-    moments = [0.0]
+    """Return when a terminal of the processes was last written or read, in unix seconds; 0 without terminals."""
+    times = [0.0]
     for process in processes:
         terminal = os.path.join(process, "fd", "0")
         try:
             if os.readlink(terminal).startswith("/dev/pts/"):
-                found = os.stat(terminal)
-                moments.append(max(found.st_atime, found.st_mtime))
+                status = os.stat(terminal)
+                times.append(max(status.st_atime, status.st_mtime))
         except OSError:
             continue
-    return max(moments)
+    return max(times)
 
 
-def code_of_its_command(path: str) -> int:
-    """Return the exit code of the command that the session was begun for; 0 for a shell."""
+def recorded_exit_code(path: str) -> int:
+    """Return the exit code of the command that the session was started for; 0 for a shell."""
     try:
         with open(path + ".code") as file:
             return int(file.read())
@@ -76,28 +76,30 @@ def code_of_its_command(path: str) -> int:
 
 
 def main() -> int:
-    service = told()
+    service = read_settings()
     os.makedirs(service["sockets"], mode=0o700, exist_ok=True)
     path = os.path.join(service["sockets"], "attached")
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    print("the session stands", flush=True)
-    waited = time.monotonic() + FIRST_SHELL_IN
+    print("the session is open", flush=True)
+    deadline = time.monotonic() + FIRST_SHELL_TIMEOUT
     while not os.path.getsize(path):  # see attach.py
-        if time.monotonic() > waited:
-            print("nobody came: the session ends", flush=True)
+        if time.monotonic() > deadline:
+            print("no shell was opened: the session ends", flush=True)
             return 0
-        time.sleep(LOOK_EVERY / 5)
-    used, typed = time.monotonic(), 0.0
-    while held(path):
-        time.sleep(LOOK_EVERY)
-        there = holders(path)
-        before, typed = typed, last_typed(there)
-        if computes(there) or typed != before:  # compared, and not how old it is: the host's clock may be set
-            used = time.monotonic()
-        if time.monotonic() > used + float(service["idle"]):
+        time.sleep(CHECK_INTERVAL / 5)
+    last_used, typed = time.monotonic(), 0.0
+    while is_locked(path):
+        time.sleep(CHECK_INTERVAL)
+        lock_holders = holders(path)
+        before, typed = typed, last_typed(lock_holders)
+        if (
+            is_busy(lock_holders) or typed != before
+        ):  # compare the times, not their age, because the host's clock may be set
+            last_used = time.monotonic()
+        if time.monotonic() > last_used + float(service["idle"]):
             print("idle for %g minutes: the session ends" % (float(service["idle"]) / 60), flush=True)
             return 0
-    return code_of_its_command(path)
+    return recorded_exit_code(path)
 
 
 if __name__ == "__main__":

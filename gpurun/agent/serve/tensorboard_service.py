@@ -1,24 +1,24 @@
-"""TensorBoard over the runs of a project, on a Unix socket and nothing else."""
+"""Run TensorBoard over the runs of a project, on a Unix socket only."""
 
 import os
 import sys
 import time
 from typing import Any, Callable, Dict, Iterable
 
-from told import fresh_socket, only_installed, told
+from service_settings import fresh_socket, import_only_installed, read_settings
 
-RELOAD_EVERY = 5  # seconds between two readings of the event files
+RELOAD_INTERVAL = 5  # seconds between two readings of the event files
 
 
 class Idle:
-    """When somebody last asked for something."""
+    """Measures the time since the last request."""
 
     def __init__(self, allowed: float) -> None:
         self.allowed = allowed
         self.last = time.monotonic()
 
     def counting(self, app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
-        """`app`, whose requests count as use."""
+        """Return `app` with each request counted as use."""
 
         def counted(environ: Dict[str, Any], start_response: Any) -> Iterable[bytes]:
             self.last = time.monotonic()
@@ -27,13 +27,13 @@ class Idle:
         return counted
 
     @property
-    def over(self) -> bool:
+    def is_over(self) -> bool:
         return time.monotonic() > self.last + self.allowed
 
 
 def main() -> None:
-    service = told()
-    only_installed()
+    service = read_settings()
+    import_only_installed()
     from tensorboard import default, program
     from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
@@ -41,7 +41,7 @@ def main() -> None:
 
     class Quiet(WSGIRequestHandler):
         def log_request(self, *_: Any) -> None:
-            """A line for each request would bury what matters in the run's log."""
+            """Print nothing, so that the important lines of the run's log stay visible."""
 
     class Server(ThreadedWSGIServer):
         def __init__(self, app: Any, flags: Any) -> None:
@@ -49,15 +49,15 @@ def main() -> None:
             super().__init__("unix://" + path, 0, idle.counting(app), handler=Quiet)
             os.chmod(path, 0o600)
 
-        def get_url(self) -> str:  # its manager wants a port that is a number
+        def get_url(self) -> str:  # its manager requires a numeric port
             return "http://localhost:0/"
 
         def print_serving_message(self) -> None:
             print("TensorBoard over %s is ready" % (service["run"] or "the runs of " + service["project"]))
 
         def service_actions(self) -> None:
-            if idle.over:
-                print("nobody has looked for %g minutes: TensorBoard ends" % (idle.allowed / 60))
+            if idle.is_over:
+                print("no request for %g minutes: TensorBoard ends" % (idle.allowed / 60))
                 os._exit(0)
 
     board = program.TensorBoard(plugins=default.get_plugins(), server_class=Server)
@@ -66,7 +66,7 @@ def main() -> None:
             "tensorboard",
             "--logdir", service["board"],  # the supervisor on the host fills it
             "--load_fast=false",  # its fast loader opens a port of its own
-            "--reload_interval", str(RELOAD_EVERY),
+            "--reload_interval", str(RELOAD_INTERVAL),
             "--window_title", service["title"],
         ]
     )  # fmt: skip

@@ -1,14 +1,14 @@
-"""gpurun's part in a training that it started: progress, checkpoints, stop, resume. The user's script is not changed.
+"""Add progress, checkpoints, stop and resume to a training that gpurun started. The user's script is not changed.
 
-Lightning finds it by the entry point in the folder beside, which the job has at the end of its PYTHONPATH, and adds what
-it returns to every Trainer. It runs in the job's own Python. Outside a run of gpurun it does nothing.
+Lightning finds the plugin by the entry point in the folder beside, which is at the end of the job's PYTHONPATH, and adds the
+callbacks to every Trainer. The plugin runs in the job's own Python. Outside a run of gpurun it does nothing.
 """
 
 import importlib
 from typing import Any, List
 
-from .say import give_up
-from .told import told
+from .job_log import report_failure
+from .settings import read_settings
 
 
 def for_lightning() -> List[Any]:
@@ -20,15 +20,15 @@ def for_pytorch_lightning() -> List[Any]:
 
 
 def _callbacks(package: str) -> List[Any]:
-    """No error of ours may keep a Trainer from being made."""
+    """Return the callbacks for a Trainer. An error here must not prevent the Trainer."""
     try:
-        facts = told()
-        if facts is None:
+        settings = read_settings()
+        if settings is None:
             return []
-        # Late: a script that makes no Trainer pays for nothing.
-        made = importlib.import_module(".callback", __name__)
-        made.prepare(package, facts)
-        return [made.callback(package, facts)]
-    except Exception as error:  # noqa: BLE001 - whatever it is, the training goes on
-        give_up("progress, checkpoints and stop are not looked after", error)
+        # Import late, so that a script without a Trainer pays nothing.
+        module = importlib.import_module(".callback", __name__)
+        module.prepare(package, settings)
+        return [module.callback(package, settings)]
+    except Exception as error:  # noqa: BLE001 - the training continues after any error
+        report_failure("progress, checkpoints and stop do not work", error)
         return []

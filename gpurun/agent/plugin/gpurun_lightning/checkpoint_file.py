@@ -1,4 +1,4 @@
-"""What a checkpoint's own file tells: whether it is whole, and of which step it is. Nothing of it is executed."""
+"""Read a checkpoint's file: whether it is complete, and its step. Nothing in it is executed."""
 
 import hashlib
 import os
@@ -8,21 +8,24 @@ from typing import Any, Dict, Optional, Tuple
 
 Stamp = Tuple[int, int, int, int]
 BLOCK = 1 << 20
-# For a file that is no zip: nothing but its holding still says that it is whole.
+# seconds without a change, after which a file that is not a zip counts as complete
 QUIET = 5.0
 
 
 def stamp(path: str) -> Optional[Stamp]:
-    """Changes whenever the file does; None for what is no file."""
+    """Return a value that changes whenever the file does; None when there is no file."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return None
-    return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-def is_whole(path: str, age: float) -> bool:
-    """`torch.save` writes a zip, whose directory comes last. `age` is the seconds since its last change."""
+def is_complete(path: str, age: float) -> bool:
+    """Return whether the file is complete: `torch.save` writes a zip, whose directory comes last.
+
+    `age`: seconds since the last change.
+    """
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path):
@@ -34,16 +37,16 @@ def is_whole(path: str, age: float) -> bool:
 
 
 def facts(path: str) -> Dict[str, Any]:
-    """{"epoch", "step", "resumable"}: the first two are None when the file does not say, or is not Lightning's."""
+    """Return {"epoch", "step", "resumable"}; the first two are None when the file does not have them."""
     found: Dict[str, Any] = {"epoch": None, "step": None, "resumable": False}
     try:
         with zipfile.ZipFile(path) as archive:
-            name = next(one for one in archive.namelist() if one.endswith("/data.pkl"))
+            name = next(each for each in archive.namelist() if each.endswith("/data.pkl"))
             pickled = archive.read(name)
     except (OSError, StopIteration, zipfile.BadZipFile):
         return found
     found["resumable"] = b"optimizer_states" in pickled
-    words = {"epoch": "epoch", "global_step": "step"}  # the first two keys of what Lightning saves
+    words = {"epoch": "epoch", "global_step": "step"}  # the first two keys of a Lightning checkpoint
     key = None
     for count, (opcode, value, _) in enumerate(pickletools.genops(pickled)):
         if count > 64:

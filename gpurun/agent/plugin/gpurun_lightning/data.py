@@ -1,7 +1,7 @@
-"""The loaders of a fit: each gets an `Order` before its sampler, which is taken away when the fit is over.
+"""Wrap the sampler of each loader of a fit in an `Order`, and remove it after the fit.
 
-There is no hook between the making of a loader and its first use, so this hangs itself on the strategy's own
-`process_dataloader`, which is called right then, on this one strategy and for one fit.
+Lightning has no hook between the creation of a loader and its first use. So this replaces `process_dataloader`, which is called
+at that moment, on the strategy of this fit, for this fit only.
 """
 
 from typing import Any, Callable, Dict, List, Optional, Tuple
@@ -9,44 +9,44 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 from torch.utils.data import IterableDataset
 
 from . import loops, randomness
+from .job_log import guarded
 from .order import Order, generators_of, length
-from .say import guarded
 
-_INEXACT = "the data of an epoch cannot be gone on with in the middle"
+_INEXACT = "an epoch cannot be resumed in the middle of its data"
 
 
 class Loaders:
-    """Of one fit. `wanted` are the notes of a checkpoint that it goes on from, a loader each."""
+    """The loaders of one fit. `saved` are the states of the loaders in the checkpoint that the fit resumes from."""
 
     def __init__(self, settle: Callable[[randomness.State], None]) -> None:
         self.settle = settle
         self.started: Callable[[Order], None] = lambda order: None
-        self.orders: List[Tuple[Any, str, Order]] = []  # loader, which of its attributes, what stands there
-        self.wanted: List[Optional[Dict[str, Any]]] = []
-        self.taken = 0
+        self.orders: List[Tuple[Any, str, Order]] = []  # loader, name of its attribute, the wrapper
+        self.saved: List[Optional[Dict[str, Any]]] = []
+        self.count = 0
         self.strategy: Optional[Any] = None
-        self.unlike = False  # the checkpoint's data were others
-        self.loose = False  # a loader whose place cannot be found again
-        self.workers = False
+        self.data_changed = False  # since the checkpoint
+        self.has_unordered = False  # a loader whose position cannot be restored
+        self.has_workers = False
 
-    def hang_on(self, trainer: Any, callback: Any) -> None:
+    def attach(self, trainer: Any, callback: Any) -> None:
         process = trainer.strategy.process_dataloader
 
-        def processed(loader: Any) -> Any:
-            made = process(loader)
-            if trainer.training and callback in trainer.callbacks:  # not while a batch size is looked for
-                self._take(made)
-            return made
+        def process_and_wrap(loader: Any) -> Any:
+            processed = process(loader)
+            if trainer.training and callback in trainer.callbacks:  # not while Lightning searches for a batch size
+                self._wrap(processed)
+            return processed
 
-        trainer.strategy.process_dataloader = processed
+        trainer.strategy.process_dataloader = process_and_wrap
         self.strategy = trainer.strategy
 
-    def begin_anew(self) -> None:
-        """What was to be gone on with is over: a pass that nobody asked for any more."""
+    def drop_replays(self) -> None:
+        """Forget the positions to restore: the epoch that they belong to is over."""
         for _, _, order in self.orders:
             order.replay = None
 
-    def let_go(self) -> None:
+    def detach(self) -> None:
         if self.strategy is not None:
             vars(self.strategy).pop("process_dataloader", None)
             self.strategy = None
@@ -56,55 +56,55 @@ class Loaders:
         self.orders = []
 
     @guarded(_INEXACT)
-    def _take(self, loader: Any) -> None:
-        number = self.taken
-        self.taken += 1
-        wanted = self.wanted[number] if number < len(self.wanted) else None
+    def _wrap(self, loader: Any) -> None:
+        number = self.count
+        self.count += 1
+        saved = self.saved[number] if number < len(self.saved) else None
         if hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict"):
-            return  # it keeps its own place, and Lightning sees to that
+            return  # Lightning saves and restores the position of such a loader
         name = "batch_sampler" if getattr(loader, "batch_sampler", None) is not None else "sampler"
         sampler = getattr(loader, name, None)
         if sampler is None or is_stream(loader):
-            self.loose = True
+            self.has_unordered = True
             return
-        self.workers = self.workers or getattr(loader, "num_workers", 0) > 0
+        self.has_workers = self.has_workers or getattr(loader, "num_workers", 0) > 0
         generators = generators_of(loader)
         if isinstance(sampler, Order):
             order = sampler
         else:
             order = Order(sampler, number, generators, self.settle)
-            # A DataLoader lets nobody set it, for an iterator may be under way; there is none yet.
+            # A DataLoader refuses to set it, because an iterator may be in use; here there is none yet.
             object.__setattr__(loader, name, order)
         order.started = self.started
         self.orders.append((loader, name, order))
-        if wanted is not None:
-            if wanted["length"] == length(order) and len(wanted["before"]["generators"]) == len(generators):
-                order.replay = wanted
+        if saved is not None:
+            if saved["length"] == length(order) and len(saved["before"]["generators"]) == len(generators):
+                order.replay = saved
             else:
-                self.unlike = True
+                self.data_changed = True
 
     def notes(self, trainer: Any, done: int) -> List[Optional[Dict[str, Any]]]:
-        """A loader each, in the sequence in which they were made; `done` batches of this epoch were trained on."""
+        """Return the state of each loader, in the order of creation; `done` batches of this epoch were trained."""
         cycles = loops.cycles(trainer)
-        found: List[Optional[Dict[str, Any]]] = []
+        states: List[Optional[Dict[str, Any]]] = []
         current = {id(loader) for loader in loops.loaders(trainer)}
         for loader, _, order in self.orders:
             if current and id(loader) not in current:
-                continue  # of an earlier epoch: loaders can be made anew
+                continue  # of an earlier epoch: loaders can be created again
             notes = order.notes()
             if notes is not None:
                 notes["position"] = position(done, notes["length"], cycles)
-            found.append(notes)
-        return found
+            states.append(notes)
+        return states
 
 
 def position(done: int, size: Optional[int], cycles: bool) -> int:
-    """How many batches of the latest pass over a loader were used: a shorter one begins anew beside a longer one."""
+    """Return how many batches of a loader's latest pass were used: a shorter loader starts again beside a longer one."""
     if not size or done <= size:
         return done
     return (done - 1) % size + 1 if cycles else size
 
 
 def is_stream(loader: Any) -> bool:
-    """An iterable dataset has an order of its own, or none."""
+    """Return whether the dataset is iterable: it has its own order, or none."""
     return isinstance(getattr(loader, "dataset", None), IterableDataset)

@@ -1,7 +1,7 @@
-"""The checkpoint ledger: a line for each checkpoint that is whole, by a thread that looks for the files themselves.
+"""Keep the checkpoint ledger: a line for each complete checkpoint, written by a thread that searches for the files.
 
-So it takes in what no callback announces. A line is written when a file has been hashed and held still meanwhile, and never
-before: a kill in the middle of a save leaves no line. What a callback knows of a file (metric, best, last) is asked for then.
+So the ledger also has checkpoints that no callback announces. A line is written after a file was hashed and did not change
+meanwhile, so a kill in the middle of a save leaves no line. The callbacks' data of the file (metric, best, last) is added.
 """
 
 import atexit
@@ -12,23 +12,23 @@ from typing import Any, Callable, Dict, Iterator, List, Optional
 
 from . import checkpoint_file, lines
 from .checkpoint_file import Stamp
-from .say import guarded
+from .job_log import guarded
 
 SUFFIX = ".ckpt"
-SOON = 1.0  # seconds between two looks while something was saved
-SELDOM = 60.0  # and else: for what was saved past every hook
-QUIET = 1.0  # seconds that a file is left alone after its last change
-# A workspace may hold a data set of a million files: looking for checkpoints takes 1/20 of the time at most.
-SHARE = 20
+ACTIVE_INTERVAL = 1.0  # seconds between two scans while something is saved
+IDLE_INTERVAL = 60.0  # seconds between two scans otherwise, for files that were saved without any hook
+QUIET = 1.0  # seconds without a change before a file is read
+# A workspace may hold a data set of a million files: scans take at most 1/20 of the time.
+PAUSE_FACTOR = 20
 PRUNED = {"__pycache__", "node_modules"}
-_GAPS = "the list of checkpoints has gaps"
+_INCOMPLETE = "the list of checkpoints is incomplete"
 
 Announced = Dict[str, Dict[str, Any]]  # real path -> {"monitor", "mode", "value", "best", "last"}
 UNANNOUNCED = {"monitor": None, "mode": None, "value": None, "best": False, "last": False}
 
 
 class Ledger:
-    """Of this process. `announced` tells what the callbacks know, and `folders` where else they save."""
+    """The ledger of this process. `announced` returns the callbacks' data, `folders` the other folders that they save to."""
 
     def __init__(
         self,
@@ -42,19 +42,19 @@ class Ledger:
         self.path = path
         self.workspace = workspace
         self.attempt = attempt
-        self.since = since  # unix seconds: older files came with the project
+        self.since = since  # unix seconds; older files came with the project
         self.announced = announced
         self.folders = folders
-        self.entries: Dict[str, Dict[str, Any]] = {}  # by path as in the ledger
+        self.entries: Dict[str, Dict[str, Any]] = {}  # by the path in the ledger
         self.stamps: Dict[str, Stamp] = {}
         self.lock = threading.Lock()
         self.wake = threading.Event()
-        self.pending = 0.0  # looks are frequent until then, monotonic
+        self.pending = 0.0  # scans are frequent until then, monotonic
         self.owner = os.getpid()
-        self._take_up()
+        self._read_earlier()
 
-    def _take_up(self) -> None:
-        """What earlier attempts wrote."""
+    def _read_earlier(self) -> None:
+        """Read the lines of earlier attempts."""
         for line in lines.read(self.path):
             name = line.get("path")
             if isinstance(name, str):
@@ -66,40 +66,40 @@ class Ledger:
         atexit.register(self.close)
 
     def expect(self) -> None:
-        """Something is being saved, or was just now."""
-        self.pending = time.monotonic() + 10 * SOON
+        """Scan frequently for a while, because something is being saved or was just saved."""
+        self.pending = time.monotonic() + 10 * ACTIVE_INTERVAL
         self.wake.set()
 
     def _run(self) -> None:
         while True:
-            rest = SOON if time.monotonic() < self.pending else SELDOM
-            self.wake.wait(rest)
+            interval = ACTIVE_INTERVAL if time.monotonic() < self.pending else IDLE_INTERVAL
+            self.wake.wait(interval)
             self.wake.clear()
-            time.sleep(min(rest, SOON))
-            began = time.monotonic()
-            self._guarded_look()
-            time.sleep((time.monotonic() - began) * SHARE)
+            time.sleep(min(interval, ACTIVE_INTERVAL))
+            started = time.monotonic()
+            self._guarded_scan()
+            time.sleep((time.monotonic() - started) * PAUSE_FACTOR)
 
-    @guarded(_GAPS)
+    @guarded(_INCOMPLETE)
     def close(self) -> None:
-        """At the end of the process, when nothing is written any more. A forked child has no part in it."""
+        """Scan once more at the end of the process, when nothing is written any more; not in a forked child."""
         if os.getpid() == self.owner:
-            self.look(quiet=0.0)
+            self.scan(quiet=0.0)
 
-    @guarded(_GAPS)
-    def _guarded_look(self) -> None:
-        self.look()
+    @guarded(_INCOMPLETE)
+    def _guarded_scan(self) -> None:
+        self.scan()
 
-    def look(self, quiet: float = QUIET) -> None:
+    def scan(self, quiet: float = QUIET) -> None:
         with self.lock:
-            found = list(self._files())
-            for path in found:
+            paths = list(self._files())
+            for path in paths:
                 if self.stamps.get(path) != checkpoint_file.stamp(path):
                     self._record(path, quiet)
-            self._refresh(found)
+            self._refresh(paths)
 
     def record(self, path: str) -> Optional[Dict[str, Any]]:
-        """Now: its writer is done with it. None when it is not whole."""
+        """Add a file whose writer has finished, and return its entry; None when the file is incomplete."""
         with self.lock:
             self._record(path, 0.0)
             return self.entries.get(self._name(path))
@@ -109,14 +109,14 @@ class Ledger:
         if before is None:
             return
         age = time.time() - before[2] / 1e9
-        known = self.entries.get(self._name(path))
-        if known is not None and (known.get("size"), known.get("mtime_ns")) == before[1:3]:
+        entered = self.entries.get(self._name(path))
+        if entered is not None and (entered.get("size"), entered.get("mtime_ns")) == before[1:3]:
             self.stamps[path] = before
             return
-        if known is None and before[2] / 1e9 < self.since:
+        if entered is None and before[2] / 1e9 < self.since:
             return
-        if 0 <= age < quiet or not checkpoint_file.is_whole(path, age if quiet else checkpoint_file.QUIET + 1):
-            self.pending = time.monotonic() + 10 * SOON
+        if 0 <= age < quiet or not checkpoint_file.is_complete(path, age if quiet else checkpoint_file.QUIET + 1):
+            self.pending = time.monotonic() + 10 * ACTIVE_INTERVAL
             return
         facts, sha = checkpoint_file.facts(path), checkpoint_file.sha256(path)
         if checkpoint_file.stamp(path) != before:
@@ -133,21 +133,21 @@ class Ledger:
         }
         self._write(entry)
 
-    def _refresh(self, found: List[str]) -> None:
-        """A better one was saved, or an older one removed: that changes what was written of others."""
+    def _refresh(self, paths: List[str]) -> None:
+        """Update the other entries: a new checkpoint may be the best or last one now, and old ones may be removed."""
         announced = self.announced()
-        there = {self._name(path): path for path in found}
+        names = {self._name(path) for path in paths}
         for name, entry in list(self.entries.items()):
             path = os.path.join(self.workspace, name)
-            if name not in there and not os.path.exists(path):
+            if name not in names and not os.path.exists(path):
                 lines.append(self.path, {"t": time.time(), "path": name, "removed": True})
                 del self.entries[name]
                 continue
-            told = announced.get(os.path.realpath(path))
-            if told is not None and any(entry.get(key) != value for key, value in told.items()):
+            data = announced.get(os.path.realpath(path))
+            if data is not None and any(entry.get(key) != value for key, value in data.items()):
                 stamp = checkpoint_file.stamp(path)
                 if stamp is not None and stamp[1:3] == (entry.get("size"), entry.get("mtime_ns")):
-                    self._write({**entry, **told})
+                    self._write({**entry, **data})
 
     def _write(self, entry: Dict[str, Any]) -> None:
         entry = {**entry, "t": time.time(), "attempt": self.attempt}
@@ -159,13 +159,13 @@ class Ledger:
         return path if relative.startswith(os.pardir) else relative
 
     def _files(self) -> Iterator[str]:
-        seen = set()
+        yielded = set()
         outside = [folder for folder in self.folders() if os.path.isabs(self._name(folder))]
         for root in [self.workspace, *outside]:
             for folder, folders, names in os.walk(root):
-                folders[:] = [one for one in folders if not one.startswith(".") and one not in PRUNED]
+                folders[:] = [each for each in folders if not each.startswith(".") and each not in PRUNED]
                 for name in names:
                     path = os.path.join(folder, name)
-                    if name.endswith(SUFFIX) and path not in seen:
-                        seen.add(path)
+                    if name.endswith(SUFFIX) and path not in yielded:
+                        yielded.add(path)
                         yield path

@@ -1,4 +1,4 @@
-"""Files of the run's out/: whole lines are appended, and other files are seen whole or not at all."""
+"""Read and write files of the run's out/: lines are appended whole, and other files are replaced atomically."""
 
 import json
 import math
@@ -7,7 +7,7 @@ from typing import Any, Dict, List
 
 
 def append(path: str, line: Dict[str, Any]) -> None:
-    """In one write, so that no reader and no kill finds a half one between two others."""
+    """Append the line in one write, so that neither a reader nor a kill can leave half a line between two others."""
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         os.write(descriptor, json.dumps(line).encode() + b"\n")
@@ -16,7 +16,7 @@ def append(path: str, line: Dict[str, Any]) -> None:
 
 
 def read(path: str) -> List[Dict[str, Any]]:
-    """All whole lines; none when there is no file."""
+    """Return all complete lines; an empty list when there is no file."""
     try:
         with open(path, "rb") as file:
             text = file.read()
@@ -26,7 +26,7 @@ def read(path: str) -> List[Dict[str, Any]]:
     for line in text.split(b"\n"):
         try:
             lines.append(json.loads(line))
-        except ValueError:  # torn by a kill, or the end
+        except ValueError:  # cut off by a kill, or the empty rest
             continue
     return [line for line in lines if isinstance(line, dict)]
 
@@ -41,9 +41,9 @@ def replace(path: str, content: Dict[str, Any]) -> None:
 
 
 def number(value: Any) -> Any:
-    """A metric as JSON has it: None for what is no finite number."""
+    """Return a metric for JSON: None when it is not a finite number."""
     try:
-        found = float(value)
-    except (TypeError, ValueError, RuntimeError):  # a tensor of several values, or on a device that failed
+        converted = float(value)
+    except (TypeError, ValueError, RuntimeError):  # a tensor of several values, or on a failed device
         return None
-    return found if math.isfinite(found) else None
+    return converted if math.isfinite(converted) else None

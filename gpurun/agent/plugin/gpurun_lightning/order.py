@@ -1,8 +1,7 @@
-"""In which order a loader brings its samples: noted down while it does, and begun in the middle when a training resumes.
+"""Record the order of a loader's samples, and start in the middle of it when a training resumes.
 
-`Order` stands before the sampler that a DataLoader draws from (its batch sampler, where it has one). It notes the random
-states that the sampler began with; with these, and the number of batches that were trained on, a sampler can be brought to
-the same place later without loading any data.
+`Order` wraps the sampler of a DataLoader (its batch sampler if it has one) and records the random states before each pass.
+From these and the number of trained batches, a sampler can be advanced to the same place later without loading data.
 """
 
 from typing import Any, Callable, Dict, Iterator, List, Optional
@@ -13,20 +12,20 @@ _OURS = {"inner", "number", "generators", "before", "first", "epoch", "replay", 
 
 
 class Order:
-    """What it does not know itself is asked of the sampler, or set there: Lightning and users may look."""
+    """A sampler's wrapper. Other attributes are read from the sampler and set on it, because Lightning and users use them."""
 
     def __init__(
         self, inner: Any, number: int, generators: List[Any], settle: Callable[[randomness.State], None]
     ) -> None:
         self.inner = inner
-        self.number = number  # of the loader, as they were made
+        self.number = number  # of the loader, in the order of their creation
         self.generators = generators
-        self.settle = settle  # gives this process the random state that it goes on with, behind a replay
-        self.before: Optional[randomness.State] = None  # as this pass over the samples was asked for
-        self.first: Optional[randomness.State] = None  # as its first sample was
-        self.epoch: Optional[int] = None  # of a sampler that is told the epoch
+        self.settle = settle  # sets the random state of this process after a replay
+        self.before: Optional[randomness.State] = None  # the random state when this pass was requested
+        self.first: Optional[randomness.State] = None  # the random state when its first sample was requested
+        self.epoch: Optional[int] = None  # of a sampler with `set_epoch`
         self.replay: Optional[Dict[str, Any]] = None
-        self.started: Callable[[Order], None] = _nothing  # called as a pass over the samples is asked for
+        self.started: Callable[[Order], None] = _nothing  # called when a pass is requested
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
@@ -44,19 +43,20 @@ class Order:
         self.started(self)
         return _Pass(self)
 
-    def told_epoch(self) -> Optional[int]:
-        found = [getattr(one, "epoch", None) for one in self._told_of_epochs()]
-        return found[0] if found and isinstance(found[0], int) else None
+    def sampler_epoch(self) -> Optional[int]:
+        epochs = [getattr(sampler, "epoch", None) for sampler in self._epoch_samplers()]
+        return epochs[0] if epochs and isinstance(epochs[0], int) else None
 
-    def tell_epoch(self, epoch: Optional[int]) -> None:
-        for one in self._told_of_epochs() if epoch is not None else []:
-            one.set_epoch(epoch)
+    def set_sampler_epoch(self, epoch: Optional[int]) -> None:
+        for sampler in self._epoch_samplers() if epoch is not None else []:
+            sampler.set_epoch(epoch)
 
-    def _told_of_epochs(self) -> List[Any]:
-        return [one for one in (self.inner, getattr(self.inner, "sampler", None)) if hasattr(one, "set_epoch")]
+    def _epoch_samplers(self) -> List[Any]:
+        samplers = (self.inner, getattr(self.inner, "sampler", None))
+        return [sampler for sampler in samplers if hasattr(sampler, "set_epoch")]
 
     def notes(self) -> Optional[Dict[str, Any]]:
-        """For a checkpoint: None when no pass has begun."""
+        """Return the state for a checkpoint, or None when no pass has begun."""
         if self.before is None or self.first is None:
             return None
         return {
@@ -68,7 +68,7 @@ class Order:
 
 
 class _Pass:
-    """One pass over the samples. Most samplers draw at the first sample, some when the pass is asked for."""
+    """One pass over the samples. Most samplers draw random numbers at the first sample, some when the pass is requested."""
 
     def __init__(self, order: Order) -> None:
         self.order = order
@@ -78,7 +78,7 @@ class _Pass:
         if self.replay is None:
             self.items = iter(order.inner)
             return
-        order.tell_epoch(self.replay["epoch"])
+        order.set_sampler_epoch(self.replay["epoch"])
         randomness.restore(self.replay["before"], order.generators)
         self.items = iter(order.inner)
         randomness.restore(self.before, order.generators)
@@ -97,12 +97,12 @@ class _Pass:
         if replay is None:
             order.before = self.before
             order.first = randomness.capture(generators=order.generators)
-            order.epoch = order.told_epoch()
+            order.epoch = order.sampler_epoch()
             return
         order.replay = None
         order.before, order.first, order.epoch = replay["before"], replay["first"], replay["epoch"]
         kept = randomness.capture(gpu=True)
-        order.tell_epoch(replay["epoch"])
+        order.set_sampler_epoch(replay["epoch"])
         randomness.restore(replay["first"], order.generators)
         for _ in range(replay["position"]):
             next(self.items, None)
@@ -121,12 +121,12 @@ def length(sized: Any) -> Optional[int]:
 
 
 def generators_of(loader: Any) -> List[Any]:
-    """The generators of torch that decide about this loader's order, always in the same sequence."""
+    """Return the torch generators that determine this loader's order, always in the same sequence."""
     batches = getattr(loader, "batch_sampler", None)
     holders = [loader, getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None)]
-    found: List[Any] = []
+    generators: List[Any] = []
     for holder in holders:
         generator = getattr(holder, "generator", None)
-        if hasattr(generator, "get_state") and not any(generator is one for one in found):
-            found.append(generator)
-    return found
+        if hasattr(generator, "get_state") and not any(generator is other for other in generators):
+            generators.append(generator)
+    return generators

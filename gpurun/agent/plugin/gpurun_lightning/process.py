@@ -1,40 +1,42 @@
-"""What all Trainers of one process share: the ledger, and who they are."""
+"""Keep what all Trainers of one process share: the ledger, and the list of Trainers."""
 
 import time
 import weakref
 from typing import Any, Dict, Optional
 
 from . import announced, lines
+from .job_log import guarded
 from .ledger import Ledger
-from .say import guarded
-from .told import LEDGER_FILE, PROGRESS_FILE, Told
+from .settings import LEDGER_FILE, PROGRESS_FILE, Settings
 
-BEGAN = time.time()
+STARTED = time.time()
 _trainers: "weakref.WeakSet[Any]" = weakref.WeakSet()
 _ledgers: Dict[str, Ledger] = {}
 
 
 @guarded("checkpoints are not listed")
-def ledger(told: Told, trainer: Any) -> Optional[Ledger]:
-    """The one of this process, which begins with its first Trainer."""
+def ledger(settings: Settings, trainer: Any) -> Optional[Ledger]:
+    """Return the ledger of this process; start it with the first Trainer."""
     _trainers.add(trainer)
-    path = told.file(LEDGER_FILE)
+    path = settings.file(LEDGER_FILE)
     if path not in _ledgers:
-        made = Ledger(
+        created = Ledger(
             path,
-            told.workspace,
-            told.attempt,
-            since(told),
+            settings.workspace,
+            settings.attempt,
+            since(settings),
             lambda: announced.announced(list(_trainers)),
             lambda: announced.folders(list(_trainers)),
         )
-        made.start()
-        made.expect()
-        _ledgers[path] = made
+        created.start()
+        created.expect()
+        _ledgers[path] = created
     return _ledgers[path]
 
 
-def since(told: Told) -> float:
-    """When the run's first attempt began to train: checkpoints from before came with the project."""
-    earlier = [float(line["t"]) for line in lines.read(told.file(PROGRESS_FILE)) if isinstance(line.get("t"), float)]
-    return min([BEGAN, *earlier[:1]]) - 1.0  # the clock of files lags behind by a tick
+def since(settings: Settings) -> float:
+    """Return when the run's first attempt began to train. Older checkpoints came with the project."""
+    earlier = [
+        float(line["t"]) for line in lines.read(settings.file(PROGRESS_FILE)) if isinstance(line.get("t"), float)
+    ]
+    return min([STARTED, *earlier[:1]]) - 1.0  # file times may lag by a tick

@@ -1,6 +1,6 @@
-"""How far a training is: a line in progress.jsonl at most every second, and one at the end of each epoch.
+"""Write the progress of a training: a line in progress.jsonl at most every second, and one at the end of each epoch.
 
-Every batch passes here, so a batch costs a look at the clock and no more.
+This runs at every batch, so a batch costs only a reading of the clock.
 """
 
 import time
@@ -10,32 +10,32 @@ from typing import Any, Deque, Dict, Optional, Tuple
 from . import lines
 from .loops import batches_done, epoch_is_open, metrics
 
-EVERY = 1.0  # seconds between two lines
-WINDOW = 30.0  # seconds that the rate is taken over
+LINE_INTERVAL = 1.0  # seconds
+RATE_WINDOW = 30.0  # seconds over which the rate is averaged
 
 
 class Progress:
-    """Of one Trainer, written by rank zero alone."""
+    """The progress of one Trainer; only rank zero writes it."""
 
     def __init__(self, path: str, attempt: int) -> None:
         self.path = path
         self.attempt = attempt
         self.next = 0.0
-        self.seen: Deque[Tuple[float, int]] = deque()  # (when, global step)
-        self.began: Optional[Tuple[float, float]] = None  # (when, fraction) of this fit
+        self.steps: Deque[Tuple[float, int]] = deque()  # (when, global step)
+        self.fit_start: Optional[Tuple[float, float]] = None  # (when, fraction) of this fit
 
     def start(self, trainer: Any) -> None:
-        """A fit begins, or goes on from a checkpoint: what was before says nothing about the time that is left."""
+        """Start to measure a fit, new or resumed: the time before it must not count in the estimate."""
         now = time.monotonic()
-        self.seen.clear()
-        self.seen.append((now, trainer.global_step))
+        self.steps.clear()
+        self.steps.append((now, trainer.global_step))
         fraction = done(trainer)
-        self.began = None if fraction is None else (now, fraction)
+        self.fit_start = None if fraction is None else (now, fraction)
 
     def line(self, trainer: Any, stage: str, batch: Optional[int], batches: Any) -> None:
         now = time.monotonic()
-        self.next = now + EVERY
-        fitting = self.began is not None and trainer.state.fn == "fit"
+        self.next = now + LINE_INTERVAL
+        fitting = self.fit_start is not None and trainer.state.fn == "fit"
         fraction = done(trainer) if fitting else share(batch, batches)
         rate = self._rate(now, trainer.global_step) if trainer.state.fn == "fit" else None
         line: Dict[str, Any] = {
@@ -56,24 +56,24 @@ class Progress:
         lines.append(self.path, line)
 
     def _rate(self, now: float, step: int) -> Optional[float]:
-        """Steps a second, as of late."""
-        self.seen.append((now, step))
-        while len(self.seen) > 2 and self.seen[1][0] < now - WINDOW:
-            self.seen.popleft()
-        before, earlier = self.seen[0]
+        """Return steps per second over RATE_WINDOW."""
+        self.steps.append((now, step))
+        while len(self.steps) > 2 and self.steps[1][0] < now - RATE_WINDOW:
+            self.steps.popleft()
+        before, earlier = self.steps[0]
         return (step - earlier) / (now - before) if now > before and step > earlier else None
 
     def _left(self, now: float, fraction: Optional[float]) -> Optional[float]:
-        """Seconds, from what this fit has done so far: validations and waits for data are in it."""
-        if self.began is None or fraction is None:
+        """Return the seconds left, estimated from this fit so far, including validations and waits for data."""
+        if self.fit_start is None or fraction is None:
             return None
-        began, at_first = self.began
-        advanced = fraction - at_first
-        return (1.0 - fraction) * (now - began) / advanced if advanced > 0 else None
+        started, fraction_then = self.fit_start
+        advanced = fraction - fraction_then
+        return (1.0 - fraction) * (now - started) / advanced if advanced > 0 else None
 
 
 def done(trainer: Any) -> Optional[float]:
-    """How much of the whole fit is done, 0 to 1; None for one without an end."""
+    """Return the finished fraction of the fit, 0 to 1; None for a fit without an end."""
     shares = []
     steps, epochs, batches = limit(trainer.max_steps), limit(trainer.max_epochs), limit(trainer.num_training_batches)
     if steps:
@@ -85,14 +85,14 @@ def done(trainer: Any) -> Optional[float]:
 
 
 def share(part: Optional[int], whole: Any) -> Optional[float]:
-    found = limit(whole)
-    return min(1.0, part / found) if part is not None and found else None
+    total = limit(whole)
+    return min(1.0, part / total) if part is not None and total else None
 
 
 def limit(value: Any) -> Optional[int]:
-    """Lightning says -1, None or infinity for what has no end."""
+    """Return None for a value without a limit, which Lightning writes as -1, None or infinity."""
     if isinstance(value, (list, tuple)):
-        parts = [limit(one) for one in value]
+        parts = [limit(each) for each in value]
         return None if None in parts else sum(part for part in parts if part is not None)
     if value is None or value < 0 or value == float("inf"):
         return None

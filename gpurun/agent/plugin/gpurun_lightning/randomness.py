@@ -1,6 +1,6 @@
-"""The random states of this process: Python's, NumPy's, torch's, and that of its GPU.
+"""Capture and restore the random states of this process: Python's, NumPy's, torch's, and that of its GPU.
 
-In a checkpoint they are tensors and plain values: Lightning loads nothing else without being asked to trust it.
+A checkpoint stores them as tensors and plain values, because Lightning loads nothing else from a file that is not trusted.
 """
 
 import random
@@ -13,7 +13,7 @@ State = Dict[str, Any]
 
 
 def capture(*, gpu: bool = False, generators: Sequence[Any] = ()) -> State:
-    """Takes some 30 microseconds; as it is, not as it is kept. `generators` are torch's own, of samplers."""
+    """Return the states, in about 30 microseconds. `generators` are the torch generators of samplers."""
     state: State = {"python": random.getstate(), "torch": torch.get_rng_state()}
     numpy = sys.modules.get("numpy")
     if numpy is not None:
@@ -32,21 +32,21 @@ def restore(state: State, generators: Sequence[Any] = ()) -> None:
         numpy.random.set_state(state["numpy"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
-    for generator, one in zip(generators, state["generators"]):
-        generator.set_state(one)
+    for generator, generator_state in zip(generators, state["generators"]):
+        generator.set_state(generator_state)
 
 
 def packed(state: State) -> State:
-    """As a checkpoint keeps it, 10 KB."""
+    """Return the state as it is stored in a checkpoint, 10 KB."""
     version, words, gauss = state["python"]
-    kept: State = {
+    stored: State = {
         "python": [version, torch.tensor(words, dtype=torch.int64), gauss],
         "torch": state["torch"],
         "generators": list(state["generators"]),
     }
     if "numpy" in state:
         name, keys, position, has_gauss, cached = state["numpy"]
-        kept["numpy"] = [
+        stored["numpy"] = [
             str(name),
             torch.tensor([int(key) for key in keys], dtype=torch.int64),
             int(position),
@@ -54,25 +54,26 @@ def packed(state: State) -> State:
             float(cached),
         ]
     if "cuda" in state:
-        kept["cuda"] = state["cuda"]
-    return kept
+        stored["cuda"] = state["cuda"]
+    return stored
 
 
-def unpacked(kept: State) -> State:
-    version, words, gauss = kept["python"]
+def unpacked(stored: State) -> State:
+    """Return the state from its stored form."""
+    version, words, gauss = stored["python"]
     state: State = {
         "python": (version, tuple(words.tolist()), gauss),
-        "torch": kept["torch"].cpu(),
-        "generators": [one.cpu() for one in kept["generators"]],
+        "torch": stored["torch"].cpu(),
+        "generators": [each.cpu() for each in stored["generators"]],
     }
-    if "numpy" in kept:
-        name, keys, position, has_gauss, cached = kept["numpy"]
+    if "numpy" in stored:
+        name, keys, position, has_gauss, cached = stored["numpy"]
         state["numpy"] = (name, _words(keys), position, has_gauss, cached)
-    if "cuda" in kept:
-        state["cuda"] = kept["cuda"].cpu()
+    if "cuda" in stored:
+        state["cuda"] = stored["cuda"].cpu()
     return state
 
 
 def _words(keys: Any) -> List[int]:
-    found: List[int] = keys.tolist()
-    return found
+    numbers: List[int] = keys.tolist()
+    return numbers

@@ -4,26 +4,26 @@ import atexit
 import os
 import time
 
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # seconds since the boot, as the agent counts them
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # seconds since the boot, as in the agent
 
 
 class Saving:
-    """Lightning tells when a save begins, and not when it has ended: the next hook that is called ends it."""
+    """The mark. Lightning calls a hook when a save begins and none when it ends, so the next hook of any kind ends it."""
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.on = False
+        self.is_on = False
 
     def begin(self) -> None:
         with open(self.path, "w") as file:
             file.write("%.3f\n" % time.clock_gettime(_CLOCK))
-        if not self.on:
-            self.on = True
+        if not self.is_on:
+            self.is_on = True
             atexit.register(self.end)
 
     def end(self) -> None:
-        if self.on:
-            self.on = False
+        if self.is_on:
+            self.is_on = False
             atexit.unregister(self.end)
             try:
                 os.unlink(self.path)

@@ -1,7 +1,7 @@
-"""When a training is asked to stop: all ranks agree on the batch, a checkpoint is saved behind it, and the job ends.
+"""Stop a training on request: all ranks agree on a batch, a checkpoint is saved after it, and the job ends.
 
-The checkpoints lie in a folder of their own in the workspace, not beside those of a ModelCheckpoint: scripts look for the
-newest or the best file there, and Lightning takes `last*.ckpt` there for its own.
+The checkpoints have a folder of their own in the workspace, because scripts look for the newest or best file in the folder of
+a ModelCheckpoint, and Lightning uses every `last*.ckpt` there.
 """
 
 import json
@@ -13,119 +13,124 @@ import time
 from typing import Any, Dict, List, Optional
 
 from . import lines, loops
-from .say import say
-from .told import STOP_FILE, STOP_FOLDER, STOPPED_FILE, Told
+from .job_log import print_line
+from .settings import STOP_FILE, STOP_FOLDER, STOPPED_FILE, Settings
 
-LOOK = 0.2  # seconds between two looks for the stop file
-AGREE = 0.5  # seconds between two questions to all ranks, about: they count batches, for their clocks differ
-MOST_BATCHES = 1000
-PATIENCE = 20.0  # seconds that a stop waits for the last batch of an accumulated step
+CHECK_INTERVAL = 0.2  # seconds between two checks for the stop file
+AGREE_INTERVAL = 0.5  # seconds, roughly, between two broadcasts; ranks count batches, because their clocks differ
+MAX_BATCHES = 1000
+ACCUMULATION_TIMEOUT = 20.0  # seconds that a stop waits for the last batch of an accumulated step
 
-NO, WHEN_STEPPED, NOW = 0, 1, 2
+NO, AFTER_STEP, NOW = 0, 1, 2
 
 
 class Stopped(SystemExit):
-    """Ends the script behind a stop. As Lightning's own exception for SIGTERM, it passes by `except Exception`."""
+    """Ends the script after a stop. Like Lightning's own exception for SIGTERM, `except Exception` does not catch it."""
 
 
 class Stop:
-    """Whether one was asked for. Rank zero alone looks and is signalled; the others are told."""
+    """The request to stop. Only rank zero checks the file and gets the signal; it broadcasts to the others."""
 
-    def __init__(self, told: Told, leader: bool) -> None:
-        self.file = told.file(STOP_FILE)
+    def __init__(self, settings: Settings, leader: bool) -> None:
+        self.file = settings.file(STOP_FILE)
         self.leader = leader
-        self.why: Optional[str] = None
+        self.reason: Optional[str] = None
         self.since = 0.0
-        self.next_look = 0.0
+        self.next_check = 0.0
         self.agreed = NO
-        self.left = 1  # batches until all ranks look together again
-        self.asked_at: Optional[float] = None
+        self.left = 1  # batches until the next broadcast
+        self.last_broadcast: Optional[float] = None
         self.batches = 1
-        self.theirs: Any = None
+        self.user_handler: Any = None
 
-    def listen(self) -> None:
-        """To SIGTERM, in place of Lightning, which would end the fit without a checkpoint. The user's own handler is
-        called all the same; Lightning puts it back when the fit is over."""
+    def handle_sigterm(self) -> None:
+        """Handle SIGTERM instead of Lightning, which would end the fit without a checkpoint.
+
+        The user's own handler is called too; Lightning restores it after the fit.
+        """
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._term)
+            signal.signal(signal.SIGTERM, self._on_sigterm)
 
-    def _term(self, number: int, frame: Any) -> None:
-        self._ask("SIGTERM")
-        if callable(self.theirs):
-            self.theirs(number, frame)
+    def _on_sigterm(self, number: int, frame: Any) -> None:
+        self._request("SIGTERM")
+        if callable(self.user_handler):
+            self.user_handler(number, frame)
 
-    def _ask(self, why: str) -> None:
-        if self.why is None:
-            self.why = why
+    def _request(self, reason: str) -> None:
+        if self.reason is None:
+            self.reason = reason
             self.since = time.monotonic()
 
-    def look(self) -> int:
+    def check(self) -> int:
+        """Return NO, AFTER_STEP or NOW, on rank zero."""
         now = time.monotonic()
-        if self.why is None and now >= self.next_look:
-            self.next_look = now + LOOK
+        if self.reason is None and now >= self.next_check:
+            self.next_check = now + CHECK_INTERVAL
             if os.path.exists(self.file):
-                self._ask("stop")
-        if self.why is None:
+                self._request("stop")
+        if self.reason is None:
             return NO
-        return NOW if now > self.since + PATIENCE else WHEN_STEPPED
+        return NOW if now > self.since + ACCUMULATION_TIMEOUT else AFTER_STEP
 
-    def wanted(self, trainer: Any) -> int:
-        """Called by all ranks at the same batch's end; the same answer for all."""
+    def agree(self, trainer: Any) -> int:
+        """Return the same answer on all ranks, which call this at the end of the same batch."""
         if trainer.world_size == 1:
-            return self.look()
+            return self.check()
         self.left -= 1
         if self.left <= 0:
-            answer: List[int] = trainer.strategy.broadcast([self.look(), self._until_next()] if self.leader else [0, 1])
-            self.agreed, self.batches = answer
+            agreed: List[int] = trainer.strategy.broadcast(
+                [self.check(), self._batches_until_next()] if self.leader else [0, 1]
+            )
+            self.agreed, self.batches = agreed
             self.left = self.batches
         return self.agreed
 
-    def _until_next(self) -> int:
+    def _batches_until_next(self) -> int:
         now = time.monotonic()
-        taken = now - self.asked_at if self.asked_at is not None else None
-        self.asked_at = now
+        taken = now - self.last_broadcast if self.last_broadcast is not None else None
+        self.last_broadcast = now
         if not taken:
             return 1
-        return max(1, min(MOST_BATCHES, 2 * self.batches, int(self.batches * AGREE / taken)))
+        return max(1, min(MAX_BATCHES, 2 * self.batches, int(self.batches * AGREE_INTERVAL / taken)))
 
     @property
-    def code(self) -> int:
-        """A TERM that gpurun did not send must not look like an end that the script came to."""
+    def exit_code(self) -> int:
+        """Not 0 after a TERM that gpurun did not send, which must not look like a success of the script."""
         return 0 if os.path.exists(self.file) else 128 + signal.SIGTERM
 
 
-def path(told: Told, trainer: Any) -> str:
+def checkpoint_path(settings: Settings, trainer: Any) -> str:
     name = "epoch=%d-step=%d.ckpt" % (trainer.current_epoch, trainer.global_step)
-    return os.path.join(told.workspace, STOP_FOLDER, name)
+    return os.path.join(settings.workspace, STOP_FOLDER, name)
 
 
-def secure(file: str) -> None:
-    """Onto the disk: Lightning's own save leaves that to luck, and a host that is stopped may be gone next."""
-    for one in (file, os.path.dirname(file)):
-        descriptor = os.open(one, os.O_RDONLY)
+def flush_to_disk(file: str) -> None:
+    """fsync the file and its folder: Lightning's save does not, and the host may be switched off next."""
+    for path in (file, os.path.dirname(file)):
+        descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
 
 
-def record(told: Told, trainer: Any, why: Optional[str], saved: Optional[str]) -> Dict[str, Any]:
-    """What became of it. `saved` is the checkpoint, whole, relative to the workspace."""
-    found = {
+def record(settings: Settings, trainer: Any, reason: Optional[str], saved: Optional[str]) -> Dict[str, Any]:
+    """Write how the stop ended. `saved` is the complete checkpoint, relative to the workspace."""
+    outcome = {
         "t": time.time(),
-        "attempt": told.attempt,
+        "attempt": settings.attempt,
         "checkpoint": saved,
         "epoch": trainer.current_epoch,
         "step": trainer.global_step,
         "lost_batches": 0,
-        "why": why,
+        "why": reason,
     }
-    lines.replace(told.file(STOPPED_FILE), found)
-    return found
+    lines.replace(settings.file(STOPPED_FILE), outcome)
+    return outcome
 
 
-def drop_earlier(told: Told, keep: str) -> None:
-    """One that a later stop made worthless."""
+def remove_earlier(settings: Settings, keep: str) -> None:
+    """Remove the checkpoints of earlier stops."""
     folder = os.path.dirname(keep)
     for name in os.listdir(folder):
         if name.endswith(".ckpt") and name != os.path.basename(keep) and not os.path.isdir(os.path.join(folder, name)):
@@ -133,21 +138,23 @@ def drop_earlier(told: Told, keep: str) -> None:
 
 
 def end(trainer: Any, stop: Stop) -> None:
-    """Raises Stopped; in a process that a strategy spawned, whose parent waits for an answer, ends the fit instead."""
+    """Raise Stopped. In a process that a strategy spawned, end the fit instead, because the parent waits for its result."""
     if multiprocessing.parent_process() is not None:
         trainer.should_stop = True
         trainer.limit_val_batches = 0
         return
-    raise Stopped(stop.code)
+    raise Stopped(stop.exit_code)
 
 
-def say_so(trainer: Any, saved: Optional[str], error: Optional[BaseException]) -> None:
+def print_outcome(trainer: Any, saved: Optional[str], error: Optional[BaseException]) -> None:
     where = "epoch %d, step %d" % (trainer.current_epoch, trainer.global_step)
     if saved is not None:
-        say("stopped at %s; saved %s" % (where, saved))
+        print_line("stopped at %s; saved %s" % (where, saved))
     else:
-        say("stopped at %s; nothing could be saved: %s" % (where, json.dumps(str(error)) if error else "no fit runs"))
+        print_line(
+            "stopped at %s; nothing could be saved: %s" % (where, json.dumps(str(error)) if error else "no fit runs")
+        )
 
 
-def may_end(trainer: Any, wanted: int) -> bool:
-    return wanted == NOW or (wanted == WHEN_STEPPED and not loops.accumulates(trainer))
+def may_end(trainer: Any, request: int) -> bool:
+    return request == NOW or (request == AFTER_STEP and not loops.accumulates(trainer))

@@ -1,4 +1,4 @@
-"""The programs of services as a job has them: in a run's ro/, told by its service.json, each a process of its own."""
+"""Run the programs of services as a job does: from a run's ro/, with its service.json, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def until(answer: Callable[[], bool], seconds: float = 30.0) -> None:
 
 
 def open_files(pid: int) -> set[str]:
-    """What its descriptors lead to, as the kernel calls it."""
+    """Return what its descriptors refer to, as /proc shows it."""
     found = set()
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(FileNotFoundError):  # the one that lists them
@@ -36,7 +36,7 @@ def open_files(pid: int) -> set[str]:
 
 
 class Program:
-    """A running one, and what it printed."""
+    """A running program, and what it printed."""
 
     def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
         self.process, self._log = process, log
@@ -54,23 +54,23 @@ class Program:
 
 
 class Served:
-    """A run that is a service, without whoever would start it."""
+    """A run that is a service, without a supervisor."""
 
-    def __init__(self, folder: Path, stack: ExitStack, kind: str, **told: Any) -> None:
+    def __init__(self, folder: Path, stack: ExitStack, kind: str, **settings: Any) -> None:
         self._stack = stack
         self.folder = folder
         self.sockets = folder / "s"
         self._tmp = folder / "tmp"
         self._tmp.mkdir()
         self.run = RunFolder(folder, f"{kind}-7f3k")
-        service = {"kind": kind, "title": "digits on box", "idle": 3600.0, "run": None, **told}
+        service = {"kind": kind, "title": "digits on box", "idle": 3600.0, "run": None, **settings}
         job = {"project": {"name": "digits"}, "host": {"runtime": "bare"}, "service": service, "image": None}
         paths = self.run.paths
         services.lay_out(paths, job, replace(wrapper.on_host(paths, "digits"), sockets=str(self.sockets)))
         self.programs = Path(paths.ro, "serve")
 
     def start(self, *argv: str, python: str = sys.executable, env: dict[str, str] | None = None) -> Program:
-        """`argv` begins with the name of a program, or with `-c`; ended at the latest with the test."""
+        """Start `argv`, which begins with the name of a program or with `-c`; end it with the test."""
         program = argv[0] if argv[0] == "-c" else str(self.programs / argv[0])
         log = self.folder / f"log-{time.monotonic_ns()}"
         with log.open("wb") as file:
@@ -91,8 +91,8 @@ Make = Callable[..., Served]
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    """Lays out a service of that kind; short paths, because there are sockets below."""
+    """Prepare a service of that kind, in short paths because there are sockets below."""
     with tempfile.TemporaryDirectory(dir="/tmp") as name, ExitStack() as stack:
         folder = Path(name)
         monkeypatch.setenv("GPURUN_LOCKS", name)
-        yield lambda kind, **told: Served(folder, stack, kind, **told)
+        yield lambda kind, **settings: Served(folder, stack, kind, **settings)

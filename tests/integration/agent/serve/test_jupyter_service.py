@@ -1,4 +1,4 @@
-"""What of Jupyter's service is ours to try without Jupyter: whether something runs in one of its terminals."""
+"""The part of the Jupyter service that can be tested without Jupyter: whether a command runs in a terminal."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from tests.integration.agent.serve.conftest import until
 def module(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.syspath_prepend(services.PROGRAMS)
     yield importlib.import_module("jupyter_service")
-    for name in ("jupyter_service", "told"):
+    for name in ("jupyter_service", "service_settings"):
         sys.modules.pop(name, None)
 
 
-def test_the_children_of_a_shell_are_those_that_live(module: Any) -> None:
+def test_children_returns_live_processes(module: Any) -> None:
     with subprocess.Popen(
         ["sh", "-c", "sleep 60 & echo; read line; kill $!; wait; read line"], stdin=-1, stdout=-1
     ) as shell:

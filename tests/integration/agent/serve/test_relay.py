@@ -1,4 +1,4 @@
-"""The way into a container: from a Unix socket to a port of the loopback, on the oldest Python at hand."""
+"""The relay from a Unix socket to a port of the loopback, on the oldest Python available."""
 
 from __future__ import annotations
 
@@ -77,16 +77,16 @@ def echo(near: socket.socket) -> None:
 
 
 def at_the_end(near: socket.socket) -> None:
-    """Answers only when the other side has said all."""
+    """Answer only after the other side has sent everything."""
     with near:
         near.sendall(b"%d bytes" % len(all_of(near)))
 
 
-def test_it_is_for_its_owner(relay: Relay) -> None:
+def test_socket_is_only_for_its_owner(relay: Relay) -> None:
     assert relay.mode == 0o600
 
 
-def test_each_direction_ends_by_itself(relay: Relay) -> None:
+def test_each_direction_ends_separately(relay: Relay) -> None:
     relay.answer(at_the_end)
     client = relay.client()
     client.sendall(b"12345")
@@ -94,12 +94,12 @@ def test_each_direction_ends_by_itself(relay: Relay) -> None:
     assert all_of(client) == b"5 bytes"
 
 
-def test_a_service_that_has_said_all_may_still_be_told(relay: Relay) -> None:
-    told: list[bytes] = []
+def test_service_that_finished_sending_still_receives(relay: Relay) -> None:
+    received: list[bytes] = []
 
     def only_listens(near: socket.socket) -> None:
         near.shutdown(socket.SHUT_WR)
-        told.append(all_of(near))
+        received.append(all_of(near))
         near.close()
 
     relay.answer(only_listens)
@@ -107,10 +107,10 @@ def test_a_service_that_has_said_all_may_still_be_told(relay: Relay) -> None:
     assert client.recv(1) == b""
     client.sendall(b"still here")
     client.close()
-    until(lambda: told == [b"still here"])
+    until(lambda: received == [b"still here"])
 
 
-def test_large_data_goes_both_ways_at_once(relay: Relay) -> None:
+def test_large_data_in_both_directions_at_once(relay: Relay) -> None:
     relay.answer(echo)
     client, data = relay.client(), os.urandom(30_000_000)
 
@@ -122,7 +122,7 @@ def test_large_data_goes_both_ways_at_once(relay: Relay) -> None:
     assert all_of(client) == data
 
 
-def test_a_slow_reader_does_not_fill_its_memory(relay: Relay) -> None:
+def test_slow_reader_does_not_fill_the_memory(relay: Relay) -> None:
     sent = []
 
     def pour(near: socket.socket) -> None:
@@ -140,7 +140,7 @@ def test_a_slow_reader_does_not_fill_its_memory(relay: Relay) -> None:
     assert sum(sent) < 64 << 20
 
 
-def test_many_at_once(relay: Relay) -> None:
+def test_many_connections_at_once(relay: Relay) -> None:
     relay.answer(echo)
     clients = [relay.client() for _ in range(60)]
     for number, client in enumerate(clients):
@@ -149,7 +149,7 @@ def test_many_at_once(relay: Relay) -> None:
     assert [all_of(client) for client in reversed(clients)] == [b"%d" % n for n in reversed(range(60))]
 
 
-def test_a_target_that_refuses_ends_that_connection_alone(relay: Relay) -> None:
+def test_refused_port_ends_only_that_connection(relay: Relay) -> None:
     port = relay.service.getsockname()[1]
     relay.service.close()
     assert all_of(relay.client()) == b""
@@ -160,7 +160,7 @@ def test_a_target_that_refuses_ends_that_connection_alone(relay: Relay) -> None:
         assert client.recv(100) == b"hello"
 
 
-def test_a_client_that_goes_is_told_to_the_service(relay: Relay) -> None:
+def test_end_of_the_client_reaches_the_service(relay: Relay) -> None:
     gone = threading.Event()
 
     def wait(near: socket.socket) -> None:
@@ -172,7 +172,7 @@ def test_a_client_that_goes_is_told_to_the_service(relay: Relay) -> None:
     assert gone.wait(30)
 
 
-def test_it_ends_with_its_stdin_whoever_is_connected(relay: Relay) -> None:
+def test_relay_ends_with_its_stdin_despite_connections(relay: Relay) -> None:
     relay.answer(echo)
     client = relay.client()
     client.sendall(b"x")

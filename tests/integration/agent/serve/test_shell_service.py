@@ -1,4 +1,4 @@
-"""A session that lasts as long as its shells, and the program by which a shell holds it: on the oldest Python."""
+"""A session that stays open as long as its shells, and the program that attaches a shell to it, on the oldest Python."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from gpurun.agent.setup import services
 from tests.integration.agent.serve.conftest import Make, Program, Served, open_files, until
 
 # Nothing of it is replaced but how long it waits, and the terminals of whoever else works on this machine.
-QUICKLY = """
+SHORT_TIMEOUTS = """
 import sys
 sys.path.insert(0, {programs!r})
 import shell_service
-shell_service.LOOK_EVERY = 0.1
-shell_service.FIRST_SHELL_IN = {first}
+shell_service.CHECK_INTERVAL = 0.1
+shell_service.FIRST_SHELL_TIMEOUT = {first}
 shell_service.last_typed = lambda processes: 0.0
 sys.exit(shell_service.main())
 """
@@ -32,18 +32,20 @@ sys.exit(shell_service.main())
 def module(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(services.PROGRAMS)
     yield importlib.import_module("shell_service")
-    for name in ("shell_service", "told"):
+    for name in ("shell_service", "service_settings"):
         sys.modules.pop(name, None)
 
 
 class Session:
     def __init__(self, served: Served, python: str, first: float = 60.0) -> None:
         self.served, self.python = served, python
-        self.program = served.start("-c", QUICKLY.format(programs=str(served.programs), first=first), python=python)
+        self.program = served.start(
+            "-c", SHORT_TIMEOUTS.format(programs=str(served.programs), first=first), python=python
+        )
 
     def enter(self, *command: str) -> Program:
-        """Returns once the command holds the session."""
-        until(lambda: "the session stands" in self.program.said)
+        """Return once the command is attached to the session."""
+        until(lambda: "the session is open" in self.program.said)
         shell = self.served.start("attach.py", *command, python=self.python)
         until(lambda: self.path in open_files(shell.process.pid))
         return shell
@@ -62,7 +64,7 @@ def stays(program: Program, seconds: float = 1.0) -> bool:
     return True
 
 
-def test_it_ends_with_its_last_shell(serve: Make, python: str) -> None:
+def test_session_ends_with_its_last_shell(serve: Make, python: str) -> None:
     session = Session(serve("shell"), python)
     first, second = session.enter("sleep", "600"), session.enter("sleep", "600")
     first.process.kill()
@@ -70,7 +72,7 @@ def test_it_ends_with_its_last_shell(serve: Make, python: str) -> None:
     assert stays(session.program)
     second.process.kill()
     assert session.program.code() == 0
-    assert session.program.said == "the session stands\n"
+    assert session.program.said == "the session is open\n"
 
 
 @pytest.mark.parametrize(
@@ -82,16 +84,16 @@ def test_it_ends_with_its_last_shell(serve: Make, python: str) -> None:
         (["nowhere"], 127),
     ],
 )
-def test_session_that_a_command_begins_ends_with_its_code(
+def test_session_of_a_recorded_command_ends_with_its_exit_code(
     serve: Make, python: str, command: list[str], code: int
 ) -> None:
     session = Session(serve("shell"), python)
-    until(lambda: "the session stands" in session.program.said)
+    until(lambda: "the session is open" in session.program.said)
     assert session.served.start("attach.py", "--record", *command, python=python).code() == code
     assert session.program.code() == code
 
 
-def test_session_that_a_shell_begins_has_no_code_of_a_later_command(serve: Make, python: str) -> None:
+def test_session_of_a_shell_ignores_the_exit_code_of_a_later_command(serve: Make, python: str) -> None:
     session = Session(serve("shell"), python)
     shell = session.enter("sleep", "600")
     assert session.served.start("attach.py", "--record", "false", python=python).code() == 1
@@ -108,7 +110,7 @@ def test_recorded_command_gets_the_signals_of_its_shell(serve: Make, python: str
     assert session.program.code() == 5
 
 
-def test_what_a_shell_leaves_behind_holds_it_too(serve: Make, python: str, tmp_path: Path) -> None:
+def test_background_process_of_a_shell_keeps_the_session_open(serve: Make, python: str, tmp_path: Path) -> None:
     session = Session(serve("shell"), python)
     shell = session.enter("sh", "-c", f"sleep 600 & echo $! >{tmp_path}/pid; sleep 0.5")
     assert shell.code() == 0
@@ -118,8 +120,8 @@ def test_what_a_shell_leaves_behind_holds_it_too(serve: Make, python: str, tmp_p
 
 
 @pytest.mark.parametrize("early", [True, False])
-def test_a_command_that_was_over_before_it_looked_was_somebody(serve: Make, python: str, *, early: bool) -> None:
-    """Else a session for `true` would stand until nobody had come for a while, with its GPUs."""
+def test_short_command_ends_the_session(serve: Make, python: str, *, early: bool) -> None:
+    """A session for `true` must not wait for the first-shell timeout with its GPUs."""
     served = serve("shell")
     served.sockets.mkdir()
     if early:
@@ -128,16 +130,16 @@ def test_a_command_that_was_over_before_it_looked_was_somebody(serve: Make, pyth
     if not early:
         session.served.start("attach.py", "true", python=python).code()
     assert session.program.code() == 0
-    assert "nobody came" not in session.program.said
+    assert "no shell was opened" not in session.program.said
 
 
-def test_it_ends_when_nobody_comes(serve: Make, python: str) -> None:
+def test_session_ends_when_no_shell_is_opened(serve: Make, python: str) -> None:
     session = Session(serve("shell"), python, first=0.3)
     assert session.program.code() == 0
-    assert "nobody came: the session ends" in session.program.said
+    assert "no shell was opened: the session ends" in session.program.said
 
 
-def test_a_prompt_that_nobody_types_at_ends(serve: Make, python: str) -> None:
+def test_idle_prompt_ends_the_session(serve: Make, python: str) -> None:
     session = Session(serve("shell", idle=0.6), python)
     os.mkfifo(session.served.folder / "typed")
     shell = session.enter("sh", "-c", f"read line <{session.served.folder}/typed; true")
@@ -147,8 +149,8 @@ def test_a_prompt_that_nobody_types_at_ends(serve: Make, python: str) -> None:
 
 
 @pytest.mark.parametrize("command", [["sh", "-c", "sleep 2.5; true"], ["sleep", "2.5"]])
-def test_what_computes_is_never_idle(serve: Make, python: str, command: list[str]) -> None:
-    """In a shell, or in its place: `gpurun shell -g 1 -- python train.py`."""
+def test_running_command_is_never_idle(serve: Make, python: str, command: list[str]) -> None:
+    """In a shell, or instead of one: `gpurun shell -g 1 -- python train.py`."""
     session = Session(serve("shell", idle=0.6), python)
     shell = session.enter(*command)
     assert stays(session.program, 2.0)
@@ -157,15 +159,15 @@ def test_what_computes_is_never_idle(serve: Make, python: str, command: list[str
     assert "idle" not in session.program.said
 
 
-def test_the_command_becomes_the_shell_and_its_exit_code_is_its_own(serve: Make, python: str) -> None:
+def test_attached_command_keeps_its_exit_code(serve: Make, python: str) -> None:
     session = Session(serve("shell"), python)
-    until(lambda: "the session stands" in session.program.said)
+    until(lambda: "the session is open" in session.program.said)
     shell = session.served.start("attach.py", "sh", "-c", "echo $0 $1; exit 7", "it's", "$(me)", python=python)
     assert shell.code() == 7
     assert shell.said == "it's $(me)\n"
 
 
-def test_holders_are_counted_by_whatever_name_the_lock_has(module: Any, tmp_path: Path) -> None:
+def test_holders_of_a_lock_behind_a_link_are_found(module: Any, tmp_path: Path) -> None:
     """/tmp may be a link."""
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
@@ -175,8 +177,8 @@ def test_holders_are_counted_by_whatever_name_the_lock_has(module: Any, tmp_path
         assert module.holders(str(lock)) == [f"/proc/{os.getpid()}"]
 
 
-def test_typing_is_seen_where_a_shell_of_the_session_has_its_terminal(module: Any) -> None:
-    """Whoever else works on the host does not keep it."""
+def test_last_typed_reads_the_terminals_of_the_session(module: Any) -> None:
+    """Other users of the host do not keep the session open."""
     ours, theirs = pty.openpty()
     with (
         subprocess.Popen(["sleep", "60"], stdin=theirs) as shell,

@@ -1,4 +1,4 @@
-"""The real TensorBoard on its socket, over the board that a supervisor keeps."""
+"""The real TensorBoard on its socket, over the event files that a supervisor copies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.run_folder import RunFolder
 
 
 class Board:
-    """The real one, and a project that has a folder of its name."""
+    """The real TensorBoard, and a project that has a folder of that name."""
 
     def __init__(self, served: Served, tmp_path: Path) -> None:
         self.served = served
@@ -50,7 +50,7 @@ def log_a_loss(folder: Path) -> None:
 
 
 def listening_on(pid: int) -> list[str]:
-    """The TCP ports, as the kernel writes them, that this process listens on."""
+    """Return the TCP ports that this process listens on, as /proc shows them."""
     own, found = open_files(pid), []
     for table in ("tcp", "tcp6"):
         lines = [line.split() for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]]
@@ -58,7 +58,7 @@ def listening_on(pid: int) -> list[str]:
     return found
 
 
-def test_the_board_answers_on_its_socket_alone_and_finds_what_comes_later(serve: Make, tmp_path: Path) -> None:
+def test_tensorboard_listens_only_on_its_socket_and_finds_new_files(serve: Make, tmp_path: Path) -> None:
     served = serve("tensorboard")
     log_a_loss(RunFolder(served.folder, "train-1111", project={"name": "digits"}).root / "workspace/logs")
     log_a_loss(RunFolder(served.folder, "other-2222", project={"name": "another"}).root / "workspace/logs")
@@ -77,19 +77,19 @@ def test_the_board_answers_on_its_socket_alone_and_finds_what_comes_later(serve:
     assert listening_on(board.program.process.pid) == []
 
 
-def test_the_way_to_see_a_port_sees_one() -> None:
+def test_listening_port_is_seen() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         assert f"0100007F:{server.getsockname()[1]:04X}" in listening_on(os.getpid())
 
 
-def test_a_board_that_nobody_looks_at_ends(serve: Make, tmp_path: Path) -> None:
+def test_idle_tensorboard_ends(serve: Make, tmp_path: Path) -> None:
     board = Board(serve("tensorboard", idle=1.2), tmp_path)
     assert board.program.code(120) == 0
-    assert "nobody has looked for 0.02 minutes: TensorBoard ends" in board.program.said
+    assert "no request for 0.02 minutes: TensorBoard ends" in board.program.said
 
 
-def test_what_an_earlier_process_left_is_no_hindrance(serve: Make, tmp_path: Path) -> None:
-    """A supervisor that is started again runs its steps again."""
+def test_old_socket_is_replaced(serve: Make, tmp_path: Path) -> None:
+    """A restarted supervisor repeats its steps."""
     served = serve("tensorboard")
     served.sockets.mkdir()
     with socket.socket(socket.AF_UNIX) as dead:

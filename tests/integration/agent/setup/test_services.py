@@ -42,13 +42,13 @@ def test_a_session_goes_on_with_the_files_of_the_last_one(agent: AgentHost) -> N
     """From start to end, by the agent itself: two sessions without an engine, in which nobody opens a shell."""
     service = {"kind": words.SHELL, "title": "vision on box", "idle": 60.0, "run": None}
     first = agent.submit("the code = 1", command=[], service=service)
-    agent.until_running(first, b"the session stands")
+    agent.until_running(first, b"the session is open")
     Path(first.workspace, "notes").write_text("mine")
     Path(first.workspace, "train.py").write_text("changed there")
     agent.ask("stop", runs=[first.id], grace=1, force=True)
     agent.wait(first)
     second = agent.submit("the code = 2", command=[], service=service)
-    record = agent.until_running(second, b"the session stands")
+    record = agent.until_running(second, b"the session is open")
     assert Path(second.workspace, "notes").read_text() == "mine"
     assert Path(second.workspace, "train.py").read_text() == "changed there"
     assert Path(second.workspace, "train.py.from-laptop").read_text() == "the code = 2"

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from typing import Mapping, Optional
 
-# The same words as in the agent's vocabulary, which does not come along; a test compares them.
+# The same names as in the agent's vocabulary, which is not in the container; a test compares them.
 PROGRESS_FILE = "progress.jsonl"
 LEDGER_FILE = "checkpoints.jsonl"
 STOP_FILE = "stop"
@@ -14,8 +14,8 @@ STOP_FOLDER = "gpurun-stop"
 
 
 @dataclass(frozen=True)
-class Told:
-    """`out` and `workspace` are absolute; `attempt` counts from 1; `resume` is the checkpoint to go on from, if any."""
+class Settings:
+    """`out` and `workspace` are absolute; `attempt` counts from 1; `resume` is the checkpoint to resume from, or None."""
 
     out: str
     workspace: str
@@ -26,13 +26,13 @@ class Told:
         return os.path.join(self.out, name)
 
 
-def told(environ: Mapping[str, str] = os.environ) -> Optional[Told]:
-    """None when this process belongs to no run that could be told anything."""
+def read_settings(environ: Mapping[str, str] = os.environ) -> Optional[Settings]:
+    """Return the settings, or None when this process does not belong to a run of gpurun."""
     out = environ.get("GPURUN_OUT", "")
     if not os.path.isdir(out):
         return None
     attempt = environ.get("GPURUN_ATTEMPT", "")
-    return Told(
+    return Settings(
         out=os.path.abspath(out),
         workspace=os.path.abspath(environ.get("GPURUN_WORKSPACE") or os.getcwd()),
         attempt=int(attempt) if attempt.isdigit() else 1,
