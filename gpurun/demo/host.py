@@ -1,9 +1,9 @@
-"""An SSH host inside this process: real ssh and rsync talk to it, and nothing of ~/.ssh is read or written.
+"""Run an SSH host inside this process, for the real ssh and rsync. Nothing in ~/.ssh is read or written.
 
     with EmbeddedHost(workdir) as host:
         subprocess.run([*host.ssh_command, host.alias, "uname -n"])
 
-It listens on loopback, lets in one throw-away key, and runs commands as the current user in a private home.
+It listens on loopback, accepts one temporary key, and runs commands as the current user in a private home.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ALIAS = "demo"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # Every process of the host carries this variable, so that `close` finds those that have detached themselves.
 MARK = "GPURUN_EMBEDDED_HOST"
-# What the host takes over from us: where programs and packages are, and how more of them are got.
+# The variables that the host inherits: where programs and packages are, and how to download packages.
 INHERITED = ("LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "REQUESTS_CA_BUNDLE")
 INHERITED_PREFIXES = ("PIP_", "UV_", "SSL_CERT_")
 INHERITED_SUFFIXES = ("_proxy", "_PROXY")
@@ -37,16 +37,16 @@ T = TypeVar("T")
 
 
 class EmbeddedHost:
-    """Serves from a thread of its own between `start` and `close`.
+    """Serve from a thread of its own between `start` and `close`.
 
     Args:
-        workdir: an empty or missing directory for keys, configuration and the home. Keep its path short: what
-            runs on the host may put sockets below it, and the paths of those are limited to about 104 bytes.
+        workdir: an empty or missing directory for keys, configuration and the home. Keep its path short:
+            programs on the host create sockets below it, whose paths are limited to about 104 bytes.
         python: the interpreter whose folder comes first on the host's PATH.
         shell: the absolute path of the login shell.
         forwarding: whether ports and sockets of this machine can be reached through the host.
-        sockets: whether sockets can, where forwarding is allowed; many administrators leave it at ports.
-        environment: further variables of what runs on the host.
+        sockets: whether forwarding includes sockets; many administrators allow only ports.
+        environment: further variables for the programs on the host.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class EmbeddedHost:
         self.port = 0
         self.forwarding, self.sockets = forwarding, sockets
         variables = _environment(self.home, Path(python), shell)
-        # gpurun's locks belong to a machine; this host plays one of its own.
+        # gpurun's locks belong to one machine, and this host must look like a machine of its own.
         variables |= {"GPURUN_LOCKS": str(self.workdir / "locks"), MARK: str(self.workdir)}
         self.shell = Shell(self.home, {**variables, **(environment or {})}, shell)
         self.connections: set[asyncssh.SSHServerConnection] = set()
@@ -76,37 +76,37 @@ class EmbeddedHost:
 
     @property
     def ssh_command(self) -> list[str]:
-        """The ssh that knows this host by its alias."""
+        """The ssh command with a configuration that has this host's alias."""
         return ["ssh", "-F", str(self.ssh_config)]
 
     def start(self) -> Self:
-        """Make keys and configuration, and listen."""
+        """Create keys and configuration, and listen."""
         keys = self.ssh_config.parent
         for directory in (self.workdir, self.home, keys, self.workdir / "locks"):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         public = {name: _make_key(keys / name) for name in ("host_key", "user_key")}
         self._thread.start()
-        self._listener = self._do(self._listen(keys))
+        self._listener = self._run(self._listen(keys))
         self.port = self._listener.get_port()
         (keys / "known_hosts").write_text(f"[127.0.0.1]:{self.port} {public['host_key']}\n")
         self.ssh_config.write_text(_ssh_config(self.alias, self.port, keys))
         return self
 
     def close(self) -> None:
-        """Hang up on everybody and end every process that the host has started. Safe to repeat."""
+        """Close every connection and end every process that the host has started. Safe to repeat."""
         if self._loop.is_closed():
             return
         if self._thread.is_alive():
-            self._do(self._stop_listening())
+            self._run(self._stop_listening())
             processes.end_marked(MARK, str(self.workdir))
-            self._do(_finish_tasks())
+            self._run(_finish_tasks())
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
         self._loop.close()
 
     def hang_up(self) -> None:
-        """Break every connection off, as a network does; the host goes on listening."""
-        self._do(self._abort_connections())
+        """Break every connection, as a network fault does; the host continues to listen."""
+        self._run(self._abort_connections())
 
     def __enter__(self) -> Self:
         return self.start()
@@ -116,14 +116,14 @@ class EmbeddedHost:
     ) -> None:
         self.close()
 
-    def _do(self, steps: Coroutine[Any, Any, T]) -> T:
+    def _run(self, steps: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(steps, self._loop).result(timeout=30)
 
     async def _listen(self, keys: Path) -> asyncssh.SSHAcceptor:
         return await asyncssh.listen(
             "127.0.0.1",
             0,
-            server_factory=lambda: _Door(self),
+            server_factory=lambda: _Server(self),
             process_factory=lambda channel: serve(channel, self.shell),
             server_host_keys=[str(keys / "host_key")],
             authorized_client_keys=str(keys / "user_key.pub"),
@@ -147,8 +147,8 @@ class EmbeddedHost:
             connection.abort()
 
 
-class _Door(asyncssh.SSHServer):
-    """Who may come in, and where they may go from here."""
+class _Server(asyncssh.SSHServer):
+    """Controls logins and forwarding."""
 
     def __init__(self, host: EmbeddedHost) -> None:
         self.host = host
@@ -170,7 +170,7 @@ class _Door(asyncssh.SSHServer):
 
 
 async def _finish_tasks() -> None:
-    """Let what serves the last channels notice that they are over."""
+    """Let the tasks of the last channels finish."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
     _, waiting = await asyncio.wait(others, timeout=5) if others else (set(), set())
     for task in waiting:
@@ -179,7 +179,7 @@ async def _finish_tasks() -> None:
 
 
 def _make_key(path: Path) -> str:
-    """Write a key pair, the private one for its owner's eyes; the public one as known_hosts wants it."""
+    """Write a key pair with a private mode; return the public key in the format of known_hosts."""
     key = asyncssh.generate_private_key("ssh-ed25519")
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(key.export_private_key())
@@ -206,13 +206,13 @@ def _environment(home: Path, python: Path, shell: str) -> dict[str, str]:
 
 
 def _user_packages() -> dict[str, str]:
-    """Python and pip look below HOME for packages and settings; a new HOME must not hide the user's."""
-    found = {"PYTHONUSERBASE": site.getuserbase()}
+    """Return the variables that keep the user's packages and pip settings visible with another HOME."""
+    variables = {"PYTHONUSERBASE": site.getuserbase()}
     for settings in (Path.home() / ".config/pip/pip.conf", Path.home() / ".pip/pip.conf"):
         with contextlib.suppress(OSError):
             if settings.is_file() and "PIP_CONFIG_FILE" not in os.environ:
-                found["PIP_CONFIG_FILE"] = str(settings)
-    return found
+                variables["PIP_CONFIG_FILE"] = str(settings)
+    return variables
 
 
 def _ssh_config(alias: str, port: int, keys: Path) -> str:
@@ -230,5 +230,5 @@ def _ssh_config(alias: str, port: int, keys: Path) -> str:
 
 
 def _quoted(path: Path) -> str:
-    """A path as ssh_config reads it: in quotes for spaces, percent signs doubled."""
+    """Quote a path for ssh_config: in quotes because of spaces, with percent signs doubled."""
     return '"' + str(path).replace("%", "%%") + '"'

@@ -1,4 +1,4 @@
-"""Processes that carry a mark in their environment, wherever they have detached themselves to."""
+"""Find and end processes by a mark in their environment, also after they have detached."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from pathlib import Path
 
 
 def marked(name: str, value: str) -> list[int]:
-    """Pids of this user's processes whose environment holds `name=value`; none where there is no /proc."""
+    """Return the pids of this user's processes with `name=value` in their environment; none without /proc."""
     mark = os.fsencode(f"{name}={value}")
-    found = []
+    pids = []
     for entry in Path("/proc").glob("[0-9]*"):
-        # A process may end while it is looked at, and those of others cannot be read.
+        # The process may end meanwhile, and other users' processes cannot be read.
         with contextlib.suppress(OSError):
             if mark in (entry / "environ").read_bytes().split(b"\0") and int(entry.name) != os.getpid():
-                found.append(int(entry.name))
-    return found
+                pids.append(int(entry.name))
+    return pids
 
 
 def end_marked(name: str, value: str, patience: float = 10.0) -> None:
-    """Kill them until none is left, for `patience` seconds at most: what is killed may just have forked."""
+    """Kill the marked processes until none is left, for `patience` seconds at most: one may have forked just before."""
     deadline = time.monotonic() + patience
     while (pids := marked(name, value)) and time.monotonic() < deadline:
         for pid in pids:

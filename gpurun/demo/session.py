@@ -1,4 +1,4 @@
-"""One command on the embedded SSH host: bytes from the channel to a process and back, as sshd does it."""
+"""Run one command on the embedded SSH host, and copy bytes between the channel and the process, as sshd does."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import asyncssh
 
 CHUNK = 256 * 1024  # bytes
 
-# A command on a terminal needs it as its controlling one, and only the child itself can take it.
+# A command on a terminal needs it as its controlling terminal, which only the child itself can set.
 TAKE_TERMINAL = """\
 import fcntl, os, sys, termios
 os.setsid()
@@ -32,7 +32,7 @@ Channel = asyncssh.SSHServerProcess[bytes]
 
 @dataclass(frozen=True)
 class Shell:
-    """Where commands run: their home, their environment, and the program that reads them (absolute path)."""
+    """The environment of commands: their home, their variables, and the shell (absolute path)."""
 
     home: Path
     environment: Mapping[str, str]
@@ -44,7 +44,7 @@ class Shell:
 
 @dataclass(frozen=True)
 class Command:
-    """A started command and our ends of its pipes, or of its terminal (whose file is `terminal`)."""
+    """A started command, and our ends of its pipes or of its terminal (with the descriptor `terminal`)."""
 
     process: asyncio.subprocess.Process
     stdin: asyncio.StreamWriter
@@ -62,22 +62,22 @@ class Command:
 
 
 async def serve(channel: Channel, shell: Shell) -> None:
-    """Run the channel's command to its end, and report the end once all of its output is on its way.
+    """Run the channel's command to its end, and report the end after all of its output was sent.
 
-    As with sshd, the channel stays open for as long as anything holds the command's output open. When the
-    client goes first, the command's process group gets SIGHUP; what has left that group by setsid lives on.
+    As with sshd, the channel stays open while any process holds the command's output open. When the client disconnects
+    first, the command's process group gets SIGHUP; a process that left the group by setsid continues.
     """
-    # With no slack below, `drain` means that nothing is left here to be cut off by the exit status.
+    # With a low limit of 0, `drain` waits until nothing is buffered that the exit status could cut off.
     channel.channel.set_write_buffer_limits(high=4 * CHUNK, low=0)
     command = await (_start_on_terminal if channel.term_type else _start_on_pipes)(channel, shell)
-    feeding = asyncio.create_task(_feed(channel, command))
+    copying = asyncio.create_task(_copy_input(channel, command))
     ended = asyncio.create_task(_until_end(channel, command))
     gone = asyncio.create_task(channel.channel.wait_closed())
     await asyncio.wait({ended, gone}, return_when=asyncio.FIRST_COMPLETED)
     if not ended.done():
         command.signal(signal.SIGHUP)
     code = await ended
-    feeding.cancel()
+    copying.cancel()
     with contextlib.suppress(OSError, asyncssh.Error):
         if code < 0:
             channel.exit_with_signal(signal.Signals(-code).name.removeprefix("SIG"))
@@ -95,7 +95,7 @@ def _environment(channel: Channel, shell: Shell) -> dict[str, str]:
         environment["SSH_AUTH_SOCK"] = agent
     if channel.term_type:
         environment["TERM"] = channel.term_type
-    # What Debian's sshd takes of the client's environment.
+    # The variables that Debian's sshd accepts from the client.
     environment.update({k: v for k, v in channel.env.items() if k == "LANG" or k.startswith("LC_")})
     return environment
 
@@ -140,8 +140,8 @@ async def _start_on_terminal(channel: Channel, shell: Shell) -> Command:
     return command
 
 
-async def _feed(channel: Channel, command: Command) -> None:
-    """What the client sends goes to the command, until either has enough."""
+async def _copy_input(channel: Channel, command: Command) -> None:
+    """Copy from the client to the command until one of them ends."""
     with contextlib.suppress(OSError, asyncssh.Error):
         while True:
             try:
@@ -161,7 +161,7 @@ async def _feed(channel: Channel, command: Command) -> None:
 
 
 async def _until_end(channel: Channel, command: Command) -> int:
-    """Wait for the command and the last of its output; its exit code, or minus the signal that ended it."""
+    """Wait for the command and all of its output; return its exit code, or minus the signal that ended it."""
     outputs = [_drain(command.stdout, channel.stdout)]
     if command.stderr is not None:
         outputs.append(_drain(command.stderr, channel.stderr))
@@ -172,15 +172,15 @@ async def _until_end(channel: Channel, command: Command) -> int:
 
 
 async def _drain(source: asyncio.StreamReader, target: asyncssh.SSHWriter[bytes]) -> None:
-    """Copy until the source ends; read on when the client is gone, so that nothing blocks on a full pipe."""
-    listening = True
+    """Copy until the source ends. When the client is gone, keep reading, so that nothing blocks on a full pipe."""
+    is_connected = True
     # A terminal ends with an error (EIO) where a pipe ends with nothing.
     with contextlib.suppress(OSError):
         while data := await source.read(CHUNK):
-            if not listening:
+            if not is_connected:
                 continue
             try:
                 target.write(data)
                 await target.drain()
             except (OSError, asyncssh.Error):
-                listening = False
+                is_connected = False

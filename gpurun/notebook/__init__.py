@@ -1,1 +1,1 @@
-"""Notebooks as batch runs: made into scripts here, run as scripts there (agent/notebook has what they need in the job)."""
+"""Convert notebooks to scripts, which run as jobs (agent/notebook has the module that they need in the job)."""

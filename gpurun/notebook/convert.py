@@ -1,8 +1,8 @@
-"""A notebook becomes a script: a marker before each cell, IPython's syntax decided upon, what a cell ends with shown.
+"""Convert a notebook to a script: mark each cell, replace IPython's syntax, show the last expression of each cell.
 
-A cell's number is the one that Jupyter shows beside it after "Restart and run all": empty cells and those with the tag
-`gpurun-skip` are passed over, and a skipped one keeps its number. Line N of a cell is the Nth line below its marker's
-call, so that gpurun_notebook (in the job) can name cell and line in a traceback.
+A cell has the number that Jupyter shows beside it after "Restart and run all". Empty cells and cells with the tag `gpurun-skip`
+are skipped; a skipped cell keeps its number. Line N of a cell is the Nth line below the call at its marker, so that
+gpurun_notebook (in the job) can name cell and line in a traceback.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NEEDED = ("nbconvert", "nbformat", "IPython")
 
 @dataclass(frozen=True)
 class Converted:
-    """`source` is the script. `requirements`: what its `%pip install` lines ask for. `notes` are for the person."""
+    """A converted notebook. `source`: the script. `requirements`: those of its `%pip install` lines. `notes`: for the user."""
 
     source: str
     requirements: tuple[str, ...]
@@ -34,94 +34,94 @@ class Converted:
 
 @dataclass
 class _Cell:
-    """One code cell on its way. Edits are (first byte, byte behind the last, new text) of its source as UTF-8."""
+    """One code cell during the conversion. Edits are (first byte, byte after the last, new text) of its UTF-8 source."""
 
     number: int
-    found: magics.Found
+    requests: magics.Requests
     edits: list[tuple[int, int, str]] = field(default_factory=list)
     futures: list[str] = field(default_factory=list)
 
 
 def convert(text: str, path: str) -> Converted:
-    """Make a script of the notebook `text`, which lies at `path` in its project.
+    """Convert the notebook `text`, which is at `path` in its project, to a script.
 
-    Raises UsageError: for what is no Python notebook, and with the number of every cell that no script can run.
+    Raises UsageError for a file that is not a Python notebook, and with the number of every cell that a script cannot run.
     """
     parts: list[str] = []
-    wrong: list[str] = []
+    errors: list[str] = []
     futures: list[str] = []
-    found, number = magics.Found(), 0
+    requests, number = magics.Requests(), 0
     for number, cell in _numbered(_read(text, path)):
         if cell["cell_type"] == "markdown":
             parts.append("# %% [markdown]\n" + _commented(cell["source"]))
         elif SKIP in cell["metadata"].get("tags", ()):
-            parts.append(f"# %% cell {number} stays out: it has the tag {SKIP}")
+            parts.append(f"# %% cell {number} is skipped: it has the tag {SKIP}")
         else:
-            done = _Cell(number, found)
+            code_cell = _Cell(number, requests)
             try:
-                parts.append(f"# %% cell {number}\n{SHIM}.cell({number})\n{_script_of(done, cell['source'])}")
+                parts.append(f"# %% cell {number}\n{SHIM}.cell({number})\n{_script_of(code_cell, cell['source'])}")
             except Refused as error:
-                wrong.append(f"  cell {number}: {error}")
-            futures += done.futures
-    if wrong:
+                errors.append(f"  cell {number}: {error}")
+            futures += code_cell.futures
+    if errors:
         raise UsageError(
-            "\n".join([f"{path} cannot run without Jupyter as it is:", *wrong]),
-            f"change these cells, or give them the tag {SKIP}: then they stay out of the run",
+            "\n".join([f"{path} cannot run without Jupyter:", *errors]),
+            f"change these cells, or give them the tag {SKIP} to skip them",
         )
     if not number:
         raise UsageError(f"{path} has no code", "name another notebook")
     return Converted(
         _header(path, futures) + "\n\n".join(parts) + f"\n\n{SHIM}.end()\n",
-        tuple(found.requirements),
-        tuple(found.notes),
+        tuple(requests.requirements),
+        tuple(requests.notes),
     )
 
 
 def script_name(path: str) -> str:
-    """What the script of the notebook at `path` is called."""
+    """Return the name of the script of the notebook at `path`."""
     return PurePosixPath(path).stem + ".py"
 
 
 def _header(path: str, futures: list[str]) -> str:
     future = f"from __future__ import {', '.join(dict.fromkeys(futures))}\n" if futures else ""
-    named = repr(path)
+    quoted = repr(path)
     return (
-        f"# Made by gpurun from {named}; its cells are numbered as after `Restart and run all`.\n"
-        f"{future}import gpurun_notebook as {SHIM}\n\n{SHIM}.begin(__file__, {named})\n\n"
+        f"# Made by gpurun from {quoted}; its cells are numbered as after `Restart and run all`.\n"
+        f"{future}import gpurun_notebook as {SHIM}\n\n{SHIM}.begin(__file__, {quoted})\n\n"
     )
 
 
 def _read(text: str, path: str) -> list[Any]:
-    """The notebook's cells, of whatever version its format is. Raises UsageError."""
+    """Return the notebook's cells, for every version of the format. Raises UsageError."""
     import importlib.util
 
     if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
         raise UsageError(
-            f"{path} is a notebook, and {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed, which make a script of it",
+            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed; gpurun converts {path} with it",
             "pip install nbconvert ipython (with pipx: pipx inject gpurun nbconvert ipython)",
         )
     import nbformat
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of ids that older notebooks lack
+            warnings.simplefilter("ignore")  # older notebooks have no cell ids
             notebook = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
     except Exception as error:
         raise UsageError(
-            f"{path} is no notebook: {str(error) or type(error).__name__}", "save it again in Jupyter"
+            f"{path} is not a valid notebook: {str(error) or type(error).__name__}", "save it again in Jupyter"
         ) from error
-    told = notebook["metadata"]
-    language = (told.get("language_info") or {}).get("name") or (told.get("kernelspec") or {}).get("language")
+    metadata = notebook["metadata"]
+    language = (metadata.get("language_info") or {}).get("name") or (metadata.get("kernelspec") or {}).get("language")
     if language not in (None, "python"):
         raise UsageError(
-            f"{path} is a notebook in {language}; gpurun runs those in Python",
+            f"{path} is a notebook in {language}; gpurun runs only Python notebooks",
             "submit a script instead: gpurun submit run.sh",
         )
     return list(notebook["cells"])
 
 
 def _numbered(cells: list[Any]) -> Iterator[tuple[int, Any]]:
-    """The cells that hold code or text, each with the number of the last code cell up to it."""
+    """Yield the cells with code or text, each with the number of the last code cell so far."""
     number = 0
     for cell in cells:
         if cell["source"].strip() and cell["cell_type"] in ("code", "markdown"):
@@ -135,16 +135,16 @@ def _commented(text: str) -> str:
 
 
 def _script_of(cell: _Cell, source: str) -> str:
-    """The cell as Python, line by line. Raises Refused."""
+    """Return the cell as Python, with the same lines. Raises Refused."""
     try:
         source.encode()
     except UnicodeEncodeError:
-        raise Refused("it holds half a character, which no file can") from None
+        raise Refused("it contains half a character (a lone surrogate), which a file cannot hold") from None
     lines = source.split("\n")
     first = next(number for number, line in enumerate(lines) if line.strip())
     if not lines[first].startswith("%%"):
         return _python_of(cell, source)
-    magic = magics.cell_magic(lines[first], "\n".join(lines[first + 1 :]), cell.number, cell.found)
+    magic = magics.cell_magic(lines[first], "\n".join(lines[first + 1 :]), cell.number, cell.requests)
     if not magic.runs_python:
         return magic.before
     inner = "\n" * (first + 1) + "\n".join(lines[first + 1 :])
@@ -160,9 +160,9 @@ def _python_of(cell: _Cell, source: str) -> str:
             warnings.simplefilter("ignore")
             tree = ast.parse(python)
     except SyntaxError as error:
-        raise Refused(_no_python(error, source)) from None
+        raise Refused(_syntax_message(error, source)) from None
     at = _offsets(python)
-    _decide_on_magics(cell, tree, at)
+    _replace_magics(cell, tree, at)
     _rename_imports(cell, tree, at)
     _show_last(cell, tree, at, python.encode())
     edited = _edited(python.encode(), cell.edits).decode()
@@ -171,17 +171,17 @@ def _python_of(cell: _Cell, source: str) -> str:
             warnings.simplefilter("ignore")
             compile(edited, "cell", "exec", dont_inherit=True)
     except (SyntaxError, ValueError) as error:
-        raise Refused(_no_python(error, source, awaits=_awaits_at_the_top(edited))) from None
+        raise Refused(_syntax_message(error, source, uses_await=_uses_top_level_await(edited))) from None
     return edited
 
 
 def _plain(source: str) -> str:
-    """IPython's syntax as calls of `get_ipython()`, on the lines where it stood."""
+    """Return the source with IPython's syntax as calls of `get_ipython()`, on the same lines."""
     import difflib
 
     from nbconvert.filters import ipython2python
 
-    begun = source.lstrip("\n")  # it drops empty lines at the top, and makes one line of a command that has several
+    begun = source.lstrip("\n")  # ipython2python drops empty lines at the top and joins commands of several lines
     before, after = begun.split("\n"), ipython2python(begun).rstrip("\n").split("\n")  # type: ignore[no-untyped-call]
     kept = [""] * (len(source) - len(begun))
     for _, start, end, first, last in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
@@ -189,18 +189,18 @@ def _plain(source: str) -> str:
     return "\n".join(kept).rstrip("\n")
 
 
-def _no_python(error: SyntaxError | ValueError, source: str, *, awaits: bool = False) -> str:
+def _syntax_message(error: SyntaxError | ValueError, source: str, *, uses_await: bool = False) -> str:
     line = getattr(error, "lineno", None)
     text = (source.split("\n")[line - 1] if line and line <= source.count("\n") + 1 else "").strip()
     if re.match(r"(pip3?|conda|ls|cd|cat|mkdir|cp|mv|rm)\s", text):
-        return f"`{text}` is no Python: write `%{text}`"
-    if awaits:
-        return f"line {line}: `{text}` awaits outside of a function: asyncio.run(...) does that in a script"
-    return f"line {line}: `{text}` is no Python: {getattr(error, 'msg', error)}"
+        return f"`{text}` is not Python: write `%{text}`"
+    if uses_await:
+        return f"line {line}: `{text}` uses await outside a function: use asyncio.run(...) in a script"
+    return f"line {line}: `{text}` is not Python: {getattr(error, 'msg', error)}"
 
 
-def _awaits_at_the_top(source: str) -> bool:
-    """Return whether `source` would be Python if a module could await, as a cell can."""
+def _uses_top_level_await(source: str) -> bool:
+    """Return whether `source` is valid Python when top-level await is allowed, as in a cell."""
     try:
         compile(source, "cell", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
     except (SyntaxError, ValueError):
@@ -209,7 +209,7 @@ def _awaits_at_the_top(source: str) -> bool:
 
 
 def _offsets(text: str) -> Callable[[int, int], int]:
-    """From ast's line (from 1) and column (bytes) to a byte of the whole."""
+    """Return a function from ast's line (from 1) and column (bytes) to the byte offset in the text."""
     starts = [0]
     for line in text.split("\n"):
         starts.append(starts[-1] + len(line.encode()) + 1)
@@ -223,7 +223,7 @@ def _span(node: ast.expr | ast.stmt, at: Callable[[int, int], int]) -> tuple[int
 
 
 def _calls_of_ipython(tree: ast.AST) -> Iterator[tuple[ast.Call, ast.Attribute]]:
-    """`get_ipython().something(...)`: what IPython makes of its own syntax, and what an exported script holds."""
+    """Yield the calls `get_ipython().something(...)`, from IPython's own syntax or from an exported script."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             inner = node.func.value
@@ -231,19 +231,19 @@ def _calls_of_ipython(tree: ast.AST) -> Iterator[tuple[ast.Call, ast.Attribute]]
                 yield node, node.func
 
 
-def _decide_on_magics(cell: _Cell, tree: ast.AST, at: Callable[[int, int], int]) -> None:
+def _replace_magics(cell: _Cell, tree: ast.AST, at: Callable[[int, int], int]) -> None:
     for call, function in _calls_of_ipython(tree):
         words = [arg.value for arg in call.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
         if len(words) != len(call.args):
             if function.attr not in ("system", "getoutput"):
-                raise Refused(f"get_ipython().{function.attr}(...) with what is known only when it runs")
+                raise Refused(f"get_ipython().{function.attr}(...) with arguments that are known only at run time")
             cell.edits.append((*_span(function, at), f"{SHIM}.{function.attr}"))
             continue
-        cell.edits.append((*_span(call, at), magics.line(function.attr, words, cell.number, cell.found)))
+        cell.edits.append((*_span(call, at), magics.line(function.attr, words, cell.number, cell.requests)))
 
 
 def _rename_imports(cell: _Cell, tree: ast.Module, at: Callable[[int, int], int]) -> None:
-    """`from __future__` stands once, at the top of a script; tqdm's bar for notebooks needs a notebook."""
+    """Move `from __future__` to the top of the script, and replace tqdm's notebook bar by its normal one."""
     for node in ast.walk(tree):
         if not isinstance(node, ast.ImportFrom):
             continue
@@ -252,12 +252,12 @@ def _rename_imports(cell: _Cell, tree: ast.Module, at: Callable[[int, int], int]
             cell.futures += [alias.name for alias in node.names]
             cell.edits.append((start, end, f"pass  # {', '.join(cell.futures)}: at the top"))
         elif node.module == "tqdm.notebook":
-            names = ", ".join(f"{one.name} as {one.asname}" if one.asname else one.name for one in node.names)
+            names = ", ".join(f"{alias.name} as {alias.asname}" if alias.asname else alias.name for alias in node.names)
             cell.edits.append((start, end, f"from tqdm.auto import {names}"))
 
 
 def _show_last(cell: _Cell, tree: ast.Module, at: Callable[[int, int], int], text: bytes) -> None:
-    """What a cell ends with is shown by Jupyter, unless a `;` stands behind it."""
+    """Show the last expression of the cell, as Jupyter does unless a `;` follows it."""
     last = tree.body[-1] if tree.body else None
     if not isinstance(last, ast.Expr):
         return
@@ -268,8 +268,8 @@ def _show_last(cell: _Cell, tree: ast.Module, at: Callable[[int, int], int], tex
 
 
 def _edited(text: bytes, edits: list[tuple[int, int, str]]) -> bytes:
-    parts, done = [], 0
+    parts, copied = [], 0
     for start, end, new in sorted(edits, key=lambda edit: edit[:2]):
-        parts += [text[done:start], new.encode()]
-        done = end
-    return b"".join([*parts, text[done:]])
+        parts += [text[copied:start], new.encode()]
+        copied = end
+    return b"".join([*parts, text[copied:]])

@@ -1,4 +1,4 @@
-"""The notebook of a job, when its script is one: read and made into a script."""
+"""Read and convert the notebook of a job whose script is a notebook."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SUFFIX = ".ipynb"
 
 
 def read(loaded: Loaded) -> Converted | None:
-    """What the job's notebook becomes; None when its script is none. Raises UsageError."""
+    """Return the converted notebook of the job, or None when its script is not a notebook. Raises UsageError."""
     path = loaded.spec.script
     if path is None or not path.endswith(SUFFIX):
         return None
@@ -30,35 +30,35 @@ def read(loaded: Loaded) -> Converted | None:
             f"there is no notebook {path} in the project {loaded.project.root}", "name a file of the project"
         ) from None
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is no notebook: {error}", "save it again in Jupyter") from None
+        raise UsageError(f"{path} is not a valid notebook: {error}", "save it again in Jupyter") from None
     return convert.convert(text, path)
 
 
 def of_job(loaded: Loaded, converted: Converted) -> Notebook:
-    """What job.json says of it (see agent/setup/notebooks.py)."""
+    """Return the notebook's entry in job.json (see agent/setup/notebooks.py)."""
     assert loaded.spec.script is not None
     path = loaded.spec.script
     return {"path": path, "script": convert.script_name(path), "source": converted.source}
 
 
 def notes(loaded: Loaded, converted: Converted) -> list[str]:
-    """What a person may want to know of it."""
-    found = [*(loaded.session.notes if loaded.session else ()), *converted.notes]
+    """Return the notes for the user."""
+    texts = [*(loaded.session.notes if loaded.session else ()), *converted.notes]
     if converted.requirements:
         wanted = ", ".join(converted.requirements)
         off = loaded.spec.dependencies is False
-        why = "dependencies = false" if off else "they come with the project's dependencies, before the run"
-        found.append(f"its pip lines are left out ({wanted}): {why}")
-    return found
+        reason = "dependencies = false" if off else "the host installs them with the project's dependencies"
+        texts.append(f"its pip lines are left out ({wanted}): {reason}")
+    return texts
 
 
-def with_requirements(found: Dependencies, loaded: Loaded, converted: Converted) -> Dependencies:
-    """The project's dependencies and what the notebook's own pip lines ask for; unless the job installs nothing."""
+def with_requirements(dependencies: Dependencies, loaded: Loaded, converted: Converted) -> Dependencies:
+    """Return the project's dependencies with those of the notebook's pip lines, unless the job installs nothing."""
     wanted = list(converted.requirements)
     if not wanted or loaded.spec.dependencies is False:
-        return found
-    needs_agent = found.needs_agent or any("git+ssh://" in line for line in wanted)
-    if found.job is None:
-        asked: DependenciesOfJob = {"kind": "pyproject", "file": loaded.spec.script or "", "requirements": wanted}
-        return Dependencies(asked, needs_agent, found.note)
-    return Dependencies({**found.job, "tools": wanted}, needs_agent, found.note)
+        return dependencies
+    needs_agent = dependencies.needs_agent or any("git+ssh://" in line for line in wanted)
+    if dependencies.job is None:
+        entry: DependenciesOfJob = {"kind": "pyproject", "file": loaded.spec.script or "", "requirements": wanted}
+        return Dependencies(entry, needs_agent, dependencies.note)
+    return Dependencies({**dependencies.job, "tools": wanted}, needs_agent, dependencies.note)

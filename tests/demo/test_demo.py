@@ -1,4 +1,4 @@
-"""`gpurun demo` as a user types it: the real product, a real SSH host, a real job."""
+"""`gpurun demo` as a user runs it, with a real SSH host and a real job."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gpurun.demo import processes
 from gpurun.demo.host import MARK
 
 
-def test_the_demo_trains_fetches_and_leaves_nothing(tmp_path: Path) -> None:
+def test_demo_trains_fetches_and_leaves_nothing(tmp_path: Path) -> None:
     home = tmp_path / "home"
     (home / ".ssh").mkdir(parents=True)
     before = set(Path("/tmp").glob("gpurun-demo-*"))
@@ -44,8 +44,8 @@ def test_the_demo_trains_fetches_and_leaves_nothing(tmp_path: Path) -> None:
     assert processes.marked(MARK, host[1]) == []
 
 
-def test_the_demo_says_what_to_install(tmp_path: Path) -> None:
-    """asyncssh is hidden by an import hook that the interpreter loads, as if it had never been installed."""
+def test_demo_names_the_missing_package(tmp_path: Path) -> None:
+    """An import hook hides asyncssh, as if it was never installed."""
     (tmp_path / "sitecustomize.py").write_text(
         "import importlib.util as util\n"
         "find = util.find_spec\n"

@@ -1,4 +1,4 @@
-"""`gpurun submit train.ipynb`, from the laptop and out of a session on the host."""
+"""`gpurun submit train.ipynb`, from the laptop and from a session on the host."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def write(path: Path, *cells: str) -> None:
     path.write_text(of(*cells))
 
 
-def test_a_notebook_runs_and_what_it_showed_comes_back(laptop: Laptop) -> None:
+def test_notebook_runs_and_its_figures_are_fetched(laptop: Laptop) -> None:
     write(
         laptop.project / "notebooks" / "study.ipynb",
         "%matplotlib inline\nimport matplotlib.pyplot as plt\nimport sys, helper",
@@ -36,7 +36,7 @@ def test_a_notebook_runs_and_what_it_showed_comes_back(laptop: Laptop) -> None:
     assert sorted(path.name for path in fetched.iterdir()) == ["cell-02-1.png", "study.py"]
 
 
-def test_a_failure_names_the_cell(laptop: Laptop) -> None:
+def test_failure_has_the_cell(laptop: Laptop) -> None:
     write(laptop.project / "study.ipynb", "x = 0", "y = 1\n1 / x")
     done = laptop.gpurun("submit", "study.ipynb", *ON_HOST, "-f")
     assert done.code == 1
@@ -46,7 +46,7 @@ def test_a_failure_names_the_cell(laptop: Laptop) -> None:
     assert "ZeroDivisionError" in shown
 
 
-def test_what_cannot_run_is_told_before_anything_is_sent(laptop: Laptop) -> None:
+def test_unsupported_cell_is_refused_before_anything_is_sent(laptop: Laptop) -> None:
     write(laptop.project / "study.ipynb", "x = 1", "%%R\nplot(x)")
     laptop.environment["GPURUN_SSH"] = "/bin/false"
     done = laptop.gpurun("submit", "study.ipynb", *ON_HOST)
@@ -55,13 +55,13 @@ def test_what_cannot_run_is_told_before_anything_is_sent(laptop: Laptop) -> None
     assert "Traceback" not in done.err
 
 
-def test_a_notebook_that_git_ignores_runs_all_the_same(laptop: Laptop) -> None:
+def test_notebook_that_git_ignores_runs(laptop: Laptop) -> None:
     write(laptop.project / "study.ipynb", "print('ran')")
     (laptop.project / ".gitignore").write_text("*.ipynb\n")
     assert laptop.gpurun("submit", "study.ipynb", *ON_HOST, "-f").out.splitlines()[1:] == ["ran"]
 
 
-def test_a_dry_run_says_what_would_be_installed(laptop: Laptop) -> None:
+def test_dry_run_lists_the_requirements(laptop: Laptop) -> None:
     write(laptop.project / "study.ipynb", "%pip install einops\n%timeit f()")
     laptop.environment["GPURUN_SSH"] = "/bin/false"
     plan = json.loads(laptop.ok("submit", "study.ipynb", "-H", "demo", "--dry-run", "--json"))
@@ -75,7 +75,7 @@ def test_a_dry_run_says_what_would_be_installed(laptop: Laptop) -> None:
 
 @pytest.fixture
 def session(laptop: Laptop) -> tuple[str, Path]:
-    """A run that stands for a session of Jupyter, and its workspace: what a person tries there is files.
+    """Make a run that looks like a Jupyter session, and its workspace. Work in a session is files.
 
     Jupyter itself is tried in tests/lab; here the run is told to be one in the laptop's index.
     """
@@ -91,9 +91,7 @@ def session(laptop: Laptop) -> tuple[str, Path]:
     return run, workspace
 
 
-def test_a_notebook_out_of_a_session_runs_with_what_was_changed_there(
-    laptop: Laptop, session: tuple[str, Path]
-) -> None:
+def test_notebook_of_a_session_runs_with_its_changed_files(laptop: Laptop, session: tuple[str, Path]) -> None:
     run, workspace = session
     write(workspace / "tries" / "study.ipynb", "import helper, other\nprint(helper.NAME, '|', other.NAME)")
     (workspace / "helper.py").write_text("NAME = 'changed in the session'\n")
@@ -111,7 +109,7 @@ def test_a_notebook_out_of_a_session_runs_with_what_was_changed_there(
     assert there == ["gpurun.toml", "helper.py", "other.py", "train.py", "tries/study.ipynb"]
 
 
-def test_a_notebook_that_a_session_does_not_have(laptop: Laptop, session: tuple[str, Path]) -> None:
+def test_notebook_that_is_not_in_the_session_is_an_error(laptop: Laptop, session: tuple[str, Path]) -> None:
     run, workspace = session
     write(workspace / "study.ipynb", "x = 1")
     done = laptop.gpurun("submit", f"{run}:stduy.ipynb", *ON_HOST)
@@ -121,7 +119,7 @@ def test_a_notebook_that_a_session_does_not_have(laptop: Laptop, session: tuple[
     assert laptop.gpurun("submit", f"{run}:../../x.ipynb", *ON_HOST).code == 2
 
 
-def test_a_run_that_is_no_session(laptop: Laptop) -> None:
+def test_run_that_is_not_a_session_is_an_error(laptop: Laptop) -> None:
     run = laptop.submit("train.py", "--", "0", "0")
     done = laptop.gpurun("submit", f"{run}:study.ipynb", *ON_HOST)
     assert done.code == 2

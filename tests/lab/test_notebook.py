@@ -1,4 +1,4 @@
-"""Notebooks as batch runs in real containers, and out of a real session of Jupyter."""
+"""Notebooks as batch runs in real containers, and from a real Jupyter session."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ print("rank", trainer.global_rank, "of", trainer.world_size, flush=True)"""
 TABLE = "class Table:\n    def _repr_html_(self):\n        return '<td>1</td>'\n\n\nTable()"
 
 
-def test_a_notebook_trains_in_two_processes_and_shows_once(jobs: Jobs, laptop: Laptop) -> None:
+def test_notebook_trains_in_two_processes_and_shows_once(jobs: Jobs, laptop: Laptop) -> None:
     project = laptop.project({"gpurun.toml": "", "tries/study.ipynb": of(TRAINING, TABLE)})
     done = laptop.gpurun(
         "submit", "tries/study.ipynb", "-H", "ada", "-g", "2", "-e", "OMP_NUM_THREADS=1", "-f", "--fetch",
@@ -36,7 +36,7 @@ def test_a_notebook_trains_in_two_processes_and_shows_once(jobs: Jobs, laptop: L
     assert sorted(path.name for path in fetched.iterdir()) == ["cell-02-1.html", "study.py"]
 
 
-def test_the_example_installs_what_it_needs_and_draws(jobs: Jobs, laptop: Laptop) -> None:
+def test_example_installs_its_requirements_and_draws(jobs: Jobs, laptop: Laptop) -> None:
     project = laptop.home / "work/notebook"
     shutil.copytree(REPOSITORY / "examples/notebook", project)
     done = laptop.gpurun(
@@ -47,7 +47,7 @@ def test_the_example_installs_what_it_needs_and_draws(jobs: Jobs, laptop: Laptop
     assert (fetched / "checkpoints/best.ckpt").is_file()
 
 
-def test_what_was_tried_in_jupyter_becomes_a_run(jobs: Jobs, laptop: Laptop) -> None:
+def test_notebook_of_a_jupyter_session_becomes_a_run(jobs: Jobs, laptop: Laptop) -> None:
     project = laptop.project({"gpurun.toml": "", "helper.py": "NAME = 'of the laptop'\n"})
     opened = laptop.gpurun("tunnel", "--jupyter", "-H", "ada", "-g", "0", "-d", "--json", cwd=project, timeout=900)
     (listener,) = json.loads(opened.stdout)["listeners"]
@@ -66,7 +66,7 @@ def test_what_was_tried_in_jupyter_becomes_a_run(jobs: Jobs, laptop: Laptop) -> 
 
 
 def _save(url: str, name: str, text: str) -> None:
-    """Save a notebook as Jupyter's page does; `url` is the address of the tunnel, with its token."""
+    """Save a notebook as Jupyter's page does; `url` is the tunnel's URL with its token."""
     address = urlsplit(url)
     told = {"type": "notebook", "format": "json", "content": json.loads(text)}
     request = urllib.request.Request(

@@ -1,4 +1,4 @@
-"""The embedded host as the real ssh and rsync see it."""
+"""The embedded host, used by the real ssh and rsync."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def until(answer: Callable[[], bool], seconds: float = 10.0) -> bool:
 
 
 def alive(pid: int) -> bool:
-    """Whether the process runs; a zombie that nobody has reaped does not."""
+    """Return whether the process runs and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -54,7 +54,7 @@ def pid_in(file: Path) -> int:
 
 @pytest.fixture
 def echo_port() -> Iterator[int]:
-    """A TCP service of this machine that sends back, in capitals, the first thing it is sent."""
+    """Return the port of a TCP service that sends back the first bytes it gets, in capitals."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=_answer_once, args=(server,), daemon=True).start()
         yield server.getsockname()[1]
@@ -79,11 +79,11 @@ def _ask(address: str | tuple[str, int], family: socket.AddressFamily) -> bytes:
 
 
 @pytest.mark.parametrize("code", [0, 1, 3, 125, 255])
-def test_exit_code_and_both_streams_come_back(embedded_host: EmbeddedHost, code: int) -> None:
+def test_exit_code_and_both_streams_are_returned(embedded_host: EmbeddedHost, code: int) -> None:
     assert ssh(embedded_host, f"echo out; echo err >&2; exit {code}") == (code, b"out\n", b"err\n")
 
 
-def test_a_signal_is_told_as_such(embedded_host: EmbeddedHost) -> None:
+def test_death_by_a_signal_is_reported(embedded_host: EmbeddedHost) -> None:
     code, _, _ = ssh(embedded_host, "kill -TERM $$")
     assert code == 255  # what ssh says when it was given a signal and no exit status
 
@@ -93,18 +93,18 @@ def test_stdin_is_raw_and_ends(embedded_host: EmbeddedHost) -> None:
     assert ssh(embedded_host, "cat", stdin=data) == (0, data, b"")
 
 
-def test_a_command_that_reads_nothing_is_not_waited_for(embedded_host: EmbeddedHost) -> None:
+def test_command_that_reads_nothing_ends(embedded_host: EmbeddedHost) -> None:
     assert ssh(embedded_host, "exit 4", stdin=bytes(20_000_000))[0] == 4
 
 
-def test_home_is_private_and_the_python_is_the_named_one(embedded_host: EmbeddedHost) -> None:
+def test_home_and_python_are_those_of_the_host(embedded_host: EmbeddedHost) -> None:
     _, out, _ = ssh(embedded_host, 'echo "$HOME"; pwd; python3 -c "import sys; print(sys.executable)"')
     home, cwd, python = out.decode().splitlines()
     assert Path(home) == Path(cwd) == embedded_host.home
     assert Path(python).parent == Path(sys.executable).parent
 
 
-def test_nothing_of_the_users_ssh_is_used(embedded_host: EmbeddedHost) -> None:
+def test_users_ssh_files_are_not_used(embedded_host: EmbeddedHost) -> None:
     seen = subprocess.run(
         [*embedded_host.ssh_command, "-v", embedded_host.alias, "true"],
         capture_output=True,
@@ -116,7 +116,7 @@ def test_nothing_of_the_users_ssh_is_used(embedded_host: EmbeddedHost) -> None:
         assert (embedded_host.ssh_config.parent / name).stat().st_mode & 0o077 == 0
 
 
-def test_another_key_is_refused(embedded_host: EmbeddedHost, tmp_path: Path) -> None:
+def test_other_user_key_is_refused(embedded_host: EmbeddedHost, tmp_path: Path) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "key")], check=True)
     # The first value of an option wins, and files on the command line come before those of the configuration.
     config = tmp_path / "config"
@@ -134,7 +134,7 @@ def test_another_key_is_refused(embedded_host: EmbeddedHost, tmp_path: Path) -> 
     assert b"Permission denied" in done.stderr
 
 
-def test_a_swapped_host_key_is_refused(embedded_host: EmbeddedHost, tmp_path: Path) -> None:
+def test_changed_host_key_is_refused(embedded_host: EmbeddedHost, tmp_path: Path) -> None:
     with EmbeddedHost(tmp_path / "other") as other:
         known = (other.ssh_config.parent / "known_hosts").read_text().split()[1:]
     stranger = tmp_path / "known_hosts"
@@ -144,7 +144,7 @@ def test_a_swapped_host_key_is_refused(embedded_host: EmbeddedHost, tmp_path: Pa
     assert b"REMOTE HOST IDENTIFICATION HAS CHANGED" in err
 
 
-def test_300_mb_go_both_ways_byte_for_byte(embedded_host: EmbeddedHost, tmp_path: Path) -> None:
+def test_300_mb_are_copied_unchanged_in_both_directions(embedded_host: EmbeddedHost, tmp_path: Path) -> None:
     there, back = tmp_path / "there", tmp_path / "back"
     there.mkdir()
     with (there / "big").open("wb") as file:
@@ -157,12 +157,12 @@ def test_300_mb_go_both_ways_byte_for_byte(embedded_host: EmbeddedHost, tmp_path
     assert ssh(embedded_host, "rm -r big")[0] == 0
 
 
-def test_output_before_an_exit_is_whole(embedded_host: EmbeddedHost) -> None:
+def test_output_before_an_exit_is_complete(embedded_host: EmbeddedHost) -> None:
     code, out, _ = ssh(embedded_host, "head -c 50000000 /dev/zero; exit 7")
     assert (code, len(out)) == (7, 50_000_000)
 
 
-def test_a_slow_reader_gets_everything(embedded_host: EmbeddedHost) -> None:
+def test_slow_reader_gets_everything(embedded_host: EmbeddedHost) -> None:
     with subprocess.Popen(
         [*embedded_host.ssh_command, embedded_host.alias, "head -c 20000000 /dev/zero"],
         stdout=subprocess.PIPE,
@@ -197,7 +197,7 @@ def test_many_sessions_share_one_connection(embedded_host: EmbeddedHost, tmp_pat
         ssh(embedded_host, options=(*master, "-O", "exit"))
 
 
-def test_a_port_is_forwarded(embedded_host: EmbeddedHost, echo_port: int) -> None:
+def test_port_is_forwarded(embedded_host: EmbeddedHost, echo_port: int) -> None:
     port = _free_port()
     forward = [
         *embedded_host.ssh_command,
@@ -213,7 +213,7 @@ def test_a_port_is_forwarded(embedded_host: EmbeddedHost, echo_port: int) -> Non
             tunnel.terminate()
 
 
-def test_a_unix_socket_is_forwarded(embedded_host: EmbeddedHost) -> None:
+def test_unix_socket_is_forwarded(embedded_host: EmbeddedHost) -> None:
     there, here = embedded_host.home / "there.sock", embedded_host.workdir / "here.sock"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(there))
@@ -229,7 +229,7 @@ def test_a_unix_socket_is_forwarded(embedded_host: EmbeddedHost) -> None:
                 tunnel.terminate()
 
 
-def test_a_host_may_leave_it_at_ports(tmp_path: Path, echo_port: int) -> None:
+def test_host_can_forward_only_ports(tmp_path: Path, echo_port: int) -> None:
     with EmbeddedHost(tmp_path / "host", sockets=False) as host, socket.socket(socket.AF_UNIX) as server:
         there, here, local = host.home / "s", tmp_path / "s", _free_port()
         server.bind(str(there))
@@ -247,26 +247,26 @@ def test_a_host_may_leave_it_at_ports(tmp_path: Path, echo_port: int) -> None:
                 tunnel.terminate()
 
 
-def test_a_host_may_forbid_forwarding(tmp_path: Path, echo_port: int) -> None:
+def test_host_can_forbid_forwarding(tmp_path: Path, echo_port: int) -> None:
     with EmbeddedHost(tmp_path / "host", forwarding=False) as host:
         code, _, err = ssh(host, options=("-W", f"127.0.0.1:{echo_port}"))
     assert code == 255
     assert b"open failed" in err
 
 
-def test_a_terminal_is_given_when_asked_for(embedded_host: EmbeddedHost) -> None:
+def test_terminal_is_allocated_on_request(embedded_host: EmbeddedHost) -> None:
     code, out, _ = ssh(embedded_host, "tty; echo $TERM; exit 6", options=("-tt",))
     assert code == 6
     assert out.startswith(b"/dev/pts/")
     assert ssh(embedded_host, "tty")[1] == b"not a tty\n"
 
 
-def test_a_login_shell_reads_commands_from_stdin(embedded_host: EmbeddedHost) -> None:
+def test_login_shell_reads_commands_from_stdin(embedded_host: EmbeddedHost) -> None:
     assert ssh(embedded_host, stdin=b"echo $((6 * 7))\nexit 5\n")[:2] == (5, b"42\n")
 
 
 @pytest.mark.parametrize("end", ["client", "connection"])
-def test_when_the_client_goes_what_stayed_ends_and_what_detached_lives(
+def test_end_of_the_client_ends_its_command_but_not_detached_processes(
     embedded_host: EmbeddedHost, tmp_path: Path, end: str
 ) -> None:
     stays, detached = tmp_path / "stays", tmp_path / "detached"
@@ -285,7 +285,7 @@ def test_when_the_client_goes_what_stayed_ends_and_what_detached_lives(
         os.kill(pids[1], 9)
 
 
-def test_one_session_of_a_shared_connection_goes_alone(embedded_host: EmbeddedHost, tmp_path: Path) -> None:
+def test_end_of_one_session_leaves_the_others_of_a_connection(embedded_host: EmbeddedHost, tmp_path: Path) -> None:
     master = ("-oControlMaster=auto", f"-oControlPath={tmp_path}/m", "-oControlPersist=60")
     follower, other = tmp_path / "follower", tmp_path / "other"
     try:
@@ -305,14 +305,14 @@ def test_one_session_of_a_shared_connection_goes_alone(embedded_host: EmbeddedHo
         ssh(embedded_host, options=(*master, "-O", "exit"))
 
 
-def test_a_background_process_that_keeps_the_output_holds_the_channel(embedded_host: EmbeddedHost) -> None:
-    """As sshd does: a launcher that forgets to redirect must be caught by a test, not by a user."""
+def test_background_process_with_the_output_keeps_the_channel_open(embedded_host: EmbeddedHost) -> None:
+    """As with sshd, so that a test notices a launcher that forgets to redirect its output."""
     started = time.monotonic()
     assert ssh(embedded_host, "sleep 1.5 & exit 0")[0] == 0
     assert time.monotonic() - started > 1.4
 
 
-def test_closing_ends_everything_that_the_host_started(tmp_path: Path) -> None:
+def test_close_ends_all_processes_of_the_host(tmp_path: Path) -> None:
     host = EmbeddedHost(tmp_path / "host").start()
     pid_file = tmp_path / "pid"
     ssh(host, f"setsid sh -c 'echo $$ >{pid_file}; exec sleep 300' </dev/null >/dev/null 2>&1 &")
@@ -329,7 +329,7 @@ def test_paths_with_spaces_and_percent_signs(tmp_path: Path) -> None:
         assert ssh(host, "pwd")[1].decode().rstrip("\n") == str(host.home)
 
 
-def test_the_users_own_shell_files_are_not_read_but_the_homes_are(tmp_path: Path) -> None:
+def test_shell_files_of_the_hosts_home_are_read(tmp_path: Path) -> None:
     with EmbeddedHost(tmp_path / "host", shell="/bin/bash") as host:
         (host.home / ".bashrc").write_text("echo noise\n")
         assert ssh(host, "echo answer")[1] == b"noise\nanswer\n"

@@ -1,4 +1,4 @@
-"""The demo's own steps, without the product that it drives."""
+"""The steps of the demo, without gpurun itself."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def laptop(embedded_host: EmbeddedHost, tmp_path: Path) -> run.Laptop:
     return run.new_laptop(tmp_path, embedded_host, lambda line: None)
 
 
-def test_a_missing_program_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_program_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(run, "NEEDED_PACKAGES", ())
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UsageError, match="ssh and rsync"):
         run.check_needs()
 
 
-def test_missing_packages_are_named_with_the_command_that_brings_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_named_with_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "NEEDED_PACKAGES", ("json", "no_such_package", "nor_this"))
     with pytest.raises(UsageError, match="needs no_such_package, nor_this") as caught:
         run.check_needs()
@@ -34,7 +34,7 @@ def test_missing_packages_are_named_with_the_command_that_brings_them(monkeypatc
     assert caught.value.exit_code == 2
 
 
-def test_the_laptop_knows_nothing_of_the_user(
+def test_laptop_has_none_of_the_users_files(
     monkeypatch: pytest.MonkeyPatch, embedded_host: EmbeddedHost, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("GPURUN_HOST", "mine")
@@ -47,7 +47,7 @@ def test_the_laptop_knows_nothing_of_the_user(
     assert Path(environment["XDG_RUNTIME_DIR"]).stat().st_mode & 0o777 == 0o700
 
 
-def test_a_command_is_shown_and_its_failure_told(embedded_host: EmbeddedHost, tmp_path: Path) -> None:
+def test_command_is_shown_and_its_failure_raised(embedded_host: EmbeddedHost, tmp_path: Path) -> None:
     said: list[str] = []
     laptop = run.new_laptop(tmp_path, embedded_host, said.append)
     with pytest.raises(GpurunError, match="`gpurun no-such-verb 'a b'` ended with exit code"):
@@ -55,8 +55,8 @@ def test_a_command_is_shown_and_its_failure_told(embedded_host: EmbeddedHost, tm
     assert said == ["\n$ gpurun no-such-verb 'a b'"]
 
 
-def test_one_checkpoint_must_have_come_back(laptop: run.Laptop) -> None:
-    with pytest.raises(GpurunError, match="0 are there"):
+def test_missing_fetched_checkpoint_is_an_error(laptop: run.Laptop) -> None:
+    with pytest.raises(GpurunError, match="found 0"):
         run.fetched_checkpoint(laptop.project)
     best = laptop.project / "fetched" / "train-7f3k" / "checkpoints" / "best.ckpt"
     best.parent.mkdir(parents=True)
@@ -64,20 +64,18 @@ def test_one_checkpoint_must_have_come_back(laptop: run.Laptop) -> None:
     assert run.fetched_checkpoint(laptop.project) == Path("fetched/train-7f3k/checkpoints/best.ckpt")
 
 
-def test_the_accuracy_is_what_predict_prints(laptop: run.Laptop) -> None:
+def test_accuracy_is_that_of_predict(laptop: run.Laptop) -> None:
     (laptop.project / "predict.py").write_text(f"print({json.dumps(json.dumps({'val_acc': 0.98}))})\n")
-    assert run.measured(laptop, Path("best.ckpt")) == 0.98
+    assert run.measure(laptop, Path("best.ckpt")) == 0.98
     (laptop.project / "predict.py").write_text("raise SystemExit(3)\n")
     with pytest.raises(GpurunError, match="exit code 3"):
-        run.measured(laptop, Path("best.ckpt"))
+        run.measure(laptop, Path("best.ckpt"))
 
 
 @pytest.mark.parametrize(
     ("end", "kept"), [(GpurunError("no"), True), (OSError(28, "full"), True), (KeyboardInterrupt(), False)]
 )
-def test_files_are_kept_only_when_a_step_failed(
-    monkeypatch: pytest.MonkeyPatch, end: BaseException, kept: bool
-) -> None:
+def test_files_are_kept_only_after_a_failure(monkeypatch: pytest.MonkeyPatch, end: BaseException, kept: bool) -> None:
     made: list[Path] = []
 
     def step(laptop: run.Laptop) -> float:

@@ -1,4 +1,4 @@
-"""What a job says of its notebook: where it was read, what it installs, what a session lays over the project."""
+"""The notebook of a job: where it is read, what it installs, and the files of a session."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def brought(project: Path, tmp_path: Path) -> Session:
     return Session("jupyter-7f3k", "box", project, "tries/new.ipynb", root, ("tries/new.ipynb", "helper.py"))
 
 
-def test_the_script_travels_in_the_job(project: Path) -> None:
+def test_job_contains_the_script(project: Path) -> None:
     job = make_plan(loaded(project)).job
     assert job["notebook"] is not None
     assert job["script"] == "train.ipynb"
@@ -51,12 +51,12 @@ def test_the_script_travels_in_the_job(project: Path) -> None:
     assert job["name"] == "train"
 
 
-def test_other_scripts_have_no_notebook(project: Path) -> None:
+def test_read_of_another_script_is_none(project: Path) -> None:
     assert of_job.read(loaded(project, "helper.py")) is None
     assert make_plan(loaded(project, "helper.py")).job["notebook"] is None
 
 
-def test_what_pip_lines_name_is_installed_with_the_projects_own(project: Path) -> None:
+def test_pip_lines_are_added_to_the_projects_dependencies(project: Path) -> None:
     alone = {"kind": "pyproject", "file": "train.ipynb", "requirements": ["einops", "rich"]}
     assert make_plan(loaded(project)).job["dependencies"] == alone
     (project / "requirements.txt").write_text("timm\n")
@@ -64,25 +64,25 @@ def test_what_pip_lines_name_is_installed_with_the_projects_own(project: Path) -
     both = {"kind": "requirements", "file": "requirements.txt", "tools": ["einops", "rich"]}
     assert plan.job["dependencies"] == both
     assert (
-        "its pip lines are left out (einops, rich): they come with the project's dependencies, before the run"
+        "its pip lines are left out (einops, rich): the host installs them with the project's dependencies"
         in plan.notes
     )
 
 
-def test_a_job_that_installs_nothing_says_so(project: Path) -> None:
+def test_notes_of_a_job_that_installs_nothing(project: Path) -> None:
     (project / "gpurun.toml").write_text("dependencies = false\n")
     plan = make_plan(loaded(project))
     assert plan.job["dependencies"] is None
     assert "its pip lines are left out (einops, rich): dependencies = false" in plan.notes
 
 
-def test_a_notebook_of_a_job_file_that_is_missing(project: Path) -> None:
+def test_missing_notebook_is_an_error(project: Path) -> None:
     (project / "job.toml").write_text('script = "trian.ipynb"')
     with pytest.raises(UsageError, match=r"there is no notebook trian\.ipynb in the project"):
         make_plan(loaded(project, "job.toml"))
 
 
-def test_a_session_lies_over_the_project(project: Path, tmp_path: Path) -> None:
+def test_files_of_a_session_override_the_project(project: Path, tmp_path: Path) -> None:
     came = brought(project, tmp_path)
     asked = replace(load({"script": came.notebook}, None, project), session=came)
     plan = make_plan(asked)
@@ -96,7 +96,7 @@ def test_a_session_lies_over_the_project(project: Path, tmp_path: Path) -> None:
     assert sizes[b"helper.py"] == len("NAME = 'session'\n")
 
 
-def test_each_part_is_sent_from_the_folder_that_it_lies_in(project: Path, tmp_path: Path) -> None:
+def test_each_part_is_sent_from_its_own_folder(project: Path, tmp_path: Path) -> None:
     came = brought(project, tmp_path)
     files = notebook_session.laid_over(list_files(load({}, "helper.py", project).project), came)
     theirs, own = notebook_session.parts(files, came)
@@ -115,6 +115,6 @@ def test_each_part_is_sent_from_the_folder_that_it_lies_in(project: Path, tmp_pa
         ("odd:name.ipynb", False),
     ],
 )
-def test_which_target_names_a_session(project: Path, target: str, meant: bool) -> None:
+def test_target_of_a_session(project: Path, target: str, meant: bool) -> None:
     (project / "odd:name.ipynb").touch()
     assert notebook_session.is_meant(target, project) is meant

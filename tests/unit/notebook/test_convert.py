@@ -1,4 +1,4 @@
-"""A notebook as a script: what each kind of line becomes, what is refused with its cell's number."""
+"""The conversion of a notebook to a script, and what is refused with its cell's number."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def converted(*cells: str | dict[str, Any]) -> Converted:
 
 
 def body(cell: str) -> str:
-    """What one cell becomes, without its marker and call."""
+    """Return the script of one cell, without its marker and call."""
     return converted(cell).source.split("__gpurun__.cell(1)\n", 1)[1].removesuffix("\n\n__gpurun__.end()\n")
 
 
@@ -28,11 +28,11 @@ def refusal(*cells: str) -> str:
         converted(*cells)
     assert "gpurun-skip" in error.value.next_step
     first, *lines = error.value.what.split("\n")
-    assert first == "train.ipynb cannot run without Jupyter as it is:"
+    assert first == "train.ipynb cannot run without Jupyter:"
     return "\n".join(line.strip() for line in lines)
 
 
-def test_the_whole_script() -> None:
+def test_convert_whole_script() -> None:
     text = {"cell_type": "markdown", "metadata": {}, "source": "# Title\n\ntext"}
     made = converted("import torch", text, "  \n", "x = 1\nx")
     assert made.source == (
@@ -84,16 +84,16 @@ def test_the_whole_script() -> None:
         (">>> x = 1", "x = 1"),
     ],
 )  # fmt: skip
-def test_what_a_cell_becomes(cell: str, script: str) -> None:
+def test_convert_cell(cell: str, script: str) -> None:
     assert body(cell) == script
 
 
-def test_a_command_of_two_lines_keeps_the_numbers_of_what_follows() -> None:
+def test_command_of_two_lines_keeps_the_line_numbers() -> None:
     lines = body("!ls \\\n  -l\nx = 1").split("\n")
     assert lines.index("x = 1") == 2
 
 
-def test_futures_stand_once_and_first() -> None:
+def test_future_imports_are_moved_to_the_top() -> None:
     made = converted("x = 1", "from __future__ import annotations", "from __future__ import annotations\ny = 2")
     assert made.source.split("\n")[1] == "from __future__ import annotations"
     assert made.source.count("\nfrom __future__") == 1
@@ -122,7 +122,7 @@ def test_futures_stand_once_and_first() -> None:
         ("%conda install a", None),
     ],
 )
-def test_what_pip_is_asked_for_is_a_requirement_of_the_run(line: str, wanted: list[str] | None) -> None:
+def test_pip_install_becomes_a_requirement(line: str, wanted: list[str] | None) -> None:
     if wanted is None:
         assert refusal("x = 1", line).startswith("cell 2: ")
     else:
@@ -132,52 +132,52 @@ def test_what_pip_is_asked_for_is_a_requirement_of_the_run(line: str, wanted: li
         assert "system" not in made.source
 
 
-def test_pip_that_only_looks_is_run() -> None:
+def test_pip_list_is_run() -> None:
     assert body("!pip list") == "__gpurun__.system('python -m pip list')"
 
 
 @pytest.mark.parametrize(
     ("cell", "says"),
     [
-        ("pip install einops", "`pip install einops` is no Python: write `%pip install einops`"),
-        ("x = (", "line 1: `x = (` is no Python"),
-        ("\nx = 1\ny = 2 +", "line 3: `y = 2 +` is no Python"),
-        ("await f()", "line 1: `await f()` awaits outside of a function: asyncio.run"),
-        ("return 1", "line 1: `return 1` is no Python"),
+        ("pip install einops", "`pip install einops` is not Python: write `%pip install einops`"),
+        ("x = (", "line 1: `x = (` is not Python"),
+        ("\nx = 1\ny = 2 +", "line 3: `y = 2 +` is not Python"),
+        ("await f()", "line 1: `await f()` uses await outside a function: use asyncio.run"),
+        ("return 1", "line 1: `return 1` is not Python"),
         ("%%R\nplot(x)", "%%R has no meaning without Jupyter"),
-        ("%%capture out\nf()", "%%capture out: what a cell prints goes to the log"),
+        ("%%capture out\nf()", "%%capture out: the output of a cell goes to the log"),
         ("%%bash --out x\nls", "%%bash --out x has no meaning without Jupyter"),
         ("%store x", "%store x has no meaning without Jupyter"),
         ("%run other.ipynb", "%run other.ipynb: a run has one notebook"),
         ("get_ipython().kernel_thing(1)", "get_ipython().kernel_thing(...)"),
-        ("get_ipython().run_line_magic(name, '')", "with what is known only when it runs"),
-        ("%%writefile\nx", "wants one name of a file"),
+        ("get_ipython().run_line_magic(name, '')", "with arguments that are known only at run time"),
+        ("%%writefile\nx", "needs one file name"),
         ("x = '\ud83d'", "half a character"),
     ],
 )
-def test_what_no_script_can_do_is_refused_with_its_cell(cell: str, says: str) -> None:
-    told = refusal("x = 1", "", cell)
-    assert told.startswith("cell 2: ")
-    assert says in told
+def test_unsupported_cell_is_refused_with_its_number(cell: str, says: str) -> None:
+    message = refusal("x = 1", "", cell)
+    assert message.startswith("cell 2: ")
+    assert says in message
 
 
-def test_all_that_is_wrong_is_told_at_once() -> None:
+def test_all_unsupported_cells_are_listed() -> None:
     assert [line.split(":")[0] for line in refusal("%store a", "x", "%%R\nx", "%store b").split("\n")] == [
         "cell 1", "cell 3", "cell 4",
     ]  # fmt: skip
 
 
-def test_a_cell_with_the_tag_stays_out_and_keeps_its_number() -> None:
+def test_tagged_cell_is_skipped_and_keeps_its_number() -> None:
     tagged = {
         "cell_type": "code", "execution_count": 1, "outputs": [], "source": "%%R\nx", "metadata": {"tags": ["gpurun-skip"]},
     }  # fmt: skip
     made = converted("x = 1", tagged, "y = 2").source
     assert "%%R" not in made
-    assert "# %% cell 2 stays out" in made
+    assert "# %% cell 2 is skipped" in made
     assert "__gpurun__.cell(3)\ny = 2" in made
 
 
-def test_what_is_left_out_and_may_be_missed_is_noted() -> None:
+def test_left_out_magics_are_noted() -> None:
     notes = converted("%timeit f()", "%tensorboard --logdir logs", "%matplotlib inline").notes
     assert [note.split(" is left out")[0] for note in notes] == [
         "cell 1: %timeit f()", "cell 2: %tensorboard --logdir logs",
@@ -185,28 +185,28 @@ def test_what_is_left_out_and_may_be_missed_is_noted() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{}", "print(1)", '{"cells": 3}', "[]", "null"])
-def test_what_is_no_notebook(text: str) -> None:
-    with pytest.raises(UsageError, match=r"train\.ipynb (is no notebook|has no code)"):
+def test_invalid_notebook_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match=r"train\.ipynb (is not a valid notebook|has no code)"):
         convert(text, "train.ipynb")
 
 
-def test_a_notebook_in_another_language() -> None:
+def test_notebook_in_another_language_is_refused() -> None:
     with pytest.raises(UsageError, match="is a notebook in R"):
         convert(of("x <- 1", kernelspec={"name": "ir", "display_name": "R", "language": "R"}), "train.ipynb")
 
 
-def test_a_notebook_of_the_third_format() -> None:
+def test_notebook_of_format_3() -> None:
     made = convert((DATA / "format3.ipynb").read_text(), "old.ipynb")
     assert "__gpurun__.cell(1)\nx = 1\n" in made.source
 
 
-def test_a_captured_notebook_compiles() -> None:
+def test_real_notebook_compiles() -> None:
     made = convert((DATA / "exploring.ipynb").read_text(), "notebooks/exploring.ipynb")
     compile(made.source, script_name("notebooks/exploring.ipynb"), "exec")
     assert script_name("notebooks/exploring.ipynb") == "exploring.py"
 
 
-def test_without_nbconvert_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_nbconvert_is_an_error_with_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gpurun.notebook.convert._NEEDED", ("nbformat", "no_such_package"))
     with pytest.raises(UsageError, match="no_such_package is not installed") as error:
         converted("x = 1")

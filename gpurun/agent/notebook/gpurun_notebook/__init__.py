@@ -1,7 +1,7 @@
-"""What the script of a notebook calls, in the job's own Python: as little of Jupyter as a batch run can use.
+"""Provide the functions that the script of a notebook calls, in the job's own Python.
 
-Needs the standard library alone. Figures and displayed objects that a log cannot show are saved in `notebook/` of the
-job's working directory, by the first process of a job of several. Written to by `gpurun.notebook.convert` on the laptop.
+This needs only the standard library. Figures and displayed objects that a log cannot show are saved in `notebook/` of the job's
+working directory, only by the first process of the job. `gpurun.notebook.convert` on the laptop writes the calls.
 """
 
 import atexit
@@ -21,19 +21,19 @@ __all__ = [
     "show_html", "show_svg", "system", "time_begins", "time_ends", "timed", "write_file",
 ]  # fmt: skip
 
-ROOT = "GPURUN_NOTEBOOK_ROOT"  # for the further processes of the job, which begin in the notebook's folder
+ROOT = "GPURUN_NOTEBOOK_ROOT"  # for further processes of the job, which start in the notebook's folder
 
 
 def begin(script_file: str, notebook: str) -> None:
-    """First of all: be where Jupyter would be, in the folder of the notebook, which lies at `notebook` in the project."""
+    """Start the script in the notebook's folder, as Jupyter does. `notebook` is its path in the project."""
     root = os.environ.setdefault(ROOT, os.getcwd())
     folder = os.path.join(root, os.path.dirname(notebook))
     os.makedirs(folder, exist_ok=True)
     os.chdir(folder)
-    # In place of this script's own folder, whose files would hide modules of the project.
+    # Replace this script's own folder, whose files would hide modules of the project.
     if sys.path and os.path.realpath(sys.path[0]) == os.path.dirname(os.path.realpath(script_file)):
         sys.path[0] = folder
-    # Jupyter has no such file either. Where there is one, multiprocessing runs it again in each process that it spawns.
+    # Jupyter has no `__file__` either. With one, multiprocessing would run the script again in each spawned process.
     sys.modules["__main__"].__dict__.pop("__file__", None)
     os.environ.setdefault("MPLBACKEND", "module://gpurun_notebook.figures")
     _shown.begin(os.path.join(root, "notebook"), root)
@@ -48,18 +48,18 @@ def begin(script_file: str, notebook: str) -> None:
 
 
 def end() -> None:
-    """Behind the last cell."""
+    """End the script, after the last cell."""
     _shown.end_of_cell()
 
 
 def cell(number: int) -> None:
-    """Cell `number` begins; the figures of the one before are saved, as Jupyter shows them under it."""
+    """Start cell `number`; save the figures of the cell before, which Jupyter shows below it."""
     _shown.end_of_cell()
     _shown.begin_cell(number)
-    # Of what is registered last comes first: pyplot, once it is there, closes all figures at the end.
+    # atexit calls the last registered function first. This one must run before pyplot closes all figures.
     atexit.unregister(_shown.end_of_cell)
     atexit.register(_shown.end_of_cell)
 
 
 def left_out(line: str) -> None:
-    """Stands for a line that means nothing in a job."""
+    """Do nothing, in place of a line that has no effect in a job."""

@@ -1,4 +1,4 @@
-"""matplotlib's backend in a job: `show` saves and closes, as the one of Jupyter draws and closes."""
+"""Define matplotlib's backend for a job: `show` saves and closes a figure, where Jupyter's backend draws and closes it."""
 
 import atexit
 from typing import Any
@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from .shown import end_of_cell, open_figures, save_figure
 
-atexit.register(end_of_cell)  # behind pyplot, which closes all figures at the end
+atexit.register(end_of_cell)  # registered after pyplot's function, which closes all figures, so it runs first
 
 
 class FigureManager(FigureManagerBase):

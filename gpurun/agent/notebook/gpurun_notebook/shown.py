@@ -1,4 +1,4 @@
-"""Showing things in a job: text goes to the log, pictures and pages into the folder `notebook/`."""
+"""Show objects in a job: text goes to the log, pictures and pages into the folder `notebook/`."""
 
 import base64
 import os
@@ -6,7 +6,7 @@ import sys
 from typing import Any, Iterator, List, Optional, Tuple
 
 _PAGE = '<!doctype html>\n<meta charset="utf-8">\n'
-# In order: the first that an object has is saved.
+# The first form that an object has is saved.
 _KINDS = (
     ("image/png", "_repr_png_", "png"),
     ("image/jpeg", "_repr_jpeg_", "jpg"),
@@ -19,7 +19,7 @@ class _State:
     folder = "notebook"
     root = "."
     cell = 0
-    shown = 0  # in this cell
+    shown = 0  # number of saved files of this cell
 
 
 def begin(folder: str, root: str) -> None:
@@ -39,40 +39,40 @@ def current_cell() -> int:
 
 
 def is_first_process() -> bool:
-    """Of the processes of one training, which all run the whole script."""
+    """Return whether this is the first process of a training; all of them run the whole script."""
     names = ["LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"]
-    if "WORLD_SIZE" in os.environ:  # alone, RANK may be anything: that of a LoRA, say
+    if "WORLD_SIZE" in os.environ:  # without WORLD_SIZE, RANK may mean anything, such as the rank of a LoRA
         names.append("RANK")
     return all(os.environ.get(name, "0") in ("", "0") for name in names)
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     print("[cell %d] %s" % (_State.cell, text), flush=True)
 
 
 def show(value: Any) -> None:
-    """What Jupyter does with what a cell ends with."""
+    """Show the value of a cell's last expression, as Jupyter does."""
     if value is not None:
         display(value)
 
 
 def display(*values: Any, **_: Any) -> None:
-    """`IPython.display.display`, as far as a job can."""
+    """Replace `IPython.display.display` in a job."""
     for value in values:
         _display_one(value)
 
 
 def clear_output(*_: Any, **__: Any) -> None:
-    """A log has no output to clear."""
+    """Do nothing: a log has no output to clear."""
 
 
 def show_html(text: str) -> None:
-    """What `%%html` shows."""
+    """Save the page of `%%html`."""
     save("html", (_PAGE + text).encode("utf-8"))
 
 
 def show_svg(text: str) -> None:
-    """What `%%svg` shows."""
+    """Save the picture of `%%svg`."""
     save("svg", text.encode("utf-8"))
 
 
@@ -80,27 +80,27 @@ def _display_one(value: Any) -> None:
     if _is_figure(value):
         save_figure(value)
         return
-    found = None if isinstance(value, type) else _picture_or_page(value)
-    markdown = None if isinstance(value, type) else _ask(value, "_repr_markdown_")
-    if found is None or found[0] == "html":  # a table is worth its text too
+    file = None if isinstance(value, type) else _picture_or_page(value)
+    markdown = None if isinstance(value, type) else _call(value, "_repr_markdown_")
+    if file is None or file[0] == "html":  # a table is useful as text too
         text = markdown if isinstance(markdown, str) else repr(value)
-        if found is None or not _says_nothing(text):
+        if file is None or not _is_default_repr(text):
             print(text, flush=True)
-    if found is not None:
-        save(*found)
+    if file is not None:
+        save(*file)
 
 
-def _says_nothing(text: str) -> bool:
+def _is_default_repr(text: str) -> bool:
     return text.startswith("<") and " object" in text
 
 
 def _picture_or_page(value: Any) -> Optional[Tuple[str, bytes]]:
-    """(suffix, content) of what is best saved of it."""
-    bundle = _ask(value, "_repr_mimebundle_")
+    """Return (suffix, content) of the object's best form, or None."""
+    bundle = _call(value, "_repr_mimebundle_")
     bundle = bundle[0] if isinstance(bundle, tuple) else bundle
     for mime, method, suffix in _KINDS:
         content = bundle.get(mime) if isinstance(bundle, dict) else None
-        content = _ask(value, method) if content is None else content
+        content = _call(value, method) if content is None else content
         content = content[0] if isinstance(content, tuple) else content
         if content is None:
             continue
@@ -115,25 +115,25 @@ def _page(suffix: str) -> str:
     return _PAGE if suffix == "html" else ""
 
 
-def _ask(value: Any, method: str) -> Any:
-    """What an object says of itself in one form; None when it has none, or fails to."""
+def _call(value: Any, method: str) -> Any:
+    """Return one form of the object; None when it does not have this form, or fails."""
     try:
         return getattr(value, method)()
-    except Exception:  # noqa: BLE001 - an object that cannot draw itself must not end a training
+    except Exception:  # noqa: BLE001 - an object that fails to draw itself must not end a training
         return None
 
 
 def save(suffix: str, content: bytes) -> None:
-    """Write one more file of this cell, `notebook/cell-03-1.png`."""
+    """Write the next file of this cell, `notebook/cell-03-1.png`."""
     path = _next_path(suffix)
     if path is not None:
         with open(path, "wb") as file:
             file.write(content)
-        _tell(path)
+        _log_path(path)
 
 
 def _next_path(suffix: str) -> Optional[str]:
-    """None in a process that is not the first: all of them show the same."""
+    """Return None in every process except the first, because all of them show the same."""
     if not is_first_process():
         return None
     _State.shown += 1
@@ -141,8 +141,8 @@ def _next_path(suffix: str) -> Optional[str]:
     return os.path.join(_State.folder, "cell-%02d-%d.%s" % (_State.cell, _State.shown, suffix))
 
 
-def _tell(path: str) -> None:
-    say("shown in " + os.path.relpath(path, _State.root))
+def _log_path(path: str) -> None:
+    log("shown in " + os.path.relpath(path, _State.root))
 
 
 def _is_figure(value: Any) -> bool:
@@ -151,18 +151,18 @@ def _is_figure(value: Any) -> bool:
 
 
 def save_figure(figure: Any) -> None:
-    """A figure of matplotlib, which is closed: a notebook shows each once."""
+    """Save a figure of matplotlib and close it, because a notebook shows each figure once."""
     path = _next_path("png")
     if path is not None:
         figure.savefig(path, dpi="figure", bbox_inches="tight")
-        _tell(path)
+        _log_path(path)
     pyplot = sys.modules.get("matplotlib.pyplot")
     if pyplot is not None:
         pyplot.close(figure)
 
 
 def open_figures() -> List[Any]:
-    """Those that pyplot has open."""
+    """Return the figures that pyplot has open."""
     return list(_open_figures())
 
 
@@ -173,9 +173,9 @@ def _open_figures() -> Iterator[Any]:
 
 
 def end_of_cell() -> None:
-    """Save what the cell has drawn and not shown. A figure that cannot be drawn is told, and ends nothing."""
+    """Save the figures that the cell has drawn and not shown. A figure that cannot be saved is logged."""
     try:
         for figure in open_figures():
             save_figure(figure)
     except Exception as error:  # noqa: BLE001
-        say("a figure could not be saved: %s: %s" % (type(error).__name__, error))
+        log("a figure could not be saved: %s: %s" % (type(error).__name__, error))

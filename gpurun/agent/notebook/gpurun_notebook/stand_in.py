@@ -8,7 +8,7 @@ from . import shown as ours
 
 
 def begin() -> None:
-    """Called when the script names IPython."""
+    """Replace the module. Called when the script mentions IPython."""
     try:
         import IPython.display as real
     except ImportError:
@@ -21,7 +21,7 @@ def begin() -> None:
 
 
 class Shown:
-    """Stands for the classes of IPython.display: something that has one form."""
+    """Replaces the classes of IPython.display; each has one form."""
 
     def __init__(self, data: Any = None, url: Optional[str] = None, filename: Optional[str] = None, **_: Any) -> None:
         if filename is None and isinstance(data, str) and type(self).binary:
@@ -52,7 +52,7 @@ def _stand_in() -> None:
         "display": ours.display,
         "clear_output": ours.clear_output,
         "update_display": ours.display,
-        "__getattr__": _made(),
+        "__getattr__": _class_factory(),
     }
     for name, methods in _CLASSES.items():
         contents[name] = type(name, (Shown,), {"methods": methods, "binary": name == "Image"})
@@ -61,11 +61,11 @@ def _stand_in() -> None:
     sys.modules.update({"IPython": package, "IPython.display": module})
 
 
-def _made() -> Callable[[str], Any]:
-    def made(name: str) -> Any:
-        """Any other class of IPython.display: it can be made, and shows nothing but its name."""
+def _class_factory() -> Callable[[str], Any]:
+    def make_class(name: str) -> Any:
+        """Return a substitute for any other class of IPython.display, which shows only its name."""
         if name.startswith("_"):
             raise AttributeError(name)
         return type(name, (Shown,), {})
 
-    return made
+    return make_class

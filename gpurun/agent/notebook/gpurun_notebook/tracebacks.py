@@ -1,4 +1,4 @@
-"""A traceback names the notebook's cell and the line in it, not a line of the script that was made of it."""
+"""Print tracebacks with the notebook's cell and its line, instead of a line of the converted script."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from .shown import end_of_cell
 
 _MARKER = re.compile(r"# %% cell (\d+)$")
 _HERE = os.path.dirname(os.path.abspath(__file__))
-# What the script's text has around the notebook's own.
+# The call that the conversion adds around a cell's last expression.
 _SHOWN = re.compile(r"__gpurun__\.show\((.*)\)(\s*(?:#.*)?)$")
 
 
@@ -25,46 +25,46 @@ def begin(script: str, notebook: str) -> None:
     _State.script, _State.notebook = os.path.abspath(script), notebook
     with open(script, encoding="utf-8") as file:
         _State.lines = file.read().split("\n")
-    sys.excepthook = tell
+    sys.excepthook = print_traceback
 
 
-def tell(kind: Type[BaseException], error: BaseException, trace: Optional[TracebackType]) -> None:
-    """In place of `sys.excepthook`."""
+def print_traceback(kind: Type[BaseException], error: BaseException, trace: Optional[TracebackType]) -> None:
+    """Replace `sys.excepthook`."""
     end_of_cell()
     sys.stdout.flush()
-    told = traceback.TracebackException(kind, error, trace)
-    _rename(told, set())
-    for part in told.format():
+    exception = traceback.TracebackException(kind, error, trace)
+    _rename_frames(exception, set())
+    for part in exception.format():
         sys.stderr.write(part)
     sys.stderr.flush()
 
 
-def place(line: int) -> Optional[Tuple[int, int]]:
-    """(cell, line in it) of a line of the script; None above the first cell."""
-    for at in range(min(line, len(_State.lines)) - 1, -1, -1):
-        found = _MARKER.match(_State.lines[at])
-        if found:
-            return int(found.group(1)), line - at - 2  # the marker, and the call below it
+def place_of(line: int) -> Optional[Tuple[int, int]]:
+    """Return (cell, line in it) of a line of the script; None above the first cell."""
+    for index in range(min(line, len(_State.lines)) - 1, -1, -1):
+        marker = _MARKER.match(_State.lines[index])
+        if marker:
+            return int(marker.group(1)), line - index - 2  # the marker, and the call below it
     return None
 
 
-def _rename(told: traceback.TracebackException, seen: Set[int]) -> None:
-    if id(told) in seen:
+def _rename_frames(exception: traceback.TracebackException, seen: Set[int]) -> None:
+    if id(exception) in seen:
         return
-    seen.add(id(told))
-    told.stack[:] = [frame for frame in map(_renamed, told.stack) if frame is not None]
-    inner = [told.__cause__, told.__context__, *(getattr(told, "exceptions", None) or [])]
-    for one in inner:
-        if one is not None:
-            _rename(one, seen)
+    seen.add(id(exception))
+    exception.stack[:] = [frame for frame in map(_renamed, exception.stack) if frame is not None]
+    inner = [exception.__cause__, exception.__context__, *(getattr(exception, "exceptions", None) or [])]
+    for each in inner:
+        if each is not None:
+            _rename_frames(each, seen)
 
 
 def _renamed(frame: traceback.FrameSummary) -> Any:
-    """The frame under its cell's name, None for one of ours."""
+    """Return the frame with its cell as the file name; None for a frame of this package."""
     path = os.path.abspath(frame.filename)
     if os.path.dirname(path) == _HERE:
         return None
-    where = place(frame.lineno or 0) if path == _State.script else None
+    where = place_of(frame.lineno or 0) if path == _State.script else None
     if where is None:
         return frame
     shown = _SHOWN.sub(r"\1\2", frame.line or "")

@@ -1,4 +1,4 @@
-"""The script of a notebook as a job runs it: a real Python, the package beside it, nothing else of gpurun."""
+"""Run the script of a notebook as a job does: with a real Python and the package beside it, without gpurun."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Ran:
 
     @property
     def shown(self) -> list[str]:
-        """What lies in `notebook/`."""
+        """The files in `notebook/`."""
         return sorted(path.name for path in (self.workspace / "notebook").iterdir())
 
 
 def run(folder: Path, text: str, path: str = "train.ipynb", *args: str, **environment: str) -> Ran:
-    """Lay a job out and run it as the wrapper does."""
+    """Prepare a job and run it as the wrapper does."""
     paths = HostPaths(str(folder / "host")).run("train-7f3k")
     told = {"path": path, "script": script_name(path), "source": convert(text, path).source}
     job = {"notebook": told, "args": list(args)}
@@ -57,12 +57,12 @@ def run(folder: Path, text: str, path: str = "train.ipynb", *args: str, **enviro
 
 
 def texts(output: dict[str, Any]) -> str:
-    """What Jupyter showed as text."""
+    """Return what Jupyter showed as text."""
     text = output["text"] if output["output_type"] == "stream" else output["data"].get("text/plain", "")
     return "".join(text)
 
 
-def test_a_captured_notebook_says_in_the_log_what_it_said_in_jupyter(tmp_path: Path) -> None:
+def test_real_notebook_logs_the_same_text_as_in_jupyter(tmp_path: Path) -> None:
     ran = run(tmp_path, CAPTURED.read_text(), "notebooks/exploring.ipynb")
     assert ran.code == 0, ran.log
     seen = 0
@@ -80,7 +80,7 @@ def test_a_captured_notebook_says_in_the_log_what_it_said_in_jupyter(tmp_path: P
     assert "[cell 5] shown in notebook/cell-05-1.png" in ran.log
 
 
-def test_it_runs_where_jupyter_would_and_finds_what_jupyter_finds(tmp_path: Path) -> None:
+def test_script_runs_in_the_folder_of_the_notebook(tmp_path: Path) -> None:
     workspace = Path(HostPaths(str(tmp_path / "host")).run("train-7f3k").workspace)
     (workspace / "notebooks").mkdir(parents=True)
     (workspace / "models.py").write_text("NAME = 'of the project'")
@@ -90,7 +90,7 @@ def test_it_runs_where_jupyter_would_and_finds_what_jupyter_finds(tmp_path: Path
     assert f"{workspace}/notebooks of the project beside the notebook ['--lr', '1']" in ran.log
 
 
-def test_a_traceback_names_cell_and_line(tmp_path: Path) -> None:
+def test_traceback_has_cell_and_line(tmp_path: Path) -> None:
     text = of("def ratio(value):\n    return 1 / value", "!ls \\\n  -l /nowhere", "x = 0\n\nratio(x)")
     ran = run(tmp_path, text, "notebooks/train.ipynb")
     assert ran.code == 1
@@ -105,7 +105,7 @@ def test_a_traceback_names_cell_and_line(tmp_path: Path) -> None:
     )
 
 
-def test_a_chained_traceback_names_cells_too_and_none_of_ours(tmp_path: Path) -> None:
+def test_chained_traceback_has_cells_and_no_frames_of_gpurun(tmp_path: Path) -> None:
     text = of("try:\n    1 / 0\nexcept ZeroDivisionError as error:\n    raise ValueError('x') from error", "%time 1")
     ran = run(tmp_path, text)
     assert 'File "train.ipynb, cell 1", line 2, in <module>\n    1 / 0\n' in ran.log
@@ -115,7 +115,7 @@ def test_a_chained_traceback_names_cells_too_and_none_of_ours(tmp_path: Path) ->
     assert "gpurun_notebook" not in ran.log
 
 
-def test_the_figures_of_a_cell_that_fails_are_saved(tmp_path: Path) -> None:
+def test_figures_of_a_failing_cell_are_saved(tmp_path: Path) -> None:
     ran = run(tmp_path, of("import matplotlib.pyplot as plt\nplt.plot([1])\nraise SystemExit(3)"))
     assert ran.code == 3
     assert ran.shown == ["cell-01-1.png", "train.py"]
@@ -132,7 +132,7 @@ def test_show_in_the_middle_of_a_cell(tmp_path: Path) -> None:
     assert "non-interactive" not in ran.log
 
 
-def test_a_figure_that_a_cell_ends_with_is_saved_once(tmp_path: Path) -> None:
+def test_figure_as_last_expression_is_saved_once(tmp_path: Path) -> None:
     text = of("import matplotlib.pyplot as plt\nfigure, axes = plt.subplots()\nfigure")
     assert run(tmp_path, text).shown == ["cell-01-1.png", "train.py"]
 
@@ -146,22 +146,22 @@ def test_only_the_first_process_saves(tmp_path: Path, variable: str) -> None:
     assert run(tmp_path, text, WORLD_SIZE="2", **{variable: "0"}).shown == ["cell-01-1.png", "train.py"]
 
 
-def test_a_variable_that_only_sounds_like_a_rank(tmp_path: Path) -> None:
+def test_rank_without_world_size_is_ignored(tmp_path: Path) -> None:
     assert run(tmp_path, of("x = 1"), RANK="8").shown == ["train.py"]
 
 
 @pytest.mark.parametrize(
     "path", ["two words/it's.ipynb", "-f.ipynb", "größe/数据.ipynb", '"$(id)".ipynb', "a\nb.ipynb"]
 )
-def test_a_notebook_of_any_name(tmp_path: Path, path: str) -> None:
+def test_notebook_with_an_unusual_name(tmp_path: Path, path: str) -> None:
     ran = run(tmp_path, of("import os\nprint(repr(os.getcwd()))", "1 / 0"), path)
     assert ran.code == 1
     assert repr(str(ran.workspace / os.path.dirname(path)).rstrip("/")) in ran.log
     assert f'File "{os.path.basename(path)}, cell 2", line 1, in <module>' in ran.log
 
 
-def test_a_second_process_of_the_job_begins_at_the_same_place(tmp_path: Path) -> None:
-    """Lightning starts further processes by this script's path, from the folder that the first one is in."""
+def test_second_process_starts_in_the_same_folder(tmp_path: Path) -> None:
+    """Lightning starts further processes by the script's path, in the folder of the first process."""
     text = of(
         "import os, subprocess, sys\n"
         "print('in', os.getcwd())\n"
@@ -174,8 +174,8 @@ def test_a_second_process_of_the_job_begins_at_the_same_place(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_a_process_that_is_spawned_does_not_run_the_notebook_again(tmp_path: Path, method: str) -> None:
-    """As in Jupyter. DataLoader's workers are such processes where Python or the user says so."""
+def test_spawned_process_does_not_run_the_notebook_again(tmp_path: Path, method: str) -> None:
+    """As in Jupyter. DataLoader workers can be such processes."""
     text = of(
         "%%writefile helper.py\ndef work(n):\n    print('worked', n, flush=True)\n",
         "import multiprocessing, helper\nprint('once', flush=True)\n"
@@ -187,7 +187,7 @@ def test_a_process_that_is_spawned_does_not_run_the_notebook_again(tmp_path: Pat
 
 
 def hide(folder: Path, package: str) -> str:
-    """A PYTHONPATH entry with which `package` cannot be imported, as where it was never installed."""
+    """Return a PYTHONPATH entry that hides `package`, as if it was never installed."""
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(
         "import sys\n"
@@ -199,7 +199,7 @@ def hide(folder: Path, package: str) -> str:
     return str(folder)
 
 
-def test_ipython_need_not_be_installed(tmp_path: Path) -> None:
+def test_script_runs_without_ipython(tmp_path: Path) -> None:
     (tmp_path / "picture.png").write_bytes(b"\x89PNG...")
     text = of(
         "import IPython\nfrom IPython.display import HTML, Image, Audio, clear_output, display\nfrom IPython import get_ipython",
@@ -216,7 +216,7 @@ def test_ipython_need_not_be_installed(tmp_path: Path) -> None:
     assert "\n7\n" in ran.log
 
 
-def test_ipython_that_is_installed_shows_by_our_means(tmp_path: Path) -> None:
+def test_display_of_installed_ipython_is_replaced(tmp_path: Path) -> None:
     text = of("from IPython.display import HTML, Markdown, display\ndisplay(HTML('<b>bold</b>'))", "Markdown('*text*')")
     ran = run(tmp_path, text)
     assert ran.code == 0, ran.log
@@ -224,7 +224,7 @@ def test_ipython_that_is_installed_shows_by_our_means(tmp_path: Path) -> None:
     assert "*text*" in ran.log
 
 
-def test_an_object_that_cannot_draw_itself_is_text(tmp_path: Path) -> None:
+def test_object_that_fails_to_draw_itself_is_printed(tmp_path: Path) -> None:
     text = of(
         "class Odd:\n    def _repr_html_(self):\n        raise RuntimeError\n    def __repr__(self):\n        return 'odd'",
         "Odd()",
@@ -236,7 +236,7 @@ def test_an_object_that_cannot_draw_itself_is_text(tmp_path: Path) -> None:
     assert ran.shown == ["train.py"]
 
 
-def test_a_shell_that_fails_ends_the_run_as_in_jupyter(tmp_path: Path) -> None:
+def test_failing_shell_cell_ends_the_run(tmp_path: Path) -> None:
     assert run(tmp_path, of("%%bash\nexit 3")).code == 1
     ran = run(tmp_path, of("%%bash --no-raise-error\nexit 3", "!exit 4", "print('on')"))
     assert ran.code == 0
@@ -252,10 +252,10 @@ def test_a_shell_that_fails_ends_the_run_as_in_jupyter(tmp_path: Path) -> None:
         ("!printf '%s' '{\"a\": 1}'", '{"a": 1}'),
     ],
 )
-def test_what_a_command_takes_from_python(tmp_path: Path, command: str, says: str) -> None:
+def test_command_gets_values_of_python(tmp_path: Path, command: str, says: str) -> None:
     assert run(tmp_path, of(f"name = 'gpu'\n{command}")).log.strip() == says
 
 
-def test_run_brings_the_names_of_another_script(tmp_path: Path) -> None:
+def test_run_adds_the_names_of_another_script(tmp_path: Path) -> None:
     text = of("%%writefile other.py\nimport sys\nfound = sys.argv[1:]", "%run other.py --lr 1", "found")
     assert run(tmp_path, text).log.splitlines()[-1] == "['--lr', '1']"
