@@ -20,6 +20,7 @@ FLAGS = ("train.py", "--val-interval", "5", "--plateau", "--sleep", "0.02")
 def at_random(count: int, seed: int, zygote: Zygote, folder: Path) -> str:
     """`count` stops of trainings of 30 steps, each at a moment of its own. What came of it, in a line."""
     drawn = random.Random(seed)
+    Job(folder / "warm", zygote).train(*FLAGS)  # it waits for the imports, which must not count in the time below
     whole = Job(folder / "whole", zygote)
     began = time.monotonic()
     whole.train(*FLAGS)
