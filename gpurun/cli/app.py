@@ -202,7 +202,7 @@ def _folder_is_gone() -> bool:
 
 
 def _tell_disk(error: Exception) -> bool:
-    """Whether a disk of this machine was the reason, which then is told."""
+    """Return whether a disk of this machine was the reason, which then is told."""
     from gpurun import disk
 
     known = disk.explain(error) if isinstance(error, OSError) else None

@@ -136,7 +136,7 @@ def bring(
 
 
 def _left_anew(entry: RunEntry, host: str) -> bool:
-    """Whether what was fetched of an earlier attempt is not here any more, or its host holds more by now."""
+    """Return whether what was fetched of an earlier attempt is not here any more, or its host holds more by now."""
     from gpurun.commands import runs, unfetched
     from gpurun.store import run_store
 

@@ -62,7 +62,7 @@ def pieces(line: str) -> list[str]:
 
 
 def _goes_on(command: list[str], word: str) -> bool:
-    """Whether `word` belongs to the command, or to the sentence around it."""
+    """Return whether `word` belongs to the command, or to the sentence around it."""
     before = without_styles(command[-1])
     if "--" in command[1:]:
         return True

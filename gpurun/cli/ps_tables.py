@@ -60,7 +60,7 @@ class Listed:
 
     @property
     def is_guess(self) -> bool:
-        """Whether it may be otherwise by now. An end stays what it is."""
+        """Return whether it may be otherwise by now. An end stays what it is."""
         return not (self.answered or words.is_over(self.record))
 
 

@@ -15,7 +15,7 @@ BOLD, DIM, RED, GREEN, YELLOW, BLUE, CYAN = "1", "2", "31", "32", "33", "34", "3
 
 
 def interactive() -> bool:
-    """Whether we may ask somebody."""
+    """Return whether we may ask somebody."""
     return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
 
 
@@ -24,7 +24,7 @@ def can_redraw(stream: TextIO) -> bool:
 
 
 def styled(text: str, *styles: str, stream: TextIO | None = None) -> str:
-    """`text` in these styles where `stream` (stderr unless told) can show them."""
+    """`text` in these styles where `stream` (default: stderr) can show them."""
     if not styles or os.environ.get("NO_COLOR") or not can_redraw(stream or sys.stderr):
         return text
     return f"\x1b[{';'.join(styles)}m{text}\x1b[0m"

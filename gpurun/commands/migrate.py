@@ -399,6 +399,6 @@ def _progress(record: RunRecord) -> Reported | None:
 
 
 def _needs_agent(cargo: Migration, job: JobSpec) -> bool:
-    """Whether dependencies come over git+ssh: the new host has to install them, with the laptop's SSH agent."""
+    """Return whether dependencies come over git+ssh: the new host has to install them, with the laptop's SSH agent."""
     asked = job["dependencies"]
     return asked is not None and find_dependencies(cargo.code, asked["file"]).needs_agent

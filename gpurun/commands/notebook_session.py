@@ -34,7 +34,7 @@ _WORKSPACE = "workspace/"
 
 
 def is_meant(target: str, here: Path) -> bool:
-    """Whether `target` reads as RUN:notebook.ipynb; a file of that name comes first."""
+    """Return whether `target` reads as RUN:notebook.ipynb; a file of that name comes first."""
     run, colon, path = target.partition(":")
     return bool(run and colon and path.endswith(SUFFIX)) and not (here / target).exists()
 

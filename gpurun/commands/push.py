@@ -57,7 +57,7 @@ def parse_target(target: str) -> tuple[str, str]:
 def survey(folder: Path) -> Tree:
     """Count what will be sent. Raises UsageError when `folder` is none."""
     if not folder.is_dir():
-        raise UsageError(f"{folder} is no folder", "name the folder whose content is to be sent")
+        raise UsageError(f"{folder} is not a folder", "name the folder whose content is to be sent")
     root = folder.resolve()
     files, size, outward = 0, 0, []
     for path, found in _walk(root):

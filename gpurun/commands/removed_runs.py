@@ -90,7 +90,7 @@ def _files(entry: RunEntry) -> str:
 
 
 def _is_complete(entry: RunEntry) -> bool:
-    """Whether all of it was fetched, from each host that it was on, and is still there."""
+    """Return whether all of it was fetched, from each host that it was on, and is still there."""
     proofs = [entry.verified.get(host) for host in (entry.host, *entry.left_on)]
     there = all(proof is not None and fetched_files.missing(Path(proof["to"]), proof["stamp"]) == 0 for proof in proofs)
     return entry.all_fetched and there

@@ -236,7 +236,7 @@ def status(entry: RunEntry) -> StatusAnswer:
 
 
 def answers(host: str) -> bool:
-    """Whether it answers at once, without a word to anybody."""
+    """Return whether it answers at once, without a word to anybody."""
     try:
         wire_to(host, interactive=False).ask("ps", {"ids": []}, within=PATIENCE)
     except GpurunError:

@@ -232,7 +232,7 @@ def _start(wire: Wire, plan: Plan, files: FileList, job: JobSpec, *, follow: boo
 
 
 def _own_image(loaded: Loaded) -> bool:
-    """Whether the job brings an image that is not gpurun's."""
+    """Return whether the job brings an image that is not gpurun's."""
     from gpurun.job import images
 
     spec = loaded.spec

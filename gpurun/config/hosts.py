@@ -59,13 +59,13 @@ class HostProfile:
 
     name: str
     address: AddressConfig | None = key(table(AddressConfig))  # noqa: RUF009
-    """Where the host is, when NAME is no alias of your SSH configuration: `host`, `user`, `port`, `identity_file`, `jump`."""
+    """Where the host is, if NAME is not an alias of your SSH configuration: `host`, `user`, `port`, `identity_file`, `jump`."""
     root: str | None = key(text)
     """A folder on a roomy disk: gpurun's files go to `.gpurun` in it. Without it, to `~/.gpurun`."""
     python: str | None = key(text)
-    """The host's Python, 3.8 or later; `python3` unless told. Without an engine: the one that has torch."""
+    """The host's Python, 3.8 or later. Default: `python3`. Without an engine: the one that has torch."""
     engine: tuple[str, ...] | None = key(_engine)
-    """The engine's command, e.g. `"sudo -n docker"`; `docker` unless told."""
+    """The engine's command, e.g. `"sudo -n docker"`. Default: `docker`."""
     env: Mapping[str, Secret | None] = key(variables, {})
     """Variables for every job on this host."""
     data: Mapping[str, str] = key(table_of(text), {})
@@ -188,7 +188,7 @@ def _with_default_first(name: str, document: Any) -> Any:
 def _no_option(name: str) -> str:
     """ssh would take a name such as `-oProxyCommand=...` for an option."""
     if name.startswith("-") or not name.isprintable() or " " in name or not name:
-        raise UsageError(f"{name!r} is no name of a host", "use letters, digits, dots and dashes")
+        raise UsageError(f"{name!r} is not a valid name of a host", "use letters, digits, dots and dashes")
     return name
 
 

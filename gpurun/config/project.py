@@ -92,7 +92,7 @@ class Files:
 
 
 def find_project(start: Path | None = None) -> Project:
-    """The project around `start` (a folder or a file; the working directory unless told). Runs no process."""
+    """The project around `start` (a folder or a file; default: the working directory). Runs no process."""
     at = Path(os.path.abspath(start or Path.cwd()))  # noqa: PTH100 - resolve() would follow links out of the project
     return _project(*_root(at if at.is_dir() else at.parent))
 

@@ -129,7 +129,7 @@ def table(schema: type[T]) -> Callable[[Any], T]:
 def variable_name(name: str) -> str:
     """`name`, when it can be a variable's. Raises ValueError, which never shows a value."""
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-        raise ValueError(f"{name!r} is no name of an environment variable")
+        raise ValueError(f"{name!r} is not a valid name of an environment variable")
     return name
 
 

@@ -70,7 +70,7 @@ class PortConfig:
     remote: int = required(whole_number(1, 65535))
     """The port that the program listens on, where it runs."""
     local: int | None = key(whole_number(1, 65535))
-    """The port of this laptop; the same unless told."""
+    """The port of this laptop. Default: the same number."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class MountConfig:
     target: str = required(text)
     """Where the job sees it."""
     readonly: bool = key(flag, False)
-    """Whether the job may only read it."""
+    """Mount it read-only."""
 
 
 def port(value: Any) -> PortConfig:
@@ -93,7 +93,7 @@ def port(value: Any) -> PortConfig:
         or len(words) > 2
         or not all(word.isdecimal() and 0 < int(word) < 65536 for word in words)
     ):
-        raise ValueError(f'{value!r} is no port; write 8080, or "9000:8080" for port 9000 of the laptop')
+        raise ValueError(f'{value!r} is not a port; write 8080, or "9000:8080" for port 9000 of the laptop')
     return PortConfig(int(words[-1]), int(words[0]) if len(words) == 2 else None)
 
 
@@ -103,7 +103,7 @@ def _mount(value: Any) -> MountConfig:
     source, _, rest = value.partition(":")
     target, _, mode = rest.partition(":")
     if mode not in ("", "ro", "rw") or not target:
-        raise ValueError(f'{value!r} is no mount; write "SRC:DST" or "SRC:DST:ro"')
+        raise ValueError(f'{value!r} is not a mount; write "SRC:DST" or "SRC:DST:ro"')
     if not source.startswith(("/", "~/")):
         raise ValueError(f'{source!r} is a path of the host: begin it with "/" or "~/"')
     if not target.startswith("/"):
@@ -122,25 +122,25 @@ class JobConfig:
     args: tuple[str, ...] = key(list_of(text), ())
     """The program's own arguments; those behind `--` replace all of them. Job file only."""
     project: str | None = key(text)
-    """The project's root, relative to the job file. Job file only; found from the job file's folder unless told."""
+    """The project's root, relative to the job file. Job file only; default: the project that the job file lies in."""
     name: str | None = key(_run_name)
-    """What runs are called; the script's name unless told. In the project's file: the project's name."""
+    """The name of the runs. Default: the script's name. In the project's file: the project's name."""
     host: str | None = key(text)
     """A name from `gpurun host add`, or any alias of your SSH configuration."""
     gpus: int | Literal["all"] = key(_gpus, 1)
     """How many GPUs, or `"all"`; 0 for a job on the CPU."""
     image: str | None = key(text)
-    """The container image: one of gpurun's own by its PyTorch, such as `"v2.7"`, or any other; `"v2.8"` unless told."""
+    """The container image: one of gpurun's own by its PyTorch, such as `"v2.7"`, or any other. Default: `"v2.8"`."""
     dockerfile: str | None = key(text)
     """A Dockerfile of the project, relative to its root, in place of `image`: the host builds it from the files that were sent."""
     runtime: Literal["docker", "bare"] | None = key(one_of("docker", "bare"))
-    """How the job runs; chosen from what the host has unless told."""
+    """How the job runs. Default: what the host has."""
     memory: int | None = key(size)
     """The most memory the job may take, e.g. `"32GB"`; it is ended when it takes more."""
     cpus: float | None = key(number_above(0))
     """How many CPUs the job may use, e.g. `8` or `1.5`."""
     shm_size: int | None = key(size)
-    """Shared memory for DataLoader workers, e.g. `"8GB"`; half of the memory unless told."""
+    """Shared memory for DataLoader workers, e.g. `"8GB"`. Default: half of the memory."""
     env: Mapping[str, Secret | None] = key(variables, {})
     """Variables: `["WANDB_API_KEY", "LEVEL=debug"]` (without `=` your shell's value), or a table.
     Added to those of lower layers."""
@@ -169,7 +169,7 @@ class JobConfig:
     """A shell command that the host runs in the workspace when the run has ended, with `GPURUN_STATE`, `GPURUN_EXIT_CODE`
     and the like in its environment."""
     user: Literal["root"] | None = key(one_of("root"))
-    """`"root"` when the program must be root in its container; you, unless told."""
+    """`"root"` when the program must be root in its container. Default: your user."""
     keep_caps: tuple[str, ...] = key(list_of(_capability), ())
     """Container restrictions to give up: capabilities by name, e.g. `["SYS_PTRACE"]`, or `"no-new-privileges"`."""
     fetch: bool = key(flag, False)

@@ -85,7 +85,7 @@ class Arrivals:
         return self.results
 
     def _is_taken(self, item: Item) -> bool:
-        """Whether what was hashed is what lies there: a transfer that was repeated may have brought a file once more."""
+        """Return whether what was hashed is what lies there: a transfer that was repeated may have brought a file once more."""
         taken = self.results.pop(item.path, None)
         if taken is None:
             return False

@@ -188,7 +188,7 @@ def fetched_in(folder: Path, entry: Mapping[str, object]) -> Path | None:
 
 
 def is_it(file: Path, entry: Mapping[str, object]) -> bool:
-    """Whether the file is the checkpoint that the ledger's entry tells of, byte for byte."""
+    """Return whether the file is the checkpoint that the ledger's entry tells of, byte for byte."""
     try:
         if file.stat().st_size != entry["size"]:
             return False

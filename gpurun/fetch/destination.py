@@ -104,7 +104,7 @@ class Destination:
         return here[0] if here is not None else None
 
     def ignores_case(self) -> bool:
-        """Whether the disk takes `A` and `a` for one name, as macOS does."""
+        """Return whether the disk takes `A` and `a` for one name, as macOS does."""
         return (self.private / "FETCH.LOCK").exists()
 
     def free(self) -> int:

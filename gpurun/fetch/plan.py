@@ -160,13 +160,13 @@ def is_inside(path: str, *, private: bool = False) -> bool:
 
 
 def looks_secret(path: str) -> bool:
-    """Whether the name of a file, or of a folder that it lies in, is one of those that keys and passwords have."""
+    """Return whether the name of a file, or of a folder that it lies in, is one of those that keys and passwords have."""
     *folders, name = path.split("/")
     return bool(_SECRETS.fullmatch(name)) or not _SECRET_FOLDERS.isdisjoint(folders)
 
 
 def stays_inside(link: str, target: str) -> bool:
-    """Whether a link at `link` to `target` leads to something below the destination, whatever other links are there.
+    """Return whether a link at `link` to `target` leads to something below the destination, whatever other links are there.
 
     `..` may only come first: behind a name it means the parent of where that name leads, which may be a link too.
     """

@@ -90,7 +90,7 @@ def add(order: Order, dialog: Dialog) -> Added:
 
 def check_name(name: str) -> None:
     if not re.fullmatch(NAME, name):
-        raise UsageError(f"{name!r} is no name for a host", "use letters, digits, `-`, `_` and `.`")
+        raise UsageError(f"{name!r} is not a valid name for a host", "use letters, digits, `-`, `_` and `.`")
 
 
 def _address(order: Order, before: HostProfile | None) -> Address | None:

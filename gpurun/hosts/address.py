@@ -24,7 +24,7 @@ def parse(text: str) -> Address:
         return _line(text, words[1:])
     if len(words) != 1:
         raise UsageError(
-            f"`{text}` is no address of a host", 'write user@host:port, or "ssh -p PORT user@host" in quotes'
+            f"`{text}` is not the address of a host", 'write user@host:port, or "ssh -p PORT user@host" in quotes'
         )
     return Address.parse(words[0].removeprefix("ssh://").rstrip("/"))
 

@@ -115,7 +115,7 @@ def forwards(used: Connection, echo: Echo) -> Iterator[Finding]:
 
 
 def _passes(used: Connection, target: str) -> bool:
-    """Whether an echo at `target` on the host answers through a forward of the shared connection."""
+    """Return whether an echo at `target` on the host answers through a forward of the shared connection."""
     ours = openssh.socket_folder() / f"f{time.monotonic_ns() % 10**9}"
     forward = f"{ours}:{target}"
     try:

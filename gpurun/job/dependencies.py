@@ -109,7 +109,7 @@ def _conda(file: str) -> UsageError:
 
 
 def _over_ssh(path: Path, seen: set[Path]) -> bool:
-    """Whether a requirements file, or one that it includes, names something over SSH."""
+    """Return whether a requirements file, or one that it includes, names something over SSH."""
     if path in seen or not path.is_file():
         return False
     seen.add(path)

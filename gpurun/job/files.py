@@ -76,7 +76,7 @@ class FileList:
         return made
 
     def has(self, path: str) -> bool:
-        """Whether the file `path`, relative to the root, travels."""
+        """Return whether the file `path`, relative to the root, travels."""
         return os.fsencode(path) in self._paths
 
     def why_not(self, path: str) -> str | None:
@@ -248,7 +248,7 @@ class _Lister:
             self._take(path)
 
     def _was_fetched(self, path: bytes) -> bool:
-        """Whether a fetch into one of the folders above placed this file, and nobody has touched it since."""
+        """Return whether a fetch into one of the folders above placed this file, and nobody has touched it since."""
         folder = path
         while folder:
             above = folder[:-1].rpartition(b"/")
@@ -310,7 +310,7 @@ class _Lister:
             self._left_out[path] = ignore.file_reason(name) or BY_GIT
 
     def _folder_stays_out(self, folder: bytes) -> bool:
-        """Whether a folder that git does not track, or one above it, stays out by itself or by our own patterns."""
+        """Return whether a folder that git does not track, or one above it, stays out by itself or by our own patterns."""
         if folder not in self._folders:
             above = folder[:-1].rpartition(b"/")
             if self._folder_stays_out(above[0] + above[1]):
@@ -365,7 +365,7 @@ def _git_would_ignore(path: bytes, levels: Levels) -> bool:
 
 
 def _leads_out(link: Entry, full: bytes) -> bool:
-    """Whether a link will point elsewhere on the host than here: absolute, out of the project, or at nothing."""
+    """Return whether a link will point elsewhere on the host than here: absolute, out of the project, or at nothing."""
     inside = os.path.normpath(os.path.join(os.path.dirname(link.path), link.target))
     return link.target.startswith(b"/") or inside.split(b"/")[0] == b".." or not os.path.exists(full)
 

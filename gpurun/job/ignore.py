@@ -121,7 +121,7 @@ def fetched_into(full: bytes) -> Placed:
 
 
 def is_untouched(full: bytes, stamp: tuple[int, int]) -> bool:
-    """Whether the file is still as a fetch placed it: what was edited since is the user's own."""
+    """Return whether the file is still as a fetch placed it: what was edited since is the user's own."""
     try:
         info = os.lstat(full)
     except OSError:

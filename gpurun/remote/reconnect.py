@@ -36,7 +36,7 @@ _FOR_A_PERSON = (
 
 
 def for_a_person(error: HostUnreachable) -> bool:
-    """Whether trying again cannot mend what failed."""
+    """Return whether trying again cannot mend what failed."""
     return not isinstance(error, ContactLost) and error.code in _FOR_A_PERSON
 
 
@@ -106,7 +106,7 @@ class Pulse:
         self._last = [each() for each in self._clocks]
 
     def slept(self) -> bool:
-        """Whether a clock is ahead of what it should show since the last question."""
+        """Return whether a clock is ahead of what it should show since the last question."""
         now = [each() for each in self._clocks]
         ahead = max(new - old for new, old in zip(now, self._last, strict=True))
         self._last = now

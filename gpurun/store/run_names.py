@@ -40,7 +40,7 @@ def in_a_folder_above(project: Project) -> str:
 
 
 def is_live(entry: RunEntry) -> bool:
-    """Whether the run was last seen in no end state, on whatever host."""
+    """Return whether the run was last seen in no end state, on whatever host."""
     return not entry.ended or bool(entry.twins)
 
 

@@ -147,7 +147,7 @@ def add(job: JobSpec, host: str, manifest: Manifest | None = None) -> RunEntry:
 
 
 def is_taken(run_id: str) -> bool:
-    """Whether a run of this id is known here, or was: what it saved is still known by its id (gpurun/store/checkpoint_store.py)."""
+    """Return whether a run of this id is known here, or was: what it saved is still known by its id (gpurun/store/checkpoint_store.py)."""
     return any((folder() / f"{run_id}{suffix}").exists() for suffix in (".json", _REMOVED, ".ledger"))
 
 
@@ -327,7 +327,7 @@ def _without(left_on: Mapping[str, bool | None], host: str) -> dict[str, bool | 
 
 
 def is_another_run(known: RunEntry | None, record: RunRecord) -> bool:
-    """Whether a host tells of a run that has this id by chance: another laptop drew it."""
+    """Return whether a host tells of a run that has this id by chance: another laptop drew it."""
     if known is None or known.job is None or known.record is None:
         return False
     told, before = record.get("created"), known.record.get("created")
@@ -335,12 +335,12 @@ def is_another_run(known: RunEntry | None, record: RunRecord) -> bool:
 
 
 def is_only_listed(known: RunEntry | None, record: RunRecord, host: str) -> bool:
-    """Whether `host` lists a run that another host runs, whose home it shares, or whose disk it was cloned from."""
+    """Return whether `host` lists a run that another host runs, whose home it shares, or whose disk it was cloned from."""
     return record.get("here") is False and known is not None and known.record is not None and known.host != host
 
 
 def is_left_behind(known: RunEntry | None, record: RunRecord) -> bool:
-    """Whether a host tells of an attempt of a run that goes on, or went on, on another host since. It may be live."""
+    """Return whether a host tells of an attempt of a run that goes on, or went on, on another host since. It may be live."""
     if known is None or known.record is None or record.get("host_id") in (None, known.host_id):
         return False
     return int(record.get("attempt", 1)) <= int(known.record.get("attempt", 1))
@@ -418,7 +418,7 @@ def forget_on(run_id: str, host: str) -> None:
 
 
 def is_here(run_id: str, host: str | None = None) -> bool:
-    """Whether all that the run wrote has come to this laptop, and every file of it is still where it came to.
+    """Return whether all that the run wrote has come to this laptop, and every file of it is still where it came to.
 
     With `host`, what it wrote there alone: it may have gone on from that host to another. Only the host can say whether the run
     was written to since (see gpurun/commands/unfetched.py).

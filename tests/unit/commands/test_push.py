@@ -25,5 +25,5 @@ def test_an_address_with_colons_keeps_them() -> None:
 
 
 def test_a_folder_is_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no folder"):
+    with pytest.raises(UsageError, match="is not a folder"):
         survey(tmp_path / "gone")
