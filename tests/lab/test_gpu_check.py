@@ -17,7 +17,7 @@ GPURUN = [sys.executable, "-m", "gpurun"]
 
 
 @pytest.mark.usefixtures("pinned_image")
-def test_a_container_without_the_driver_is_told(host: LabHost, laptop: Laptop) -> None:
+def test_container_without_the_driver_is_reported(host: LabHost, laptop: Laptop) -> None:
     told = laptop.gpurun("host", "check", "ada", "--gpu", "--json", check=False, timeout=300)
     assert told.returncode == 125
     found = {each["topic"]: each for each in told.json["findings"]}
@@ -33,7 +33,7 @@ def test_a_container_without_the_driver_is_told(host: LabHost, laptop: Laptop) -
     assert "can be given back" in laptop.gpurun("host", "leave", "ada", "-y", timeout=300).stderr
 
 
-def test_an_environment_without_the_driver_is_told(bare_host: LabHost, laptop: Laptop) -> None:
+def test_environment_without_the_driver_is_reported(bare_host: LabHost, laptop: Laptop) -> None:
     told = laptop.gpurun("host", "check", "bare", "--gpu", "-g", "1", check=False, timeout=300)
     assert told.returncode == 125
     assert "FAIL  CUDA" in told.stdout
@@ -41,7 +41,7 @@ def test_an_environment_without_the_driver_is_told(bare_host: LabHost, laptop: L
     assert "gpurun logs gpucheck-" in told.stderr
 
 
-def test_the_tries_on_the_cpu_of_a_host(bare_host: LabHost) -> None:
+def test_gpu_check_on_the_cpu_of_a_host(bare_host: LabHost) -> None:
     """torch 2.8.0, built for CUDA, with the host's own Python."""
     for name in ("gpucheck_service.py", "service_settings.py"):
         text = Path(services.PROGRAMS, name).read_text()
@@ -51,7 +51,7 @@ def test_the_tries_on_the_cpu_of_a_host(bare_host: LabHost) -> None:
     assert [each["status"] for each in found if each["topic"].startswith(("CPU", "between"))] == ["ok"] * 4
 
 
-def test_a_host_without_gpus_has_an_exit_code_of_its_own(bare_host: LabHost, laptop: Laptop) -> None:
+def test_host_without_gpus_has_its_own_exit_code(bare_host: LabHost, laptop: Laptop) -> None:
     bare_host.gpus.uninstall()
     told = laptop.gpurun("host", "check", "bare", "--gpu", check=False)
     assert told.returncode == 3
@@ -59,7 +59,7 @@ def test_a_host_without_gpus_has_an_exit_code_of_its_own(bare_host: LabHost, lap
     assert laptop.gpurun("ps", "-a", "-H", "bare", "--json").json["runs"] == []
 
 
-def test_it_waits_for_its_gpus_and_is_gone_with_who_asked(bare_host: LabHost, laptop: Laptop) -> None:
+def test_check_waits_for_its_gpus_and_ends_with_its_caller(bare_host: LabHost, laptop: Laptop) -> None:
     bare_host.gpus.hold(2, 4096)
     env = {**laptop.env, "TERM": "xterm-256color"}
     with Terminal([*GPURUN, "host", "check", "bare", "--gpu"], env=env, cwd=laptop.home) as person:
@@ -71,7 +71,7 @@ def test_it_waits_for_its_gpus_and_is_gone_with_who_asked(bare_host: LabHost, la
     assert run["state"] == "stopped" or run["stop_requested"]
 
 
-def test_a_driver_that_is_too_old_is_told_in_words(host: LabHost, laptop: Laptop) -> None:
+def test_old_driver_is_explained(host: LabHost, laptop: Laptop) -> None:
     gpus = host.root / "run/lab/gpus"
     gpus.write_text(gpus.read_text().replace("570.133.20", "515.105.01"))
     told = laptop.gpurun("host", "check", "ada", "--gpu", check=False)

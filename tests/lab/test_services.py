@@ -210,7 +210,7 @@ touch {folder}/done
 """
 
 
-def test_the_browser_that_is_opened_gets_in_and_its_command_line_holds_no_token(
+def test_opened_browser_gets_in_without_a_token_in_its_arguments(
     laptop: Laptop, jobs: Jobs, project: Path, page: Browser, tmp_path: Path
 ) -> None:
     script = tmp_path / "browser"
@@ -232,7 +232,7 @@ def open_notebook(page: Browser, url: str) -> None:
 
 
 def ran(page: Browser, source: str) -> str:
-    """Type `source` into the notebook's last cell and run it; what it prints."""
+    """Type `source` into the notebook's last cell, run it, and return what it prints."""
     before = len(page.texts(".jp-OutputArea-output"))
     page.click(".jp-Notebook .jp-CodeCell .cm-content")
     page.type_and_run(source)
@@ -260,12 +260,12 @@ def text_below(folder: Path) -> str:
 
 
 def listeners(host: LabHost) -> list[str]:
-    """TCP sockets of the host's users and containers that listen on more than a loopback."""
+    """Return the TCP sockets of the host's users and containers that listen on more than a loopback."""
     return [where for where in listening(host) if not where.startswith(("127.", "::1"))]
 
 
 def listening(host: LabHost) -> list[str]:
-    """`address:port` of every TCP socket that a process of the host's users, in containers too, listens on."""
+    """Return `address:port` of every TCP socket that a process of the host's users listens on, also in containers."""
     found = set()
     for pid in pids_below(host.box.init):
         with contextlib.suppress(OSError):
@@ -296,14 +296,14 @@ def pids_below(init: int) -> list[int]:
 
 
 def readable(address: str) -> str:
-    """`0100007F:1F90` of /proc/net/tcp as 127.0.0.1:8080."""
+    """Return `0100007F:1F90` of /proc/net/tcp as 127.0.0.1:8080."""
     number, _, port = address.partition(":")
     raw = b"".join(bytes.fromhex(number[at : at + 8])[::-1] for at in range(0, len(number), 8))
     return f"{socket.inet_ntop(socket.AF_INET if len(raw) == 4 else socket.AF_INET6, raw)}:{int(port, 16)}"
 
 
 def test_idle_services_end_by_themselves(laptop: Laptop, jobs: Jobs, project: Path, page: Browser) -> None:
-    """Also when a tab of Jupyter Lab is left open, which goes on asking it for kernels and folders."""
+    """Also when a tab of Jupyter Lab is left open, which polls kernels and folders."""
     (project / "gpurun.toml").write_text('idle = "12s"\n')
     with tunnel(laptop, "-H", "ada", "--tensorboard", "--jupyter", "-g", "0", cwd=project) as opened:
         runs = [opened.listeners[name]["run"] for name in ("TensorBoard", "Jupyter")]
@@ -324,9 +324,7 @@ return answer.status
 """
 
 
-def test_a_terminal_in_which_something_runs_is_no_idleness(
-    laptop: Laptop, jobs: Jobs, project: Path, page: Browser
-) -> None:
+def test_running_terminal_command_keeps_jupyter_open(laptop: Laptop, jobs: Jobs, project: Path, page: Browser) -> None:
     (project / "gpurun.toml").write_text('idle = "5s"\n')
     with tunnel(laptop, "-H", "ada", "--jupyter", "-g", "0", cwd=project) as opened:
         page.open(opened.url("Jupyter"))
@@ -337,7 +335,7 @@ def test_a_terminal_in_which_something_runs_is_no_idleness(
         assert opened.process.wait(timeout=90) == 0
 
 
-def test_a_service_that_dies_is_told_and_started_anew(laptop: Laptop, jobs: Jobs, project: Path) -> None:
+def test_dead_service_is_reported_and_started_again(laptop: Laptop, jobs: Jobs, project: Path) -> None:
     with tunnel(laptop, "-H", "ada", cwd=project) as opened:
         run = opened.listeners["TensorBoard"]["run"]
         jobs.host.run("docker", "kill", f"gpurun-{run}")
@@ -349,8 +347,8 @@ def test_a_service_that_dies_is_told_and_started_anew(laptop: Laptop, jobs: Jobs
         assert get(again.url("TensorBoard"))[0] == 200
 
 
-def test_the_same_without_an_engine(laptop: Laptop, bare_host: LabHost, project: Path, page: Browser) -> None:
-    """In an environment of the host's own Python, into which what a service needs is installed."""
+def test_services_without_an_engine(laptop: Laptop, bare_host: LabHost, project: Path, page: Browser) -> None:
+    """In an environment of the host's own Python, with the packages of the services installed."""
     laptop.hosts_file.write_text("")
     with tunnel(laptop, "-H", "bare", "--tensorboard", "--jupyter", "-g", "0", cwd=project, env={}) as opened:
         base = opened.url("Jupyter").partition("/lab")[0]
@@ -369,8 +367,8 @@ def test_the_same_without_an_engine(laptop: Laptop, bare_host: LabHost, project:
     assert not [path for path in folder.iterdir() if path.name.startswith("sockets-")]
 
 
-def test_a_project_of_the_same_name_as_a_module_disturbs_nothing(laptop: Laptop, jobs: Jobs) -> None:
-    """A project's own tensorboard/ and jupyterlab/ are not taken for the real ones."""
+def test_project_folders_named_like_the_services_are_not_imported(laptop: Laptop, jobs: Jobs) -> None:
+    """A project may have its own tensorboard/ and jupyterlab/."""
     files = {"gpurun.toml": "", "tensorboard/__init__.py": "1/0\n", "jupyterlab/__init__.py": "1/0\n"}
     project = laptop.project(files, name="clash")
     with tunnel(laptop, "-H", "ada", "--tensorboard", "--jupyter", "-g", "0", cwd=project) as opened:

@@ -31,7 +31,7 @@ GPURUN = [sys.executable, "-m", "gpurun"]
 
 @pytest.fixture
 def here(laptop: Laptop, monkeypatch: pytest.MonkeyPatch) -> Laptop:
-    """The test itself works on the laptop: for what is below the command line."""
+    """Let this test process act as the laptop, to test the layers below the command line."""
     for name, value in laptop.env.items():
         monkeypatch.setenv(name, value)
     return laptop
@@ -91,7 +91,7 @@ def test_two_cold_questions_at_once(host: LabHost, here: Laptop) -> None:
     assert len(agents) == 1
 
 
-def test_a_killed_master_leaves_nothing_in_the_way(host: LabHost, here: Laptop) -> None:
+def test_killed_master_is_replaced(host: LabHost, here: Laptop) -> None:
     ask("ada")
     connection = wire_to("ada").connection
     os.kill(pid_of_master(connection), signal.SIGKILL)
@@ -127,9 +127,7 @@ def test_dropping_a_master_does_not_harm_what_runs_over_it(host: LabHost, here: 
     assert running.communicate(timeout=20)[0] == b"whole\n"
 
 
-def test_the_users_agent_is_lent_only_when_asked_for(
-    host: LabHost, here: Laptop, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ssh_agent_is_forwarded_only_on_request(host: LabHost, here: Laptop, monkeypatch: pytest.MonkeyPatch) -> None:
     said = subprocess.run(["ssh-agent", "-s"], capture_output=True, check=True, text=True).stdout
     sock, pid = said.split("SSH_AUTH_SOCK=")[1].split(";")[0], int(said.split("SSH_AGENT_PID=")[1].split(";")[0])
     try:
@@ -143,7 +141,7 @@ def test_the_users_agent_is_lent_only_when_asked_for(
         os.kill(pid, signal.SIGTERM)
 
 
-def test_a_long_runtime_directory(host: LabHost, here: Laptop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_runtime_directory(host: LabHost, here: Laptop, monkeypatch: pytest.MonkeyPatch) -> None:
     deep = here.home / ("deep" * 25)
     deep.mkdir()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
@@ -211,7 +209,7 @@ def test_other_login_shells(host: LabHost, here: Laptop, login_shell: object, sh
     assert odd.ask("data", {"name": "sets"})["path"] == f"{ADA.home}/it's a $HOME; disk/.gpurun/data/sets"
 
 
-def test_a_noisy_start_up_file(host: LabHost, here: Laptop) -> None:
+def test_noisy_startup_file(host: LabHost, here: Laptop) -> None:
     bashrc = host.home() / ".bashrc"
     bashrc.write_text('echo "Welcome to the lab!"; printf "no newline"; echo oops >&2\n')
     assert ask("ada")
@@ -228,7 +226,7 @@ def test_no_python_on_the_host(host: LabHost, laptop: Laptop) -> None:
 # --- a person at the terminal
 
 
-def test_a_password_is_asked_once_on_a_terminal(host: LabHost, laptop: Laptop) -> None:
+def test_password_is_asked_once_on_a_terminal(host: LabHost, laptop: Laptop) -> None:
     with Terminal([*GPURUN, "ps", "-H", "pat"], env=laptop.env, cwd=laptop.home) as person:
         person.expect("password:")
         person.type(PASSWORD)
@@ -238,14 +236,14 @@ def test_a_password_is_asked_once_on_a_terminal(host: LabHost, laptop: Laptop) -
         assert "password" not in person.shown
 
 
-def test_a_password_without_a_terminal_is_refused_with_the_way(host: LabHost, laptop: Laptop) -> None:
+def test_password_login_without_a_terminal_is_refused_with_next_steps(host: LabHost, laptop: Laptop) -> None:
     told = laptop.gpurun("ps", "-H", "pat", check=False)
     assert told.returncode == 255
     assert "did not let `gpurun-pat` in" in told.stderr
     assert "gpurun host add pat" in told.stderr
 
 
-def test_an_unknown_key_is_shown_and_asked_about_on_a_terminal(host: LabHost, laptop: Laptop) -> None:
+def test_unknown_key_is_shown_and_confirmed_on_a_terminal(host: LabHost, laptop: Laptop) -> None:
     laptop.known_hosts.write_text("")
     with Terminal([*GPURUN, "ps", "-H", "ada"], env=laptop.env, cwd=laptop.home) as person:
         person.expect("SHA256:")
@@ -271,14 +269,14 @@ def test_a_banner_is_seen_and_nothing_that_the_host_prints_moves_the_terminal(ho
 
 
 def failing(laptop: Laptop, alias: str) -> str:
-    """What `gpurun ps` says of a host that is out of reach."""
+    """Return what `gpurun ps` prints about an unreachable host."""
     told = laptop.gpurun("ps", "-H", alias, check=False, timeout=90)
     assert told.returncode == 255, told.stderr
     assert told.stdout == ""
     return told.stderr
 
 
-def test_an_unknown_key_is_refused_where_nobody_can_be_asked(host: LabHost, laptop: Laptop, tmp_path: Path) -> None:
+def test_unknown_key_is_refused_without_a_terminal(host: LabHost, laptop: Laptop, tmp_path: Path) -> None:
     laptop.known_hosts.write_text("")
     said = failing(laptop, "ada")
     key = tmp_path / "key.pub"
@@ -291,9 +289,7 @@ def test_an_unknown_key_is_refused_where_nobody_can_be_asked(host: LabHost, lapt
     assert laptop.known_hosts.read_text() == ""
 
 
-def test_a_changed_key_is_refused_and_the_old_one_can_be_forgotten(
-    host: LabHost, laptop: Laptop, tmp_path: Path
-) -> None:
+def test_changed_key_is_refused_and_the_old_one_can_be_removed(host: LabHost, laptop: Laptop, tmp_path: Path) -> None:
     host.sshd.swap_key(tmp_path)
     said = failing(laptop, "ada")
     assert "the key of ada has CHANGED" in said
@@ -302,31 +298,29 @@ def test_a_changed_key_is_refused_and_the_old_one_can_be_forgotten(
     assert "is not known yet" in failing(laptop, "ada")
 
 
-def test_a_changed_key_is_refused_though_the_configuration_says_not_to_check(
-    host: LabHost, laptop: Laptop, tmp_path: Path
-) -> None:
+def test_changed_key_is_refused_despite_the_configuration(host: LabHost, laptop: Laptop, tmp_path: Path) -> None:
     laptop.add_alias("lax", port=host.sshd.port, lines=["StrictHostKeyChecking no"])
     host.sshd.swap_key(tmp_path)
     assert "has CHANGED" in failing(laptop, "lax")
 
 
-def test_a_key_that_is_not_let_in(host: LabHost, laptop: Laptop) -> None:
+def test_refused_user_key(host: LabHost, laptop: Laptop) -> None:
     make_key(laptop.home / ".ssh/id_ed25519", "another")
     said = failing(laptop, "ada")
     assert "ada did not let `gpurun-ada` in" in said
     assert ".ssh/id_ed25519" in said
 
 
-def test_a_host_whose_sshd_is_down(host: LabHost, laptop: Laptop) -> None:
+def test_host_without_sshd(host: LabHost, laptop: Laptop) -> None:
     host.sshd.stop()
     assert f"nothing listens on 127.0.0.1 port {host.sshd.port}" in failing(laptop, "ada")
 
 
-def test_a_name_that_nobody_knows(host: LabHost, laptop: Laptop) -> None:
+def test_unknown_host_name(host: LabHost, laptop: Laptop) -> None:
     assert "no machine is known by the name `no-such-host.invalid`" in failing(laptop, "no-such-host.invalid")
 
 
-def test_a_port_that_speaks_something_else(host: LabHost, laptop: Laptop) -> None:
+def test_port_of_another_protocol(host: LabHost, laptop: Laptop) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -345,14 +339,14 @@ def test_a_port_that_speaks_something_else(host: LabHost, laptop: Laptop) -> Non
         assert "is not an SSH server (it sends '220 mail.example.org ESMTP')" in failing(laptop, "mail")
 
 
-def test_a_jump_host_that_does_not_let_us_in(host: LabHost, bare_host: LabHost, laptop: Laptop) -> None:
+def test_jump_host_that_refuses_the_login(host: LabHost, bare_host: LabHost, laptop: Laptop) -> None:
     laptop.add_alias("inner", port=bare_host.sshd.port, lines=["ProxyJump pat"])
     said = failing(laptop, "inner")
     assert "could not connect to pat, the jump host of inner" in said
     assert "did not let `gpurun-pat` in" in said
 
 
-def test_a_host_that_is_down_behind_its_jump_host(host: LabHost, bare_host: LabHost, laptop: Laptop) -> None:
+def test_unreachable_host_behind_its_jump_host(host: LabHost, bare_host: LabHost, laptop: Laptop) -> None:
     laptop.add_alias("inner", port=bare_host.sshd.port, lines=["ProxyJump ada"])
     bare_host.sshd.stop()
     assert "ada lets us in, but 127.0.0.1" in failing(laptop, "inner")
@@ -361,7 +355,7 @@ def test_a_host_that_is_down_behind_its_jump_host(host: LabHost, bare_host: LabH
 # --- connections that die
 
 
-def test_a_black_hole_is_noticed_and_the_question_asked_again(host: LabHost, here: Laptop) -> None:
+def test_black_hole_is_noticed_and_the_question_repeated(host: LabHost, here: Laptop) -> None:
     with FaultProxy(host.sshd.port) as proxy:
         here.add_alias("slow", port=proxy.port)
         here.trust_port(proxy.port, like="ada")
@@ -375,7 +369,7 @@ def test_a_black_hole_is_noticed_and_the_question_asked_again(host: LabHost, her
         assert time.monotonic() - began < 20
 
 
-def test_a_black_hole_is_out_of_reach_in_time(host: LabHost, here: Laptop) -> None:
+def test_black_hole_is_reported_in_time(host: LabHost, here: Laptop) -> None:
     with FaultProxy(host.sshd.port) as proxy:
         here.add_alias("slow", port=proxy.port)
         here.trust_port(proxy.port, like="ada")
@@ -389,7 +383,7 @@ def test_a_black_hole_is_out_of_reach_in_time(host: LabHost, here: Laptop) -> No
         proxy.heal()
 
 
-def test_a_reset_connection_is_made_anew(host: LabHost, here: Laptop) -> None:
+def test_reset_connection_is_replaced(host: LabHost, here: Laptop) -> None:
     with FaultProxy(host.sshd.port) as proxy:
         here.add_alias("slow", port=proxy.port)
         here.trust_port(proxy.port, like="ada")
@@ -400,14 +394,14 @@ def test_a_reset_connection_is_made_anew(host: LabHost, here: Laptop) -> None:
 
 
 def test_ssh_itself_says_nothing_of_the_kind(host: LabHost, here: Laptop) -> None:
-    """A remote command that ends with 255 is not a connection that failed."""
+    """A remote command that ends with 255 is not a failed connection."""
     connection: Connection = wire_to("ada").connection
     assert connection.run("exit 255").code == 255
     assert connection.is_up()
 
 
-def test_a_slow_host_keeps_its_connection(host: LabHost, here: Laptop) -> None:
-    """A new one may cost a person's password."""
+def test_slow_host_keeps_its_connection(host: LabHost, here: Laptop) -> None:
+    """A new connection may need the user's password."""
     ask("ada")
     slow = host.home() / "slow-python"
     slow.write_text("#!/bin/sh\nsleep 30\n")
