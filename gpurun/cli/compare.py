@@ -122,11 +122,11 @@ def _key(row: Row) -> str:
 
 
 def _as_json(entries: Sequence[RunEntry], rows: Sequence[Row]) -> list[dict[str, object]]:
-    told: list[dict[str, Any]] = [{"id": entry.id, "seen": entry.seen} for entry in entries]
+    sections: list[dict[str, dict[str, object]]] = [{} for _ in entries]
     for row in rows:
-        for facts, value in zip(told, row.values, strict=True):
+        for facts, value in zip(sections, row.values, strict=True):
             facts.setdefault(row.section, {})[row.name] = value
-    return told
+    return [{"id": entry.id, "seen": entry.seen, **facts} for entry, facts in zip(entries, sections, strict=True)]
 
 
 def _as_csv(entries: Sequence[RunEntry], rows: Sequence[Row]) -> str:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from gpurun.agent import vocabulary as words
 from gpurun.agent.paths import RunPaths
@@ -137,7 +137,7 @@ def _record_in(folder: Path, run: str) -> Path | None:
     return next((place for place in candidates if _told(RunPaths(str(place)).job).get("id") == run), None)
 
 
-def _told(file: str) -> dict[str, Any]:
+def _told(file: str) -> dict[str, object]:
     try:
         told = json.loads(Path(file).read_bytes())
     except (OSError, ValueError):
