@@ -5,12 +5,15 @@ time since the boot decides: no NTP, no administrator and no time zone of an RTC
 and for the order of what happened in two boots.
 """
 
+from __future__ import annotations
+
 import time
-from typing import Any, Dict, Mapping, Optional
+from typing import TYPE_CHECKING, Optional
 
 from . import machine
 
-Mark = Dict[str, Any]
+if TYPE_CHECKING:
+    from .schema.run import Mark
 
 _BOOT = 8  # characters of the boot id that a mark keeps
 _CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # it counts the time that a host sleeps, too
@@ -26,7 +29,7 @@ def mark() -> Mark:
     return {"t": time.time(), "up": uptime(), "boot": machine.boot_id()[:_BOOT]}
 
 
-def between(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> Optional[float]:
+def between(earlier: Mark, later: Mark) -> Optional[float]:
     """Return the seconds from one mark to another of the same boot; None where that cannot be told."""
     begun, ended = earlier.get("up"), later.get("up")
     if not isinstance(begun, (int, float)) or not isinstance(ended, (int, float)):
@@ -36,7 +39,7 @@ def between(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> Optional[fl
     return float(ended - begun)
 
 
-def since(earlier: Mapping[str, Any], now: Optional[Mark] = None) -> float:
+def since(earlier: Mark, now: Optional[Mark] = None) -> float:
     """Return the seconds since a mark, never less than 0; by unix seconds where it is of another boot, or has them alone."""
     now = now or mark()
     passed = between(earlier, now)

@@ -12,11 +12,14 @@ import math
 import os
 import stat
 from contextlib import suppress
-from typing import Any, BinaryIO, Dict, Iterable, Iterator, List, Optional, Tuple
+from typing import TYPE_CHECKING, BinaryIO, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple, TypeVar, cast
 
 from .files import open_regular, read_json
 
-Entry = Dict[str, Any]
+if TYPE_CHECKING:
+    from .schema.checkpoint import Checkpoint, KnownLedger, LedgerCache, LedgerEntry, Reported
+
+E = TypeVar("E", bound=Mapping[str, object])  # a LedgerEntry, or one with more keys
 KEPT = 5000  # checkpoints of one run
 _WORTH_KEEPING = 1 << 18  # bytes; fewer are read again in a moment
 _LONGEST_LINE = 1 << 14  # bytes
@@ -27,7 +30,7 @@ _LAST_MOMENT = 253_402_300_799.0  # unix seconds: the end of the year 9999, behi
 MOST = 1 << 28  # bytes of a ledger that are read, the newest: a job can make it of any size
 
 
-def read(path: str, cache: Optional[str] = None, *, at_once: Optional[int] = None) -> List[Entry]:
+def read(path: str, cache: Optional[str] = None, *, at_once: Optional[int] = None) -> List[LedgerEntry]:
     """Return the checkpoints that the ledger in the file `path` calls whole, each as its newest line tells.
 
     A long training writes hundreds of thousands of lines. What was read of them is kept in the file `cache`, and the next question
@@ -40,7 +43,7 @@ def read(path: str, cache: Optional[str] = None, *, at_once: Optional[int] = Non
         return []
     with file:
         known = _known(file, cache)
-        newest: Dict[str, Entry] = {entry["path"]: entry for entry in known["entries"]}
+        newest: Dict[str, LedgerEntry] = {entry["path"]: entry for entry in known["entries"]}
         start = end = _skip_to(file, known["offset"])
         for line in _complete_lines(file, at_once):
             end += len(line)
@@ -57,7 +60,7 @@ def read(path: str, cache: Optional[str] = None, *, at_once: Optional[int] = Non
     return list(newest.values())
 
 
-def _trimmed(newest: Dict[str, Entry]) -> Dict[str, Entry]:
+def _trimmed(newest: Dict[str, LedgerEntry]) -> Dict[str, LedgerEntry]:
     """The newest ones, and what is called the best."""
     if len(newest) <= KEPT:
         return newest
@@ -66,10 +69,10 @@ def _trimmed(newest: Dict[str, Entry]) -> Dict[str, Entry]:
     return {entry["path"]: entry for entry in kept}
 
 
-def _known(file: BinaryIO, cache: Optional[str]) -> Dict[str, Any]:
+def _known(file: BinaryIO, cache: Optional[str]) -> KnownLedger:
     """What was read of this very file before. A job may have begun it anew, or written another in its place."""
-    nothing = {"offset": 0, "entries": []}
-    kept = read_json(cache) if cache is not None else None
+    nothing: KnownLedger = {"offset": 0, "entries": []}
+    kept: Optional[LedgerCache] = read_json(cache) if cache is not None else None
     try:
         if (
             kept is None
@@ -77,7 +80,10 @@ def _known(file: BinaryIO, cache: Optional[str]) -> Dict[str, Any]:
             or kept["mark"] != _mark(file, kept["offset"])
         ):
             return nothing
-        return {"offset": int(kept["offset"]), "entries": [dict(entry) for entry in kept["entries"]]}
+        return {
+            "offset": int(kept["offset"]),
+            "entries": [cast("LedgerEntry", dict(entry)) for entry in kept["entries"]],
+        }
     except (KeyError, TypeError, ValueError, OSError):
         return nothing
 
@@ -88,7 +94,7 @@ def _mark(file: BinaryIO, offset: int) -> str:
     return hashlib.sha256(before).hexdigest() if before.endswith(b"\n") else ""
 
 
-def _keep(file: BinaryIO, cache: str, offset: int, entries: List[Entry]) -> None:
+def _keep(file: BinaryIO, cache: str, offset: int, entries: List[LedgerEntry]) -> None:
     """Not flushed: what is lost is read again."""
     told = {"inode": os.fstat(file.fileno()).st_ino, "offset": offset, "mark": _mark(file, offset), "entries": entries}
     beside = "%s.%d" % (cache, os.getpid())
@@ -118,12 +124,14 @@ def _complete_lines(file: BinaryIO, at_once: Optional[int] = None) -> Iterator[b
         left = None if left is None else left - len(line)
 
 
-def _entry(line: bytes) -> Optional[Entry]:
+def _entry(line: bytes) -> Optional[LedgerEntry]:
     entry = parse(line)
-    return entry if entry is not None and isinstance(entry.get("path"), str) and entry["path"] else None
+    if entry is None or not isinstance(entry.get("path"), str) or not entry["path"]:
+        return None
+    return cast("LedgerEntry", entry)
 
 
-def best(entries: Iterable[Entry]) -> Optional[Entry]:
+def best(entries: Iterable[E]) -> Optional[E]:
     """The one that the job calls the best, the newest of several; else the one with the best monitored value."""
     entries = list(entries)
     called = [entry for entry in entries if entry.get("best") is True]
@@ -133,10 +141,10 @@ def best(entries: Iterable[Entry]) -> Optional[Entry]:
     if not valued:
         return None
     sign = 1.0 if max(valued, key=_age)["mode"] == "max" else -1.0
-    return _best_named(max(valued, key=lambda entry: (sign * entry["value"], _age(entry))), entries)
+    return _best_named(max(valued, key=lambda entry: (sign * number(entry["value"]), _age(entry))), entries)
 
 
-def last(entries: Iterable[Entry]) -> Optional[Entry]:
+def last(entries: Iterable[E]) -> Optional[E]:
     """The one that goes furthest, the newest of several."""
     entries = list(entries)
     found = max(entries, key=_age, default=None)
@@ -145,47 +153,46 @@ def last(entries: Iterable[Entry]) -> Optional[Entry]:
     return max(_copies(found, entries), key=lambda one: (one.get("last") is True, _is_called_last(one), _age(one)))
 
 
-def of_content(entries: Iterable[Entry], sha256: str) -> Optional[Entry]:
+def of_content(entries: Iterable[E], sha256: str) -> Optional[E]:
     """The one with these bytes; of several names the one that the best is known by."""
     entries = [entry for entry in entries if entry.get("sha256") == sha256]
     return _best_named(entries[0], entries) if entries else None
 
 
-def _best_named(found: Entry, entries: List[Entry]) -> Entry:
+def _best_named(found: E, entries: List[E]) -> E:
     """`last.ckpt` is often a copy of the best, or a link to it, and is soon another's."""
     return max(_copies(found, entries), key=lambda one: (one.get("best") is True, not _is_called_last(one), _age(one)))
 
 
-def _copies(found: Entry, entries: List[Entry]) -> List[Entry]:
+def _copies(found: E, entries: List[E]) -> List[E]:
     """All names of the same bytes, saved at the same step. Which of them is meant, bytes cannot tell."""
     same = [one for one in entries if found.get("sha256") and one.get("sha256") == found["sha256"]]
     return [one for one in same if one.get("step") == found.get("step")] or [found]
 
 
-def _is_called_last(entry: Entry) -> bool:
+def _is_called_last(entry: E) -> bool:
     return os.path.basename(str(entry.get("path"))).startswith("last")
 
 
-def newest_first(entries: Iterable[Entry]) -> List[Entry]:
+def newest_first(entries: Iterable[E]) -> List[E]:
     return sorted(entries, key=_age, reverse=True)
 
 
-def brief(entry: Optional[Entry]) -> Optional[Entry]:
+def brief(entry: Mapping[str, object]) -> Checkpoint:
     """What a RunRecord tells of one."""
-    if entry is None:
-        return None
     numbers = {key: entry.get(key) for key in ("epoch", "step", "value", "attempt")}
     texts = {key: entry.get(key) for key in ("path", "monitor", "mode", "sha256")}
     size, t = entry.get("size"), entry.get("t")
-    return {
+    told = {
         **{key: value if is_number(value) else None for key, value in numbers.items()},
         "size": int(number(size)) if 0 <= number(size) < _LARGEST else None,
         "t": t if 0 <= number(t) < _LAST_MOMENT else None,
         **{key: value if isinstance(value, str) else None for key, value in texts.items()},
     }
+    return cast("Checkpoint", told)
 
 
-def lines(path: str) -> Iterator[Entry]:
+def lines(path: str) -> Iterator[LedgerEntry]:
     """The whole lines of it that are entries, in their order."""
     try:
         with open_regular(path) as file:
@@ -218,7 +225,7 @@ class Places:
                     self.of[entry["path"]] = self._lines
 
 
-def append(path: str, line: Dict[str, Any]) -> None:
+def append(path: str, line: Mapping[str, object]) -> None:
     """Add a line to this or another file of the plugin's, whose last one a kill may have torn. Raises OSError.
 
     A job can put a link in its place, which would lead anywhere on the host: none is followed.
@@ -232,7 +239,7 @@ def append(path: str, line: Dict[str, Any]) -> None:
         file.write((b"\n" if torn else b"") + json.dumps(line).encode() + b"\n")
 
 
-def parse(line: bytes) -> Optional[Dict[str, Any]]:
+def parse(line: bytes) -> Optional[Reported]:
     try:
         told = json.loads(line)
     except (ValueError, RecursionError):
@@ -240,16 +247,16 @@ def parse(line: bytes) -> Optional[Dict[str, Any]]:
     return told if isinstance(told, dict) else None
 
 
-def _age(entry: Entry) -> Tuple[float, float]:
+def _age(entry: E) -> Tuple[float, float]:
     return number(entry.get("step")), number(entry.get("t"))
 
 
-def number(value: Any) -> float:
+def number(value: object) -> float:
     """-1 for what is none."""
-    return float(value) if is_number(value) else -1.0
+    return float(cast("float", value)) if is_number(value) else -1.0
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> bool:
     """Of what JSON can hold: no NaN, and nothing that a float cannot."""
     try:
         return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

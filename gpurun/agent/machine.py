@@ -19,9 +19,12 @@ import json
 import os
 import secrets
 from contextlib import suppress
-from typing import Any, Dict, Mapping, Optional
+from typing import TYPE_CHECKING, Optional
 
 from .paths import HostPaths
+
+if TYPE_CHECKING:
+    from .schema.host import Signs
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _MACHINE_IDS = ("/etc/machine-id", "/var/lib/dbus/machine-id")
@@ -62,7 +65,6 @@ def _first_process_started() -> int:
     return int(fields[19]) if len(fields) > 19 else 0
 
 
-Signs = Dict[str, Any]
 _HARDWARE = ("product_uuid", "product_serial", "board_serial", "board_asset_tag")  # of DMI; some for root alone
 _INSTANCE = "/var/lib/cloud/data/instance-id"
 
@@ -87,7 +89,7 @@ def _signs(system: str) -> Signs:
     return {name: value for name, value in found.items() if value}
 
 
-def another_machine(before: Mapping[str, Any], now: Mapping[str, Any]) -> Optional[str]:
+def another_machine(before: Signs, now: Signs) -> Optional[str]:
     """Why these are the signs of two machines, in words; None when they may be one's.
 
     The name alone says something only where nothing else does: machines are renamed.

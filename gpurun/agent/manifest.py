@@ -5,10 +5,15 @@ target of a link. Modes, owners and folders are no part of it. A link's own time
 system keeps one.
 """
 
+from __future__ import annotations
+
 import hashlib
 import os
 import stat
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional
+from typing import TYPE_CHECKING, Iterable, Iterator, List, NamedTuple, Optional
+
+if TYPE_CHECKING:
+    from .schema.run import Manifest
 
 SECOND = 1_000_000_000
 
@@ -32,7 +37,7 @@ def digest(entries: Iterable[Entry], granularity_ns: int = 1) -> str:
     return sha.hexdigest()
 
 
-def make(entries: List[Entry]) -> Dict[str, Any]:
+def make(entries: List[Entry]) -> Manifest:
     """What the laptop sends with `start`: `digest`, `coarse` (times in whole seconds), `count`, `bytes`."""
     return {
         "digest": digest(entries),
@@ -42,7 +47,7 @@ def make(entries: List[Entry]) -> Dict[str, Any]:
     }
 
 
-def difference(folder: str, wanted: Dict[str, Any]) -> Optional[str]:
+def difference(folder: str, wanted: Manifest) -> Optional[str]:
     """None when `folder` holds exactly what `wanted` (from `make`) says, else the difference in words."""
     entries = walk(folder)
     if digest(entries) == wanted["digest"]:

@@ -14,11 +14,14 @@ import re
 import stat
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterator, List
+from typing import TYPE_CHECKING, Dict, Iterator, List
 
 from . import vocabulary as words
 from .files import remove_tree
 from .paths import HALF_RUN, REMOVED_RUN, HostPaths
+
+if TYPE_CHECKING:
+    from .schema.files import MeasuredData, Stays
 
 # The names in cache/ that gpurun gives.
 CACHE = ("about", "engine-limits.json", "environments", "facts.json", "jobs", "layers", "pushed", "snapshots", "warm")
@@ -33,8 +36,8 @@ CHANGED = "it has changed since it was looked at"
 class Outcome:
     """What stays: `left` could not be removed, `kept` is not to be. Each has `path` and `why`."""
 
-    left: List[Dict[str, str]] = field(default_factory=list)
-    kept: List[Dict[str, str]] = field(default_factory=list)
+    left: List[Stays] = field(default_factory=list)
+    kept: List[Stays] = field(default_factory=list)
 
     def keep(self, path: str, why: str) -> None:
         self.kept.append({"path": path, "why": why})
@@ -46,14 +49,14 @@ class Outcome:
 # --- data
 
 
-def data_folders(host: HostPaths) -> Dict[str, Dict[str, Any]]:
+def data_folders(host: HostPaths) -> Dict[str, MeasuredData]:
     """Return `{files, bytes, stamp}` of each data folder that may be removed and is not empty (each run makes an empty one)."""
     if not host.is_own or os.path.islink(_data(host)):
         return {}
     return {name: measure(host.data(name)) for name in _names(_data(host)) if not _is_empty(host.data(name))}
 
 
-def measure(path: str) -> Dict[str, Any]:
+def measure(path: str) -> MeasuredData:
     """Walk a folder. The `stamp` is another one when a file was added, removed, renamed or written to since."""
     files = size = marks = 0
     for entry in _walk(path):
@@ -146,7 +149,7 @@ def _remove_made(host: HostPaths, folder: str, outcome: Outcome) -> None:
     remove_if_empty(above)
 
 
-def remove_data(host: HostPaths, agreed: Dict[str, Any], outcome: Outcome) -> None:
+def remove_data(host: HostPaths, agreed: Dict[str, str], outcome: Outcome) -> None:
     """Remove the data folders that are as they were when that was agreed to (`stamp` by name)."""
     for name in _names(_data(host)):
         path = host.data(name)

@@ -16,8 +16,8 @@ from gpurun.events import Doing, Report
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gpurun.agent.ledger import Entry
     from gpurun.fetch.checkpoint import Came
+    from gpurun.store.checkpoint_store import Entry
     from gpurun.store.run_store import RunEntry
 
 SUFFIXES = (".ckpt", ".pt", ".pth", ".bin", ".safetensors")  # with -o: the file itself, not a folder for it

@@ -17,8 +17,7 @@ from gpurun.cli.fetch import printable
 from gpurun.errors import UsageError
 
 if TYPE_CHECKING:
-    from gpurun.agent.ledger import Entry
-    from gpurun.store.checkpoint_store import Kept
+    from gpurun.store.checkpoint_store import Entry, Kept
 
     Match = tuple[str, Kept, Entry]
 

@@ -292,8 +292,7 @@ def _fetched(entry: RunEntry, wanted: str | None) -> tuple[Checkpoint | None, Pa
         for folder in _folders(entry):
             file = fetched_in(folder, one)
             if file is not None:
-                brief: Any = ledger.brief(one)
-                return brief, file.resolve()
+                return ledger.brief(one), file.resolve()
     if wanted is not None:
         raise UsageError(
             f"the checkpoint that --from {wanted} means was not fetched, and {entry.host} does not answer",

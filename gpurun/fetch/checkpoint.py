@@ -26,10 +26,10 @@ from gpurun.sync import rsync
 from gpurun.sync.retry import run_with_retries
 
 if TYPE_CHECKING:
-    from gpurun.agent.ledger import Entry
     from gpurun.agent.schema.answers import CheckpointAnswer, CheckpointFile
     from gpurun.agent.schema.run import RunRecord
     from gpurun.remote.wire import Wire
+    from gpurun.store.checkpoint_store import Entry
 
 TRIES = 5  # for a file that is written anew while it comes
 BEST, LAST = "best", "last"

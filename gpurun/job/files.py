@@ -72,8 +72,7 @@ class FileList:
 
     def manifest(self) -> Manifest:
         """What the host checks the snapshot against (`start`)."""
-        made: Manifest = manifest.make(list(self.entries))  # type: ignore[assignment,unused-ignore]
-        return made
+        return manifest.make(list(self.entries))
 
     def has(self, path: str) -> bool:
         """Return whether the file `path`, relative to the root, travels."""

@@ -18,12 +18,13 @@ from gpurun import locked
 from gpurun.agent import ledger
 from gpurun.agent import vocabulary as words
 from gpurun.agent.files import write_atomically
-from gpurun.agent.ledger import Entry
 from gpurun.store import run_store
 
 if TYPE_CHECKING:
     from gpurun.agent.schema.checkpoint import Checkpoint, CheckpointSummary, LedgerEntry, LedgerPiece
     from gpurun.agent.schema.requests import LedgerRequest
+
+Entry = dict[str, Any]  # a LedgerEntry with `host` and `gone`
 
 MOST = 5000  # checkpoints of one run; the oldest go first
 _SUFFIX = ".ledger"

@@ -22,7 +22,7 @@ from gpurun.store import run_ids
 
 if TYPE_CHECKING:
     from gpurun.agent.schema.job import JobSpec
-    from gpurun.agent.schema.run import Manifest
+    from gpurun.agent.schema.run import Manifest, Mark
     from gpurun.secret import Secret
 
 # After this time without a start the agent ends a run as failed(sync); see the table in agent/lifecycle/reconcile.py.
@@ -36,7 +36,7 @@ class _Kept(TypedDict, total=False):
     """What the file of a submit holds. 0.1.0 wrote no `began`."""
 
     fingerprint: str
-    began: clocks.Mark
+    began: Mark
     id: str
     token: str
     created: float
@@ -74,7 +74,7 @@ def take(
     env: Mapping[str, Secret] | None = None,
     *,
     is_taken: Callable[[str], bool] = lambda run_id: False,
-    now: clocks.Mark | None = None,
+    now: Mark | None = None,
 ) -> PendingSubmit:
     """Claim `job`: under the id of an equal submit that nobody works on any more, else under its own.
 
@@ -105,7 +105,7 @@ def _as_begun(job: JobSpec, earlier: _Kept) -> JobSpec:
     }
 
 
-def _begin(folder: Path, job: JobSpec, same: str, is_taken: Callable[[str], bool], now: clocks.Mark) -> PendingSubmit:
+def _begin(folder: Path, job: JobSpec, same: str, is_taken: Callable[[str], bool], now: Mark) -> PendingSubmit:
     while is_taken(job["id"]) or (folder / f"{job['id']}.json").exists():
         job = run_ids.under_new_id(job)
     file = folder / f"{job['id']}.json"
@@ -124,7 +124,7 @@ def _begin(folder: Path, job: JobSpec, same: str, is_taken: Callable[[str], bool
     return PendingSubmit(job, False, file, lock)
 
 
-def _abandoned(folder: Path, now: clocks.Mark) -> Iterator[tuple[Path, int, _Kept]]:
+def _abandoned(folder: Path, now: Mark) -> Iterator[tuple[Path, int, _Kept]]:
     """Claims that no living process holds, each with its lock, which is now ours; old ones are removed."""
     for file in sorted(folder.glob("*.json")):
         with contextlib.suppress(OSError, ValueError, KeyError):
@@ -133,7 +133,8 @@ def _abandoned(folder: Path, now: clocks.Mark) -> Iterator[tuple[Path, int, _Kep
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 earlier: _Kept = json.loads(file.read_bytes())
                 # An earlier gpurun kept the time alone that the job was made at. A clock that is set makes no claim older.
-                old = clocks.since(earlier.get("began") or {"t": earlier["created"]}, now) > FORGET_AFTER
+                made: Mark = {"t": earlier["created"] or 0.0}
+                old = clocks.since(earlier.get("began") or made, now) > FORGET_AFTER
             except (OSError, ValueError, KeyError, TypeError, AttributeError):
                 os.close(lock)
                 continue

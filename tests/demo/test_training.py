@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -161,10 +162,10 @@ def test_the_bare_project_trains(tmp_path: Path) -> None:
 def test_the_notebook_trains_as_a_run_does(tmp_path: Path) -> None:
     run = HostPaths(str(tmp_path / "host")).run("train-7f3k")
     script = convert((CHECKOUT / "examples/notebook/train.ipynb").read_text(), "train.ipynb").source
-    job = {"notebook": {"path": "train.ipynb", "script": "train.py", "source": script}, "args": []}
+    job: Any = {"notebook": {"path": "train.ipynb", "script": "train.py", "source": script}, "args": []}
     notebooks.lay_out(run, job)
     project = copied("notebook", tmp_path)
-    program, *more = notebooks.command(job, run.ro)
+    program, *more = notebooks.command(job["notebook"], job["args"], run.ro)
     assert program == "python"
     printed = python(project, *more)
     assert "[cell 3] wall time" in printed

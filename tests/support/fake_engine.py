@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from gpurun.agent import vocabulary as words
 from gpurun.agent.host.engine import Engine
-from gpurun.agent.runtimes import Job
+from gpurun.agent.schema.job import AttemptJob
 from gpurun.agent.setup import wrapper
 
 PROGRAM = """
@@ -118,7 +118,7 @@ class FakeEngine:
         (self.folder / "asked").unlink(missing_ok=True)
 
     @property
-    def state(self) -> dict[str, Any]:
+    def state(self) -> Any:
         return cast(dict[str, Any], json.loads((self.folder / "state").read_text()))
 
     def save(self, state: dict[str, Any]) -> None:
@@ -131,7 +131,7 @@ class FakeEngine:
     def containers(self) -> list[dict[str, Any]]:
         return cast(list[dict[str, Any]], self.state["containers"])
 
-    def add(self, job: Job, *, name: str = "", attempt: int = 1, status: str = "running", **told: Any) -> str:
+    def add(self, job: AttemptJob, *, name: str = "", attempt: int = 1, status: str = "running", **told: Any) -> str:
         """A container of this job, as `create` would have made it; its id."""
         labels = {
             words.LABEL_RUN: job["id"],

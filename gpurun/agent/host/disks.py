@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import TYPE_CHECKING, Dict, Iterator, List, Optional, Tuple
 
 from .. import vocabulary as words
 from . import facts
+
+if TYPE_CHECKING:
+    from ..schema.host import LastingDisk
 
 # File systems that are on a disk of this machine and outlive a reboot.
 LASTING = ("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "jfs", "bcachefs")
@@ -14,12 +17,12 @@ LASTING = ("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "jfs", "bcache
 _NOT_FOR_DATA = ("/boot", "/efi", "/etc", "/usr", "/var/lib/docker", "/snap", "/nix", "/proc", "/sys", "/dev")
 
 
-def lasting(mounts: str, user: str) -> List[Dict[str, Any]]:
+def lasting(mounts: str, user: str) -> List[LastingDisk]:
     """Folders of this user on each lasting disk, the roomiest first: `{path, type, free, total, inodes...}`.
 
     `mounts`: /proc/self/mountinfo. A disk that is mounted at several places comes once.
     """
-    found: Dict[int, Dict[str, Any]] = {}
+    found: Dict[int, LastingDisk] = {}
     for place, kind, options in parse(mounts):
         system = any(place == name or place.startswith(name + "/") for name in _NOT_FOR_DATA)
         if kind not in LASTING or "ro" in options or system or not os.path.isdir(place):
@@ -61,7 +64,7 @@ def read_mounts() -> str:
         return ""
 
 
-def _own_folder(place: str, user: str) -> Any:
+def _own_folder(place: str, user: str) -> Optional[str]:
     """Where this user could keep gpurun's files on the disk at `place`; None when nothing there is his to write."""
     for owned in (user, os.path.join("home", user), os.path.join("users", user)):
         folder = os.path.join(place, owned)

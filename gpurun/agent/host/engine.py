@@ -6,13 +6,16 @@ import json
 import os
 import shutil
 import time
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, TypeVar
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence, Tuple, TypeVar
 
 from .. import error_codes, programs
 from .. import vocabulary as words
 from ..errors import AgentError
 from ..files import read_json
 from ..programs import Result, Say
+
+if TYPE_CHECKING:
+    from ..schema.host import EngineFacts, EngineInfo, Inspected
 
 T = TypeVar("T")
 
@@ -216,7 +219,7 @@ class Engine:
         """Run a command that takes long, and pass on what it says. Its exit code is the caller's to judge."""
         return programs.watch(self.command(*args), say, stdin=stdin)
 
-    def inspect(self, kind: str, name: str, patience: float = 0.0) -> Optional[Dict[str, Any]]:
+    def inspect(self, kind: str, name: str, patience: float = 0.0) -> Optional[Inspected]:
         """What the engine knows of a `container`, an `image` or a `volume`; None when there is none. Raises EngineError."""
         try:
             answer = self.ask(kind, "inspect", "--format", "{{json .}}", name, patience=patience)
@@ -224,14 +227,14 @@ class Engine:
             if error.kind in (Kind.ABSENT, Kind.IMAGE_ABSENT) or "no such" in error.said.lower():
                 return None
             raise
-        found: Dict[str, Any] = json.loads(answer.text)
+        found: Inspected = json.loads(answer.text)
         return found
 
-    def facts(self, timeout: float = 15.0, patience: float = 0.0) -> Dict[str, Any]:
+    def facts(self, timeout: float = 15.0, patience: float = 0.0) -> EngineFacts:
         """{"argv", "version", "root", "rootless", "userns", "selinux", "toolkit"}. Raises EngineError."""
         return _patiently(lambda: self._facts(timeout), patience)
 
-    def _facts(self, timeout: float) -> Dict[str, Any]:
+    def _facts(self, timeout: float) -> EngineFacts:
         info = json.loads(self.ask("info", "--format", "{{json .}}", timeout=timeout).text or "{}")
         problems = info.get("ServerErrors") or []
         if problems or not info.get("ServerVersion"):  # some versions end with 0 all the same
@@ -251,7 +254,7 @@ def _patiently(question: Callable[[], T], patience: float) -> T:
             time.sleep(1.0)
 
 
-def parse_info(info: Dict[str, Any]) -> Dict[str, Any]:
+def parse_info(info: Inspected) -> EngineInfo:
     """`docker info` -> what decides about who a job is inside its container."""
     options = {
         part[len("name=") :]
@@ -268,7 +271,7 @@ def parse_info(info: Dict[str, Any]) -> Dict[str, Any]:
     }
 
 
-def has_toolkit(info: Dict[str, Any]) -> bool:
+def has_toolkit(info: Inspected) -> bool:
     """Whether containers can be given GPUs, as far as can be seen from here."""
     if "nvidia" in (info.get("Runtimes") or {}):
         return True

@@ -8,7 +8,7 @@ import platform
 import shutil
 import sys
 import time
-from typing import Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Dict, List, Optional, cast
 
 from .. import error_codes, machine
 from ..errors import AgentError
@@ -16,21 +16,24 @@ from ..files import read_json, write_json
 from ..paths import HostPaths
 from . import gpus
 
+if TYPE_CHECKING:
+    from ..schema.host import AskedFacts, CachedFacts, Disk, EngineAnswer, ErrorDocument, GpuAnswer, HostFacts
+
 FRESH = 600.0  # seconds that cached facts are good for
 _MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
-def host_facts(host: HostPaths, engine: Optional[List[str]] = None, *, refresh: bool = False) -> Dict[str, Any]:
+def host_facts(host: HostPaths, engine: Optional[List[str]] = None, *, refresh: bool = False) -> HostFacts:
     """HostFacts as the wire has them (bytes, unix seconds); disk and clock are always of now."""
-    known = read_json(host.facts) or {}
-    stamp = {"boot_id": machine.boot_id(), "machine_id": machine.machine_id(), "engine_asked": engine}
-    fresh = (
-        not refresh
-        and all(known.get(key) == value for key, value in stamp.items())
-        and 0 <= time.time() - known["asked_at"] < FRESH
-    )
-    if not fresh:
-        known = {**_ask(host, engine), **stamp, "asked_at": time.time()}
+    known: Optional[CachedFacts] = None if refresh else read_json(host.facts)
+    if not known or not _is_fresh(known, engine):
+        known = {
+            **_ask(host, engine),
+            "boot_id": machine.boot_id(),
+            "machine_id": machine.machine_id(),
+            "engine_asked": engine,
+            "asked_at": time.time(),
+        }
         # A failure may be mended in a moment: it is asked again.
         if not known["engine_error"] and not known["gpus_error"]:
             os.makedirs(host.cache, mode=0o700, exist_ok=True)
@@ -38,7 +41,12 @@ def host_facts(host: HostPaths, engine: Optional[List[str]] = None, *, refresh: 
     return {**known, "disk": disk(host.root), "clock": time.time()}
 
 
-def disk(path: str) -> Dict[str, int]:
+def _is_fresh(known: CachedFacts, engine: Optional[List[str]]) -> bool:
+    stamp = (known.get("boot_id"), known.get("machine_id"), known.get("engine_asked"))
+    return stamp == (machine.boot_id(), machine.machine_id(), engine) and 0 <= time.time() - known["asked_at"] < FRESH
+
+
+def disk(path: str) -> Disk:
     """Bytes and inodes of the file system that `path` is on, or will be."""
     while not os.path.isdir(path):
         path = os.path.dirname(path)
@@ -51,8 +59,9 @@ def disk(path: str) -> Dict[str, int]:
     }
 
 
-def _ask(host: HostPaths, engine: Optional[List[str]]) -> Dict[str, Any]:
-    found: Dict[str, Any] = {
+def _ask(host: HostPaths, engine: Optional[List[str]]) -> AskedFacts:
+    engine_facts = _engine(engine)
+    return {
         "python": {"path": sys.executable, "version": platform.python_version()},
         "home": os.path.expanduser("~"),
         "user": getpass.getuser(),
@@ -62,28 +71,26 @@ def _ask(host: HostPaths, engine: Optional[List[str]]) -> Dict[str, Any]:
         "container": machine.in_container(),
         "cpus": len(os.sched_getaffinity(0)),
         "memory": memory(),
+        "runtimes": ["docker", "bare"] if engine_facts["engine"] else ["bare"],
+        **engine_facts,
+        **_gpus(),
     }
-    found.update(_gpus())
-    found.update(_engine(engine))
-    found["runtimes"] = ["docker", "bare"] if found["engine"] else ["bare"]
-    return found
 
 
-def _gpus() -> Dict[str, Any]:
+def _gpus() -> GpuAnswer:
     try:
         listed = gpus.list_gpus()
         driver = gpus.driver_version() if listed else None
     except AgentError as error:
         return {"gpus": [], "driver": None, "gpus_error": error.as_json()}
-    fields = ("index", "uuid", "name", "memory")
     return {
-        "gpus": [{key: getattr(gpu, key) for key in fields} for gpu in listed],
+        "gpus": [{"index": gpu.index, "uuid": gpu.uuid, "name": gpu.name, "memory": gpu.memory} for gpu in listed],
         "driver": driver,
         "gpus_error": None,
     }
 
 
-def _engine(argv: Optional[List[str]]) -> Dict[str, Any]:
+def _engine(argv: Optional[List[str]]) -> EngineAnswer:
     """The engine that the profile names, else Docker when it is there."""
     named = argv or ["docker"]
     if shutil.which(named[0]) is None:
@@ -97,7 +104,8 @@ def _engine(argv: Optional[List[str]]) -> Dict[str, Any]:
     try:
         return {"engine": engine.Engine(named).facts(), "engine_error": None}
     except AgentError as error:
-        return {"engine": None, "engine_error": {**error.as_json(), **_way_in(error, argv)}}
+        told = cast("ErrorDocument", {**error.as_json(), **_way_in(error, argv)})
+        return {"engine": None, "engine_error": told}
 
 
 def _way_in(error: AgentError, argv: Optional[List[str]]) -> Dict[str, str]:

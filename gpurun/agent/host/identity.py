@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import pwd
 from dataclasses import dataclass
-from typing import Any, List, Mapping, Optional, Sequence
+from typing import TYPE_CHECKING, List, Optional, Sequence
 
 from .. import vocabulary as words
+
+if TYPE_CHECKING:
+    from ..schema.host import EngineInfo
 
 # What a program needs that must be root inside, such as apt, besides the files of the user's that it finds there.
 ROOT_CAPS = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID")
@@ -57,7 +60,7 @@ class Identity:
         return "".join(line + "\n" for line in lines).encode()
 
 
-def identity(who: Login, engine: Mapping[str, Any], user: Optional[str] = None) -> Identity:
+def identity(who: Login, engine: EngineInfo, user: Optional[str] = None) -> Identity:
     """The identity for an engine with these facts ("rootless", "userns", "selinux"); `user` is None or "root"."""
     options = ["--security-opt", "label=disable"] if engine.get("selinux") else []
     if engine.get("rootless"):  # root inside is the user outside

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+from typing import TYPE_CHECKING, Callable, Dict, List, Mapping, Optional, Sequence
 
 from .. import vocabulary as words
 from ..files import read_json, write_json
@@ -20,6 +20,11 @@ from ..setup.mounts import bind
 from ..state import journal
 from . import layer_install, layers
 from .image import Image, look
+
+if TYPE_CHECKING:
+    from ..schema.host import EngineFacts, Inspected
+    from ..schema.job import Dependencies, Job
+    from ..schema.programs import SshOfInstaller
 
 REPOSITORY = "gpurun/layer"
 PIP_CACHE = "gpurun-pip"  # a volume: pip runs as root there, and a folder of the user's would fill with root's files
@@ -44,7 +49,7 @@ class Layer:
 
 
 def ensure(
-    engine: Engine, facts: Callable[[], Mapping[str, Any]], run: RunPaths, job: Mapping[str, Any], base: Image, say: Say
+    engine: Engine, facts: Callable[[], EngineFacts], run: RunPaths, job: Job, base: Image, say: Say
 ) -> Optional[Layer]:
     """The image with the dependencies, made if it is not there; None when the base has all. `facts`: the engine's.
 
@@ -69,7 +74,7 @@ def ensure(
         doing = "installing what %s asks for" % asked["file"]
         journal.record_step(run, doing)
         say((doing + "\n").encode())
-        if not _install(engine, facts, run, job, base, "gpurun.layer.%s.%d" % (key, os.getuid()), tag, say):
+        if not _install(engine, facts, run, job, asked, base, "gpurun.layer.%s.%d" % (key, os.getuid()), tag, say):
             os.makedirs(os.path.dirname(run.host.layer(key)), exist_ok=True)
             write_json(run.host.layer(key), {"satisfied": True, "base": base.id})
             return None
@@ -81,9 +86,10 @@ def ensure(
 
 def _install(
     engine: Engine,
-    facts: Callable[[], Mapping[str, Any]],
+    facts: Callable[[], EngineFacts],
     run: RunPaths,
-    job: Mapping[str, Any],
+    job: Job,
+    asked: Dependencies,
     base: Image,
     container: str,
     tag: str,
@@ -91,7 +97,8 @@ def _install(
 ) -> bool:
     """Run pip in a container and commit it; False when there was nothing to install."""
     ssh = ssh_agent(os.environ)
-    order = {**layers.order(job, project=_PROJECT, where="the image"), "cache": _CACHE, "ssh": _ssh_order(ssh)}
+    order = layers.order(asked, job["profile"], project=_PROJECT, where="the image")
+    order["cache"], order["ssh"] = _CACHE, _ssh_order(ssh)
     # Root of a remapped engine is another user on the host, who could not read a private file of ours.
     write_json(run.layer, order, 0o644 if facts().get("userns") else 0o600)
     remove = ["rm", "--force", "--volumes", container]
@@ -106,7 +113,7 @@ def _install(
         answer = engine.watch("start", "--attach", "--interactive", container, say=say, stdin=_SCRIPT)
         if not answer.ok and _is_broken_off(engine, answer, container):
             raise EngineError(Kind.DOWN, essence(answer.text), engine.argv[-1])
-        installed = layers.check(answer, job, 'change it there, or name an image that has it: image = "…"')
+        installed = layers.check(answer, asked["file"], 'change it there, or name an image that has it: image = "…"')
         if installed:
             say(b"keeping it as " + tag.encode() + b"\n")
             engine.ask("commit", *restored(config), container, tag, timeout=3600.0)
@@ -132,7 +139,7 @@ def _is_broken_off(engine: Engine, answer: Result, container: str) -> bool:
 def create(
     container: str,
     base: str,
-    config: Mapping[str, Any],
+    config: Inspected,
     run: RunPaths,
     ssh: Mapping[str, str],
     options: Sequence[str] = (),
@@ -154,7 +161,7 @@ def create(
     ]  # fmt: skip
 
 
-def restored(config: Mapping[str, Any]) -> List[str]:
+def restored(config: Inspected) -> List[str]:
     """`docker commit` would keep how pip was run: set back what the base image says."""
     changes = [
         *(["ENTRYPOINT " + json.dumps(config["Entrypoint"])] if config.get("Entrypoint") else []),
@@ -178,5 +185,5 @@ def ssh_agent(environ: Mapping[str, str]) -> Dict[str, str]:
     return found
 
 
-def _ssh_order(ssh: Mapping[str, str]) -> Optional[Dict[str, str]]:
+def _ssh_order(ssh: Mapping[str, str]) -> Optional[SshOfInstaller]:
     return {"agent": _AGENT, "known_hosts": _KNOWN_HOSTS} if ssh else None

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, List, Optional
+from typing import TYPE_CHECKING, Iterator, List, Optional, cast
 
 from .. import programs
 from ..errors import RunFailed
@@ -21,6 +21,10 @@ from ..paths import RunPaths
 from ..programs import Say
 from ..state import journal
 from . import layers
+
+if TYPE_CHECKING:
+    from ..schema.host import BasePython, FoundPython
+    from ..schema.job import Dependencies, Job
 
 MARKER = "gpurun.json"  # written last: an environment without it is half-made
 
@@ -61,13 +65,13 @@ class Environment:
     folders: List[str]  # to stand first on PATH
 
 
-def find_pythons() -> List[Dict[str, Any]]:
+def find_pythons() -> List[FoundPython]:
     """Every Python >= 3.8 in the usual places, in the order in which one is chosen: {"path", "version", "torch"}."""
-    keys = ("path", "version", "torch")
-    return [{key: about[key] for key in keys} for about in _known(_candidates())]
+    known = _known(_candidates())
+    return [{"path": one["path"], "version": one["version"], "torch": one["torch"]} for one in known]
 
 
-def choose(profile_python: Optional[str]) -> Dict[str, Any]:
+def choose(profile_python: Optional[str]) -> BasePython:
     """The Python of the host's profile, else the first that has torch, else the first. Raises RunFailed without any."""
     if profile_python:
         found = about(os.path.expanduser(profile_python))
@@ -88,15 +92,15 @@ def choose(profile_python: Optional[str]) -> Dict[str, Any]:
     return first
 
 
-def about(python: str) -> Optional[Dict[str, Any]]:
+def about(python: str) -> Optional[BasePython]:
     """What this Python is; None when it does not run or is too old."""
     try:
         # -E: a PYTHONPATH of the login is none of the job's. / : the home may hold a json.py.
         answer = programs.run([python, "-E", "-c", _ABOUT], timeout=30.0, cwd="/")
-        found: Dict[str, Any] = json.loads(answer.text)
+        found = cast("BasePython", {**json.loads(answer.text), "path": python})
     except (OSError, ValueError):
         return None
-    return {"path": python, **found} if _number(found["version"]) >= (3, 8) else None
+    return found if _number(found["version"]) >= (3, 8) else None
 
 
 def _number(version: str) -> "tuple[int, ...]":
@@ -116,7 +120,7 @@ def _candidates() -> Iterator[str]:
             yield path
 
 
-def _known(candidates: Iterator[str]) -> Iterator[Dict[str, Any]]:
+def _known(candidates: Iterator[str]) -> Iterator[BasePython]:
     """Each environment once, however many names it has."""
     asked, seen = set(), set()
     for path in candidates:
@@ -129,11 +133,12 @@ def _known(candidates: Iterator[str]) -> Iterator[Dict[str, Any]]:
             yield found
 
 
-def ensure(run: RunPaths, job: Dict[str, Any], say: Say) -> Environment:
+def ensure(run: RunPaths, job: Job, say: Say) -> Environment:
     """The environment of this job, made if it is not there. Raises RunFailed."""
     base = choose(job["profile"].get("python"))
     say(("Python %s of %s, torch %s\n" % (base["version"], base["prefix"], base["torch"] or "absent")).encode())
-    content = layers.fingerprint(run.workspace, layers.asked(job))
+    asked = layers.asked(job)
+    content = layers.fingerprint(run.workspace, asked)
     key = layers.key(base["prefix"], base["version"], str(base["torch"]), content)
     made = run.host.environment(key)
     python = os.path.join(made, "bin", "python")
@@ -150,13 +155,14 @@ def ensure(run: RunPaths, job: Dict[str, Any], say: Say) -> Environment:
             shutil.rmtree(made, ignore_errors=True)
             journal.record_step(run, "making a Python environment")
             _make(made, base, say)
-            _install(run, job, python, say)
+            if asked is not None:
+                _install(run, job, asked, python, say)
             sync_disk(made)  # the marker outlives a power cut, and what it speaks of does too
-            write_json(os.path.join(made, MARKER), {"base": base, "dependencies": layers.asked(job)})
+            write_json(os.path.join(made, MARKER), {"base": base, "dependencies": asked})
     return environment
 
 
-def _make(made: str, base: Dict[str, Any], say: Say) -> None:
+def _make(made: str, base: BasePython, say: Say) -> None:
     os.makedirs(os.path.dirname(made), exist_ok=True)
     argv = [base["path"], "-E", "-m", "venv", "--without-pip", "--system-site-packages", made]
     answer = programs.watch(argv, say, cwd="/")
@@ -168,7 +174,7 @@ def _make(made: str, base: Dict[str, Any], say: Say) -> None:
         _see_parent(made, base)
 
 
-def _see_parent(made: str, base: Dict[str, Any]) -> None:
+def _see_parent(made: str, base: BasePython) -> None:
     """A venv made from a venv sees the packages of the Python below both, not its parent's: add them by a .pth file."""
     lines = ["import site; site.addsitedir(%r)\n" % folder for folder in base["packages"]]
     for packages in glob.glob(os.path.join(made, "lib", "python*", "site-packages")):
@@ -176,13 +182,11 @@ def _see_parent(made: str, base: Dict[str, Any]) -> None:
             file.writelines(lines)
 
 
-def _install(run: RunPaths, job: Dict[str, Any], python: str, say: Say) -> None:
-    if layers.asked(job) is None:
-        return
-    journal.record_step(run, "installing what %s asks for" % (layers.asked(job) or {})["file"])
+def _install(run: RunPaths, job: Job, asked: Dependencies, python: str, say: Say) -> None:
+    journal.record_step(run, "installing what %s asks for" % asked["file"])
     where = "the host's Python"
     next_step = 'change it there, or name a Python that has it: python = "…" in the host\'s profile'
-    spec = layers.order(job, project=run.workspace, where=where)
+    spec = layers.order(asked, job["profile"], project=run.workspace, where=where)
     write_json(run.layer, spec, 0o600)
     try:
         os.makedirs(run.host.job_cache, exist_ok=True)
@@ -192,4 +196,4 @@ def _install(run: RunPaths, job: Dict[str, Any], python: str, say: Say) -> None:
         answer = programs.watch([python, "-E", layers.INSTALLER, run.layer], say, env=env, cwd="/")
     finally:
         os.unlink(run.layer)
-    layers.check(answer, job, next_step)
+    layers.check(answer, asked["file"], next_step)

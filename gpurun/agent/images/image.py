@@ -1,8 +1,4 @@
-"""The image of a job, on the host: gpurun's own and a project's Dockerfile are built there, any other is pulled.
-
-Which one is wanted stands in three fields of the job: `image` (a reference), `dockerfile` (a path in the snapshot), or
-`base` (what gpurun's own is built on: {"name", "reference", "torch", ...}, see gpurun/job/images.py).
-"""
+"""The image of a job, on the host: gpurun's own and a project's Dockerfile are built there, any other is pulled."""
 
 from __future__ import annotations
 
@@ -11,13 +7,18 @@ import os
 import re
 import time
 from dataclasses import dataclass, replace
-from typing import Any, Callable, List, Mapping, Optional, Sequence
+from typing import TYPE_CHECKING, Callable, List, Mapping, NamedTuple, Optional, Sequence
 
 from .. import manifest
 from ..errors import RunFailed
 from ..host import locks
 from ..host.engine import Engine, EngineError, Kind, classify, essence
 from ..programs import Result, Say, Step, ignore_step
+
+if TYPE_CHECKING:
+    from ..schema.host import Inspected
+    from ..schema.job import Base, Job
+    from ..schema.run import Prepared
 
 REPOSITORY = "gpurun/pytorch"
 PROJECTS = "gpurun/project"
@@ -38,6 +39,24 @@ class Image:
     content: Optional[str] = None  # the hash of all that it was made from
 
 
+class Wanted(NamedTuple):
+    """Which image a job wants: a reference, a Dockerfile in the snapshot, or else what gpurun's own is built on."""
+
+    image: Optional[str]
+    base: Optional[Base]  # see gpurun/job/images.py
+    dockerfile: Optional[str] = None
+    pip_index: Optional[str] = None
+    registry_mirror: Optional[str] = None
+
+
+def wanted_by(job: Job) -> Wanted:
+    """Return which image a job wants."""
+    profile = job["profile"]
+    return Wanted(
+        job["image"], job.get("base"), job.get("dockerfile"), profile.get("pip_index"), profile.get("registry_mirror")
+    )
+
+
 def folder() -> str:
     """Where the Dockerfile lies: in the agent on a host, in `docker/` of a source checkout."""
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -47,7 +66,7 @@ def folder() -> str:
 
 def ensure(
     engine: Engine,
-    wanted: Mapping[str, Any],
+    wanted: Wanted,
     project: str,
     say: Say,
     sleep: Sleep = time.sleep,
@@ -55,45 +74,45 @@ def ensure(
     step: Step = ignore_step,
 ) -> Image:
     """The image that the job wants, present on the host. `project`: its snapshot. Raises RunFailed, EngineError."""
-    if wanted.get("dockerfile"):
+    if wanted.dockerfile:
         return ensure_project(engine, wanted, project, say, sleep, step)
-    if wanted["image"] is None:
+    if wanted.image is None:
         return ensure_own(engine, wanted, say, sleep, step)
-    reference = mirrored(wanted["image"], wanted["profile"].get("registry_mirror"))
+    reference = mirrored(wanted.image, wanted.registry_mirror)
     return ensure_present(engine, reference, say, sleep, step=step)
 
 
-def ensure_own(engine: Engine, wanted: Mapping[str, Any], say: Say, sleep: Sleep, step: Step) -> Image:
+def ensure_own(engine: Engine, wanted: Wanted, say: Say, sleep: Sleep, step: Step) -> Image:
     """gpurun's image, built once for each content of Dockerfile, lock and base."""
-    base, profile = wanted["base"], wanted["profile"]
+    base = wanted.base
+    assert base is not None
 
     def make() -> List[str]:
-        source = mirrored(base["reference"], profile.get("registry_mirror"))
+        source = mirrored(base["reference"], wanted.registry_mirror)
         ensure_present(engine, source, say, sleep, step=step)
         step("building the image on " + source)
-        arguments = {"BASE": source, "TORCH": base["torch"], "PIP_INDEX_URL": profile.get("pip_index")}
+        arguments = {"BASE": source, "TORCH": base["torch"], "PIP_INDEX_URL": wanted.pip_index}
         return build(folder(), own_tag(base), arguments)
 
     return _ensure_built(engine, own_tag(base), base["reference"], make, say, sleep, step)
 
 
-def own_tag(base: Mapping[str, Any]) -> str:
+def own_tag(base: Base) -> str:
     """`gpurun/pytorch:v2.8-0123456789abcdef`: the name of the base, and the hash of what is built on it."""
     return "%s:%s-%s" % (REPOSITORY, base["name"], content_hash(folder(), base["reference"], base["torch"]))
 
 
-def ensure_project(
-    engine: Engine, wanted: Mapping[str, Any], project: str, say: Say, sleep: Sleep, step: Step
-) -> Image:
+def ensure_project(engine: Engine, wanted: Wanted, project: str, say: Say, sleep: Sleep, step: Step) -> Image:
     """The image of the project's own Dockerfile, built once for each content of what was sent.
 
     The engine's own cache spares the steps that nothing changed for.
     """
-    file = wanted["dockerfile"]
+    file = wanted.dockerfile
+    assert file is not None
     tag = "%s:%s" % (PROJECTS, tree_hash(project, file))
 
     def make() -> List[str]:
-        arguments = {"PIP_INDEX_URL": wanted["profile"].get("pip_index")}
+        arguments = {"PIP_INDEX_URL": wanted.pip_index}
         step("building the image of " + file)
         return build(project, tag, arguments, os.path.join(project, file))
 
@@ -223,7 +242,7 @@ def look(engine: Engine, reference: str) -> Optional[Image]:
     return None if found is None else parse_image(reference, found)
 
 
-def parse_image(reference: str, found: Mapping[str, Any]) -> Image:
+def parse_image(reference: str, found: Inspected) -> Image:
     """`docker image inspect`. Of several digests the one of the repository that was asked for."""
     name = repository(reference)
     digests = found.get("RepoDigests") or []
@@ -238,10 +257,10 @@ def repository(reference: str) -> str:
     return head + slash + last.partition(":")[0]
 
 
-def pinned(reference: str, prepared: Mapping[str, Any]) -> str:
+def pinned(reference: str, prepared: Optional[Prepared]) -> str:
     """What an earlier attempt had under this name, as any host can pull it; the name alone for one that was made there."""
-    digest = prepared.get("digest")
-    if not digest or digest == prepared.get("base_id") or prepared.get("base_id") is None:
+    digest = prepared.get("digest") if prepared else None
+    if not prepared or not digest or digest == prepared.get("base_id") or prepared.get("base_id") is None:
         return reference
     return "%s@%s" % (repository(reference), digest)
 

@@ -11,7 +11,7 @@ import os
 import threading
 import traceback
 from contextlib import suppress
-from typing import Any, Callable, Dict, List, Optional
+from typing import TYPE_CHECKING, Callable, List, Optional, cast
 
 from .. import error_codes, machine
 from ..errors import AgentError
@@ -21,8 +21,14 @@ from ..paths import HostPaths, RunPaths
 from ..programs import Result, last_lines
 from ..state import journal
 
-Job = Dict[str, Any]
-Ask = Callable[[Dict[str, Any]], Optional[Dict[str, Any]]]  # Runtime.about of one job: what was prepared -> its answer
+if TYPE_CHECKING:
+    from ..schema.host import CachedFacts
+    from ..schema.job import Job
+    from ..schema.run import Environment, Inventory, Prepared, Versions
+
+    # Runtime.inventory of one job: what was prepared -> its answer.
+    Ask = Callable[[Prepared], Optional[Inventory]]
+
 
 PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "inventory_probe.py")
 AT_THE_END = 30.0  # seconds that a supervisor stays for an answer when its run is over
@@ -45,16 +51,16 @@ class Asking:
 def _note(run: RunPaths, job: Job, ask: Ask) -> None:
     try:
         prepared = journal.fold(run).prepared
-        found = _known(run, ask, prepared) or {}
-        write_json(run.environment, record(run, job, prepared, found))
+        assert prepared is not None  # its job runs
+        write_json(run.environment, record(run, job, prepared, _known(run, ask, prepared)))
     except Exception:  # noqa: BLE001 (a run without this record is better than none)
         traceback.print_exc()
 
 
-def _known(run: RunPaths, ask: Ask, prepared: Dict[str, Any]) -> Optional[Dict[str, Any]]:
+def _known(run: RunPaths, ask: Ask, prepared: Prepared) -> Optional[Inventory]:
     """What image or environment have: as it was told before, or as it is told now. None where nobody tells."""
-    name = key(prepared["image_id"] or prepared["environment"])
-    found: Optional[Dict[str, Any]] = read_json(run.host.about(name))
+    name = key(str(prepared["image_id"] or prepared["environment"]))
+    found: Optional[Inventory] = read_json(run.host.about(name))
     if found is not None:
         return found
     try:
@@ -67,7 +73,7 @@ def _known(run: RunPaths, ask: Ask, prepared: Dict[str, Any]) -> Optional[Dict[s
     return found
 
 
-def keep(host: HostPaths, name: str, found: Dict[str, Any]) -> None:
+def keep(host: HostPaths, name: str, found: Inventory) -> None:
     path = host.about(name)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     write_json(path, found)
@@ -78,33 +84,34 @@ def key(image_or_environment: str) -> str:
     return os.path.basename(image_or_environment).replace(":", "-")
 
 
-def record(run: RunPaths, job: Job, prepared: Dict[str, Any], found: Dict[str, Any]) -> Dict[str, Any]:
+def record(run: RunPaths, job: Job, prepared: Prepared, found: Optional[Inventory]) -> Environment:
     """The whole environment.json."""
     kept = ("image", "digest", "image_id", "base", "content", "environment")
-    return {
+    told = {
         "runtime": job["host"]["runtime"],
         **{name: prepared.get(name) for name in kept},
-        **{name: found.get(name) for name in TOLD},
-        "packages": found.get("packages", {}),
+        **{name: found.get(name) if found is not None else None for name in TOLD},
+        "packages": found.get("packages", {}) if found is not None else {},
         "driver": _driver(run.host),
         "gpus": journal.fold(run).gpus,
     }
+    return cast("Environment", told)
 
 
 def _driver(host: HostPaths) -> Optional[str]:
     """As it was last asked since the boot; it cannot change while GPUs are in use."""
-    known = read_json(host.facts) or {}
-    if known.get("boot_id") == machine.boot_id():
+    known: Optional[CachedFacts] = read_json(host.facts)
+    if known is not None and known.get("boot_id") == machine.boot_id():
         return known.get("driver")
     with suppress(AgentError):
         return gpus.driver_version()
     return None
 
 
-def summary(run: RunPaths) -> Optional[Dict[str, Any]]:
+def summary(run: RunPaths) -> Optional[Versions]:
     """What a RunRecord has of it: versions alone."""
-    found = read_json(run.environment)
-    return None if found is None else {name: found.get(name) for name in SHOWN}
+    found: Optional[Environment] = read_json(run.environment)
+    return None if found is None else cast("Versions", {name: found.get(name) for name in SHOWN})
 
 
 def program() -> bytes:
@@ -112,14 +119,14 @@ def program() -> bytes:
         return file.read()
 
 
-def parse(answer: Result) -> Optional[Dict[str, Any]]:
+def parse(answer: Result) -> Optional[Inventory]:
     """What the program said; None where there is no Python. Raises AgentError."""
     if answer.code == 127:
         return None
     if not answer.ok:
         said = " ".join(last_lines(answer.err, 1)) or "no answer"
         raise AgentError(error_codes.ABOUT, "the job's Python could not be asked what it has: " + said)
-    found: Dict[str, Any] = json.loads(answer.text)
+    found: Inventory = json.loads(answer.text)
     return found
 
 

@@ -10,7 +10,10 @@ import runpy
 import subprocess
 import sys
 from importlib import util
-from typing import Any, Dict, Optional
+from typing import TYPE_CHECKING, Dict, Optional
+
+if TYPE_CHECKING:
+    from ..schema.run import Inventory
 
 
 def packages() -> Dict[str, str]:
@@ -53,13 +56,17 @@ def spelled(number: int) -> str:
     return "%d.%d.%d" % (number // major, number % major // 100, number % 100)
 
 
-def inventory() -> Dict[str, Any]:
+def inventory() -> "Inventory":
     installed = packages()
-    found: Dict[str, Any] = {"python": platform.python_version(), "packages": installed}
-    found.update(torch())
-    found["cudnn"] = cudnn(installed) if found["cuda"] else None
-    found["lightning"] = installed.get("lightning") or installed.get("pytorch-lightning")
-    return found
+    built = torch()
+    return {
+        "python": platform.python_version(),
+        "torch": built["torch"],
+        "cuda": built["cuda"],
+        "cudnn": cudnn(installed) if built["cuda"] else None,
+        "lightning": installed.get("lightning") or installed.get("pytorch-lightning"),
+        "packages": installed,
+    }
 
 
 if __name__ == "__main__":

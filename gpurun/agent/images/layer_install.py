@@ -13,16 +13,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Set, Tuple
+
+if TYPE_CHECKING:
+    from ..schema.programs import InstallOrder
 
 INSTALLED = 0
 SATISFIED = 10  # everything was there already
 CONFLICT = 11  # the last line says what contradicts what
 FAILED = 12
-
-# {"kind", "file", "requirements", "project", "index", "where"}, in a container "cache" (pip's) and "ssh",
-# and "tools": what a service needs besides.
-Order = Dict[str, Any]
 
 # What the base was built around. Another torch beside its CUDA libraries is a different machine.
 _HELD = re.compile(r"torch|torchvision|torchaudio|triton|pytorch-triton.*|nvidia-.*")
@@ -101,7 +100,7 @@ class Sorted:
         self.notes: List[str] = []
 
 
-def sort_out(lines: List[Tuple[str, str]], order: Order, held: Dict[str, str]) -> Sorted:
+def sort_out(lines: List[Tuple[str, str]], order: InstallOrder, held: Dict[str, str]) -> Sorted:
     """Drop the project itself and what the base holds. Raises Conflict when the base holds another version."""
     found = Sorted()
     for folder, line in lines:
@@ -122,7 +121,7 @@ def sort_out(lines: List[Tuple[str, str]], order: Order, held: Dict[str, str]) -
     return found
 
 
-def add(found: Sorted, line: str, order: Order, held: Dict[str, str]) -> None:
+def add(found: Sorted, line: str, order: InstallOrder, held: Dict[str, str]) -> None:
     text = re.split(r"\s+--", line)[0].strip()
     try:
         requirement = packaging().Requirement(text)
@@ -218,16 +217,17 @@ def main(path: str) -> int:
         return FAILED
 
 
-def set_up(order: Order) -> None:
+def set_up(order: InstallOrder) -> None:
     """What pip and git find in the environment. In a container it is set here, for the engine would keep it in the layer."""
     if order.get("cache"):
         os.environ["PIP_CACHE_DIR"] = order["cache"]
-    if order.get("ssh"):
-        os.environ["SSH_AUTH_SOCK"] = order["ssh"]["agent"]
-        os.environ["GIT_SSH_COMMAND"] = "ssh -oBatchMode=yes -oUserKnownHostsFile=" + order["ssh"]["known_hosts"]
+    ssh = order.get("ssh")
+    if ssh:
+        os.environ["SSH_AUTH_SOCK"] = ssh["agent"]
+        os.environ["GIT_SSH_COMMAND"] = "ssh -oBatchMode=yes -oUserKnownHostsFile=" + ssh["known_hosts"]
 
 
-def install(order: Order) -> int:
+def install(order: InstallOrder) -> int:
     held = installed()
     have_pip()
     found = sort_out(wanted(order), order, held)
@@ -250,11 +250,11 @@ def install(order: Order) -> int:
     raise Failed("pip could not install what %s asks for: %s" % (order["file"], explain(said)))
 
 
-def wanted(order: Order) -> List[Tuple[str, str]]:
+def wanted(order: InstallOrder) -> List[Tuple[str, str]]:
     return asked_by_project(order) + [(order["project"], line) for line in order.get("tools", [])]
 
 
-def asked_by_project(order: Order) -> List[Tuple[str, str]]:
+def asked_by_project(order: InstallOrder) -> List[Tuple[str, str]]:
     project = order["project"]
     if order["kind"] == "pyproject":
         return [(project, line) for line in order["requirements"]]
@@ -263,7 +263,7 @@ def asked_by_project(order: Order) -> List[Tuple[str, str]]:
     return list(read_lines(os.path.join(project, order["file"])))
 
 
-def export_lock(order: Order) -> List[Tuple[str, str]]:
+def export_lock(order: InstallOrder) -> List[Tuple[str, str]]:
     """What `uv.lock` pins, as requirement lines."""
     project = order["project"]
     with tempfile.TemporaryDirectory(prefix="gpurun-") as folder:
@@ -285,7 +285,7 @@ def export_lock(order: Order) -> List[Tuple[str, str]]:
         return [(project, line) for _, line in read_lines(target)]
 
 
-def find_uv(order: Order, folder: str) -> List[str]:
+def find_uv(order: InstallOrder, folder: str) -> List[str]:
     found = shutil.which("uv") or shutil.which("uv", path=os.path.dirname(sys.executable))
     if found:
         return [found]
@@ -305,7 +305,7 @@ def have_pip() -> None:
             raise Failed("%s has no pip: %s" % (sys.prefix, explain(said))) from None
 
 
-def have_git(lines: List[str], order: Order) -> None:
+def have_git(lines: List[str], order: InstallOrder) -> None:
     """git and ssh in an image that lacks them, for the requirements that come from a repository."""
     in_container = bool(order.get("cache"))
     if not in_container or shutil.which("git") or not any("git+" in line for line in lines):
@@ -319,8 +319,9 @@ def have_git(lines: List[str], order: Order) -> None:
             raise Failed("%s needs git, which the image lacks: %s" % (order["file"], explain(said)))
 
 
-def pip_install(order: Order, *args: str) -> List[str]:
-    index = ["--index-url", order["index"]] if order.get("index") else []
+def pip_install(order: InstallOrder, *args: str) -> List[str]:
+    named = order.get("index")
+    index = ["--index-url", named] if named else []
     return [sys.executable, "-m", "pip", "install", "--no-input", "--disable-pip-version-check", *index, *args]
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import Any, Dict, Mapping, Optional
+from typing import TYPE_CHECKING, Any, Optional, cast
 
 from ..errors import RunFailed
 from ..programs import Result, last_lines
 from ..setup import services
 from . import layer_install
+
+if TYPE_CHECKING:
+    from ..schema.job import Dependencies, Job, Profile
+    from ..schema.programs import InstallOrder
 
 INSTALLER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "layer_install.py")
 VERSION = "1"  # counted up when the same requirements would be installed in another way
@@ -20,17 +24,17 @@ def key(*parts: str) -> str:
     return hashlib.sha256("\0".join([VERSION, *parts]).encode("utf-8", "surrogateescape")).hexdigest()[:20]
 
 
-def asked(job: Mapping[str, Any]) -> Optional[Dict[str, Any]]:
+def asked(job: Job) -> Optional[Dependencies]:
     """What is to be installed for the job: its project's dependencies, and what a service needs besides."""
     tools = services.tools(job)
     if not tools:
-        return job["dependencies"]  # type: ignore[no-any-return]
+        return job["dependencies"]
     if job["dependencies"] is None:
         return {"kind": "pyproject", "file": str(services.kind(job)), "requirements": tools}
     return {**job["dependencies"], "tools": tools}
 
 
-def fingerprint(project: str, dependencies: Optional[Mapping[str, Any]]) -> str:
+def fingerprint(project: str, dependencies: Optional[Dependencies]) -> str:
     """What decides about the installation: the requirements with every file that they name. Raises RunFailed."""
     digest = hashlib.sha256()
     if dependencies is None:
@@ -77,21 +81,17 @@ def _add_file(digest: Any, path: str) -> None:
         digest.update(b"absent")
 
 
-def order(job: Mapping[str, Any], *, project: str, where: str) -> layer_install.Order:
-    """What the installer is told. `where` names the base in its messages."""
-    return {
-        **(asked(job) or {}),
-        "project": project,
-        "index": job["profile"].get("pip_index"),
-        "where": where,
-    }
+def order(asked: Dependencies, profile: Profile, *, project: str, where: str) -> InstallOrder:
+    """Return what the installer is told. `where` names the base in its messages."""
+    told = {**asked, "project": project, "index": profile.get("pip_index"), "where": where}
+    return cast("InstallOrder", told)
 
 
 def is_disk_full(said: bytes) -> bool:
     return b"No space left on device" in said or b"Errno 28" in said or b"Disk quota exceeded" in said
 
 
-def check(answer: Result, job: Mapping[str, Any], conflict_next: str) -> bool:
+def check(answer: Result, file: str, conflict_next: str) -> bool:
     """Whether anything was installed. Raises RunFailed when it could not be."""
     if answer.code in (layer_install.INSTALLED, layer_install.SATISFIED):
         return answer.code == layer_install.INSTALLED
@@ -100,6 +100,4 @@ def check(answer: Result, job: Mapping[str, Any], conflict_next: str) -> bool:
         raise RunFailed("disk", "the host's disk is full: " + said, "make room there: gpurun prune --fetched")
     if answer.code == layer_install.CONFLICT:
         raise RunFailed("dependencies", said, conflict_next)
-    raise RunFailed(
-        "dependencies", said, "gpurun logs --build prints all that pip printed; fix %s" % (asked(job) or {})["file"]
-    )
+    raise RunFailed("dependencies", said, "gpurun logs --build prints all that pip printed; fix %s" % file)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Optional, Tuple
 
 from .. import error_codes
 from ..errors import AgentError
@@ -12,13 +12,16 @@ from ..host.engine import Engine, EngineError
 from ..sizes import size
 from . import image
 
+if TYPE_CHECKING:
+    from ..schema.host import EngineFacts, HostFacts
+    from ..schema.job import Base
 
-def check(wanted: Mapping[str, Any], known: Mapping[str, Any], *, gpus: bool) -> None:
+
+def check(base: Optional[Base], known: HostFacts, *, gpus: bool) -> None:
     """Raise AgentError when the driver or the engine's disk cannot do with gpurun's image that the job wants.
 
     `known`: HostFacts. Of another image nothing is known before it is there.
     """
-    base = wanted.get("base")
     if not base or not known["engine"]:
         return
     if gpus:
@@ -26,7 +29,7 @@ def check(wanted: Mapping[str, Any], known: Mapping[str, Any], *, gpus: bool) ->
     check_room(base, known["engine"])
 
 
-def check_driver(base: Mapping[str, Any], driver: Optional[str]) -> None:
+def check_driver(base: Base, driver: Optional[str]) -> None:
     if not driver or number(driver) >= number(base["driver"]):
         return
     raise AgentError(
@@ -37,7 +40,7 @@ def check_driver(base: Mapping[str, Any], driver: Optional[str]) -> None:
     )
 
 
-def check_room(base: Mapping[str, Any], engine: Mapping[str, Any]) -> None:
+def check_room(base: Base, engine: EngineFacts) -> None:
     place = engine.get("root")
     free = room(place)
     if free is None or free >= base["room"] or _is_there(base, engine):
@@ -61,7 +64,7 @@ def room(place: Optional[str]) -> Optional[int]:
         return None
 
 
-def _is_there(base: Mapping[str, Any], engine: Mapping[str, Any]) -> bool:
+def _is_there(base: Base, engine: EngineFacts) -> bool:
     docker = Engine(engine["argv"])
     try:
         return any(image.look(docker, name) is not None for name in (image.own_tag(base), base["reference"]))

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import Any, Dict
+from typing import TYPE_CHECKING
 
 from .. import clocks, error_codes, machine
 from .. import vocabulary as words
 from ..errors import AgentError
-from ..files import read_json, write_json
+from ..files import write_json
 from ..host import locks
 from ..paths import RunPaths
 from ..runtimes import Presence
 from ..setup import secret_files, services, sockets, wrapper
-from ..state import checkpoints, journal, origin
+from ..state import checkpoints, jobs, journal, origin
 from . import hooks
+
+if TYPE_CHECKING:
+    from typing import Unpack  # novm
+
+    from ..schema.job import Job
+    from ..schema.run import FactsOfEnd
 
 SHUTDOWN_LASTS = 900.0  # seconds from the TERM to a supervisor until a host that shuts down is off
 STOPPED_FROM_OUTSIDE = (
@@ -23,10 +29,10 @@ STOPPED_FROM_OUTSIDE = (
 )
 
 
-def end(run: RunPaths, state: str, reason: str, **facts_of_end: Any) -> None:
+def end(run: RunPaths, state: str, reason: str, **facts_of_end: Unpack[FactsOfEnd]) -> None:
     """Record the end, and wipe what must not outlive the run; or that of an attempt alone, when it is to be retried."""
     again = retries_left(run, state, reason) > 0
-    job = read_json(run.job) or {}
+    job = jobs.read_or_empty(run)
     journal.record_end(run, state, reason, again=again, owes=bool(job.get(hooks.ON_END)) and not again, **facts_of_end)
     if not again:
         finish(run, job)
@@ -68,10 +74,10 @@ def retries_left(run: RunPaths, state: str, reason: str) -> int:
     known = journal.fold(run)
     if state not in (words.FAILED, words.LOST) or reason not in words.RETRIED or known.stop is not None:
         return 0
-    return int((read_json(run.job) or {}).get("retries") or 0) - known.retried
+    return int(jobs.read_or_empty(run).get("retries") or 0) - known.retried
 
 
-def finish(run: RunPaths, job: Dict[str, Any]) -> None:
+def finish(run: RunPaths, job: Job) -> None:
     """Do what a run that has ended still owes, and wipe what must not outlive it. The caller holds the run's lock, or has
     recorded the end. Safe to repeat.
     """
@@ -101,9 +107,10 @@ def end_by_presence(run: RunPaths, state: journal.Run, presence: Presence) -> No
     `presence` is completed by `Runtime.ended`.
     """
     code = presence.exit_code
-    if state.stop is not None:
-        kind = words.TIMED_OUT if state.stop.get("reason") == "duration" else words.STOPPED
-        end(run, kind, state.stop.get("reason", "stop"), exit_code=code)
+    stop = state.stop
+    if stop is not None:
+        kind = words.TIMED_OUT if stop.get("reason") == "duration" else words.STOPPED
+        end(run, kind, stop.get("reason", "stop"), exit_code=code)
     elif _shut_down(run, state, presence):
         end(run, words.LOST, "reboot", exit_code=code, message="the host was shut down while the job ran")
     elif presence.restarted:
@@ -147,12 +154,13 @@ def _shut_down(run: RunPaths, state: journal.Run, presence: Presence) -> bool:
 
 def end_gone(run: RunPaths, state: journal.Run) -> None:
     """Nothing is there of a job that ran, and it left no exit: why."""
-    job = read_json(run.job) or {"host": {}}
+    host = jobs.read_or_empty(run).get("host")
+    is_bare = host is not None and host.get("runtime") == "bare"
     if not machine.is_this_boot(state.boot_id):
         end(run, words.LOST, "reboot", message="the host was restarted while the job ran")
-    elif job["host"].get("runtime") == "bare" and state.stop is not None:  # it may have died of our KILL
+    elif is_bare and state.stop is not None:  # it may have died of our KILL
         end_by_presence(run, state, Presence("exited"))
-    elif job["host"].get("runtime") == "bare":
+    elif is_bare:
         look = "its log and its files tell: gpurun logs " + run.id
         end(run, words.LOST, "keeper", message=words.END_NOT_KNOWN, next=look)
     else:

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from typing import Any, Dict, Mapping, Optional
+from typing import TYPE_CHECKING, Dict, Optional
 
 from .. import ledger, programs
 from ..files import read_json, remove, write_json
@@ -25,11 +25,15 @@ from ..paths import RunPaths
 from ..runtimes import keeper
 from ..state import checkpoints, journal
 
+if TYPE_CHECKING:
+    from ..schema.checkpoint import FoundEntry
+    from ..schema.job import Job
+    from ..schema.programs import HookOrder
+
 LIMIT = 300.0  # seconds; `GPURUN_HOOK_SECONDS` names another, for tests
 ON_CHECKPOINT = "on_checkpoint"
 ON_END = "on_end"
 
-Job = Mapping[str, Any]
 Facts = Dict[str, str]
 
 _CODE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
@@ -47,7 +51,7 @@ class AtCheckpoints:
         self.places = ledger.Places()
 
     def step(self) -> None:
-        if not self.job.get(ON_CHECKPOINT):
+        if not self.job.get("on_checkpoint"):
             return
         size = _size(self.run.ledger)
         if size == self.seen:
@@ -65,19 +69,20 @@ class AtCheckpoints:
 
 def at_end(run: RunPaths, job: Job) -> None:
     """Start `on_end` if it is owed and nobody runs it: behind the run's end, and before the user's variables are wiped."""
-    if not job.get(ON_END) or not os.path.exists(run.owed) or not locks.is_free(locks.end_hook_lock(run.id)):
+    if not job.get("on_end") or not os.path.exists(run.owed) or not locks.is_free(locks.end_hook_lock(run.id)):
         return
     if job.get("env") and not _variables(run):
         _note_once(run, "on_end runs without the run's variables: they were wiped before it had run to its end")
     start(run, job, ON_END, checkpoints.last(checkpoints.ledger(run)))
 
 
-def start(run: RunPaths, job: Job, name: str, checkpoint: Optional[Dict[str, Any]], line: int = 0) -> None:
+def start(run: RunPaths, job: Job, name: str, checkpoint: Optional[FoundEntry], line: int = 0) -> None:
     """Let a process run the hook, and return."""
-    order = {
+    command = job["on_end"] if name == ON_END else job["on_checkpoint"]
+    order: HookOrder = {
         "run": run.root,
         "name": name,
-        "command": job[name],
+        "command": str(command),
         "facts": facts(run, job, checkpoint),
         "variables": _variables(run),
         "line": line,
@@ -102,11 +107,10 @@ def running(run: RunPaths) -> bool:
     return True
 
 
-def facts(run: RunPaths, job: Job, checkpoint: Optional[Dict[str, Any]]) -> Facts:
+def facts(run: RunPaths, job: Job, checkpoint: Optional[FoundEntry]) -> Facts:
     """What a hook finds in its environment; what is not known is an empty text. Paths are the host's."""
     state = journal.fold(run)
     best = checkpoints.best(checkpoints.ledger(run))
-    told = checkpoint or {}
     known = {
         "RUN_ID": run.id,
         "RUN_NAME": job["name"],
@@ -116,19 +120,19 @@ def facts(run: RunPaths, job: Job, checkpoint: Optional[Dict[str, Any]]) -> Fact
         "REASON": state.reason,
         "EXIT_CODE": state.exit_code,
         "MESSAGE": state.message,
-        "CHECKPOINT": told.get("file"),
+        "CHECKPOINT": checkpoint.get("file") if checkpoint else None,
         "BEST_CHECKPOINT": best["file"] if best else None,
-        "EPOCH": told.get("epoch"),
-        "STEP": told.get("step"),
-        "MONITOR": told.get("monitor"),
-        "METRIC": told.get("value"),
+        "EPOCH": checkpoint.get("epoch") if checkpoint else None,
+        "STEP": checkpoint.get("step") if checkpoint else None,
+        "MONITOR": checkpoint.get("monitor") if checkpoint else None,
+        "METRIC": checkpoint.get("value") if checkpoint else None,
     }
     return {"GPURUN_" + name: "" if value is None else str(value) for name, value in known.items()}
 
 
 def main() -> None:
     """The process of one hook: its order is on stdin. Goes on by itself once it has that."""
-    order = json.loads(sys.stdin.buffer.read())
+    order: HookOrder = json.loads(sys.stdin.buffer.read())
     run = RunPaths(order["run"])
     locks.work_for(run.host)
     # Before whoever started this goes on: from here on a hook counts as running.
@@ -155,7 +159,7 @@ def main() -> None:
             journal.record(run, "note", message="%s %s" % (order["name"], failure))
 
 
-def _run(run: RunPaths, order: Mapping[str, Any], log: int) -> Optional[str]:
+def _run(run: RunPaths, order: HookOrder, log: int) -> Optional[str]:
     """Run the command to its end or its limit; what went wrong."""
     where = run.workspace if os.path.isdir(run.workspace) else run.root
     from ..runtimes.bare import inherited

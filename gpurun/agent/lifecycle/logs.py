@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 import time
-from typing import Any, BinaryIO, Dict, Iterator, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, BinaryIO, Iterator, List, Optional, Tuple
 
 from .. import error_codes
 from .. import vocabulary as words
@@ -16,6 +16,10 @@ from ..paths import HostPaths, RunPaths
 from ..state import journal
 from ..tracebacks import traceback_in
 from . import reconcile, records
+
+if TYPE_CHECKING:
+    from ..frames import Frames
+    from ..schema.requests import LogsRequest
 
 CHUNK = 1 << 18
 TICK = 0.1  # seconds between two looks at a log that is followed
@@ -80,7 +84,7 @@ class _Attempt:
         self.prepare, self.log = Reader(prepare_offset), Reader(offset)
         self.stamper = Stamper(run) if times else None
 
-    def send(self, out: Any, state: journal.Run, *, whole_lines: bool) -> None:
+    def send(self, out: Frames, state: journal.Run, *, whole_lines: bool) -> None:
         """All that is new. `state` was read before this: an end that it tells of is no surprise to us."""
         place = place_of(self.run, self.number, state)
         opened = [
@@ -115,7 +119,7 @@ def place_of(run: RunPaths, number: int, state: journal.Run) -> RunPaths:
 
 
 def follow(
-    run: RunPaths, out: Any, *, offset: int, prepare_offset: int, times: bool = False, number: Optional[int] = None,
+    run: RunPaths, out: Frames, *, offset: int, prepare_offset: int, times: bool = False, number: Optional[int] = None,
     build: bool = False,
 ) -> None:  # fmt: skip
     """Send what preparing said, then the log as it grows, and the record with each change of state, until the end.
@@ -149,7 +153,7 @@ def follow(
 
 
 def show(
-    run: RunPaths, out: Any, *, offset: int, prepare_offset: int, times: bool = False, number: Optional[int] = None,
+    run: RunPaths, out: Frames, *, offset: int, prepare_offset: int, times: bool = False, number: Optional[int] = None,
     build: bool = False,
 ) -> None:  # fmt: skip
     """Send what there is now of one attempt, the present one unless told."""
@@ -160,7 +164,7 @@ def show(
 
 
 def _send(
-    out: Any, stream: str, reader: Reader, attempt: int, stamper: Any = None, *, whole_lines: bool = False
+    out: Frames, stream: str, reader: Reader, attempt: int, stamper: Any = None, *, whole_lines: bool = False
 ) -> None:
     for offset, data in reader.chunks():
         if stamper is None:
@@ -273,20 +277,20 @@ def tail_text(path: str, size: int) -> str:
         return ""
 
 
-def first_offsets(run: RunPaths, request: Dict[str, Any]) -> Tuple[int, int]:
+def first_offsets(run: RunPaths, request: LogsRequest) -> Tuple[int, int]:
     """Where to begin to read: (log, prepare log)."""
-    if request.get("offset") is not None:
-        return int(request["offset"]), int(request.get("prepare_offset") or 0)
+    offset, lines, since = request.get("offset"), request.get("tail"), request.get("since")
+    if offset is not None:
+        return offset, request.get("prepare_offset") or 0
     if request.get("build"):
-        return 0, tail_offset(run.prepare_log, int(request["tail"])) if request.get("tail") is not None else 0
+        return 0, tail_offset(run.prepare_log, lines) if lines is not None else 0
     past_prepare = _size(run.prepare_log) if _size(run.log) else 0
-    if request.get("tail") is not None:
-        lines = int(request["tail"])
+    if lines is not None:
         if _size(run.log):
             return tail_offset(run.log, lines), past_prepare
         return 0, tail_offset(run.prepare_log, lines)
-    if request.get("since") is not None:
-        return since_offset(run, float(request["since"])), past_prepare
+    if since is not None:
+        return since_offset(run, since), past_prepare
     return 0, past_prepare
 
 

@@ -8,16 +8,20 @@ import threading
 import time
 import traceback
 from contextlib import suppress
-from typing import Any, Callable, List, Mapping, Optional
+from typing import TYPE_CHECKING, Callable, List, Optional
 
 from .. import clocks
 from ..errors import AgentError
 from ..files import write_atomically
 from ..paths import RunPaths
-from ..runtimes import Job, Runtime
+from ..runtimes import Runtime
 from ..setup import boards
 from ..state import checkpoints, journal, recovered
 from . import finish, hooks
+
+if TYPE_CHECKING:
+    from ..schema.job import AttemptJob
+    from ..schema.run import Mark
 
 TICK = 0.25  # seconds between two looks at stop requests, deadlines and the log
 DISK_EVERY = 600.0  # seconds between two counts of the run's disk use
@@ -25,7 +29,7 @@ REST = 10.0  # seconds of the grace time that are left to a job with a plugin wh
 SETTLE = 10.0  # seconds that a job may take to end by itself once its plugin has saved
 
 
-def watch(run: RunPaths, job: Job, runtime: Runtime) -> None:
+def watch(run: RunPaths, job: AttemptJob, runtime: Runtime) -> None:
     """Until the job has exited: log times, deadline, stop requests."""
     stopping = _Stopping(run, job, runtime)
     times = _LogTimes(run)
@@ -36,7 +40,7 @@ def watch(run: RunPaths, job: Job, runtime: Runtime) -> None:
 
 
 def _until_exited(
-    run: RunPaths, job: Job, runtime: Runtime, looks: List[Callable[[], None]], acts: List[Callable[[], None]]
+    run: RunPaths, job: AttemptJob, runtime: Runtime, looks: List[Callable[[], None]], acts: List[Callable[[], None]]
 ) -> None:
     """Take these steps until the job has exited, and look once more at what it did last."""
     disk_at = time.monotonic() + DISK_EVERY
@@ -108,7 +112,7 @@ def told_to_go() -> bool:
     return _Shutdown.noted
 
 
-def _wait(runtime: Runtime, run: RunPaths, job: Job) -> None:
+def _wait(runtime: Runtime, run: RunPaths, job: AttemptJob) -> None:
     try:
         runtime.wait(run, job, 60.0)
     except Exception:  # noqa: BLE001 (the next look at the job says what became of it)
@@ -123,7 +127,7 @@ class _Stopping:
     Time is measured by the host's time since its boot (see clocks.py): a clock that is set meanwhile moves no deadline.
     """
 
-    def __init__(self, run: RunPaths, job: Job, runtime: Runtime):
+    def __init__(self, run: RunPaths, job: AttemptJob, runtime: Runtime):
         self.run, self.job, self.runtime = run, job, runtime
         self.seen = -1
         self.state = journal.fold(run)
@@ -175,7 +179,7 @@ class _Stopping:
 
     def _was_given_up(self) -> bool:
         """The run ended, or went on, without this process: on another machine that shares the home (see finish.abandon)."""
-        return not self.state.live or self.state.attempt != self.job.get("attempt", 1)
+        return not self.state.live or self.state.attempt != self.job["attempt"]
 
     def _waits_for_a_checkpoint(self, passed: float) -> bool:
         """Put the deadlines off by the time that `passed` while one is being written; never for long, nor for --force."""
@@ -212,7 +216,7 @@ def ask_to_stop(run: RunPaths) -> None:
         write_atomically(run.stop_file, b"")
 
 
-def _from_now(began: Mapping[str, Any], allowed: float) -> float:
+def _from_now(began: Mark, allowed: float) -> float:
     """Return the moment `allowed` seconds after the mark `began` (see clocks.py) on this process's monotonic clock."""
     left = allowed - clocks.since(began)
     return time.monotonic() + min(max(left, 0.0), allowed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from typing import Any, Callable, Dict
+from typing import TYPE_CHECKING, Callable
 
 from .. import clocks, manifest
 from .. import vocabulary as words
@@ -19,12 +19,14 @@ from ..setup import services
 from ..state import journal
 from . import attempts
 
+if TYPE_CHECKING:
+    from ..schema.job import AttemptJob
+    from ..schema.run import Prepared
+
 LITTLE = 64 << 20  # bytes: a disk with less than this free is why a copy failed
 
-Job = Dict[str, Any]
 
-
-def prepare(run: RunPaths, job: Job, runtime: Runtime, check: Callable[[], None]) -> Dict[str, Any]:
+def prepare(run: RunPaths, job: AttemptJob, runtime: Runtime, check: Callable[[], None]) -> Prepared:
     """Make everything ready that the job needs before its GPUs. Idempotent.
 
     Returns what the runtime made (image, digest, environment). Raises RunFailed, and what `check` raises: it is called at
@@ -44,7 +46,7 @@ def prepare(run: RunPaths, job: Job, runtime: Runtime, check: Callable[[], None]
         raise _failed(run, str(error)) from error
 
 
-def make_workspace(run: RunPaths, job: Job, check: Callable[[], None]) -> None:
+def make_workspace(run: RunPaths, job: AttemptJob, check: Callable[[], None]) -> None:
     """The job's working directory: a copy of the snapshot, whole or not there. A session goes on in its last one."""
     os.makedirs(run.out, exist_ok=True)
     if not os.path.isdir(run.workspace) and services.kind(job) in (words.JUPYTER, words.SHELL):
@@ -82,7 +84,7 @@ def check_snapshot(run: RunPaths) -> None:
         raise RunFailed("sync", what, "submit again")
 
 
-def _take_over(run: RunPaths, job: Job) -> None:
+def _take_over(run: RunPaths, job: AttemptJob) -> None:
     earlier = services.earlier(run.host, run, job)
     if earlier is not None:
         journal.record(run, "note", message="goes on with the files of %s" % earlier.id)

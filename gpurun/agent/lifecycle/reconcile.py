@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Callable, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Tuple
 
 from .. import clocks, machine, runtimes
 from .. import vocabulary as words
@@ -19,6 +19,9 @@ from ..paths import HostPaths, RunPaths
 from ..runtimes import Presence
 from ..state import jobs, journal, origin
 from . import attempts, finish, supervisor
+
+if TYPE_CHECKING:
+    from ..schema.run import UploadNote
 
 UPLOAD_PATIENCE = 3600.0  # seconds without a byte of an upload, after which nobody comes back for it
 
@@ -126,13 +129,13 @@ def _reconcile_run(run: RunPaths) -> None:
 
 
 def _has_container(run: RunPaths) -> bool:
-    return bool((read_json(run.job) or {}).get("host", {}).get("runtime") == "docker")
+    return bool((jobs.read_or_empty(run).get("host") or {}).get("runtime") == "docker")
 
 
 def _act(run: RunPaths) -> str:
     """Under the run's lock: weigh the evidence and record what is proven."""
     state = journal.fold(run)
-    job = jobs.job_of(run, state)
+    job = jobs.of_attempt(run, state)
     if job is None or state.newer or state.damaged:
         return NOTHING
     if not state.live:
@@ -171,11 +174,12 @@ def _idle(run: RunPaths, state: journal.Run) -> float:
     """
     if state.last and clocks.since(state.last) <= UPLOAD_PATIENCE:
         return 0.0
-    now, noted, arrived = clocks.mark(), read_json(run.upload) or {}, _arrived(run)
-    standing = clocks.between(noted, now)
-    if standing is None or noted.get("arrived") != arrived:
+    noted: Optional[UploadNote] = read_json(run.upload)
+    seen: UploadNote = {**clocks.mark(), "arrived": _arrived(run)}
+    standing = clocks.between(noted, seen) if noted is not None and noted.get("arrived") == seen["arrived"] else None
+    if standing is None:
         with suppress(OSError):  # a full disk: it is given up by whoever looks when there is room
-            write_json(run.upload, {**now, "arrived": arrived})
+            write_json(run.upload, seen)
         return 0.0
     return standing
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Dict, List, Optional, cast
 
 from .. import clocks, error_codes
 from .. import vocabulary as words
@@ -17,8 +17,12 @@ from ..paths import HostPaths, RunPaths
 from ..state import checkpoints, jobs, journal, moving, origin
 from . import reconcile
 
+if TYPE_CHECKING:
+    from ..schema.job import AttemptJob, Git, Job
+    from ..schema.run import Event, Mark, RunRecord, Step
 
-def record_of(run: RunPaths, problem: Optional[str] = None) -> Dict[str, Any]:
+
+def record_of(run: RunPaths, problem: Optional[str] = None) -> RunRecord:
     """Return the record of one run; times are unix seconds of the host's clock, sizes bytes.
 
     `problem`: what keeps this gpurun from looking after the run, if something does. Where the run cannot even be read, its
@@ -30,29 +34,29 @@ def record_of(run: RunPaths, problem: Optional[str] = None) -> Dict[str, Any]:
         return {**_unread(run.id), "problem": "it cannot be read: %s" % reconcile.describe(error)}
 
 
-def _record_of(run: RunPaths, problem: Optional[str]) -> Dict[str, Any]:
+def _record_of(run: RunPaths, problem: Optional[str]) -> RunRecord:
     state = journal.fold(run)
     job = _job(run, state)
-    host = job.get("host", {})
+    host, project, resources = job.get("host"), job.get("project"), job.get("resources")
     newer = why_newer(job, state)
     doubt = origin.doubt(run, job) if newer is None else None
-    unknown = _unknown(run, doubt) if state.live and doubt is not None else {}
-    return {
-        **_unread(run.id),
+    is_unknown = state.live and doubt is not None and not origin.lives(run)  # another machine's, which shows no life
+    prepared = state.prepared
+    record: RunRecord = {
         "problem": (newer and "%s; %s" % (newer, words.UPDATE)) or state.damaged or problem,
         "newer": newer is not None,
         "id": run.id,
         "name": job.get("name", run.id),
-        "project": job.get("project", {}).get("name"),
+        "project": project.get("name") if project is not None else None,
         "owner": job.get("owner"),
         "script": job.get("script"),
         "args": job.get("args", []),
         "command": job.get("command", []),
         "git": _git(job),
-        "state": state.state,
+        "state": words.UNKNOWN if is_unknown else state.state,
         "reason": state.reason,
-        "message": state.message,
-        "next": state.next_step,
+        "message": doubt if is_unknown else state.message,
+        "next": origin.ABANDON % run.id if is_unknown else state.next_step,
         "exit_code": state.exit_code,
         "attempt": state.attempt,
         "attempts": state.earlier,
@@ -63,52 +67,51 @@ def _record_of(run: RunPaths, problem: Optional[str]) -> Dict[str, Any]:
         "since": state.since,
         "started": state.started,
         "ended": state.ended,
-        "ended_mark": {key: state.end.get(key) for key in ("up", "boot")} if state.end and not state.live else None,
+        "ended_mark": _mark_of(state.end) if state.end and not state.live else None,
         "ran": state.end.get("ran"),
         "service": job.get("service"),
         "ports": job.get("ports", []),
         "gpus": state.gpus,
-        "gpus_asked": job.get("resources", {}).get("gpus"),
+        "gpus_asked": resources.get("gpus") if resources is not None else None,
         "waiting": state.waiting,
         "step": _step(state),
-        "runtime": host.get("runtime"),
-        "image": state.prepared.get("image") or job.get("image") or job.get("dockerfile"),
-        "digest": state.prepared.get("digest"),
+        "runtime": host.get("runtime") if host is not None else None,
+        "image": (prepared.get("image") if prepared is not None else None) or job.get("image") or job.get("dockerfile"),
+        "digest": prepared.get("digest") if prepared is not None else None,
         "environment": inventory.summary(run),
         "disk": (read_json(run.usage) or {}).get("bytes"),
         "log_bytes": _size(run.log),
         "progress": checkpoints.progress(run),
         "metrics": checkpoints.metrics(run),
         "checkpoints": checkpoints.summary(run, state.live),
-        "live": state.live and not unknown,
+        "live": state.live and not is_unknown,
         "stop_requested": state.stop is not None,
         "kill_in": max(0.0, float(state.stop["grace"]) - clocks.since(state.stop)) if state.stop else None,
         "saving": state.live and checkpoints.is_saving(run),
         "stopped": checkpoints.stopped(run, state.attempt),
         "fetched": (read_json(run.fetched) or {}).get("t"),
         "notes": state.notes,
-        "host_id": host.get("id"),
+        "host_id": host.get("id") if host is not None else None,
         "here": doubt is None,
-        "boot_id": host.get("boot_id"),
-        **unknown,
+        "boot_id": host.get("boot_id") if host is not None else None,
     }
+    return record
 
 
-def _step(state: journal.Run) -> Optional[Dict[str, Any]]:
+def _step(state: journal.Run) -> Optional[Step]:
     """What is being done before the job starts, since when, and for how many seconds by now; None when that is not told."""
     if not state.live or not state.step:
         return None
     return {"doing": str(state.step.get("doing")), "since": state.step["t"], "seconds": clocks.since(state.step)}
 
 
-def _job(run: RunPaths, state: journal.Run) -> Dict[str, Any]:
-    job = jobs.job_of(run, state)
-    if not isinstance(job, dict) and os.path.exists(run.job):
+def _job(run: RunPaths, state: journal.Run) -> AttemptJob:
+    if not isinstance(jobs.read(run), dict) and os.path.exists(run.job):
         raise ValueError("%s is damaged" % run.job)
-    return job or {}
+    return jobs.of_attempt_or_empty(run, state)
 
 
-def _unread(run_id: str) -> Dict[str, Any]:
+def _unread(run_id: str) -> RunRecord:
     """A record of a run that tells nothing but its id."""
     lists = ("args", "command", "attempts", "ports", "gpus", "notes")
     texts = (
@@ -118,7 +121,7 @@ def _unread(run_id: str) -> Dict[str, Any]:
         "problem", "moving",
     )  # fmt: skip
     flags = ("live", "stop_requested", "saving", "newer")
-    return {
+    record: Dict[str, object] = {
         "id": run_id,
         "name": run_id,
         "state": words.UNKNOWN,
@@ -129,9 +132,10 @@ def _unread(run_id: str) -> Dict[str, Any]:
         **dict.fromkeys(texts),
         **dict.fromkeys(flags, False),
     }
+    return cast("RunRecord", record)
 
 
-def why_newer(job: Dict[str, Any], state: journal.Run) -> Optional[str]:
+def why_newer(job: Job, state: journal.Run) -> Optional[str]:
     """Return why only a newer gpurun may touch this run; None when this one may."""
     schema = journal.schema_of(job)
     if schema > words.JOB_SCHEMA:
@@ -143,7 +147,7 @@ def why_newer(job: Dict[str, Any], state: journal.Run) -> Optional[str]:
 
 def refuse_newer(run: RunPaths) -> None:
     """Raise AgentError `newer` for a run that a newer gpurun began or went on with: nothing of it is touched."""
-    why = why_newer(read_json(run.job) or {}, journal.fold(run))
+    why = why_newer(jobs.read_or_empty(run), journal.fold(run))
     if why is not None:
         raise AgentError(
             error_codes.NEWER, "the run %s is left alone: %s" % (run.id, why), words.UPDATE, where=run.root
@@ -160,13 +164,6 @@ def refuse_damaged(run: RunPaths) -> None:
         )
 
 
-def _unknown(run: RunPaths, why: str) -> Dict[str, Any]:
-    """What replaces the state of a run that is another machine's, or may be, and shows no life: nobody here knows it."""
-    if origin.lives(run):
-        return {}
-    return {"state": words.UNKNOWN, "message": why, "next": origin.ABANDON % run.id}
-
-
 def find(host: HostPaths, run_id: str) -> RunPaths:
     """The run of that id. Raises AgentError `no_run`."""
     run = host.run(run_id)
@@ -181,9 +178,14 @@ def find_all(host: HostPaths, run_ids: List[str]) -> List[RunPaths]:
     return [find(host, run_id) for run_id in run_ids]
 
 
-def _git(job: Dict[str, Any]) -> Optional[Dict[str, Any]]:
+def _git(job: Job) -> Optional[Git]:
+    """Return the state of the repository without the patch, which may be large."""
     git = job.get("git")
-    return {key: git.get(key) for key in ("commit", "branch", "dirty")} if git else None
+    return {"commit": git.get("commit"), "branch": git.get("branch"), "dirty": git.get("dirty")} if git else None
+
+
+def _mark_of(end: Event) -> Mark:
+    return cast("Mark", {"up": end.get("up"), "boot": end.get("boot")})
 
 
 def _size(path: str) -> Optional[int]:

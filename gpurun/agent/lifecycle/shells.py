@@ -16,7 +16,7 @@ def open_in(run: RunPaths) -> List[str]:
 
     Raises AgentError when the engine does not answer.
     """
-    job = jobs.job_of(run)
+    job = jobs.of_attempt(run)
     if job is None or not origin.is_of_this_host(run):
         return []
     return runtimes.load(job["host"]["runtime"], job["host"]["engine"]).shells(run, job)

@@ -14,7 +14,7 @@ import time
 import traceback
 from contextlib import suppress
 from functools import partial
-from typing import Any, Dict, List, Optional
+from typing import TYPE_CHECKING, List, Optional
 
 from .. import error_codes, machine, runtimes
 from .. import vocabulary as words
@@ -25,10 +25,14 @@ from ..host.gpus import Gpu
 from ..images import inventory
 from ..paths import RunPaths
 from ..queue import allocation, leases
-from ..runtimes import Job, Presence, Runtime
+from ..runtimes import Presence, Runtime
 from ..setup import sockets, wrapper
 from ..state import jobs, journal, origin
 from . import attempts, finish, monitor, preparation
+
+if TYPE_CHECKING:
+    from ..schema.job import AttemptJob
+    from ..schema.run import Prepared
 
 STANDS = "stands"
 VERBS_LOOK = (
@@ -194,7 +198,7 @@ def _keep_locks(run: RunPaths, life: _Life) -> None:
         life.show()
         with suppress(AgentError, OSError, ValueError):
             state = journal.fold(run)
-            if state.state == words.RUNNING and (jobs.job_of(run, state) or {})["host"]["runtime"] == "bare":
+            if state.state == words.RUNNING and jobs.of_attempt_or_empty(run, state)["host"]["runtime"] == "bare":
                 sockets.tmp(run)
         if time.monotonic() < touched + TOUCH_EVERY:
             continue
@@ -225,7 +229,7 @@ def _gave_up(run: RunPaths, error: Exception) -> bool:
 def _job_is_there(run: RunPaths) -> bool:
     """The job was started, though that could not be written down: nobody would look after it once the run has ended."""
     try:
-        job = jobs.job_of(run)
+        job = jobs.of_attempt(run)
         if job is None:
             return False
         runtime = runtimes.load(job["host"]["runtime"], job["host"]["engine"])
@@ -266,7 +270,7 @@ def _next_attempt(run: RunPaths) -> None:
 
 def _attempt(run: RunPaths) -> None:
     """The steps, each of which may find its work done."""
-    job = jobs.job_of(run)
+    job = jobs.of_attempt(run)
     assert job is not None
     runtime = runtimes.load(job["host"]["runtime"], job["host"]["engine"])
     held: List[locks.Held] = []
@@ -305,7 +309,7 @@ def _attempt(run: RunPaths) -> None:
             asking.finish()
 
 
-def _presence(run: RunPaths, job: Job, runtime: Runtime) -> Presence:
+def _presence(run: RunPaths, job: AttemptJob, runtime: Runtime) -> Presence:
     """What is there of the job. An engine that does not answer is waited for: no answer is not absent."""
     state = journal.fold(run)
     if state.state == words.QUEUED and not state.prepared:  # nobody has worked on it: the engine need not be asked
@@ -320,14 +324,14 @@ def _presence(run: RunPaths, job: Job, runtime: Runtime) -> Presence:
         time.sleep(PAUSE)
 
 
-def _clear_away(run: RunPaths, job: Job, runtime: Runtime) -> None:
+def _clear_away(run: RunPaths, job: AttemptJob, runtime: Runtime) -> None:
     """Before the end is recorded: a start that failed in doubt may have started the job, and nobody reconciles an ended run.
 
     The container may be that of an earlier attempt, or of this one. Where what it alone holds cannot be copied, it is kept for the fetch.
     """
     while True:
         try:
-            if job.get("attempt", 1) > 1 or wrapper.was_started(run, job):
+            if job["attempt"] > 1 or wrapper.was_started(run, job):
                 attempts.gather_earlier(run, job)
             runtime.remove(run, job)
             return
@@ -337,7 +341,7 @@ def _clear_away(run: RunPaths, job: Job, runtime: Runtime) -> None:
             _wait(run, error)
 
 
-def _remove_unstarted(run: RunPaths, job: Job, runtime: Runtime) -> Presence:
+def _remove_unstarted(run: RunPaths, job: AttemptJob, runtime: Runtime) -> Presence:
     """Remove a container that was never started. Return what is there then: a start that was on its way may come first."""
     while True:
         try:
@@ -349,7 +353,7 @@ def _remove_unstarted(run: RunPaths, job: Job, runtime: Runtime) -> Presence:
             _wait_for_engine(run, job, runtime, error)
 
 
-def _make_room(run: RunPaths, job: Job, runtime: Runtime) -> None:
+def _make_room(run: RunPaths, job: AttemptJob, runtime: Runtime) -> None:
     """The container of an earlier attempt has the name that this one's will have. What it alone holds is copied first."""
     while True:
         check_stop(run)
@@ -369,11 +373,11 @@ def _wait(run: RunPaths, error: AgentError) -> None:
     time.sleep(PAUSE)
 
 
-def _bring_up(run: RunPaths, job: Job, runtime: Runtime, held: Optional[List[locks.Held]] = None) -> None:
+def _bring_up(run: RunPaths, job: AttemptJob, runtime: Runtime, held: Optional[List[locks.Held]] = None) -> None:
     """Workspace, image and dependencies, GPUs, container. `held` takes the leases, for whoever gives them back if this fails."""
     held = [] if held is None else held
     journal.record(run, words.PREPARING)
-    if job.get("attempt", 1) > 1:
+    if job["attempt"] > 1:
         _make_room(run, job, runtime)
     for left in reversed(range(IMAGE_TRIES)):
         try:
@@ -382,7 +386,7 @@ def _bring_up(run: RunPaths, job: Job, runtime: Runtime, held: Optional[List[loc
             journal.record(run, "prepared", record=prepared)
             gpus, taken = allocation.wait_for_gpus(run, job, lambda: check_stop(run))
         except Stopped:
-            if job.get("attempt", 1) > 1:  # the container of an earlier one may be there
+            if job["attempt"] > 1:  # the container of an earlier one may be there
                 raise
             raise StoppedBefore from None
         held += taken
@@ -400,7 +404,7 @@ def _bring_up(run: RunPaths, job: Job, runtime: Runtime, held: Optional[List[loc
     raise AssertionError("unreachable")
 
 
-def _prepare(run: RunPaths, job: Job, runtime: Runtime) -> Dict[str, Any]:
+def _prepare(run: RunPaths, job: AttemptJob, runtime: Runtime) -> Prepared:
     while True:
         try:
             return preparation.prepare(run, job, runtime, lambda: check_stop(run))
@@ -409,7 +413,7 @@ def _prepare(run: RunPaths, job: Job, runtime: Runtime) -> Dict[str, Any]:
 
 
 def _start(
-    run: RunPaths, job: Job, runtime: Runtime, prepared: Dict[str, Any], gpus: List[Gpu], held: List[locks.Held]
+    run: RunPaths, job: AttemptJob, runtime: Runtime, prepared: Prepared, gpus: List[Gpu], held: List[locks.Held]
 ) -> None:
     while True:
         journal.record_step(run, "starting the job")
@@ -420,7 +424,7 @@ def _start(
             _wait_for_engine(run, job, runtime, error)
 
 
-def _wait_for_engine(run: RunPaths, job: Job, runtime: Runtime, error: EngineError) -> None:
+def _wait_for_engine(run: RunPaths, job: AttemptJob, runtime: Runtime, error: EngineError) -> None:
     """Return when an engine that is away answers again; whoever looks is told what is waited for. Raises Stopped."""
     if not error.is_away:
         raise error

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any, Dict, Iterable, Mapping, Optional
+from typing import TYPE_CHECKING, Iterable, Optional
 
 from .. import vocabulary as words
 from ..files import read_json
@@ -19,6 +19,12 @@ from ..outputs.container_files import may_hold_more
 from ..paths import RunPaths
 from ..setup import services
 from . import hooks
+
+if TYPE_CHECKING:
+    from ..schema.answers import Held
+    from ..schema.files import OutputFile
+    from ..schema.job import AttemptJob
+    from ..schema.run import FetchNote
 
 # gpurun's own record, which grows by a note or an event without anything that the run wrote.
 _OWN = ("job.json", "exit.json", "events.jsonl", "prepare.log", "environment.json")
@@ -36,17 +42,24 @@ class Holdings:
     stamp: Optional[str] = None
     elsewhere: Optional[float] = None  # unix seconds: when some laptop had fetched all that there is now
 
-    def as_json(self) -> Dict[str, Any]:
-        return dict(vars(self))
+    def as_json(self) -> Held:
+        return {
+            "live": self.live,
+            "container": self.container,
+            "files": self.files,
+            "bytes": self.bytes,
+            "stamp": self.stamp,
+            "elsewhere": self.elsewhere,
+        }
 
 
-def measure(run: RunPaths, job: Mapping[str, Any], *, locked: bool = False) -> Holdings:
+def measure(run: RunPaths, job: AttemptJob, *, locked: bool = False) -> Holdings:
     """Walk what the run wrote. `locked`: the caller holds the run's lock.
 
     Of a service, what a person wrote in it: a TensorBoard holds nothing, and a live session is walked too.
     """
     kind = services.kind(job)
-    container = kind in (None, *_SESSIONS) and may_hold_more(run, dict(job))
+    container = kind in (None, *_SESSIONS) and may_hold_more(run, job)
     live = not is_final(run, job, locked=locked)
     if live and kind not in _SESSIONS:
         return Holdings(True, container)
@@ -55,19 +68,19 @@ def measure(run: RunPaths, job: Mapping[str, Any], *, locked: bool = False) -> H
     written = [file for file in (*inside, *beside) if _counts(file, kind)]
     unreadable = sum(bool(one["lost"]) for one in found.skipped) if kind in (None, *_SESSIONS) else 0
     stamp = None if live or container else join(part(inside), part(beside))
-    known = read_json(run.fetched) or {}
-    same = stamp is not None and known.get("stamp") == stamp
+    known: Optional[FetchNote] = read_json(run.fetched)
+    fetched = known if stamp is not None and known is not None and known.get("stamp") == stamp else None
     return Holdings(
         live=live,
         container=container,
         files=len(written) + unreadable,
         bytes=sum(file["size"] for file in (*inside, *beside)),
         stamp=stamp,
-        elsewhere=known.get("t") if same else None,
+        elsewhere=fetched.get("t") if fetched is not None else None,
     )
 
 
-def is_final(run: RunPaths, job: Mapping[str, Any], *, locked: bool = False) -> bool:
+def is_final(run: RunPaths, job: AttemptJob, *, locked: bool = False) -> bool:
     """Return whether nothing of gpurun's writes to the run any more: it has ended, and its hooks are done.
 
     The hook at the end is started behind the record of the end, by whoever holds the run's lock.
@@ -79,7 +92,7 @@ def is_final(run: RunPaths, job: Mapping[str, Any], *, locked: bool = False) -> 
     return not hooks.running(run)
 
 
-def part(files: Iterable[Mapping[str, Any]]) -> str:
+def part(files: Iterable[OutputFile]) -> str:
     """Return the part of a stamp that stands for these files of a listing."""
     return outputs.digest(file for file in files if file["path"] not in _OWN)
 
@@ -89,7 +102,7 @@ def join(workspace: str, outside: str) -> str:
     return "%s.%s" % (workspace, outside)
 
 
-def _counts(file: Mapping[str, Any], kind: Optional[str]) -> bool:
+def _counts(file: OutputFile, kind: Optional[str]) -> bool:
     """Return whether a file, or link, is something that the run wrote: an empty log is not, nor what a service says itself."""
     path = file["path"]
     if kind is not None:
@@ -100,6 +113,6 @@ def _counts(file: Mapping[str, Any], kind: Optional[str]) -> bool:
     return file["size"] > 0 and name not in _OWN
 
 
-def stamp_of(run: RunPaths, job: Mapping[str, Any], *, locked: bool = False) -> Optional[str]:
+def stamp_of(run: RunPaths, job: AttemptJob, *, locked: bool = False) -> Optional[str]:
     """Return the stamp of the run as it is now, or None."""
     return measure(run, job, locked=locked).stamp

@@ -19,7 +19,7 @@ import tempfile
 import time
 import traceback
 from dataclasses import dataclass
-from typing import IO, Any, Dict, List, Optional
+from typing import IO, TYPE_CHECKING, List, Optional
 
 from .. import error_codes, programs
 from .. import vocabulary as words
@@ -33,7 +33,11 @@ from ..runtimes.docker import Docker, attempt_of
 from ..state import completeness, jobs, journal, origin
 from . import container_diff
 
-Skipped = Dict[str, Any]
+if TYPE_CHECKING:
+    from ..schema.files import Skipped
+    from ..schema.host import Inspected
+    from ..schema.job import AttemptJob
+
 
 _LITTLE = 512 << 20  # bytes that are left free on a host's disk
 _DIFF_SECONDS = 300.0  # some storage drivers compare the whole image file by file
@@ -41,7 +45,7 @@ _BLOCK = 1 << 20
 _PATIENCE = 20.0  # seconds for another process that copies out of the same container
 
 
-def may_hold_more(run: RunPaths, job: Dict[str, Any]) -> bool:
+def may_hold_more(run: RunPaths, job: AttemptJob) -> bool:
     """Whether there is, or was, a container, of any attempt, whose files `collect` should look at. Asks nobody."""
     ran = _last_that_ran(run)
     return _engine(job) is not None and ran is not None and ran > _gathered(run)
@@ -67,7 +71,7 @@ def remarks(run: RunPaths) -> List[Skipped]:
     return list((read_json(run.gathered) or {}).get("skipped") or [])
 
 
-def collect(run: RunPaths, job: Dict[str, Any], live: bool) -> List[Skipped]:
+def collect(run: RunPaths, job: AttemptJob, live: bool) -> List[Skipped]:
     """Bring the run's `outside/` up to date. What could not be copied, and why. May take as long as a copy takes."""
     engine = _engine(job)
     if engine is None or not may_hold_more(run, job):
@@ -90,7 +94,7 @@ def gather_at_end(run: RunPaths, run_lock: locks.Held) -> None:
     container's name.
     """
     try:
-        job = jobs.job_of(run) or {}
+        job = jobs.of_attempt_or_empty(run)
         if not (os.path.exists(run.exit) and may_hold_more(run, job) and origin.is_of_this_host(run)):
             return
         ran = _last_that_ran(run)
@@ -110,7 +114,7 @@ def gather_at_end(run: RunPaths, run_lock: locks.Held) -> None:
         traceback.print_exc()
 
 
-def gather_all(run: RunPaths, job: Dict[str, Any], *, ended: bool = False) -> List[Skipped]:
+def gather_all(run: RunPaths, job: AttemptJob, *, ended: bool = False) -> List[Skipped]:
     """Copy what the container of an ended attempt alone holds; when nothing is lost, note that it holds nothing more.
 
     Returns what was skipped. When that has no `lost`, everything is on the disk, and the container may go. Raises AgentError
@@ -132,7 +136,7 @@ def hold(run: RunPaths) -> locks.Held:
     return held
 
 
-def _gather_alone(run: RunPaths, job: Dict[str, Any], ran: Optional[int], *, ended: bool) -> List[Skipped]:
+def _gather_alone(run: RunPaths, job: AttemptJob, ran: Optional[int], *, ended: bool) -> List[Skipped]:
     if ended and ran is not None and ran <= _gathered(run):  # somebody else has done it while we waited for the lock
         return remarks(run)
     skipped = gather(run, job, ended=ended)
@@ -144,7 +148,7 @@ def _gather_alone(run: RunPaths, job: Dict[str, Any], ran: Optional[int], *, end
     return skipped
 
 
-def gather(run: RunPaths, job: Dict[str, Any], live: bool = False, *, ended: bool = False) -> List[Skipped]:
+def gather(run: RunPaths, job: AttemptJob, live: bool = False, *, ended: bool = False) -> List[Skipped]:
     """What `collect` does, also for the container of an earlier attempt. Raises AgentError when the engine does not answer."""
     engine = _engine(job)
     if engine is None:
@@ -171,14 +175,14 @@ def gather(run: RunPaths, job: Dict[str, Any], live: bool = False, *, ended: boo
     return copy.skipped
 
 
-def _mounts(job: Dict[str, Any], container: Dict[str, Any]) -> List[str]:
+def _mounts(job: AttemptJob, container: Inspected) -> List[str]:
     """Where the container has something mounted: the job's own mounts, and all that gpurun itself gave it."""
     targets = [str(mount["target"]) for mount in job.get("mounts") or []]
     given = [str(mount["Destination"]) for mount in container.get("Mounts") or [] if mount.get("Destination")]
     return list(dict.fromkeys(targets + given))
 
 
-def forget(run: RunPaths, job: Dict[str, Any]) -> None:
+def forget(run: RunPaths, job: AttemptJob) -> None:
     """Let the container go: all that it held is in `outside/`. One that cannot be removed now goes with the run."""
     engine = _engine(job)
     if engine is not None:
@@ -186,11 +190,11 @@ def forget(run: RunPaths, job: Dict[str, Any]) -> None:
             Docker(engine.argv).remove(run, job)
 
 
-def _engine(job: Dict[str, Any]) -> Optional[Engine]:
-    host = job.get("host") or {}
-    if host.get("runtime") != "docker" or not host.get("engine"):
+def _engine(job: AttemptJob) -> Optional[Engine]:
+    host = job.get("host")
+    if host is None or host.get("runtime") != "docker" or not host.get("engine"):
         return None
-    return Engine([str(word) for word in host["engine"]])
+    return Engine([str(word) for word in host["engine"] or ()])
 
 
 def _skip(path: bytes, why: str, *, lost: bool = True) -> Skipped:

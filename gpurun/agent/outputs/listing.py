@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Any, Dict, List, Tuple
+from typing import TYPE_CHECKING, List, Tuple
 
 from .. import file_names
 from .. import vocabulary as words
@@ -13,24 +13,25 @@ from ..setup import secret_files
 from ..state import completeness, journal
 from . import outputs
 
-File = Dict[str, Any]
+if TYPE_CHECKING:
+    from ..schema.files import OutputFile
 
 
-def workspace_files(run: RunPaths, *, with_caches: bool = False) -> Tuple[outputs.Found, List[File]]:
+def workspace_files(run: RunPaths, *, with_caches: bool = False) -> Tuple[outputs.Found, List[OutputFile]]:
     """Walk the workspace; return what the walk met, and gpurun's record of the run with the files to fetch."""
     names = outputs.free_names(run.workspace, (words.RECORD_FOLDER, words.OUTSIDE_FOLDER))
     found = outputs.find_outputs(run.workspace, run.snapshot, with_caches=with_caches)
     return found, [*_record(run, names[words.RECORD_FOLDER]), *_workspace(found)]
 
 
-def outside_files(run: RunPaths) -> List[File]:
+def outside_files(run: RunPaths) -> List[OutputFile]:
     """Return the files that were copied out of the run's containers."""
     return _outside(
         run, outputs.free_names(run.workspace, (words.RECORD_FOLDER, words.OUTSIDE_FOLDER))[words.OUTSIDE_FOLDER]
     )
 
 
-def _record(run: RunPaths, folder: str) -> List[File]:
+def _record(run: RunPaths, folder: str) -> List[OutputFile]:
     """gpurun's own record of the run, and what lies in `out/` (the log, and what a plugin reported)."""
     files = []
     for path, growing in _record_paths(run):
@@ -66,7 +67,7 @@ def _of_earlier_attempts(run: RunPaths) -> List[bytes]:
     return [os.path.relpath(path, run.root).encode() for paths in kept for path in paths]
 
 
-def _workspace(found: outputs.Found) -> List[File]:
+def _workspace(found: outputs.Found) -> List[OutputFile]:
     files = [
         outputs.file_entry(b"workspace/" + path, path, entry, outputs.rank(path, entry.st_size), outputs.grows(path))
         for path, entry in found.files
@@ -74,7 +75,7 @@ def _workspace(found: outputs.Found) -> List[File]:
     return files + [_link(path, target) for path, target in found.links]
 
 
-def _link(path: bytes, target: str) -> File:
+def _link(path: bytes, target: str) -> OutputFile:
     return {
         "path": None,
         "as": file_names.to_wire(path),
@@ -89,7 +90,7 @@ def _link(path: bytes, target: str) -> File:
     }
 
 
-def _outside(run: RunPaths, folder: str) -> List[File]:
+def _outside(run: RunPaths, folder: str) -> List[OutputFile]:
     secret_files.remove_copies(run)
     found = outputs.find_outputs(run.outside, os.devnull, with_caches=True)
     return [
@@ -104,12 +105,12 @@ def _outside(run: RunPaths, folder: str) -> List[File]:
     ]
 
 
-def mark_writing(run: RunPaths, files: List[File], now: float) -> None:
+def mark_writing(run: RunPaths, files: List[OutputFile], now: float) -> None:
     """At a glance: what is transferred in vain. The hash looks closely."""
     top = os.fsencode(run.root)
     watched = {}
     for file in files:
-        if file["link"] is not None or file["grows"] or file["rank"] in (outputs.RECORD, outputs.OUTSIDE):
+        if file["path"] is None or file["grows"] or file["rank"] in (outputs.RECORD, outputs.OUTSIDE):
             continue
         try:
             entry = os.lstat(os.path.join(top, file_names.from_wire(file["path"])))

@@ -9,11 +9,14 @@ import os
 import re
 import stat
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Set, Tuple
+from typing import TYPE_CHECKING, Dict, Iterable, Iterator, List, Optional, Set, Tuple
 
 from .. import vocabulary as words
 from ..file_names import CACHE_FILES, CACHES, matches, to_wire
 from ..files import open_regular
+
+if TYPE_CHECKING:
+    from ..schema.files import OutputFile, Skipped
 
 _CACHE_TAG = b"Signature: 8a477f597d28d172789f06886806bc55"
 _BLOCK = 1 << 20
@@ -33,7 +36,7 @@ class Found:
 
     files: List[Tuple[bytes, os.stat_result]] = field(default_factory=list)
     links: List[Tuple[bytes, str]] = field(default_factory=list)  # (path, relative target inside the workspace)
-    skipped: List[Dict[str, Any]] = field(default_factory=list)
+    skipped: List[Skipped] = field(default_factory=list)
     caches: List[str] = field(default_factory=list)
 
     def skip(self, path: bytes, why: str, *, lost: bool = True) -> None:
@@ -201,17 +204,20 @@ def free_names(workspace: str, wanted: Tuple[str, ...]) -> Dict[str, str]:
     return chosen
 
 
-def digest(files: Iterable[Mapping[str, Any]]) -> str:
+def digest(files: Iterable[OutputFile]) -> str:
     """Return a text that changes when one of these `file_entry`s or links is added, removed, or written to."""
-    keys = ("as", "path", "link", "size", "mtime_ns", "ctime_ns", "inode")
-    lines = (ascii([file[key] for key in keys]) for file in files)  # ascii: no name makes two entries look like others
+    # ascii: no name makes two entries look like others
+    lines = (
+        ascii([file["as"], file["path"], file["link"], file["size"], file["mtime_ns"], file["ctime_ns"], file["inode"]])
+        for file in files
+    )
     running = hashlib.sha256()
     for line in sorted(lines):
         running.update(line.encode() + b"\n")
     return running.hexdigest()[:32]
 
 
-def file_entry(path: bytes, destination: bytes, entry: os.stat_result, turn: int, growing: bool) -> Dict[str, Any]:
+def file_entry(path: bytes, destination: bytes, entry: os.stat_result, turn: int, growing: bool) -> OutputFile:
     return {
         "path": to_wire(path),
         "as": to_wire(destination),

@@ -7,7 +7,7 @@ import time
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Hashable, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, Hashable, List, Optional, Sequence, Set, Tuple
 
 from .. import error_codes
 from .. import vocabulary as words
@@ -19,13 +19,17 @@ from ..paths import RunPaths
 from ..state import journal, origin
 from . import leases, tickets
 
+if TYPE_CHECKING:
+    from ..schema.host import GpuFacts, GpuOfRun
+    from ..schema.job import GpuRequest, Job
+    from ..schema.run import Facts
+
 LOOK_EVERY = 1.0  # seconds between two checks of a waiting run
 ANSWER_TIME = 10.0  # seconds for nvidia-smi
 RETURN_TIME = 60.0  # seconds for which a run waits for runs before it that stood in line when their host went down
 ASIDE_AFTER = 600.0  # seconds without enough GPUs on the host, after which a run lets the runs behind it pass
 EVENTS_AT_ONCE, EVENT_EVERY = 10, 60.0  # events; after that one event in this many seconds
 
-Job = Dict[str, Any]
 Taken = Tuple[List[Gpu], List[locks.Held]]
 
 
@@ -124,7 +128,10 @@ class _Waiting:
         if self.left < 1:
             return
         self.left -= 1
-        journal.record(self.run, words.QUEUED, waiting=why.text, **({"aside": True} if self.aside else {}))
+        facts: Facts = {"waiting": why.text}
+        if self.aside:
+            facts["aside"] = True
+        journal.record(self.run, words.QUEUED, **facts)
         self.key = key
 
     def note(self, odd: Sequence[str]) -> None:
@@ -142,7 +149,7 @@ class _Waiting:
                 journal.record(self.run, "note", message=message)
 
 
-def adopt(run: RunPaths, job: Job, journalled: Sequence[Mapping[str, Any]]) -> List[locks.Held]:
+def adopt(run: RunPaths, job: Job, journalled: Sequence[GpuOfRun]) -> List[locks.Held]:
     """Take again the locks of the GPUs of a job that already runs.
 
     A lock that the job's own processes hold stays theirs.
@@ -215,22 +222,22 @@ def _try_to_take(
             text += "; its turn comes after run %s" % first.whose
         return None, Why(text, (wanted, len(host_gpus), key, first))
     try:
-        record = [{"uuid": gpu.uuid, "index": gpu.index, "name": gpu.name} for gpu in chosen]
-        journal.record(run, "leased", gpus=record)
+        gpus_of_run: List[GpuOfRun] = [{"uuid": gpu.uuid, "index": gpu.index, "name": gpu.name} for gpu in chosen]
+        journal.record(run, "leased", gpus=gpus_of_run)
     except BaseException:
         leases.release(taken)
         raise
     return (chosen, taken), Why("")
 
 
-def _count_wanted(run: RunPaths, requested: Any, present: int) -> int:
+def _count_wanted(run: RunPaths, requested: GpuRequest, present: int) -> int:
     """Return how many GPUs the run needs.
 
     `all` means as many as the host had when it was last asked: a GPU may be away for a moment.
     """
     if requested != "all":
         return int(requested)
-    cached = (read_json(run.host.facts) or {}).get("gpus") or []
+    cached: List[GpuFacts] = (read_json(run.host.facts) or {}).get("gpus") or []
     return max(present, len(cached), 1)
 
 

@@ -8,7 +8,7 @@ import pwd
 import signal
 import sys
 import time
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import TYPE_CHECKING, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 from .. import error_codes, machine, programs
 from .. import vocabulary as words
@@ -19,7 +19,12 @@ from ..host.gpus import Gpu
 from ..images import environments, inventory
 from ..paths import RunPaths
 from ..setup import notebooks, plugin_files, services, sockets, wrapper
-from . import Job, Presence, Say, keeper
+from . import Presence, Say, keeper
+
+if TYPE_CHECKING:
+    from ..schema.job import AttemptJob, JobSpec
+    from ..schema.programs import KeeperOrder, KeeperRecord
+    from ..schema.run import Inventory, Prepared
 
 KEEPER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "keeper.py")
 KEEPER_MARK = "GPURUN_KEEPER"
@@ -37,10 +42,10 @@ class Bare:
     def __init__(self, engine: Sequence[str]):
         self.engine = engine  # not used: there is none
 
-    def prepare(self, run: RunPaths, job: Job, say: Say) -> Dict[str, Any]:
+    def prepare(self, run: RunPaths, job: AttemptJob, say: Say) -> Prepared:
         link_mounts(run, job)
         environment = environments.ensure(run, job, say)
-        prepared = {
+        prepared: Prepared = {
             "image": None,
             "digest": None,
             "image_id": None,
@@ -52,7 +57,7 @@ class Bare:
         return prepared
 
     def create_and_start(
-        self, run: RunPaths, job: Job, prepared: Dict[str, Any], gpus: List[Gpu], leases: List[int]
+        self, run: RunPaths, job: AttemptJob, prepared: Prepared, gpus: List[Gpu], leases: List[int]
     ) -> None:
         for _ in range(STARTS):
             if self._start(run, job, prepared, gpus, leases):
@@ -60,13 +65,13 @@ class Bare:
             _wait_for_killed_keepers(run)
         raise RunFailed("start", "the job could not be started: its keepers were killed %d times" % STARTS)
 
-    def _start(self, run: RunPaths, job: Job, prepared: Dict[str, Any], gpus: List[Gpu], leases: List[int]) -> bool:
+    def _start(self, run: RunPaths, job: AttemptJob, prepared: Prepared, gpus: List[Gpu], leases: List[int]) -> bool:
         """Start the job unless it runs or has run. Return False when its keepers were killed before they answered."""
         held = _take(locks.job_lock(run.id))
         if held is None:
             return True  # it runs
         try:
-            record = read_json(run.keeper)
+            record = _record(run)
             if record is not None and "exit_code" in record:
                 return True
             if record is not None or wrapper.was_started(run, job):  # a keeper killed at once has left no record
@@ -85,15 +90,15 @@ class Bare:
         finally:
             held.release()  # keeper and job hold it now
 
-    def about(self, run: RunPaths, job: Job, prepared: Dict[str, Any]) -> Optional[Dict[str, Any]]:
+    def about(self, run: RunPaths, job: AttemptJob, prepared: Prepared) -> Optional[Inventory]:
         return inventory.parse(
             programs.run([prepared["python"], "-I", "-"], timeout=180.0, stdin=inventory.program(), cwd="/")
         )
 
-    def presence(self, run: RunPaths, job: Job) -> Presence:
+    def presence(self, run: RunPaths, job: AttemptJob) -> Presence:
         for _ in range(2):  # the keeper writes the exit, then frees the lock: look again behind it
-            record = read_json(run.keeper) or {}
-            if "exit_code" in record:
+            record = _record(run)
+            if record is not None and "exit_code" in record:
                 return Presence(
                     "exited",
                     record["exit_code"],
@@ -101,36 +106,36 @@ class Bare:
                     finished_at=record["finished"],
                 )
             if not locks.is_free(locks.job_lock(run.id)) or job_processes(run, job):
-                return Presence("running", started_at=record.get("started"))
+                return Presence("running", started_at=record["started"] if record is not None else None)
         return Presence("absent")
 
-    def ended(self, run: RunPaths, job: Job, presence: Presence, started: Optional[float]) -> Presence:
+    def ended(self, run: RunPaths, job: AttemptJob, presence: Presence, started: Optional[float]) -> Presence:
         return presence
 
-    def wait(self, run: RunPaths, job: Job, seconds: float) -> None:
+    def wait(self, run: RunPaths, job: AttemptJob, seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        while _main_process(read_json(run.keeper) or {}) or self.presence(run, job).kind == "running":
+        while _main_process(_record(run)) or self.presence(run, job).kind == "running":
             left = deadline - time.monotonic()
             if left <= 0:
                 return
             time.sleep(min(LOOK, left))
 
-    def signal(self, run: RunPaths, job: Job, name: str) -> None:
+    def signal(self, run: RunPaths, job: AttemptJob, name: str) -> None:
         root = machine.root_mark(run.host)
         if keeper.carriers(run.id, root, KEEPER_MARK):
             with open(run.keeper_control, "ab") as file:
                 file.write(name.encode() + b"\n")
             return
         # The keepers were killed. The pid of the main process may be another's by now: environment and lock tell.
-        record = read_json(run.keeper) or {}
+        record = _record(run)
         alive = keeper.carriers(run.id, root) | locks.holders(locks.job_lock(run.id)) | _main_process(record)
-        for pid in alive if name == "KILL" else alive & {record.get("pid")}:
+        for pid in alive if name == "KILL" else alive & {record["pid"] if record is not None else None}:
             try:
                 os.kill(pid, signal.SIGKILL if name == "KILL" else signal.SIGTERM)
             except (ProcessLookupError, PermissionError):
                 pass
 
-    def remove(self, run: RunPaths, job: Job, *, unstarted: bool = False) -> None:
+    def remove(self, run: RunPaths, job: AttemptJob, *, unstarted: bool = False) -> None:
         lock = locks.job_lock(run.id)
         deadline = time.monotonic() + keeper.PATIENCE
         while not locks.is_free(lock) or job_processes(run, None):
@@ -141,7 +146,7 @@ class Bare:
         if os.path.exists(lock):
             os.unlink(lock)
 
-    def notes(self, job: Job) -> List[str]:
+    def notes(self, job: JobSpec) -> List[str]:
         asked = job["resources"]
         limits = [
             ("memory", "--memory is not held: without an engine a job may use all of the host's memory"),
@@ -155,10 +160,10 @@ class Bare:
             notes.append("read-only mounts are not held: without an engine the job sees the host's own paths")
         return notes
 
-    def relay(self, run: RunPaths, job: Job, socket: str, port: int) -> Optional[List[str]]:
+    def relay(self, run: RunPaths, job: AttemptJob, socket: str, port: int) -> Optional[List[str]]:
         return None
 
-    def shell(self, run: RunPaths, job: Job, command: Sequence[str], tty: bool) -> List[str]:
+    def shell(self, run: RunPaths, job: AttemptJob, command: Sequence[str], tty: bool) -> List[str]:
         if not os.path.exists(run.wrapper):
             raise AgentError(
                 error_codes.NOT_STARTED, "run %s has no environment yet" % run.id, "wait until it is running"
@@ -168,30 +173,38 @@ class Bare:
         mark = ["/usr/bin/env", keeper.SHELL_MARK + "=1"]
         return [*mark, *wrapper.shell(places, command, services.holder(job, places.ro, command))]
 
-    def shells(self, run: RunPaths, job: Job) -> List[str]:
+    def shells(self, run: RunPaths, job: AttemptJob) -> List[str]:
         return ["kill -HUP %d" % pid for pid in keeper.shells(run.id, machine.root_mark(run.host))]
 
 
-def job_processes(run: RunPaths, job: Optional[Job]) -> Set[int]:
+def job_processes(run: RunPaths, job: Optional[AttemptJob]) -> Set[int]:
     """All that lives of the job as this attempt runs it (None: any), by /proc, whatever became of the lock. Slow.
 
     Neither hooks nor shells beside the job are of it; its keepers are, who have its end to write.
     """
     root = machine.root_mark(run.host)
-    found = keeper.of_job(run.id, root, None if job is None else job.get("attempt", 1))
+    found = keeper.of_job(run.id, root, None if job is None else job["attempt"])
     found |= keeper.carriers(run.id, root, KEEPER_MARK) | locks.holders(locks.job_lock(run.id))
-    return found | _main_process(read_json(run.keeper) or {})
+    return found | _main_process(_record(run))
 
 
-def _main_process(record: Mapping[str, Any]) -> Set[int]:
+def _record(run: RunPaths) -> Optional[KeeperRecord]:
+    """Return what the keeper has written; None before that."""
+    record: Optional[KeeperRecord] = read_json(run.keeper)
+    return record
+
+
+def _main_process(record: Optional[KeeperRecord]) -> Set[int]:
     """The process that the keeper started, if it lives: it may have wiped its environment and closed its files."""
+    if record is None:
+        return set()
     pid, ticks = record.get("pid"), record.get("ticks")
     if pid is None or ticks is None or "exit_code" in record or record.get("boot_id") != machine.boot_id():
         return set()
     return {pid} if keeper.start_ticks(pid) == ticks else set()
 
 
-def order(run: RunPaths, job: Job, fds: List[int]) -> keeper.Order:
+def order(run: RunPaths, job: AttemptJob, fds: List[int]) -> KeeperOrder:
     """What the keeper is told."""
     places = wrapper.on_host(run, job["project"]["name"])
     return {
@@ -203,7 +216,7 @@ def order(run: RunPaths, job: Job, fds: List[int]) -> keeper.Order:
             # The wrapper sets them too, but /proc shows what a program began with.
             keeper.RUN_MARK: run.id,
             keeper.ROOT_MARK: machine.root_mark(run.host),
-            "GPURUN_ATTEMPT": str(job.get("attempt", 1)),
+            "GPURUN_ATTEMPT": str(job["attempt"]),
         },
         "boot_id": machine.boot_id(),
         "log": run.log,
@@ -224,14 +237,14 @@ def inherited(environ: Mapping[str, str]) -> Dict[str, str]:
 
 
 def settings(
-    run: RunPaths, job: Job, prepared: Mapping[str, Any], gpus: Sequence[Gpu]
+    run: RunPaths, job: AttemptJob, prepared: Prepared, gpus: Sequence[Gpu]
 ) -> Tuple[Dict[str, str], Dict[str, str]]:
     """What the wrapper sets before the user's own variables, and after them."""
     places = wrapper.on_host(run, job["project"]["name"])
     user = pwd.getpwuid(os.getuid())
     first = wrapper.settings(places, user.pw_name, job)
     first["TMPDIR"] = sockets.tmp(run)
-    first["VIRTUAL_ENV"] = prepared["environment"]
+    first["VIRTUAL_ENV"] = str(prepared["environment"])
     first["PATH"] = os.pathsep.join([*prepared["path"], os.environ.get("PATH", os.defpath)])
     # HOME is ours now; what was installed by `pip install --user` stays in reach.
     first["PYTHONUSERBASE"] = os.environ.get("PYTHONUSERBASE", os.path.join(user.pw_dir, ".local"))
@@ -240,7 +253,7 @@ def settings(
     return first, last
 
 
-def link_mounts(run: RunPaths, job: Job) -> None:
+def link_mounts(run: RunPaths, job: AttemptJob) -> None:
     """Nothing can be mounted here: a mount is the host's own path, or becomes a link in the workspace.
 
     Raises RunFailed for a target elsewhere.
@@ -279,7 +292,7 @@ def _take(lock: str) -> Optional[locks.Held]:
     return None
 
 
-def _start_keeper(told: keeper.Order) -> bool:
+def _start_keeper(told: KeeperOrder) -> bool:
     """Start the keepers, and wait until the job is started. Return False when they were killed before they answered."""
     answer = programs.run(
         [sys.executable, "-I", "-S", KEEPER],

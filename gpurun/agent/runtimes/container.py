@@ -6,7 +6,7 @@ import glob
 import os
 import re
 from dataclasses import dataclass, field, replace
-from typing import Any, List, Mapping, Sequence
+from typing import TYPE_CHECKING, List, Sequence
 
 from .. import vocabulary as words
 from ..host.gpus import Gpu
@@ -14,7 +14,10 @@ from ..host.identity import Identity
 from ..paths import RunPaths
 from ..setup import services, wrapper
 from ..setup.mounts import bind
-from . import Job, keeper
+from . import keeper
+
+if TYPE_CHECKING:
+    from ..schema.job import AttemptJob, Job
 
 PIDS = 32768
 STACK = 64 << 20
@@ -29,7 +32,7 @@ class Container:
     who: Identity
     memory_of_host: int  # bytes
     run: RunPaths
-    job: Job
+    job: AttemptJob
     gpus: Sequence[Gpu] = ()
     devices: Sequence[str] = field(default_factory=list)
 
@@ -107,13 +110,13 @@ def relay(container: str, socket: str, port: int, user: Sequence[str] = ()) -> L
     ]
 
 
-def labels(job: Job, gpus: Sequence[Gpu]) -> List[str]:
+def labels(job: AttemptJob, gpus: Sequence[Gpu]) -> List[str]:
     values = {
         words.LABEL_RUN: job["id"],
         words.LABEL_GPUS: ",".join(gpu.uuid for gpu in gpus),
         words.LABEL_OWNER: job["owner"],
         words.LABEL_TOKEN: wrapper.token_label(job),
-        words.LABEL_ATTEMPT: str(job.get("attempt", 1)),
+        words.LABEL_ATTEMPT: str(job["attempt"]),
     }
     return [word for label, value in values.items() for word in ("--label", "%s=%s" % (label, value))]
 
@@ -148,7 +151,7 @@ def gpu_options(gpus: Sequence[Gpu], devices: Sequence[str]) -> List[str]:
     return options + [word for device in devices for word in ("--device", device)]
 
 
-def places_of(job: Mapping[str, Any]) -> wrapper.Places:
+def places_of(job: Job) -> wrapper.Places:
     """Where a job finds its things in its container. A TensorBoard does without the caches of other jobs, and without data."""
     if services.kind(job) != words.TENSORBOARD:
         return wrapper.IN_CONTAINER

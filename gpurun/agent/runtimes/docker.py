@@ -8,7 +8,7 @@ import re
 import subprocess
 import time
 from dataclasses import replace
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import TYPE_CHECKING, Dict, List, Optional, Sequence, Set, Tuple
 
 from .. import error_codes, machine, programs
 from .. import vocabulary as words
@@ -23,7 +23,7 @@ from ..paths import RunPaths
 from ..setup import notebooks, plugin_files, secret_files, services, wrapper
 from ..setup.mounts import bind
 from ..state import journal
-from . import Job, Presence, Say, keeper
+from . import Presence, Say, keeper
 from .container import (
     Container,
     create,
@@ -36,13 +36,18 @@ from .container import (
     shell_beside,
 )
 
+if TYPE_CHECKING:
+    from ..schema.host import CachedFacts, EngineFacts, Inspected
+    from ..schema.job import AttemptJob, JobSpec
+    from ..schema.run import Inventory, Prepared
+
 PATIENCE = 20.0  # seconds that an engine may be away within a step: behind them the supervisor waits, and says so
 SHORT_PATIENCE = 10.0
 LOST_TRACK = 255  # the exit code that an engine makes up for a container that went while it was away itself
 ABOUT_IN = 180.0  # seconds for an image to tell what it has, on a disk that is busy
 
 
-def parse_state(state: Mapping[str, Any]) -> Presence:
+def parse_state(state: Inspected) -> Presence:
     """`.State` of `docker inspect` -> presence."""
     status = state["Status"]
     times = (unix_time(state.get("StartedAt", "")), unix_time(state.get("FinishedAt", "")))
@@ -73,7 +78,7 @@ class Docker:
 
     def __init__(self, argv: Sequence[str]):
         self.engine = Engine(argv)
-        self._facts: Optional[Dict[str, Any]] = None
+        self._facts: Optional[EngineFacts] = None
         self._told_of_the_end = False  # to whoever waited for it
         self._left_behind_it = False  # and then the engine did not answer any more
         self._broke_off: Optional[float] = None  # when the engine went away while the job was waited for, unix seconds
@@ -82,7 +87,7 @@ class Docker:
         self._waiter: Optional[subprocess.Popen[bytes]] = None  # one under sudo, which cannot be killed
         self._ids: Dict[Tuple[str, int], str] = {}  # (run, attempt) -> the id of its container, as far as it was met
 
-    def prepare(self, run: RunPaths, job: Job, say: Say) -> Dict[str, Any]:
+    def prepare(self, run: RunPaths, job: AttemptJob, say: Say) -> Prepared:
         for left in (1, 0):
             try:
                 base = self._image(run, job, say)
@@ -96,7 +101,7 @@ class Docker:
                     raise
                 if not (pruned and left):
                     raise failed(error, "image") from error
-        prepared = {
+        prepared: Prepared = {
             "image": base.reference,
             "digest": base.digest,
             "base": base.base,
@@ -108,24 +113,25 @@ class Docker:
         write_json(run.prepared, prepared)
         return prepared
 
-    def _image(self, run: RunPaths, job: Job, say: Say) -> image.Image:
+    def _image(self, run: RunPaths, job: AttemptJob, say: Say) -> image.Image:
         """A later attempt has the image of the earlier ones, whatever its name means by now."""
-        earlier = (read_json(run.prepared) or {}) if job.get("attempt", 1) > 1 else {}
-        found = image.look(self.engine, earlier["base_id"]) if earlier.get("base_id") else None
-        if found is not None:
+        earlier: Optional[Prepared] = read_json(run.prepared) if job["attempt"] > 1 else None
+        found = image.look(self.engine, earlier["base_id"]) if earlier and earlier.get("base_id") else None
+        if earlier and found is not None:
             known = (earlier.get("base"), earlier.get("content"))
-            return image.Image(earlier["image"], earlier["digest"], found.id, *known)
-        reference = job["image"] and image.pinned(job["image"], earlier)
-        wanted = {**job, "image": reference}
+            return image.Image(str(earlier["image"]), str(earlier["digest"]), found.id, *known)
+        wanted = image.wanted_by(job)
+        if wanted.image:
+            wanted = wanted._replace(image=image.pinned(wanted.image, earlier))
         return image.ensure(self.engine, wanted, run.snapshot, say, step=lambda doing: journal.record_step(run, doing))
 
     def create_and_start(
-        self, run: RunPaths, job: Job, prepared: Dict[str, Any], gpus: List[Gpu], leases: List[int]
+        self, run: RunPaths, job: AttemptJob, prepared: Prepared, gpus: List[Gpu], leases: List[int]
     ) -> None:
         try:
             if wrapper.was_started(run, job) and self._of_attempt(job, PATIENCE) is None:
                 raise RunFailed("removed", "the job was started before, and its container was removed since")
-            container = self._container(run, job, prepared["image_id"], gpus)
+            container = self._container(run, job, _image_id(prepared), gpus)
             with wrapper.telling_the_run():
                 _lay_out(container)
             try:
@@ -135,7 +141,7 @@ class Docker:
                     raise
                 # An engine without the right to raise limits, in a container itself: its own limits have to do.
                 write_json(run.host.engine_limits, {"boot_id": machine.boot_id(), "engine": self.engine.argv})
-                self._make_anew(self._container(run, job, prepared["image_id"], gpus))
+                self._make_anew(self._container(run, job, _image_id(prepared), gpus))
         except EngineError as error:
             if error.is_away:
                 self._broke_off = self._broke_off or time.time()
@@ -196,7 +202,7 @@ class Docker:
                 made = None
                 time.sleep(1.0)
 
-    def _made(self, container: Container) -> Dict[str, Any]:
+    def _made(self, container: Container) -> Inspected:
         """What the engine tells of the container of this attempt. Raises RunFailed where there is none, or a stranger's."""
         found = self._of_attempt(container.job, PATIENCE)
         if found is not None:
@@ -209,7 +215,7 @@ class Docker:
             "remove it there: docker rm " + name_of(container.run),
         )
 
-    def _containers(self, job: Job, patience: float = 0.0) -> List[Optional[Dict[str, Any]]]:
+    def _containers(self, job: AttemptJob, patience: float = 0.0) -> List[Optional[Inspected]]:
         """What the engine tells of each container of this run; None for one that went just now. Raises EngineError.
 
         By label: a name can be changed by everybody who may use the engine. And by `ps`: `inspect` fails in the same way
@@ -223,46 +229,46 @@ class Docker:
         ]
         return [one for one in found if one is None or is_ours(one, job)]
 
-    def _of_attempt(self, job: Job, patience: float = 0.0) -> Optional[Dict[str, Any]]:
+    def _of_attempt(self, job: AttemptJob, patience: float = 0.0) -> Optional[Inspected]:
         """What the engine tells of the container of this very attempt. Raises EngineError."""
         there = [one for one in self._containers(job, patience) if one is not None]
-        found = next((one for one in there if attempt_of(one) == job.get("attempt", 1)), None)
+        found = next((one for one in there if attempt_of(one) == job["attempt"]), None)
         if found is not None:
             self._ids[_key(job)] = str(found["Id"])
         return found
 
-    def _id(self, job: Job, patience: float = 0.0) -> Optional[str]:
+    def _id(self, job: AttemptJob, patience: float = 0.0) -> Optional[str]:
         """The id of the container of this attempt; None where there is none. Raises EngineError."""
         if _key(job) not in self._ids:
             self._of_attempt(job, patience)
         return self._ids.get(_key(job))
 
-    def _container(self, run: RunPaths, job: Job, image_id: str, gpus: Sequence[Gpu]) -> Container:
+    def _container(self, run: RunPaths, job: AttemptJob, image_id: str, gpus: Sequence[Gpu]) -> Container:
         who = identity(login(), self._engine_facts(run), job["user"])
         if read_json(run.host.engine_limits) == {"boot_id": machine.boot_id(), "engine": self.engine.argv}:
             who = replace(who, may_raise_limits=False)
         return Container(image_id, who, facts.memory(), run, job, gpus, device_files(gpus))
 
-    def _engine_facts(self, run: RunPaths) -> Dict[str, Any]:
+    def _engine_facts(self, run: RunPaths) -> EngineFacts:
         """Asked once by this process, or by an earlier one: the question takes longer than a container's start."""
         if self._facts is None:
-            known = read_json(run.host.facts) or {}
-            cached = known.get("engine") or {}
-            fresh = known.get("boot_id") == machine.boot_id() and cached.get("argv") == self.engine.argv
-            self._facts = cached if fresh else self.engine.facts(patience=PATIENCE)
+            known: Optional[CachedFacts] = read_json(run.host.facts)
+            cached = known.get("engine") if known and known.get("boot_id") == machine.boot_id() else None
+            fresh = cached is not None and cached.get("argv") == self.engine.argv
+            self._facts = cached if cached is not None and fresh else self.engine.facts(patience=PATIENCE)
         return self._facts
 
-    def about(self, run: RunPaths, job: Job, prepared: Dict[str, Any]) -> Optional[Dict[str, Any]]:
-        return inspect_image(self.engine, prepared["image_id"])
+    def about(self, run: RunPaths, job: AttemptJob, prepared: Prepared) -> Optional[Inventory]:
+        return inspect_image(self.engine, _image_id(prepared))
 
-    def presence(self, run: RunPaths, job: Job) -> Presence:
+    def presence(self, run: RunPaths, job: AttemptJob) -> Presence:
         try:
             there = self._containers(job)
             # One of another attempt is absent for this one, and nothing is done to it.
-            own = [one for one in there if one is not None and attempt_of(one) == job.get("attempt", 1)]
+            own = [one for one in there if one is not None and attempt_of(one) == job["attempt"]]
             if not own:  # one that was removed in between may be this: the next question will tell
                 # Or this engine is another than the one that runs it: DOCKER_HOST, a context, rootless beside the system's.
-                lives = None in there or keeper.of_job(run.id, machine.root_mark(run.host), job.get("attempt", 1))
+                lives = None in there or keeper.of_job(run.id, machine.root_mark(run.host), job["attempt"])
                 return Presence("no_answer" if lives else "absent")
             self._ids[_key(job)] = str(own[0]["Id"])
             presence = parse_state(own[0]["State"])
@@ -278,7 +284,7 @@ class Docker:
         except ValueError:
             return Presence("no_answer")
 
-    def ended(self, run: RunPaths, job: Job, presence: Presence, started: Optional[float]) -> Presence:
+    def ended(self, run: RunPaths, job: AttemptJob, presence: Presence, started: Optional[float]) -> Presence:
         again = presence.exit_code == wrapper.STARTED_BEFORE and _is_later(presence.started_at, started)
         if presence.exit_code not in (0, LOST_TRACK) and not again:  # no success, whoever sent a signal
             return presence
@@ -310,7 +316,7 @@ class Docker:
         # An engine that was shut down meanwhile, or had much to tell, has forgotten whether it sent a signal.
         return replace(presence, unseen=presence.exit_code == 0 and _key(job) not in self._seen)
 
-    def _hand_over(self, run: RunPaths, job: Job, image_id: str) -> None:
+    def _hand_over(self, run: RunPaths, job: AttemptJob, image_id: str) -> None:
         """Give what a job wrote as root to the user, who could neither fetch nor remove it else."""
         who = login()
         if not identity(who, self._engine_facts(run), "root").hand_over:
@@ -329,7 +335,7 @@ class Docker:
         except EngineError:
             pass  # an image without `chown`, say: no reason to keep the run's end from being told
 
-    def wait(self, run: RunPaths, job: Job, seconds: float) -> None:
+    def wait(self, run: RunPaths, job: AttemptJob, seconds: float) -> None:
         started = time.monotonic()
         try:
             container = self._id(job)
@@ -358,12 +364,12 @@ class Docker:
             self._note_that_it_broke_off(run, job)
             time.sleep(max(0.0, min(1.0, seconds - (time.monotonic() - started))))
 
-    def _note_that_it_broke_off(self, run: RunPaths, job: Job) -> None:
+    def _note_that_it_broke_off(self, run: RunPaths, job: AttemptJob) -> None:
         if self._broke_off is None and job.get("user") != "root":  # root's processes are not ours to look at
             self._broke_off = time.time()
-            self._lived_then = bool(keeper.of_job(run.id, machine.root_mark(run.host), job.get("attempt", 1)))
+            self._lived_then = bool(keeper.of_job(run.id, machine.root_mark(run.host), job["attempt"]))
 
-    def signal(self, run: RunPaths, job: Job, name: str) -> None:
+    def signal(self, run: RunPaths, job: AttemptJob, name: str) -> None:
         # Without a name it is KILL. TERM reaches init, which passes it to its only child, the job's main process.
         which = ["--signal", "TERM"] if name == "TERM" else []
         try:
@@ -374,20 +380,20 @@ class Docker:
             if error.kind not in (Kind.ABSENT, Kind.NOT_RUNNING):
                 raise
 
-    def find(self, run: RunPaths, job: Job, patience: float = 0.0) -> Optional[Dict[str, Any]]:
+    def find(self, run: RunPaths, job: AttemptJob, patience: float = 0.0) -> Optional[Inspected]:
         """What the engine tells of the container of this attempt, or of the last one before it. Raises EngineError."""
         return max(self._until_this(job, patience), key=attempt_of, default=None)
 
-    def _until_this(self, job: Job, patience: float) -> List[Dict[str, Any]]:
+    def _until_this(self, job: AttemptJob, patience: float) -> List[Inspected]:
         """What the engine tells of the containers of this attempt and earlier ones. Raises EngineError."""
         there = [one for one in self._containers(job, patience) if one is not None]
-        return [one for one in there if attempt_of(one) <= job.get("attempt", 1)]
+        return [one for one in there if attempt_of(one) <= job["attempt"]]
 
-    def remove(self, run: RunPaths, job: Job, *, unstarted: bool = False) -> None:
+    def remove(self, run: RunPaths, job: AttemptJob, *, unstarted: bool = False) -> None:
         self._ids.pop(_key(job), None)
         for found in self._until_this(job, SHORT_PATIENCE):
             force = [] if found["State"]["Status"] == "created" else ["--force"]
-            if unstarted and force and attempt_of(found) == job.get("attempt", 1):
+            if unstarted and force and attempt_of(found) == job["attempt"]:
                 raise EngineError(Kind.RUNNING, "", self.engine.argv[-1])
             try:
                 self.engine.ask("rm", *force, "--volumes", found["Id"], timeout=120.0, patience=SHORT_PATIENCE)
@@ -395,10 +401,10 @@ class Docker:
                 if error.kind != Kind.ABSENT:
                     raise
 
-    def notes(self, job: Job) -> List[str]:
+    def notes(self, job: JobSpec) -> List[str]:
         return []
 
-    def relay(self, run: RunPaths, job: Job, socket: str, port: int) -> Optional[List[str]]:
+    def relay(self, run: RunPaths, job: AttemptJob, socket: str, port: int) -> Optional[List[str]]:
         services.copy_programs(run)
         user: List[str] = []
         if job.get("user") == "root":  # whose socket would be closed to the user, who is outside
@@ -407,22 +413,22 @@ class Docker:
                 user = ["--user", "%d:%d" % (who.uid, who.gid)]
         return self.engine.command(*relay(self._id(job) or name_of(run), socket, port, user))
 
-    def shell(self, run: RunPaths, job: Job, command: Sequence[str], tty: bool) -> List[str]:
+    def shell(self, run: RunPaths, job: AttemptJob, command: Sequence[str], tty: bool) -> List[str]:
         if self.presence(run, job).kind == "running":
             holder = services.holder(job, wrapper.IN_CONTAINER.ro, command)
             return self.engine.command(*shell_beside(self._ids[_key(job)], command, tty=tty, holder=holder))
-        prepared = read_json(run.prepared)
+        prepared: Optional[Prepared] = read_json(run.prepared)
         if prepared is None or not os.path.exists(run.wrapper):
             raise AgentError(error_codes.NOT_STARTED, "run %s was not started yet" % run.id, "wait until it is running")
-        if self.engine.inspect("image", prepared["image_id"]) is None:
+        if self.engine.inspect("image", _image_id(prepared)) is None:
             raise AgentError(
                 error_codes.IMAGE_GONE, "the image of run %s is gone from the host" % run.id, "submit it again"
             )
-        container = self._container(run, job, prepared["image_id"], [])
+        container = self._container(run, job, _image_id(prepared), [])
         secret_files.make_folder(run)  # what is mounted must be there
         return self.engine.command(*fresh_shell(container, command, tty=tty))
 
-    def shells(self, run: RunPaths, job: Job) -> List[str]:
+    def shells(self, run: RunPaths, job: AttemptJob) -> List[str]:
         wanted = {words.LABEL_SHELL: job["id"], words.LABEL_TOKEN: wrapper.token_label(job)}
         filters = [word for pair in wanted.items() for word in ("--filter", "label=%s=%s" % pair)]
         found = self.engine.ask("ps", *filters, "--format", "{{.ID}}", patience=SHORT_PATIENCE).text.split()
@@ -434,7 +440,7 @@ class Docker:
         ]
 
 
-def inspect_image(engine: Engine, image_id: str) -> Optional[Dict[str, Any]]:
+def inspect_image(engine: Engine, image_id: str) -> Optional[Inventory]:
     """What an image's Python has, asked in a container of its own without network, mounts and rights."""
     confined = [
         "--network",
@@ -464,17 +470,21 @@ def _lay_out(container: Container) -> None:
     write_atomically(run.group, container.who.group())
 
 
-def _key(job: Job) -> Tuple[str, int]:
-    return str(job["id"]), int(job.get("attempt", 1))
+def _image_id(prepared: Prepared) -> str:
+    return str(prepared["image_id"])  # None is only where there is no engine
 
 
-def is_ours(found: Mapping[str, Any], job: Job) -> bool:
+def _key(job: AttemptJob) -> Tuple[str, int]:
+    return str(job["id"]), job["attempt"]
+
+
+def is_ours(found: Inspected, job: AttemptJob) -> bool:
     """Whether this run made the container: another user's run, or a stranger's container, may have the same name."""
     labels = (found.get("Config") or {}).get("Labels") or {}
     return labels.get(words.LABEL_RUN) == job["id"] and labels.get(words.LABEL_TOKEN) == wrapper.token_label(job)
 
 
-def attempt_of(found: Mapping[str, Any]) -> int:
+def attempt_of(found: Inspected) -> int:
     """The attempt that one of our containers was made for.
 
     An earlier one is only waiting to be removed. A later one is another account's of the same engine, where the run went on.

@@ -17,7 +17,10 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Any, Dict, List, Optional, Set, Tuple
+from typing import TYPE_CHECKING, Dict, List, Optional, Set, Tuple
+
+if TYPE_CHECKING:
+    from ..schema.programs import KeeperOrder, KeeperRecord, WitnessOrder
 
 TICK = 0.2  # seconds between two looks at the control file
 PATIENCE = 10.0  # seconds for killed processes to go; one that is stuck in the kernel is left behind
@@ -29,8 +32,6 @@ HOOK_MARK = "GPURUN_HOOK"
 SHELL_MARK = "GPURUN_SHELL"
 RUN_MARK = "GPURUN_RUN_ID"
 ROOT_MARK = "GPURUN_RUN_ROOT"  # of which root the run is; what an earlier gpurun started has none
-
-Order = Dict[str, Any]  # {"id", "argv", "cwd", "env", "log", "record", "control", "fds", "boot_id", "root"}
 
 
 def main() -> int:
@@ -49,7 +50,7 @@ def main() -> int:
     return 0 if said == b"started" else 1
 
 
-def keep(order: Order, tell: int) -> None:
+def keep(order: KeeperOrder, tell: int) -> None:
     """The upper keeper's whole life."""
     os.chdir("/")
     for fd in (0, 1, 2):
@@ -75,7 +76,7 @@ def keep(order: Order, tell: int) -> None:
 _WITNESS = "import sys; sys.path.insert(0, sys.argv[1]); import keeper; keeper.witness()"
 
 
-def become_witness(told: Dict[str, Any]) -> None:
+def become_witness(told: WitnessOrder) -> None:
     """Go on as `witness` in a new program, which keeps its child, what it inherited, and that orphans come to it."""
     here = os.path.dirname(os.path.abspath(__file__))
     try:
@@ -83,8 +84,8 @@ def become_witness(told: Dict[str, Any]) -> None:
         os.write(memory, json.dumps(told).encode())
         os.lseek(memory, 0, os.SEEK_SET)
         os.dup2(memory, 0)
-        for name in ("control", "tell", "begun"):
-            os.set_inheritable(told[name], True)
+        for fd in (told["control"], told["tell"], told["begun"]):
+            os.set_inheritable(fd, True)
         os.execv(sys.executable, [sys.executable, "-I", "-S", "-B", "-c", _WITNESS, here])
     except OSError:  # an old kernel, or an update that took this Python away: as it is, then
         watch_over(told)
@@ -98,7 +99,7 @@ def witness() -> None:
     watch_over(told)
 
 
-def watch_over(told: Dict[str, Any]) -> None:
+def watch_over(told: WitnessOrder) -> None:
     """Wait for the lower keeper, and go on for it when it was killed."""
     order, lower, control, tell = told["order"], told["lower"], told["control"], told["tell"]
     with os.fdopen(told["begun"], "rb") as pipe:
@@ -113,12 +114,12 @@ def watch_over(told: Dict[str, Any]) -> None:
         see_to_the_end(order, control, record)
 
 
-def end_of(order: Order) -> str:
+def end_of(order: KeeperOrder) -> str:
     """Where the end is written; the file goes from there to its place."""
     return str(order["record"]) + ".end"
 
 
-def keep_below(order: Order, control: int, tell: int, begins: int) -> None:
+def keep_below(order: KeeperOrder, control: int, tell: int, begins: int) -> None:
     """The lower keeper's whole life."""
     become_subreaper()
     job = None
@@ -127,8 +128,13 @@ def keep_below(order: Order, control: int, tell: int, begins: int) -> None:
         begin = reserve(order["record"] + ".start")
         reserve(end_of(order))
         job = start(order)
-        record = {"pid": job.pid, "ticks": start_ticks(job.pid), "boot_id": order["boot_id"]}
-        record.update({"keeper": os.getpid(), "started": time.time()})
+        record: KeeperRecord = {
+            "pid": job.pid,
+            "ticks": start_ticks(job.pid),
+            "boot_id": order["boot_id"],
+            "keeper": os.getpid(),
+            "started": time.time(),
+        }
         write_record(begin, order["record"], record)
     except OSError as error:
         if job is not None:
@@ -142,7 +148,7 @@ def keep_below(order: Order, control: int, tell: int, begins: int) -> None:
     see_to_the_end(order, control, record)
 
 
-def see_to_the_end(order: Order, control: int, record: Dict[str, Any]) -> None:
+def see_to_the_end(order: KeeperOrder, control: int, record: KeeperRecord) -> None:
     """Obey what is asked until the job ends, and write how it did. The caller is its parent."""
     job = record["pid"]
     woken = wake_on_child()
@@ -154,7 +160,7 @@ def see_to_the_end(order: Order, control: int, record: Dict[str, Any]) -> None:
     # As in a container: when the main process has gone, nothing of the job stays.
     kill_all(job, order)
     # Written before it is reaped: until then, a keeper that is killed leaves the other one all there is to know.
-    end = {**record, "exit_code": exit_code(job), "finished": time.time()}
+    end: KeeperRecord = {**record, "exit_code": exit_code(job), "finished": time.time()}
     write_record(end_of(order), order["record"], end)
     os.waitpid(job, 0)
 
@@ -175,7 +181,7 @@ def exit_code(pid: int) -> int:
     return ended.si_status if ended.si_code == os.CLD_EXITED else 128 + ended.si_status
 
 
-def start(order: Order) -> subprocess.Popen[bytes]:
+def start(order: KeeperOrder) -> subprocess.Popen[bytes]:
     log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         return subprocess.Popen(
@@ -235,7 +241,7 @@ def reap_orphans(job: Optional[int]) -> None:
         os.waitpid(ended.si_pid, 0)
 
 
-def obey(requests: bytes, job: int, order: Order) -> None:
+def obey(requests: bytes, job: int, order: KeeperOrder) -> None:
     for request in requests.split():
         if request == b"TERM":
             os.kill(job, signal.SIGTERM)
@@ -243,7 +249,7 @@ def obey(requests: bytes, job: int, order: Order) -> None:
             kill_all(job, order)
 
 
-def kill_all(job: Optional[int], order: Order) -> None:
+def kill_all(job: Optional[int], order: KeeperOrder) -> None:
     """KILL every process of the job, until none is left: its group, our descendants, and all that carry its id."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
@@ -285,7 +291,7 @@ def descendants(pid: int) -> Set[int]:
     return found
 
 
-def parent_of(pid: int) -> Any:
+def parent_of(pid: int) -> Optional[int]:
     """None for a process that is gone, or dead and not yet reaped."""
     try:
         with open("/proc/%d/stat" % pid, "rb") as file:
@@ -359,7 +365,7 @@ def reserve(path: str) -> str:
     return path
 
 
-def write_record(reserved: str, path: str, record: Dict[str, Any]) -> None:
+def write_record(reserved: str, path: str, record: KeeperRecord) -> None:
     """In the room that was reserved; seen whole or not at all, and lasting. Blanks behind the JSON are no harm."""
     with open(reserved, "r+b") as file:
         file.write(json.dumps(record).encode().ljust(RECORD))

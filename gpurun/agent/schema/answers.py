@@ -103,7 +103,7 @@ class StatusAnswer(TypedDict):
     traceback: Optional[str]
     path: str
     environment: Optional[Environment]
-    prepared: Prepared
+    prepared: Optional[Prepared]
     ledgers: Ledgers
 
 

@@ -53,6 +53,13 @@ class LeftOfRun(TypedDict):
     why: str
 
 
+class PushNote(TypedDict, total=False):
+    """What is noted of the pushes of a data folder, below cache/pushed/. Written by the verb `data`, read by `data_folders`."""
+
+    began: Optional[float]  # the last push
+    pushed: Optional[float]  # the last complete one
+
+
 class DataFolder(TypedDict):
     """A folder of lasting data. Made by agent/verbs/data_folders.py, shown by `data ls`."""
 

@@ -25,12 +25,17 @@ class LastingDisk(Disk):
     type: str  # of the file system
 
 
-class GpuFacts(TypedDict):
-    """A GPU, or a MIG slice of one. In HostFacts, in the event `leased`, and in a RunRecord."""
+class GpuOfRun(TypedDict):
+    """A GPU that a run has, or a MIG slice of one. In the event `leased`, and in a RunRecord."""
 
     index: int  # of a slice, its GPU's
     uuid: str
     name: str
+
+
+class GpuFacts(GpuOfRun):
+    """A GPU of a host. In HostFacts."""
+
     memory: int  # bytes; 0 when the driver does not tell
 
 
@@ -86,18 +91,22 @@ class ErrorDocument(_Error, total=False):
     works: str  # in `engine_error`: the engine that the host's profile could name instead
 
 
-class _EngineAnswer(TypedDict):
+class EngineAnswer(TypedDict):
+    """The engine of a host, or why it cannot be asked."""
+
     engine: Optional[EngineFacts]
     engine_error: Optional[ErrorDocument]
 
 
-class _GpuAnswer(TypedDict):
+class GpuAnswer(TypedDict):
+    """The GPUs of a host, or why they cannot be listed."""
+
     gpus: List[GpuFacts]
     driver: Optional[str]
     gpus_error: Optional[ErrorDocument]
 
 
-class AskedFacts(_EngineAnswer, _GpuAnswer):
+class AskedFacts(EngineAnswer, GpuAnswer):
     """What takes seconds to ask, kept for ten minutes. Made by agent/host/facts.py."""
 
     python: Python

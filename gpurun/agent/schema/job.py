@@ -154,21 +154,26 @@ class FactsOfHost(TypedDict):
     memory: int  # bytes
 
 
-class _HostOfJob(TypedDict):
-    id: str
+class _MachineOfRun(TypedDict):
     hostname: str
     machine_id: str
     boot_id: str
-    runtime: str  # the one that was chosen
-    engine: Optional[List[str]]  # argv
-    facts: FactsOfHost
 
 
-class HostOfJob(_HostOfJob, total=False):
-    """Which machine a run belongs to, and what runs it there. Written by `prepare`, read by agent/state/origin.py."""
+class MachineOfRun(_MachineOfRun, total=False):
+    """Which machine a run belongs to: in job.json, and adopted.json of a run that was given up. See agent/state/origin.py."""
 
     signs: Signs  # 0.1.0 wrote neither this nor `runs`
     runs: str  # the folder of the runs
+
+
+class HostOfJob(MachineOfRun):
+    """What runs a job. Written by `prepare`."""
+
+    id: str
+    runtime: str  # the one that was chosen
+    engine: Optional[List[str]]  # argv
+    facts: FactsOfHost
 
 
 class Job(JobSpec):

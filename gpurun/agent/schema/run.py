@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Dict, List, Optional, TypedDict, Union
 
 from .checkpoint import Checkpoint, CheckpointSummary, PlacedCheckpoint, Reported
-from .host import GpuFacts
+from .host import GpuOfRun
 from .job import Git, GpuRequest, Port, Service
 
 
@@ -15,6 +15,12 @@ class Mark(TypedDict, total=False):
     t: float
     up: float  # seconds since the boot
     boot: str  # which boot
+
+
+class UploadNote(Mark, total=False):
+    """upload.json of a run: what of an upload had come when. Written and read by agent/lifecycle/reconcile.py."""
+
+    arrived: List[int]  # files, bytes, the newest change in nanoseconds
 
 
 class Manifest(TypedDict):
@@ -60,7 +66,7 @@ class FactsOfEnd(TypedDict, total=False):
     """What is known of an end besides its state and its reason."""
 
     exit_code: Optional[int]
-    message: Optional[str]  # also of `note`
+    message: Optional[str]
     next: Optional[str]
 
 
@@ -82,7 +88,7 @@ class Facts(FactsOfEnd, total=False):
     number: int
     why: str  # resume or retry
     checkpoint: Optional[PlacedCheckpoint]
-    gpus: Union[GpuRequest, List[GpuFacts], None]  # what was asked for; of `leased`, what the run has
+    gpus: Union[GpuRequest, List[GpuOfRun], None]  # what was asked for; of `leased`, what the run has
     ask: Optional[str]  # also of moving, given_back
     by: Optional[str]  # also of `stop`
     earlier: List[AttemptSummary]
@@ -95,7 +101,7 @@ class Facts(FactsOfEnd, total=False):
     force: bool
     # prepared
     record: Prepared
-    # note
+    # note, which has a `message` too
     went_on: str  # the run that has this one's workspace now
 
 
@@ -168,7 +174,7 @@ class Environment(Versions):
     content: Optional[str]
     environment: Optional[str]
     packages: Dict[str, str]
-    gpus: List[GpuFacts]
+    gpus: List[GpuOfRun]
 
 
 class FetchNote(TypedDict, total=False):
@@ -204,7 +210,7 @@ class _RunRecord(TypedDict):
     ended: Optional[float]
     service: Optional[Service]
     ports: List[Port]
-    gpus: List[GpuFacts]  # that it has
+    gpus: List[GpuOfRun]  # that it has
     gpus_asked: Optional[GpuRequest]
     waiting: Optional[str]
     runtime: Optional[str]

@@ -15,12 +15,15 @@ import threading
 import time
 import traceback
 from contextlib import contextmanager, suppress
-from typing import Any, Dict, Iterator, Mapping, Optional, Set
+from typing import TYPE_CHECKING, Dict, Iterator, Optional, Set
 
 from .. import vocabulary as words
 from ..file_names import CACHES, matches
-from ..files import read_json
 from ..paths import RunPaths
+from ..state import jobs
+
+if TYPE_CHECKING:
+    from ..schema.job import Job
 
 LOOK_EVERY = 2.0  # seconds between two looks, or ten times what the last one took
 ENDED_EVERY = 60.0  # seconds between two looks at a run that has ended: somebody may have a shell in it
@@ -33,10 +36,10 @@ _LITTLE = 512 << 20  # bytes that are left free on a host's disk
 
 
 @contextmanager
-def kept(run: RunPaths, job: Mapping[str, Any]) -> Iterator[None]:
+def kept(run: RunPaths, job: Job) -> Iterator[None]:
     """Keep the board of a TensorBoard up to date in a thread while the block runs; nothing for other runs."""
-    service = job.get("service") or {}
-    if service.get("kind") != words.TENSORBOARD:
+    service = job.get("service")
+    if service is None or service["kind"] != words.TENSORBOARD:
         yield
         return
     over, board = threading.Event(), Board(run, job["project"]["name"], service.get("run"))
@@ -107,14 +110,14 @@ class Board:
         for run in self.host.all_runs():
             if run.id not in self._belongs:
                 try:
-                    job = read_json(run.job)
+                    job = jobs.read(run)
                 except OSError:  # one that cannot be read takes no board along
                     continue
                 if not isinstance(job, dict):  # it is being made, or removed
                     continue
-                kind = (job.get("service") or {}).get("kind")
-                same = (job.get("project") or {}).get("name") == self.project
-                self._belongs[run.id] = same and kind != words.TENSORBOARD
+                service, project = job.get("service"), job.get("project")
+                is_board = service is not None and service["kind"] == words.TENSORBOARD
+                self._belongs[run.id] = project is not None and project["name"] == self.project and not is_board
             if self._belongs[run.id]:
                 yield run
 

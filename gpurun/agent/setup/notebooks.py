@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import glob
 import os
-from typing import Any, List, Mapping
+from typing import TYPE_CHECKING, List
 
 from .. import vocabulary as words
 from ..files import write_atomically
 from ..paths import RunPaths
 
+if TYPE_CHECKING:
+    from ..schema.job import Job, Notebook
+
 PROGRAMS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "notebook")
 PACKAGE = "gpurun_notebook"
 
 
-def command(job: Mapping[str, Any], ro: str) -> List[str]:
-    """What the job runs; `ro` is where it sees the run's ro/."""
-    return ["python", "%s/%s/%s" % (ro, words.NOTEBOOK, job["notebook"]["script"]), *job["args"]]
+def command(notebook: Notebook, args: List[str], ro: str) -> List[str]:
+    """What the job of a notebook runs; `ro` is where it sees the run's ro/."""
+    return ["python", "%s/%s/%s" % (ro, words.NOTEBOOK, notebook["script"]), *args]
 
 
-def lay_out(run: RunPaths, job: Mapping[str, Any]) -> None:
+def lay_out(run: RunPaths, job: Job) -> None:
     """Write the script and copy the package; nothing for other jobs."""
     notebook = job.get("notebook")
     if not notebook:

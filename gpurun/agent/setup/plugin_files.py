@@ -1,17 +1,22 @@
 """gpurun's part in the job's own training: `plugin/`, which Lightning finds by its entry point. See plugin/ for what it does."""
 
+from __future__ import annotations
+
 import os
-from typing import Any, Mapping
+from typing import TYPE_CHECKING
 
 from .. import vocabulary as words
 from ..files import write_atomically
 from ..paths import RunPaths
 from . import services
 
+if TYPE_CHECKING:
+    from ..schema.job import Job
+
 SOURCE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), words.PLUGIN)
 
 
-def lay_out(run: RunPaths, job: Mapping[str, Any]) -> None:
+def lay_out(run: RunPaths, job: Job) -> None:
     """Into the run's ro/, where the wrapper puts it at the end of PYTHONPATH. Services train nothing: they get none."""
     if services.kind(job) is not None:
         return

@@ -10,8 +10,9 @@ import shutil
 from contextlib import suppress
 
 from .. import vocabulary as words
-from ..files import read_json, remove
+from ..files import remove
 from ..paths import RunPaths
+from ..state import jobs
 
 
 def make_folder(run: RunPaths) -> None:
@@ -37,5 +38,8 @@ def wipe(run: RunPaths) -> None:
 def remove_copies(run: RunPaths) -> None:
     """Remove what an older gpurun copied out of the container of a TensorBoard: runs/, with what other runs had in their ro/."""
     copies = run.outside + run.host.runs
-    if os.path.isdir(copies) and ((read_json(run.job) or {}).get("service") or {}).get("kind") == words.TENSORBOARD:
+    if not os.path.isdir(copies):
+        return
+    service = jobs.read_or_empty(run).get("service")
+    if service is not None and service["kind"] == words.TENSORBOARD:
         shutil.rmtree(copies, ignore_errors=True)

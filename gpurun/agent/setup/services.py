@@ -10,13 +10,16 @@ from __future__ import annotations
 import glob
 import os
 import secrets
-from typing import Any, Dict, List, Mapping, Optional, Protocol, Sequence
+from typing import TYPE_CHECKING, List, Optional, Protocol, Sequence
 
 from .. import vocabulary as words
-from ..files import read_json, write_atomically, write_json
+from ..files import write_atomically, write_json
 from ..paths import HostPaths, RunPaths
-from ..state import journal
+from ..state import jobs, journal
 from . import boards, notebooks, secret_files, sockets
+
+if TYPE_CHECKING:
+    from ..schema.job import Job
 
 PROGRAMS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "serve")
 TOKEN_BYTES = 16
@@ -27,21 +30,22 @@ _TOOLS = {
 RELAY = words.SERVE + "/relay.py"
 
 
-def kind(job: Mapping[str, Any]) -> Optional[str]:
+def kind(job: Job) -> Optional[str]:
     """One of words.SERVICES, or None for a job."""
     service = job.get("service")
     return str(service["kind"]) if service else None
 
 
-def command(job: Mapping[str, Any], ro: str) -> List[str]:
+def command(job: Job, ro: str) -> List[str]:
     """What the job runs; `ro` is where it sees the run's ro/."""
     service = kind(job)
     if service is None:
-        return notebooks.command(job, ro) if job.get("notebook") else list(job["command"])
+        notebook = job.get("notebook")
+        return notebooks.command(notebook, job["args"], ro) if notebook else list(job["command"])
     return ["python", "%s/%s/%s_service.py" % (ro, words.SERVE, service)]
 
 
-def tools(job: Mapping[str, Any]) -> List[str]:
+def tools(job: Job) -> List[str]:
     """What a service needs in an image that is not gpurun's, or in the host's own Python: requirement lines."""
     needed = list(_TOOLS.get(kind(job) or "", ()))
     if not needed:
@@ -50,7 +54,7 @@ def tools(job: Mapping[str, Any]) -> List[str]:
     return [] if has_them else needed
 
 
-def holder(job: Mapping[str, Any], ro: str, command: Sequence[str]) -> List[str]:
+def holder(job: Job, ro: str, command: Sequence[str]) -> List[str]:
     """What starts a shell, or `command`, and holds the session open that the run is; nothing beside other runs.
 
     A session that is begun for a command ends with the command's exit code.
@@ -73,14 +77,15 @@ class Places(Protocol):
     def board(self) -> str: ...
 
 
-def lay_out(run: RunPaths, job: Mapping[str, Any], places: Places) -> None:
+def lay_out(run: RunPaths, job: Job, places: Places) -> None:
     """Put the programs and what they are told into the run's ro/."""
-    if kind(job) is None:
+    service = job.get("service")
+    if service is None:
         return
     sockets.make(run, job)
     copy_programs(run)
-    service = {
-        **job["service"],
+    told = {
+        **service,
         "project": job["project"]["name"],
         "workspace": places.workspace,
         "sockets": places.sockets,
@@ -89,7 +94,7 @@ def lay_out(run: RunPaths, job: Mapping[str, Any], places: Places) -> None:
         "container": job["host"]["runtime"] == "docker",
         "token_file": "%s/%s" % (places.secrets, words.TOKEN_FILE),
     }
-    write_json(os.path.join(run.serve, "service.json"), service)
+    write_json(os.path.join(run.serve, "service.json"), told)
     if kind(job) == words.TENSORBOARD:
         os.makedirs(run.board, exist_ok=True)
     secret_files.make_folder(run)
@@ -133,12 +138,12 @@ def wipe(run: RunPaths) -> None:
     boards.clear(run)
 
 
-def earlier(host: HostPaths, run: RunPaths, job: Mapping[str, Any]) -> Optional[RunPaths]:
+def earlier(host: HostPaths, run: RunPaths, job: Job) -> Optional[RunPaths]:
     """The newest ended session of the same person, kind and project that still has its workspace."""
     found = []
     for other in host.all_runs():
         try:
-            told: Dict[str, Any] = dict(read_json(other.job) or {})
+            told = jobs.read_or_empty(other)
         except (OSError, TypeError, ValueError):  # one that cannot be read takes no session along
             continue
         same = kind(told) == kind(job) and told.get("project", {}).get("name") == job["project"]["name"]

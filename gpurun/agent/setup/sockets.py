@@ -13,11 +13,14 @@ import shutil
 import socket
 import stat
 from contextlib import suppress
-from typing import Any, Mapping, Optional
+from typing import TYPE_CHECKING, Optional
 
 from .. import files
 from ..host import locks
 from ..paths import RunPaths
+
+if TYPE_CHECKING:
+    from ..schema.job import Job
 
 PREFIX = "sockets-"
 _LONGEST = 107  # bytes, of a socket's path on Linux
@@ -29,7 +32,7 @@ def folder(run: RunPaths) -> str:
     return os.path.join(locks.folder(), PREFIX + run.id)
 
 
-def make(run: RunPaths, job: Mapping[str, Any]) -> str:
+def make(run: RunPaths, job: Job) -> str:
     """The folder of `folder`, made if it is not there: 0700."""
     path = folder(run)
     if job["host"]["runtime"] == "bare":
@@ -65,7 +68,7 @@ def tmp(run: RunPaths) -> str:
     return _lead(way_to_tmp(run), run.tmp)
 
 
-def connect(run: RunPaths, job: Mapping[str, Any], name: str, timeout: Optional[float] = None) -> socket.socket:
+def connect(run: RunPaths, job: Job, name: str, timeout: Optional[float] = None) -> socket.socket:
     """A connection to one of them. Raises OSError.
 
     A job in a container may put a link to any socket of the host in the place of its own (the engine's, an SSH agent's),

@@ -13,7 +13,7 @@ import re
 import shlex
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
+from typing import TYPE_CHECKING, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from .. import error_codes
 from .. import vocabulary as words
@@ -21,6 +21,9 @@ from ..errors import AgentError, RunFailed
 from ..files import opened_below, remove, write_atomically
 from ..paths import RunPaths
 from . import secret_files, sockets
+
+if TYPE_CHECKING:
+    from ..schema.job import AttemptJob, Job, Mount
 
 # Exit code of a wrapper whose attempt was started before (Linux: EALREADY). The job was not run.
 STARTED_BEFORE = 114
@@ -68,12 +71,12 @@ def on_host(run: RunPaths, project: str) -> Places:
     return Places(run.workspace, run.out, run.ro, cache, data, sockets.folder(run), run.secrets, run.board)
 
 
-def token_label(job: Mapping[str, Any]) -> str:
+def token_label(job: Job) -> str:
     """The run's token, without telling it: all users of an engine can read labels."""
     return hashlib.sha256(job["token"].encode()).hexdigest()[:16]
 
 
-def settings(places: Places, user: str, job: Mapping[str, Any]) -> Dict[str, str]:
+def settings(places: Places, user: str, job: Job) -> Dict[str, str]:
     """What a job finds set unless the user sets it otherwise. Caches lie outside the workspace, which is fetched."""
     return {
         "HOME": places.cache + "/home",
@@ -93,13 +96,13 @@ def settings(places: Places, user: str, job: Mapping[str, Any]) -> Dict[str, str
     }
 
 
-def last_settings(places: Places, job: Mapping[str, Any]) -> Dict[str, str]:
+def last_settings(places: Places, job: AttemptJob) -> Dict[str, str]:
     """What is set after the user's own variables."""
     return {
         "GPURUN_RUN_ID": job["id"],
         "GPURUN_RUN_NAME": job["name"],
-        "GPURUN_ATTEMPT": str(job.get("attempt", 1)),
-        **({"GPURUN_RESUME": job["resume"]} if job.get("resume") else {}),
+        "GPURUN_ATTEMPT": str(job["attempt"]),
+        **({"GPURUN_RESUME": job["resume"]} if job["resume"] else {}),
         "GPURUN_DATA": _data(places, job),
         "GPURUN_PROJECT_DATA": places.data,
         "GPURUN_OUT": places.out,
@@ -107,13 +110,13 @@ def last_settings(places: Places, job: Mapping[str, Any]) -> Dict[str, str]:
     }
 
 
-def first_data(job: Mapping[str, Any]) -> Optional[Mapping[str, Any]]:
+def first_data(job: Job) -> Optional[Mount]:
     """The mount of the data that stands in place of the project's own folder; None where the job names none."""
     name = job.get("data")
     return next((mount for mount in job.get("mounts") or () if name and mount.get("name") == name), None)
 
 
-def _data(places: Places, job: Mapping[str, Any]) -> str:
+def _data(places: Places, job: Job) -> str:
     chosen = first_data(job)
     if chosen is None:
         return places.data
@@ -159,9 +162,9 @@ def disarm(run: RunPaths) -> None:
     remove(run.armed)
 
 
-def was_started(run: RunPaths, job: Mapping[str, Any]) -> bool:
+def was_started(run: RunPaths, job: AttemptJob) -> bool:
     """Return whether the wrapper has started the present attempt before, whatever has become of it."""
-    return os.path.lexists(run.claim(int(job.get("attempt", 1))))
+    return os.path.lexists(run.claim(job["attempt"]))
 
 
 def start(places: Places, command: Sequence[str]) -> List[str]:

@@ -10,17 +10,20 @@ import hashlib
 import os
 import stat
 import time
-from typing import Any, BinaryIO, Dict, List, Optional, Tuple
+from typing import IO, TYPE_CHECKING, BinaryIO, List, Mapping, Optional, Tuple
 
 from .. import clocks
 from .. import vocabulary as words
 from ..files import open_regular, read_json, read_untrusted, write_json
-from ..ledger import Entry, best, brief, last, lines, newest_first, parse, read
+from ..ledger import best, brief, last, lines, newest_first, parse, read
 from ..paths import RunPaths
-from . import completeness
+from . import completeness, jobs
+
+if TYPE_CHECKING:
+    from ..schema.checkpoint import CheckpointSummary, FoundEntry, NotedSummary, Reported
+    from ..schema.job import Job
 
 __all__ = [
-    "Entry",
     "best",
     "brief",
     "digest",
@@ -47,13 +50,13 @@ _FOR_A_RECORD = 1 << 24  # bytes of a ledger: `ps` tells of many runs, and must 
 _TAIL = 1 << 16  # bytes at the end of progress.jsonl in which its last whole line is looked for
 
 
-def ledger(run: RunPaths, *, at_once: Optional[int] = None) -> List[Entry]:
+def ledger(run: RunPaths, *, at_once: Optional[int] = None) -> List[FoundEntry]:
     """The checkpoints that are there, each as its newest line tells, with `file`, its path on the host.
 
     `at_once`: bytes of a ledger that is read for the first time; what is behind them is told another time.
     """
-    job = read_json(run.job) or {}
-    found = []
+    job = jobs.read_or_empty(run)
+    found: List[FoundEntry] = []
     for entry in read(run.ledger, run.ledger_cache, at_once=at_once):
         file = locate(run, job, entry["path"])
         if file is not None and _size(file) == entry.get("size"):
@@ -63,15 +66,15 @@ def ledger(run: RunPaths, *, at_once: Optional[int] = None) -> List[Entry]:
 
 def in_container(run: RunPaths) -> bool:
     """Whether some were saved where only the job's container had them: they are to be gathered before they are there."""
-    job = read_json(run.job) or {}
+    job = jobs.read_or_empty(run)
     return any(_place(run, job, entry["path"])[0] == run.outside for entry in lines(run.ledger))
 
 
-def is_complete(entry: Entry) -> bool:
-    """Whether the file is what the ledger tells, byte for byte. Reads all of it."""
+def is_complete(file: str, entry: Mapping[str, object]) -> bool:
+    """Return whether `file` is what the ledger's entry says, byte for byte. Reads all of it."""
     try:
-        with open_regular(entry["file"]) as file:
-            return os.fstat(file.fileno()).st_size == entry["size"] and digest(file) == entry.get("sha256")
+        with open_regular(file) as content:
+            return os.fstat(content.fileno()).st_size == entry["size"] and digest(content) == entry.get("sha256")
     except OSError:
         return False
 
@@ -81,7 +84,7 @@ def looks_complete(file: BinaryIO, size: int) -> bool:
     return size > 0 and (not completeness.begins_as_zip(file) or completeness.has_zip_end(file, size))
 
 
-def digest(file: Any) -> str:
+def digest(file: IO[bytes]) -> str:
     """The SHA-256 of what is left to read of an open file."""
     running = hashlib.sha256()
     for block in iter(lambda: file.read(_BLOCK), b""):
@@ -89,7 +92,7 @@ def digest(file: Any) -> str:
     return running.hexdigest()
 
 
-def locate(run: RunPaths, job: Dict[str, Any], path: str) -> Optional[str]:
+def locate(run: RunPaths, job: Job, path: str) -> Optional[str]:
     """Where on the host the file is that the job calls `path` (relative to its workspace); None when it is nowhere, or
     not where this job's files are.
 
@@ -107,15 +110,20 @@ def locate(run: RunPaths, job: Dict[str, Any], path: str) -> Optional[str]:
         return None
 
 
-def summary(run: RunPaths, live: bool = True, *, at_once: Optional[int] = _FOR_A_RECORD) -> Optional[Dict[str, Any]]:
+def summary(run: RunPaths, live: bool = True, *, at_once: Optional[int] = _FOR_A_RECORD) -> Optional[CheckpointSummary]:
     """`{count, best, last}`; None for a run that has no ledger. Of one that has ended, as it was at its end."""
     if not os.path.exists(run.ledger):
         return None
-    noted = None if live else read_json(run.summary)
+    noted: Optional[NotedSummary] = None if live else read_json(run.summary)
     if noted is not None and noted["of"] == _stamp(run.ledger):
-        return dict(noted["summary"])
+        return noted["summary"]
     entries = ledger(run, at_once=at_once)
-    return {"count": len(entries), "best": brief(best(entries)), "last": brief(last(entries))}
+    best_one, last_one = best(entries), last(entries)
+    return {
+        "count": len(entries),
+        "best": brief(best_one) if best_one is not None else None,
+        "last": brief(last_one) if last_one is not None else None,
+    }
 
 
 def note_summary(run: RunPaths) -> None:
@@ -130,14 +138,14 @@ def _stamp(path: str) -> List[int]:
     return [found.st_size, found.st_mtime_ns]
 
 
-def progress(run: RunPaths) -> Optional[Dict[str, Any]]:
+def progress(run: RunPaths) -> Optional[Reported]:
     """The last whole line of what the plugin reports of the job's progress."""
     return next((line for line in map(parse, reversed(_reported(run))) if line is not None), None)
 
 
-def metrics(run: RunPaths) -> Dict[str, Any]:
+def metrics(run: RunPaths) -> Reported:
     """The last value of each metric: a test knows nothing of what the fit before it logged."""
-    found: Dict[str, Any] = {}
+    found: Reported = {}
     for line in map(parse, _reported(run)):
         told = line.get("metrics") if line is not None else None
         found.update(told if isinstance(told, dict) else {})
@@ -173,7 +181,7 @@ def is_saving(run: RunPaths) -> bool:
     return passed < LONGEST_SAVING
 
 
-def stopped(run: RunPaths, attempt: int) -> Optional[Dict[str, Any]]:
+def stopped(run: RunPaths, attempt: int) -> Optional[Reported]:
     """What the plugin saved when this attempt was asked to stop: `{checkpoint, epoch, step, lost_batches, why}`."""
     try:
         told = parse(read_untrusted(run.stopped, _TAIL))
@@ -182,7 +190,7 @@ def stopped(run: RunPaths, attempt: int) -> Optional[Dict[str, Any]]:
     return told if told is not None and told.get("attempt") == attempt else None
 
 
-def _place(run: RunPaths, job: Dict[str, Any], path: str) -> Tuple[str, Optional[str]]:
+def _place(run: RunPaths, job: Job, path: str) -> Tuple[str, Optional[str]]:
     """(folder of the host, path in it). None where the path names a mount itself."""
     if not path.startswith("/"):
         return run.workspace, path
@@ -196,7 +204,7 @@ def _place(run: RunPaths, job: Dict[str, Any], path: str) -> Tuple[str, Optional
     return run.outside, path[1:]
 
 
-def _mounts(run: RunPaths, job: Dict[str, Any]) -> List[Tuple[str, str]]:
+def _mounts(run: RunPaths, job: Job) -> List[Tuple[str, str]]:
     """(where the job sees it, where it is on the host), the deepest first."""
     own = [
         (words.WORKSPACE_MOUNT, run.workspace),

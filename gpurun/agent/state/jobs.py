@@ -4,36 +4,57 @@ from __future__ import annotations
 
 import os
 import posixpath
-from typing import Any, Dict, Optional
+from typing import TYPE_CHECKING, Optional, cast
 
 from .. import vocabulary as words
 from ..files import read_json
 from ..paths import RunPaths
 from . import journal
 
-Job = Dict[str, Any]
-Entry = Dict[str, Any]
+if TYPE_CHECKING:
+    from ..schema.checkpoint import PlacedCheckpoint
+    from ..schema.job import AttemptJob, GpuRequest, Job
 
 
-def job_of(run: RunPaths, state: Optional[journal.Run] = None) -> Optional[Job]:
-    """job.json as the present attempt runs it: with its number, the checkpoint it goes on from, and its GPUs."""
+def read(run: RunPaths) -> Optional[Job]:
+    """Return job.json; None where it is missing or damaged."""
     job: Optional[Job] = read_json(run.job)
-    state = state or journal.fold(run)
-    if job is None or not state.begun:
-        return job
-    job["attempt"] = state.attempt
-    job["resume"] = _as_the_job_sees(run, job, state.begun.get("checkpoint"))
-    if state.begun.get("gpus") is not None:
-        job["resources"] = {**job["resources"], "gpus": state.begun["gpus"]}
     return job
 
 
-def file_of(run: RunPaths, checkpoint: Entry) -> str:
+def read_or_empty(run: RunPaths) -> Job:
+    """Return job.json; where it is missing or damaged, an object without keys: take each one by `get`."""
+    return read(run) or cast("Job", {})
+
+
+def of_attempt(run: RunPaths, state: Optional[journal.Run] = None) -> Optional[AttemptJob]:
+    """Return the job as the present attempt runs it: with its number, the checkpoint that it begins from, and its GPUs.
+
+    None where job.json is missing or damaged.
+    """
+    job = read(run)
+    if job is None:
+        return None
+    state = state or journal.fold(run)
+    begun = state.begun
+    resources = job.get("resources")
+    if begun.get("gpus") is not None:
+        resources = {**resources, "gpus": cast("GpuRequest", begun["gpus"])}
+    resume = _as_the_job_sees(run, job, begun.get("checkpoint")) if begun else None
+    return cast("AttemptJob", {**job, "resources": resources, "attempt": state.attempt, "resume": resume})
+
+
+def of_attempt_or_empty(run: RunPaths, state: Optional[journal.Run] = None) -> AttemptJob:
+    """Return the same; where job.json is missing or damaged, an object with an attempt alone: take the other keys by `get`."""
+    return of_attempt(run, state) or cast("AttemptJob", {"attempt": 1, "resume": None})
+
+
+def file_of(run: RunPaths, checkpoint: PlacedCheckpoint) -> str:
     """Where a checkpoint lies that the journal tells of."""
     return os.path.join(run.root, str(checkpoint["file"]))
 
 
-def _as_the_job_sees(run: RunPaths, job: Job, checkpoint: Optional[Entry]) -> Optional[str]:
+def _as_the_job_sees(run: RunPaths, job: Job, checkpoint: Optional[PlacedCheckpoint]) -> Optional[str]:
     """The absolute path of the checkpoint that the job is told."""
     if checkpoint is None:
         return None
@@ -46,10 +67,10 @@ def _as_the_job_sees(run: RunPaths, job: Job, checkpoint: Optional[Entry]) -> Op
     return str(checkpoint["path"])
 
 
-def needs_staging(checkpoint: Entry) -> bool:
+def needs_staging(checkpoint: PlacedCheckpoint) -> bool:
     """It lies where no job sees it: it was written in a container alone, or came from another host."""
     return str(checkpoint["file"]).startswith(("outside/", "carried/"))
 
 
-def staged(run: RunPaths, checkpoint: Entry) -> str:
+def staged(run: RunPaths, checkpoint: PlacedCheckpoint) -> str:
     return os.path.join(run.staged, os.path.basename(str(checkpoint["file"])))

@@ -18,15 +18,24 @@ import json
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Iterator, List, Optional, Tuple, TypeVar, cast
 
 from .. import clocks
 from .. import vocabulary as words
 from ..files import read_json, write_atomically, write_json
 from ..paths import RunPaths
 
-Event = Dict[str, Any]
+if TYPE_CHECKING:
+    from typing import Unpack  # novm
+
+    from ..schema.host import GpuOfRun
+    from ..schema.run import AttemptSummary, Event, ExitRecord, Facts, FactsOfEnd, Manifest, Mark, Prepared
+
 T = TypeVar("T")
+
+
+def _no_event() -> Event:
+    return {}
 
 
 @dataclass
@@ -42,31 +51,31 @@ class Run:
     next_step: Optional[str] = None
     exit_code: Optional[int] = None
     waiting: Optional[str] = None
-    step: Event = field(default_factory=dict)  # what is being done before the job starts (`doing`), and since when
+    step: Event = field(default_factory=_no_event)  # what is being done before the job starts (`doing`), and since when
     ticket: Optional[int] = None
     aside: bool = False  # it wants more GPUs than the host has, and lets those behind it pass
     boot_id: Optional[str] = None
-    gpus: List[Dict[str, Any]] = field(default_factory=list)
-    prepared: Dict[str, Any] = field(default_factory=dict)
+    gpus: List[GpuOfRun] = field(default_factory=list)
+    prepared: Optional[Prepared] = None
     stop: Optional[Event] = None
     shutdown: Optional[float] = None  # when the host told the supervisor to go while the job ran
     notes: List[str] = field(default_factory=list)
     arrived: bool = False  # its code was sent whole
     attempt: int = 1
-    begun: Event = field(default_factory=dict)  # the event of this attempt; empty for a first one
+    begun: Event = field(default_factory=_no_event)  # the event of this attempt; empty for a first one
     between: bool = False  # this attempt has ended, and the next one is to begin
     moved: Optional[str] = None  # the host on which the next one began, as the laptop calls it
     moving: Optional[Event] = None  # the event by which the next one was left to another host, which may have begun it
     outcome: Optional[str] = None  # the state that this attempt ended in
-    earlier: List[Dict[str, Any]] = field(default_factory=list)  # how the attempts before this one ended
+    earlier: List[AttemptSummary] = field(default_factory=list)  # how the attempts before this one ended
     retried: int = 0  # attempts that began by themselves since somebody asked for one
     spent: float = 0.0  # seconds that those before them ran
     ran: float = 0.0  # seconds that this attempt ran, once it has ended
-    manifest: Optional[Dict[str, Any]] = None  # of the snapshot, as it was checked and flushed
-    sent: Event = field(default_factory=dict)  # the mark of that
-    running: Event = field(default_factory=dict)  # the event by which this attempt's job runs
-    end: Event = field(default_factory=dict)  # the event of its end
-    last: Event = field(default_factory=dict)  # the newest event of the attempt
+    manifest: Optional[Manifest] = None  # of the snapshot, as it was checked and flushed
+    sent: Event = field(default_factory=_no_event)  # the mark of that
+    running: Event = field(default_factory=_no_event)  # the event by which this attempt's job runs
+    end: Event = field(default_factory=_no_event)  # the event of its end
+    last: Event = field(default_factory=_no_event)  # the newest event of the attempt
     newer: Optional[str] = None  # why only a newer gpurun may go on with it
     damaged: Optional[str] = None  # which event or line could not be read
 
@@ -84,7 +93,7 @@ def keep_reserve(run: RunPaths) -> None:
     write_atomically(run.reserve, os.urandom(RESERVE))  # which no file system makes smaller
 
 
-def record(run: RunPaths, event: str, **facts: Any) -> Event:
+def record(run: RunPaths, event: str, **facts: Unpack[Facts]) -> Event:
     """Append one event and make it last. After the run's end nothing but notes is written."""
     return _with_reserve(run, lambda: _record(run, event, facts))
 
@@ -96,7 +105,7 @@ def record_step(run: RunPaths, doing: str) -> None:
 
 
 def record_end(
-    run: RunPaths, state: str, reason: str, *, again: bool = False, owes: bool = False, **facts: Any
+    run: RunPaths, state: str, reason: str, *, again: bool = False, owes: bool = False, **facts: Unpack[FactsOfEnd]
 ) -> bool:
     """Write how the run ended: `exit.json`, then the event. The first end of an attempt wins; False when there was one.
 
@@ -106,28 +115,30 @@ def record_end(
     return _with_reserve(run, lambda: _record_end(run, state, reason, again, owes, facts))
 
 
-def _record(run: RunPaths, event: str, facts: Dict[str, Any]) -> Event:
+def _record(run: RunPaths, event: str, facts: Facts) -> Event:
     with _opened(run) as file:
-        return _append(file, event, facts)
+        return _append(file, event, cast("Event", facts))
 
 
-def _record_end(run: RunPaths, state: str, reason: str, again: bool, owes: bool, facts: Dict[str, Any]) -> bool:
+def _record_end(run: RunPaths, state: str, reason: str, again: bool, owes: bool, facts: FactsOfEnd) -> bool:
     with _opened(run) as file:
         known = fold(run)
         if not known.live or (again and known.between):
             _owe_nothing(run, file)
             return False
-        told = {**clocks.mark(), "v": words.JOURNAL_SCHEMA, "state": state, "reason": reason, **facts}
-        # A job that an earlier gpurun started has no mark of the boot: the fold has the clock for it.
-        told.update(
-            {"ran": _ran(run, known, told)} if "up" in known.running else {}, **({"again": True} if again else {})
+        told = cast(
+            "ExitRecord", {**clocks.mark(), "v": words.JOURNAL_SCHEMA, "state": state, "reason": reason, **facts}
         )
+        if "up" in known.running:  # else an earlier gpurun started the job, and the fold has the clock for it
+            told["ran"] = _ran(run, known, told)
+        if again:
+            told["again"] = True
         place = run.of_attempt(known.attempt) if again else run
         os.makedirs(os.path.dirname(place.exit), exist_ok=True)
         if owes:
             write_json(run.owed, {"attempt": known.attempt})
         write_json(place.exit, {"attempt": known.attempt, **told})
-        _append(file, "ended", told)
+        _append(file, "ended", _facts_of(told))
     return True
 
 
@@ -139,21 +150,28 @@ def repair_end(run: RunPaths) -> None:
 
 def _owe_nothing(run: RunPaths, file: int) -> None:
     known = replay(read(run))
-    ended = read_json(run.exit) or read_json(run.of_attempt(known.attempt).exit)
+    ended = _read_exit(run) or _read_exit(run.of_attempt(known.attempt))
     if ended is not None and known.live and not known.between:
         _append(file, "ended", _facts_of(ended))
 
 
-def _facts_of(ended: Dict[str, Any]) -> Dict[str, Any]:
+def _facts_of(ended: ExitRecord) -> Event:
     """What exit.json says, as the event says it."""
-    return {key: value for key, value in ended.items() if key != "attempt"}
+    return cast("Event", {key: value for key, value in ended.items() if key != "attempt"})
 
 
-def _ran(run: RunPaths, known: Run, now: clocks.Mark) -> float:
+def _read_exit(place: RunPaths) -> Optional[ExitRecord]:
+    ended: Optional[ExitRecord] = read_json(place.exit)
+    return ended
+
+
+def _ran(run: RunPaths, known: Run, now: Mark) -> float:
     """Seconds that the attempt's job ran. Of a boot that is over, those that something bears witness to."""
     passed = clocks.between(known.running, now)
     if passed is None:
-        seen = [clocks.between(known.running, mark) for mark in (known.last, read_json(run.usage) or {})]
+        usage: Optional[Mark] = read_json(run.usage)
+        witnesses: List[Mark] = [known.last] + ([usage] if usage else [])
+        seen = [clocks.between(known.running, mark) for mark in witnesses]
         passed = max([0.0, *(seconds for seconds in seen if seconds is not None)])
     return passed
 
@@ -199,9 +217,9 @@ def fold(run: RunPaths) -> Run:
     if bad:  # what it told is not known: that the job was started, perhaps
         state.damaged = state.damaged or "line %d of %s is no event" % (bad[0], run.events)
     if state.live:  # somebody may have been killed between exit.json and the event
-        ended = read_json(run.exit)
+        ended = _read_exit(run)
         if ended is None and not state.between:
-            ended = read_json(run.of_attempt(state.attempt).exit)
+            ended = _read_exit(run.of_attempt(state.attempt))
         if ended is not None:
             state = _safely(state, {**_facts_of(ended), "event": "ended"})
     return state
@@ -256,7 +274,7 @@ def _next(run: Run, event: Event) -> Run:
     )
 
 
-def summary(run: Run) -> Dict[str, Any]:
+def summary(run: Run) -> AttemptSummary:
     """How an attempt went, for those that come after it."""
     return {
         "attempt": run.attempt,
@@ -297,14 +315,14 @@ def _apply(run: Run, event: Event) -> None:
     elif name in ("waiting", "step"):
         run.waiting, run.step = event.get("waiting"), event if name == "step" else run.step
     elif name == "leased":
-        run.gpus, run.waiting = event["gpus"], None
+        run.gpus, run.waiting = cast("List[GpuOfRun]", event["gpus"]), None
     elif name == "prepared":
         run.prepared, run.step = event["record"], {}
     elif name in ("moved", "moving", "given_back"):
         run.moved = event["to"] if name == "moved" else run.moved
         run.moving = event if name == "moving" else None
     elif name == "note":
-        run.notes.append(event["message"])
+        run.notes.append(event["message"] or "")
 
 
 def _seconds(run: Run, end: Event) -> float:
@@ -322,7 +340,7 @@ def _parse(line: bytes) -> Optional[Event]:
         return None
     if not isinstance(event, dict) or not isinstance(event.get("event"), str):
         return None
-    return event if type(event.get("t")) in (int, float) else None
+    return cast("Event", event) if type(event.get("t")) in (int, float) else None
 
 
 @contextmanager
@@ -346,8 +364,8 @@ def _repair(fd: int) -> None:
     os.ftruncate(fd, content.rfind(b"\n") + 1)
 
 
-def _append(fd: int, event: str, facts: Dict[str, Any]) -> Event:
-    entry = {**clocks.mark(), "v": words.JOURNAL_SCHEMA, "event": event, **facts}
+def _append(fd: int, event: str, facts: Event) -> Event:
+    entry: Event = {**clocks.mark(), "v": words.JOURNAL_SCHEMA, "event": event, **facts}
     line = (json.dumps(entry) + "\n").encode()
     size = os.fstat(fd).st_size
     if os.write(fd, line) != len(line):  # a disk that is nearly full takes a part

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, Optional
+from typing import TYPE_CHECKING, Iterator, Optional
 
 from .. import error_codes
 from .. import vocabulary as words
@@ -19,6 +19,9 @@ from ..files import sync_folder, write_atomically
 from ..host import locks
 from ..paths import RunPaths
 from . import journal
+
+if TYPE_CHECKING:
+    from ..schema.run import Moving
 
 KEPT = 90 * 86400.0  # seconds that a revoked ask is remembered; a question is not on its way for as long
 PATIENCE = 20.0  # seconds for another agent to look up or note one thing
@@ -98,9 +101,9 @@ def beginning(run: RunPaths, ask: Optional[str]) -> Iterator[None]:
         yield
 
 
-def summary(state: journal.Run) -> Optional[Dict[str, Any]]:
+def summary(state: journal.Run) -> Optional[Moving]:
     """`{ask, to}` of a move whose outcome this host does not know."""
-    return {key: state.moving[key] for key in ("ask", "to")} if state.moving is not None else None
+    return {"ask": str(state.moving["ask"]), "to": state.moving["to"]} if state.moving is not None else None
 
 
 @contextmanager

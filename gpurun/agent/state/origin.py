@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import fcntl
 import os
-from typing import Any, Dict, Mapping, Optional
+from typing import TYPE_CHECKING, Optional, cast
 
 from .. import error_codes, machine
 from .. import vocabulary as words
 from ..errors import AgentError
 from ..files import read_json, write_json
 from ..paths import HostPaths, RunPaths
-from . import journal
+from . import jobs, journal
+
+if TYPE_CHECKING:
+    from ..schema.job import HostOfJob, Job, MachineOfRun
 
 ABANDON = "gpurun stop --abandon %s"
 
 
-def identity(host: HostPaths) -> Dict[str, Any]:
+def identity(host: HostPaths) -> MachineOfRun:
     """What a run remembers of the machine that it is prepared on."""
     return {
         "machine_id": machine.machine_id(),
@@ -31,10 +34,9 @@ def identity(host: HostPaths) -> Dict[str, Any]:
     }
 
 
-def doubt(run: RunPaths, job: Optional[Mapping[str, Any]] = None) -> Optional[str]:
+def doubt(run: RunPaths, job: Optional[Job] = None) -> Optional[str]:
     """Why this run is another machine's, or may be, in words; None for one of this machine's."""
-    job = read_json(run.job) if job is None else job
-    known = {**((job or {}).get("host") or {}), **(read_json(run.adopted) or {})}
+    known = _machine_of(run, jobs.read_or_empty(run) if job is None else job)
     name = known.get("hostname") or "another machine"
     if known.get("machine_id") != machine.machine_id():
         return "%s belongs to %s, which shares this home or had it before" % (run.id, name)
@@ -50,15 +52,22 @@ def doubt(run: RunPaths, job: Optional[Mapping[str, Any]] = None) -> Optional[st
     return None
 
 
+def _machine_of(run: RunPaths, job: Job) -> HostOfJob:
+    """Return what the run remembers of its machine: that which took it over last."""
+    adopted: Optional[MachineOfRun] = read_json(run.adopted)
+    return cast("HostOfJob", {**(job.get("host") or {}), **(adopted or {})})
+
+
 def is_of_this_host(run: RunPaths) -> bool:
     """False for a run that is another machine's, or may be, of a newer gpurun, and for what is no run at all."""
-    job = read_json(run.job)
+    job = jobs.read(run)
     if not isinstance(job, dict) or journal.schema_of(job) > words.JOB_SCHEMA:
         return False
-    return (job.get("host") or {}).get("runtime") in words.RUNTIMES and doubt(run, job) is None
+    host = job.get("host")
+    return host is not None and host.get("runtime") in words.RUNTIMES and doubt(run, job) is None
 
 
-def refuse(run: RunPaths, job: Optional[Mapping[str, Any]] = None) -> None:
+def refuse(run: RunPaths, job: Optional[Job] = None) -> None:
     """Raise AgentError `elsewhere` for a run that is another machine's, or may be."""
     why = doubt(run, job)
     if why is not None:
@@ -101,7 +110,7 @@ def lives(run: RunPaths) -> bool:
 
 def adopt(run: RunPaths) -> None:
     """Make an ended run this machine's, on which it may go on."""
-    known = {**((read_json(run.job) or {}).get("host") or {}), **(read_json(run.adopted) or {})}
+    known = _machine_of(run, jobs.read_or_empty(run))
     mine = identity(run.host)
     if any(known.get(key) != value for key, value in mine.items() if key != "boot_id"):
         write_json(run.adopted, mine)

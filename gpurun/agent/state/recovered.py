@@ -13,13 +13,16 @@ import time
 import traceback
 import zipfile
 from contextlib import suppress
-from typing import Any, Dict, Iterator, List, Optional
+from typing import TYPE_CHECKING, Dict, Iterator, List, Optional, cast
 
 from .. import ledger
 from ..files import open_regular
 from ..paths import RunPaths
 from ..plugin.gpurun_lightning import checkpoint_file
 from . import checkpoints, completeness, journal
+
+if TYPE_CHECKING:
+    from ..schema.checkpoint import LedgerEntry
 
 SUFFIX = ".ckpt"
 LOOKING = 20.0  # seconds: a workspace may hold a data set of a million files
@@ -55,15 +58,15 @@ def _files(workspace: str) -> Iterator[str]:
                 yield path
 
 
-def _is_new(path: str, run: RunPaths, listed: Dict[str, ledger.Entry], since: float) -> bool:
+def _is_new(path: str, run: RunPaths, listed: Dict[str, LedgerEntry], since: float) -> bool:
     """Nothing is listed of it as it is now, and it came neither with the project nor from an earlier attempt."""
     try:
         found, name = os.lstat(path), os.path.relpath(path, run.workspace)
         name.encode()
     except (OSError, UnicodeError):  # JSON has no name for it
         return False
-    known = listed.get(name, {})
-    told = (known.get("size"), known.get("mtime_ns"))
+    known = listed.get(name)
+    told = (known.get("size"), known.get("mtime_ns")) if known is not None else None
     return stat.S_ISREG(found.st_mode) and found.st_mtime >= since and told != (found.st_size, found.st_mtime_ns)
 
 
@@ -73,7 +76,7 @@ def _changed(path: str) -> float:
     return 0.0
 
 
-def _entry(run: RunPaths, path: str, attempt: int) -> Optional[Dict[str, Any]]:
+def _entry(run: RunPaths, path: str, attempt: int) -> Optional[LedgerEntry]:
     """None for what is not whole, or did not hold still while it was read."""
     with open_regular(path) as file:
         before = os.fstat(file.fileno())
@@ -82,7 +85,7 @@ def _entry(run: RunPaths, path: str, attempt: int) -> Optional[Dict[str, Any]]:
         facts, digest = checkpoint_file.facts(path), checkpoints.digest(file)
         if completeness.stamp(os.lstat(path)) != completeness.stamp(before):
             return None
-    return {
+    entry = {
         "t": time.time(),
         "attempt": attempt,
         "path": os.path.relpath(path, run.workspace),
@@ -97,6 +100,7 @@ def _entry(run: RunPaths, path: str, attempt: int) -> Optional[Dict[str, Any]]:
         "mtime_ns": before.st_mtime_ns,
         "complete": True,
     }
+    return cast("LedgerEntry", entry)
 
 
 def _is_complete(path: str, size: int) -> bool:

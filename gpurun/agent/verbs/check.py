@@ -14,13 +14,17 @@ import socket
 import tempfile
 import threading
 import time
-from typing import Any, Dict, Optional
+from typing import TYPE_CHECKING, List, Optional
 
 from .. import machine, programs
 from ..frames import Frames
 from ..host import disks, facts
 from ..images import environments, preflight
 from ..paths import HostPaths
+
+if TYPE_CHECKING:
+    from ..schema.answers import CheckAnswer, Echo
+    from ..schema.requests import CheckRequest
 
 ECHO_FOR = 60.0  # seconds
 _LOGIND = ("/etc/systemd/logind.conf", "/etc/systemd/logind.conf.d", "/run/systemd/logind.conf.d")
@@ -39,7 +43,7 @@ class _Echo:
             listener.listen(4)
             threading.Thread(target=self._serve, args=(listener,), daemon=True).start()
 
-    def where(self) -> Dict[str, Any]:
+    def where(self) -> Echo:
         return {"port": self.tcp.getsockname()[1], "socket": self.unix.getsockname()}
 
     def close(self) -> None:
@@ -63,7 +67,7 @@ class _Echo:
 _echo: Optional[_Echo] = None
 
 
-def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
+def answer(request: CheckRequest, host: HostPaths) -> CheckAnswer:
     global _echo  # noqa: PLW0603 (made before the answer, which names it, and closed after the stream)
     known = facts.host_facts(host, request.get("engine"), refresh=True)
     mounts = disks.read_mounts()
@@ -82,7 +86,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     }
 
 
-def stream(request: Dict[str, Any], host: HostPaths, frames: Frames) -> None:
+def stream(request: CheckRequest, host: HostPaths, frames: Frames) -> None:
     until = time.monotonic() + ECHO_FOR
     try:
         while time.monotonic() < until and not _client_is_gone(0.5):
@@ -121,7 +125,7 @@ def ends_at_logout(user: str) -> bool:
     return says in ("yes", "true", "1", "on")
 
 
-def _version(argv: Any) -> Optional[str]:
+def _version(argv: List[str]) -> Optional[str]:
     """The first number with dots that a program says of itself; None when it is not there."""
     try:
         said = programs.run(argv, timeout=10).text

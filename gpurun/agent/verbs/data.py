@@ -9,17 +9,21 @@ import os
 import re
 import time
 from contextlib import suppress
-from typing import Any, Dict
+from typing import TYPE_CHECKING
 
 from .. import error_codes
 from ..errors import AgentError
 from ..files import read_json, write_json
 from ..paths import HostPaths
 
+if TYPE_CHECKING:
+    from ..schema.answers import DataAnswer
+    from ..schema.requests import DataRequest
+
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}"
 
 
-def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
+def answer(request: DataRequest, host: HostPaths) -> DataAnswer:
     name = str(request["name"])
     if re.fullmatch(NAME, name) is None:
         raise AgentError(

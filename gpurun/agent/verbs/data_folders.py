@@ -12,7 +12,7 @@ import re
 import secrets
 import shutil
 import time
-from typing import Any, Dict, List, Tuple
+from typing import TYPE_CHECKING, List, Optional, Tuple
 
 from .. import error_codes
 from .. import vocabulary as words
@@ -22,10 +22,15 @@ from ..paths import HostPaths, RunPaths
 from ..state import jobs, journal
 from .data import NAME
 
+if TYPE_CHECKING:
+    from ..schema.answers import DataFoldersAnswer
+    from ..schema.files import DataFolder, PushNote
+    from ..schema.requests import DataFoldersRequest
+
 COUNT_WITHIN = 20.0  # seconds for all folders together
 
 
-def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
+def answer(request: DataFoldersRequest, host: HostPaths) -> DataFoldersAnswer:
     freed = 0
     left: List[str] = []
     if request.get("remove") is not None:
@@ -43,18 +48,18 @@ def _names(host: HostPaths) -> List[str]:
     return [name for name in found if re.fullmatch(NAME, name) and os.path.isdir(host.data(name))]
 
 
-def _folder(host: HostPaths, name: str, live: List[RunPaths], until: float) -> Dict[str, Any]:
+def _folder(host: HostPaths, name: str, live: List[RunPaths], until: float) -> DataFolder:
     path = host.data(name)
     size, files, counted = count(path, until)
-    note = read_json(host.push_note(name)) or {}
+    note: Optional[PushNote] = read_json(host.push_note(name))
     return {
         "name": name,
         "path": path,
         "bytes": size,
         "files": files,
         "counted": counted,
-        "began": note.get("began"),
-        "pushed": note.get("pushed"),
+        "began": note.get("began") if note is not None else None,
+        "pushed": note.get("pushed") if note is not None else None,
         "used_by": [run.id for run in live if uses(run, name)],
     }
 
@@ -83,7 +88,7 @@ def uses(run: RunPaths, name: str) -> bool:
     try:
         if not journal.fold(run).live:
             return False
-        job = jobs.job_of(run) or {}
+        job = jobs.of_attempt_or_empty(run)
         places = [os.path.expanduser(str(mount["source"])) for mount in job["mounts"]]
         places.append(run.host.data(job["project"]["name"]))
     except Exception:  # noqa: BLE001 (an unreadable run protects what it may use)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict
+from typing import TYPE_CHECKING
 
 from ..host import facts
 from ..paths import HostPaths
 
+if TYPE_CHECKING:
+    from ..schema.host import HostFacts
+    from ..schema.requests import FactsRequest
 
-def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
+
+def answer(request: FactsRequest, host: HostPaths) -> HostFacts:
     return facts.host_facts(host, request.get("engine"), refresh=True)

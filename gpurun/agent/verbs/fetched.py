@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import suppress
-from typing import Any, Dict
+from typing import TYPE_CHECKING
 
 from ..files import read_json, write_json
 from ..host import locks
@@ -19,8 +19,12 @@ from ..outputs.container_files import forget, may_hold_more
 from ..paths import HostPaths
 from ..state import jobs, journal
 
+if TYPE_CHECKING:
+    from ..schema.answers import FetchedAnswer
+    from ..schema.requests import FetchedRequest
 
-def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
+
+def answer(request: FetchedRequest, host: HostPaths) -> FetchedAnswer:
     run = records.find(host, str(request.get("run")))
     records.refuse_newer(run)
     ended = os.path.exists(run.exit)
@@ -33,7 +37,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
         stamp = request.get("stamp") if whole else None
         with suppress(OSError):  # a full disk here does not undo what is on the laptop
             write_json(run.fetched, {"t": now if whole else None, "at": now, "what": request["what"], "stamp": stamp})
-    job = jobs.job_of(run) or {}
+    job = jobs.of_attempt_or_empty(run)
     held = locks.acquire(locks.run_lock(run.id)) if whole else None
     if held is not None:  # else its next attempt begins, whose container has the same name
         try:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import suppress
-from typing import Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional
 
 from .. import error_codes, machine, uninstall
 from .. import vocabulary as words
@@ -26,29 +26,49 @@ from ..setup import sockets
 from ..state import journal, origin
 from . import rm
 
+if TYPE_CHECKING:
+    from ..schema.answers import LeaveAnswer
+    from ..schema.files import LeftOfRun
+    from ..schema.requests import LeaveRequest
+
 LAST_WORDS = 10.0  # seconds
 MOST_NAMED = 10  # runs
 AT_ONCE = 50  # runs that one call of `rm` removes
 
 
-def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
-    done: Dict[str, Any] = {"revoked": 0, "removed": [], "freed": 0, "shared": False}
+class _Removed(NamedTuple):
+    runs: List[str]
+    freed: int  # bytes
+    is_shared: bool = False  # agent and caches stay: another machine or other people use them
+
+
+def answer(request: LeaveRequest, host: HostPaths) -> LeaveAnswer:
+    done = _Removed([], 0)
     outcome = uninstall.Outcome()
     goes: List[HostPaths] = []
     if request.get("wipe"):
-        done.update(_wipe(host, request, outcome))
-        goes = [] if done["shared"] else _roots(host)
-    if request.get("revoke"):
-        done["revoked"] = revoke(os.path.expanduser("~/.ssh/authorized_keys"), request["revoke"])
-    done["data"] = uninstall.data_folders(host)
-    done["foreign"] = [path for root in host.roots for path in uninstall.foreign(root)]
+        done = _wipe(host, request, outcome)
+        goes = [] if done.is_shared else _roots(host)
+    key = request.get("revoke")
+    revoked = revoke(os.path.expanduser("~/.ssh/authorized_keys"), key) if key else 0
+    data = uninstall.data_folders(host)
+    foreign = [path for root in host.roots for path in uninstall.foreign(root)]
     _name_other_runs(host, outcome)
     if goes:  # with this program: behind it nothing can be imported
         uninstall.remove_agents(goes, [one for one in _others(host) if one not in goes], outcome)
-    return {**done, "left": outcome.left, "kept": outcome.kept}
+    return {
+        "revoked": revoked,
+        "removed": done.runs,
+        "freed": done.freed,
+        "shared": done.is_shared,
+        "data": data,
+        "foreign": foreign,
+        "left": outcome.left,
+        "kept": outcome.kept,
+    }
 
 
-def _wipe(host: HostPaths, request: Dict[str, Any], outcome: uninstall.Outcome) -> Dict[str, Any]:
+def _wipe(host: HostPaths, request: LeaveRequest, outcome: uninstall.Outcome) -> _Removed:
     """Remove all but the agent. What is refused is refused before anything is removed."""
     agreed, stays = request["runs"], set(request.get("stays") or [])
     reconcile.reconcile_runs(host)
@@ -71,7 +91,7 @@ def _wipe(host: HostPaths, request: Dict[str, Any], outcome: uninstall.Outcome) 
     removed = _remove_a_few_at_a_time([run.id for run in ours], request.get("stamps") or {}, host, outcome)
     stays = {run for run in stays if os.path.isdir(host.run(run).root)}
     if stays:  # somebody else goes on here
-        return {**removed, "shared": True}
+        return removed._replace(is_shared=True)
     rest = [run for run in host.all_runs() if os.path.exists(run.job)]
     _refuse_more([run for run in rest if origin.is_of_this_host(run)])
     # A run that stays is another machine's, or may be: nobody has looked at what it wrote.
@@ -84,10 +104,10 @@ def _wipe(host: HostPaths, request: Dict[str, Any], outcome: uninstall.Outcome) 
         _remove_images(engine)
         _empty(host, None if request.get("keep_data") else request.get("data") or {}, outcome)
     _remove_locks(outcome)
-    return {**removed, "shared": shared}
+    return removed._replace(is_shared=shared)
 
 
-def _refuse_other_data(host: HostPaths, agreed: Dict[str, Any]) -> None:
+def _refuse_other_data(host: HostPaths, agreed: Dict[str, str]) -> None:
     """Raise AgentError when the data folders are not those that were looked at, or not as they were."""
     found = uninstall.data_folders(host)
     more = [name for name in found if name not in agreed]
@@ -103,21 +123,22 @@ def _refuse_other_data(host: HostPaths, agreed: Dict[str, Any]) -> None:
 
 
 def _remove_a_few_at_a_time(
-    ids: List[str], stamps: Dict[str, Any], host: HostPaths, outcome: uninstall.Outcome
-) -> Dict[str, Any]:
+    ids: List[str], stamps: Dict[str, Optional[str]], host: HostPaths, outcome: uninstall.Outcome
+) -> _Removed:
     """Remove these runs; return what `rm` answers of all of them, without what it had to leave.
 
     A few at a time: `rm` holds the locks of all that it is asked to remove, four open files each.
     """
-    removed: Dict[str, Any] = {"removed": [], "freed": 0}
-    left: List[Dict[str, Any]] = []
+    removed: List[str] = []
+    freed = 0
+    left: List[LeftOfRun] = []
     for at in range(0, max(len(ids), 1), AT_ONCE):  # once for none: it tries again what earlier ones had to leave
         answer = rm.answer({"runs": ids[at : at + AT_ONCE], "stamps": stamps}, host)
-        removed["removed"] += answer["removed"]
-        removed["freed"] += answer["freed"]
+        removed += answer["removed"]
+        freed += answer["freed"]
         left = answer["left"]  # each answer names all that stays
     outcome.left += [{"path": one["path"], "why": one["why"]} for one in left]
-    return removed
+    return _Removed(removed, freed)
 
 
 def _refuse_more(runs: List[RunPaths]) -> None:
@@ -135,7 +156,7 @@ def _wait_for_supervisors(runs: List[RunPaths]) -> None:
         time.sleep(0.1)
 
 
-def _engine(host: HostPaths, request: Dict[str, Any]) -> Optional[List[str]]:
+def _engine(host: HostPaths, request: LeaveRequest) -> Optional[List[str]]:
     known = facts.host_facts(host, request.get("engine"))["engine"]
     return list(known["argv"]) if known else None
 
@@ -187,7 +208,7 @@ def _is_left(first: HostPaths, host: HostPaths) -> bool:
     return not _is_same(first, host) and not any(first.all_runs()) and machine.machines_here(first) <= 1
 
 
-def _empty(host: HostPaths, data: Optional[Dict[str, Any]], outcome: uninstall.Outcome) -> None:
+def _empty(host: HostPaths, data: Optional[Dict[str, str]], outcome: uninstall.Outcome) -> None:
     """Remove what gpurun made in its root but its agent; of the data what is as agreed, or none for None. Raises AgentError `more_runs`."""
     for root in host.roots:
         uninstall.remove_half_runs(root, outcome)

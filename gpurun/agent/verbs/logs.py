@@ -6,22 +6,28 @@ attempt was prepared, and nothing of the log.
 
 from __future__ import annotations
 
-from typing import Any, Dict
+from typing import TYPE_CHECKING
 
 from ..lifecycle import logs, reconcile, records
 from ..paths import HostPaths
 from ..state import journal
 
+if TYPE_CHECKING:
+    from ..frames import Frames
+    from ..schema.answers import RunAnswer
+    from ..schema.requests import LogsRequest
 
-def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
+
+def answer(request: LogsRequest, host: HostPaths) -> RunAnswer:
     run = records.find(host, request["run"])
     reconcile.reconcile_run(host, run)
-    if request.get("attempt") is not None:
-        logs.place_of(run, request["attempt"], journal.fold(run))
+    number = request.get("attempt")
+    if number is not None:
+        logs.place_of(run, number, journal.fold(run))
     return {"run": records.record_of(run)}
 
 
-def stream(request: Dict[str, Any], host: HostPaths, out: Any) -> None:
+def stream(request: LogsRequest, host: HostPaths, out: Frames) -> None:
     run = host.run(request["run"])
     state = journal.fold(run)
     number = request.get("attempt") or state.attempt

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any, Dict
+from typing import TYPE_CHECKING
 
 from .. import error_codes, manifest
 from .. import vocabulary as words
@@ -25,8 +25,14 @@ from ..paths import HostPaths, RunPaths
 from ..state import checkpoints, jobs, journal, moving
 from . import resume
 
+if TYPE_CHECKING:
+    from ..schema.answers import MigrateAnswer, MigratedCheckpoint
+    from ..schema.checkpoint import PlacedCheckpoint
+    from ..schema.job import Job
+    from ..schema.requests import MigrateRequest
 
-def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
+
+def answer(request: MigrateRequest, host: HostPaths) -> MigrateAnswer:
     """Raises AgentError: `no_run`, `live`, `moving`, `moved`, `busy`, `no_checkpoint`, and what `resume.refuse` does."""
     if request.get("settle"):
         return _settle(host, request["run"], request["settle"])
@@ -40,18 +46,16 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
         return {}
     records.refuse_damaged(run)
     reconcile.reconcile_run(host, run)
-    job = jobs.job_of(run) or {}
+    job = jobs.of_attempt_or_empty(run)
     attempt = journal.fold(run).attempt
     _refuse(run, job, request["ask"])
     if checkpoints.in_container(run):
         attempts.gather_earlier(run, job)
     checkpoint = attempts.choose(run, request.get("from"))
-    if checkpoint is not None:
-        folder, name = os.path.split(jobs.file_of(run, checkpoint))
-        checkpoint.update(folder=folder, name=name)
-    sent = read_json(run.job) or {}
-    if sent.get("image"):
-        sent["image"] = image.pinned(sent["image"], read_json(run.prepared) or {})
+    sent = jobs.read_or_empty(run)
+    name = sent.get("image")
+    if name:
+        sent = {**sent, "image": image.pinned(name, read_json(run.prepared))}
     held = resume.take_lock(run)
     try:
         _refuse(run, job, request["ask"])
@@ -67,20 +71,25 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
         "job": sent,
         "root": run.root,
         "snapshot": [
-            [to_wire(entry.path), entry.kind, entry.size, entry.mtime_ns, to_wire(entry.target)]
+            (to_wire(entry.path), entry.kind, entry.size, entry.mtime_ns, to_wire(entry.target))
             for entry in manifest.walk(run.snapshot)
         ],
-        "checkpoint": checkpoint,
+        "checkpoint": _with_place(run, checkpoint) if checkpoint is not None else None,
     }
 
 
-def _refuse(run: RunPaths, job: Dict[str, Any], ask: str) -> None:
+def _with_place(run: RunPaths, checkpoint: PlacedCheckpoint) -> MigratedCheckpoint:
+    folder, name = os.path.split(jobs.file_of(run, checkpoint))
+    return {**checkpoint, "folder": folder, "name": name}
+
+
+def _refuse(run: RunPaths, job: Job, ask: str) -> None:
     """As for a resume here; the same question sent twice is one move."""
     under_way = journal.fold(run).moving
     resume.refuse(run, job, carried=under_way is not None and under_way["ask"] == ask)
 
 
-def _settle(host: HostPaths, run_id: str, ask: str) -> Dict[str, Any]:
+def _settle(host: HostPaths, run_id: str, ask: str) -> MigrateAnswer:
     if not re.fullmatch(words.RUN_ID, run_id) or not re.fullmatch("[0-9a-f]{1,64}", ask):
         raise AgentError(error_codes.NO_RUN, "no run can have the id %r" % run_id)
     run = host.run(run_id)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, Dict
+from typing import TYPE_CHECKING
 
 from ..lifecycle import reconcile, records, unfetched
 from ..outputs import listing, outputs
@@ -25,11 +25,15 @@ from ..paths import HostPaths
 from ..setup import services
 from ..state import jobs, ledger_sync
 
+if TYPE_CHECKING:
+    from ..schema.answers import OutputsAnswer
+    from ..schema.requests import OutputsRequest
 
-def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
+
+def answer(request: OutputsRequest, host: HostPaths) -> OutputsAnswer:
     run = records.find(host, str(request.get("run")))
     reconcile.reconcile_run(host, run)
-    job = jobs.job_of(run) or {}
+    job = jobs.of_attempt_or_empty(run)
     live = not unfetched.is_final(run, job)
     now = time.time()
     container = may_hold_more(run, job)

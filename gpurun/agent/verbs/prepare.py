@@ -5,43 +5,49 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from typing import Any, Dict, List, Tuple
+from typing import TYPE_CHECKING, List, Tuple
 
 from .. import error_codes, runtimes
 from .. import vocabulary as words
 from ..errors import AgentError
-from ..files import read_json, sync_folder, write_json
+from ..files import sync_folder, write_json
 from ..host import facts
 from ..images import preflight
 from ..lifecycle import reconcile, records
 from ..paths import HostPaths, RunPaths
 from ..sizes import size
-from ..state import journal, origin, snapshots
+from ..state import jobs, journal, origin, snapshots
+
+if TYPE_CHECKING:
+    from ..schema.answers import PrepareAnswer
+    from ..schema.host import HostFacts
+    from ..schema.job import GpuRequest, HostOfJob, Job, JobSpec
+    from ..schema.requests import PrepareRequest
 
 MARGIN = 1 << 30  # bytes that stay free on the host's disk
 
 
-def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
+def answer(request: PrepareRequest, host: HostPaths) -> PrepareAnswer:
     """Make the run's directory: that rename is the idempotency key, so that the same submit sent twice is one run."""
     job = request["job"]
     reconcile.reconcile_runs(host)
     known = facts.host_facts(host, request.get("engine"))
     run = host.run(job["id"])
     if not os.path.isdir(run.root):
-        check_gpus(job, known)
+        check_gpus(job["resources"]["gpus"], known)
         _check_disk(request["total_bytes"], known)
         check_data(job)
     runtime, notes = _choose_runtime(job, known)
     if runtime == "docker" and not os.path.isdir(run.root):
-        preflight.check(job, known, gpus=job["resources"]["gpus"] != 0)
-    job["host"] = {
+        preflight.check(job.get("base"), known, gpus=job["resources"]["gpus"] != 0)
+    of_host: HostOfJob = {
         "id": known["host_id"],
         **origin.identity(host),
         "runtime": runtime,
         "engine": known["engine"]["argv"] if known["engine"] and runtime == "docker" else None,
         "facts": {"engine": known["engine"], "memory": known["memory"]},
     }
-    created = _make(host, run, job, notes)
+    created = _make(host, run, {**job, "host": of_host}, notes)
     return {
         "created": created,
         "run": records.record_of(run),
@@ -51,7 +57,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     }
 
 
-def _make(host: HostPaths, run: RunPaths, job: Dict[str, Any], notes: List[str]) -> bool:
+def _make(host: HostPaths, run: RunPaths, job: Job, notes: List[str]) -> bool:
     """True when this call made the run, False when an earlier one of the same submit did."""
     os.makedirs(host.runs, mode=0o700, exist_ok=True)
     half = host.half_run(secrets.token_hex(8))
@@ -68,7 +74,7 @@ def _make(host: HostPaths, run: RunPaths, job: Dict[str, Any], notes: List[str])
         os.rename(half.root, run.root)
     except OSError:  # a directory of that name, with something in it
         shutil.rmtree(half.root)
-        if (read_json(run.job) or {}).get("token") != job["token"]:
+        if jobs.read_or_empty(run).get("token") != job["token"]:
             raise AgentError(
                 error_codes.ID_TAKEN, "another run on this host has the id " + run.id, "submit again"
             ) from None
@@ -78,10 +84,10 @@ def _make(host: HostPaths, run: RunPaths, job: Dict[str, Any], notes: List[str])
     return True
 
 
-def _take_over(run: RunPaths, half: RunPaths, job: Dict[str, Any]) -> None:
+def _take_over(run: RunPaths, half: RunPaths, job: Job) -> None:
     """A run whose upload broke off for good is sent once more: it begins anew, with what had come of it."""
     state = journal.fold(run)
-    if state.live or state.reason != "sync" or (read_json(run.job) or {}).get("token") != job["token"]:
+    if state.live or state.reason != "sync" or jobs.read_or_empty(run).get("token") != job["token"]:
         return
     if os.path.isdir(run.snapshot):
         os.rmdir(half.snapshot)
@@ -89,9 +95,9 @@ def _take_over(run: RunPaths, half: RunPaths, job: Dict[str, Any]) -> None:
     shutil.rmtree(run.root)
 
 
-def check_gpus(job: Dict[str, Any], known: Dict[str, Any]) -> None:
+def check_gpus(asked: GpuRequest, known: HostFacts) -> None:
     """Raises AgentError when the host can never give the GPUs that are asked for."""
-    asked, has, error = job["resources"]["gpus"], known["gpus"], known["gpus_error"]
+    has, error = known["gpus"], known["gpus_error"]
     if asked != 0 and error:
         raise AgentError(error["code"], error["what"], error["next"] + ", or --gpus 0 to run on the CPU")
     if asked != 0 and not has:
@@ -111,7 +117,7 @@ def check_gpus(job: Dict[str, Any], known: Dict[str, Any]) -> None:
         )
 
 
-def check_data(job: Dict[str, Any]) -> None:
+def check_data(job: JobSpec) -> None:
     """Raise AgentError when data that the job names is not where the laptop remembers it."""
     for mount in job["mounts"]:
         name = mount.get("name")
@@ -120,7 +126,7 @@ def check_data(job: Dict[str, Any]) -> None:
             raise AgentError(error_codes.NO_DATA, what, "gpurun push DIR HOST:%s" % name, exit_code=words.EXIT_USAGE)
 
 
-def _check_disk(total: int, known: Dict[str, Any]) -> None:
+def _check_disk(total: int, known: HostFacts) -> None:
     # Unchanged files cost nothing in the snapshot, but everything is copied into the workspace.
     free = known["disk"]["free"]
     if total + MARGIN > free:
@@ -133,19 +139,18 @@ def _check_disk(total: int, known: Dict[str, Any]) -> None:
         )
 
 
-def _choose_runtime(job: Dict[str, Any], known: Dict[str, Any]) -> Tuple[str, List[str]]:
+def _choose_runtime(job: JobSpec, known: HostFacts) -> Tuple[str, List[str]]:
     """The runtime that was asked for, or the one that follows from the host's facts, and what it cannot hold."""
     asked, error = job["runtime"], known["engine_error"]
     if asked == "docker" or asked is None:
         if known["engine"]:
             return _with_notes("docker", job, known)
         if asked == "docker" or error:
-            error = error or {"what": "there is no Docker engine on this host", "next": "--runtime bare"}
-            raise AgentError(
-                error_codes.NO_RUNTIME, error["what"], error["next"] + ", or --runtime bare to run without a container"
-            )
-    base = job.get("base") or {}
-    image = job["image"] or job.get("dockerfile") or (base.get("asked") and base["name"])
+            what = error["what"] if error else "there is no Docker engine on this host"
+            mend = error["next"] if error else "--runtime bare"
+            raise AgentError(error_codes.NO_RUNTIME, what, mend + ", or --runtime bare to run without a container")
+    base = job.get("base")
+    image = job["image"] or job.get("dockerfile") or (base["name"] if base and base.get("asked") else None)
     if image:
         raise AgentError(
             error_codes.NO_RUNTIME,
@@ -156,6 +161,6 @@ def _choose_runtime(job: Dict[str, Any], known: Dict[str, Any]) -> Tuple[str, Li
     return _with_notes("bare", job, known)
 
 
-def _with_notes(name: str, job: Dict[str, Any], known: Dict[str, Any]) -> Tuple[str, List[str]]:
+def _with_notes(name: str, job: JobSpec, known: HostFacts) -> Tuple[str, List[str]]:
     engine = known["engine"]["argv"] if known["engine"] else None
     return name, runtimes.load(name, engine).notes(job)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from typing import Any, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Dict, List, NamedTuple, Optional, Set, Tuple
 
 from .. import clocks, ledger, machine
 from ..errors import AgentError
@@ -16,8 +16,12 @@ from ..paths import HostPaths, RunPaths
 from ..queue import allocation, leases, tickets
 from ..state import ledger_sync
 
+if TYPE_CHECKING:
+    from ..schema.answers import GpuInUse, OtherRun, PsAnswer, RoomOnDisk
+    from ..schema.requests import Place, PsRequest
 
-def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
+
+def answer(request: PsRequest, host: HostPaths) -> PsAnswer:
     """With `all`, ended runs too; with `ids`, those whatever their state.
 
     With `limit`, so many of the ended ones at most, the newest, beside all that are live; `more` then says where the next page
@@ -32,7 +36,8 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
         if run.id in (wanted or []) or (wanted is None and (request.get("all") or not os.path.exists(run.exit)))
     ]
     runs, more = _page(runs, request.get("limit"), after)
-    return {
+    gpus = _gpus(request, host)
+    answer: PsAnswer = {
         "now": time.time(),
         "more": more,
         "mark": clocks.mark(),
@@ -46,11 +51,15 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
         "ledgers": ledger_sync.ledgers(request, host, runs),
         "queue": _queue(),
         "disk": _disk(host),
-        **_gpus(request, host),
+        "gpus": gpus.used,
+        "others": gpus.others,
     }
+    if gpus.error is not None:
+        answer["gpu_error"] = gpus.error
+    return answer
 
 
-def _page(runs: List[RunPaths], limit: Optional[int], after: Any) -> Tuple[List[RunPaths], Optional[List[Any]]]:
+def _page(runs: List[RunPaths], limit: Optional[int], after: Optional[Place]) -> Tuple[List[RunPaths], Optional[Place]]:
     """One page of the runs, and the place behind it. The first one holds all live runs."""
     if limit is None:
         return runs, None
@@ -58,9 +67,9 @@ def _page(runs: List[RunPaths], limit: Optional[int], after: Any) -> Tuple[List[
     here = {run.id for run in live}
     ended = sorted(((_made(run), run.id, run) for run in runs if run.id not in here), reverse=True)
     if after is not None:
-        ended = [one for one in ended if list(one[:2]) < list(after)]
+        ended = [one for one in ended if one[:2] < (after[0], after[1])]
     page = ended[:limit]
-    more = list(page[-1][:2]) if len(ended) > len(page) and page else None
+    more = page[-1][:2] if len(ended) > len(page) and page else None
     return [*(live if after is None else []), *(run for _, _, run in page)], more
 
 
@@ -80,20 +89,26 @@ def _queue() -> List[str]:
         return []
 
 
-def _gpus(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
+class _Gpus(NamedTuple):
+    used: List[GpuInUse]
+    others: List[OtherRun]
+    error: Optional[str] = None
+
+
+def _gpus(request: PsRequest, host: HostPaths) -> _Gpus:
     """Who uses which GPU. Asked only when wanted: nvidia-smi can take seconds."""
     if not request.get("gpus"):
-        return {"gpus": [], "others": []}
+        return _Gpus([], [])
     known = facts.host_facts(host, request.get("engine"))
     try:
         found, used = allocation.look(known["engine"]["argv"] if known["engine"] else None)
     except AgentError as error:
-        return {"gpus": [], "others": [], "gpu_error": error.what}
+        return _Gpus([], [], error.what)
     mine = {run.id for run in host.all_runs()}
-    return {"gpus": [_gpu(gpu, used) for gpu in found], "others": _others(found, used, mine)}
+    return _Gpus([_gpu(gpu, used) for gpu in found], _others(found, used, mine))
 
 
-def _gpu(gpu: Gpu, used: Dict[str, leases.Use]) -> Dict[str, Any]:
+def _gpu(gpu: Gpu, used: Dict[str, leases.Use]) -> GpuInUse:
     use = used.get(gpu.uuid)
     return {
         "index": gpu.index,
@@ -105,9 +120,9 @@ def _gpu(gpu: Gpu, used: Dict[str, leases.Use]) -> Dict[str, Any]:
     }
 
 
-def _others(found: List[Gpu], used: Dict[str, leases.Use], mine: Any) -> List[Dict[str, Any]]:
+def _others(found: List[Gpu], used: Dict[str, leases.Use], mine: Set[str]) -> List[OtherRun]:
     """Runs of other accounts of this host, as far as their GPUs tell."""
-    runs: Dict[str, Dict[str, Any]] = {}
+    runs: Dict[str, OtherRun] = {}
     for gpu in found:
         use = used.get(gpu.uuid)
         if use is not None and use.run is not None and use.run not in mine:
@@ -116,6 +131,6 @@ def _others(found: List[Gpu], used: Dict[str, leases.Use], mine: Any) -> List[Di
     return list(runs.values())
 
 
-def _disk(host: HostPaths) -> Dict[str, int]:
+def _disk(host: HostPaths) -> RoomOnDisk:
     usage = shutil.disk_usage(host.root if os.path.isdir(host.root) else os.path.expanduser("~"))
     return {"free": usage.free, "total": usage.total}

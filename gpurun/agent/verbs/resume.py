@@ -11,7 +11,7 @@ besides: `manifest`, null where its code was here already, and `carried: {checkp
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any, Dict, List
+from typing import TYPE_CHECKING, Dict, List, Optional
 
 from .. import error_codes
 from .. import vocabulary as words
@@ -24,10 +24,16 @@ from ..setup import services, wrapper
 from ..state import checkpoints, jobs, journal, moving, origin, snapshots
 from . import prepare, start
 
+if TYPE_CHECKING:
+    from ..schema.answers import RunAnswer
+    from ..schema.job import Job
+    from ..schema.requests import Carried, ResumeRequest
+    from ..schema.run import Manifest
+
 PATIENCE = 20.0  # seconds for a supervisor whose run has ended to go
 
 
-def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
+def answer(request: ResumeRequest, host: HostPaths) -> RunAnswer:
     """Raises AgentError: `live`, `moving`, `moved`, `revoked`, `elsewhere`, `env`, `no_checkpoint`, `too_many_gpus`."""
     run = records.find(host, request["run"])
     records.refuse_newer(run)
@@ -44,15 +50,15 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
 stream = start.stream
 
 
-def _begin(run: RunPaths, host: HostPaths, request: Dict[str, Any]) -> None:
-    job = jobs.job_of(run) or {}
+def _begin(run: RunPaths, host: HostPaths, request: ResumeRequest) -> None:
+    job = jobs.of_attempt_or_empty(run)
     carried = request.get("carried")
     if not (carried and journal.fold(run).state in attempts.UPLOADING):
         refuse(run, job, carried=carried is not None)
     _check_env(job, request["env"])
     gpus = request.get("gpus")
     if gpus is not None:
-        prepare.check_gpus({"resources": {"gpus": gpus}}, facts.host_facts(host, request.get("engine")))
+        prepare.check_gpus(gpus, facts.host_facts(host, request.get("engine")))
     held = take_lock(run)
     try:
         state = journal.fold(run)
@@ -60,7 +66,7 @@ def _begin(run: RunPaths, host: HostPaths, request: Dict[str, Any]) -> None:
             raise _live(run, state)
         if carried:
             _check_is_newest(run, state, carried)
-            _check_arrival(run, host, job, request)
+            _check_arrival(run, host, job, carried, request.get("manifest"))
         origin.adopt(run)
         attempts.begin(
             run,
@@ -84,28 +90,28 @@ def _begin(run: RunPaths, host: HostPaths, request: Dict[str, Any]) -> None:
         held.release()
 
 
-def _check_is_newest(run: RunPaths, state: journal.Run, carried: Dict[str, Any]) -> None:
+def _check_is_newest(run: RunPaths, state: journal.Run, carried: Carried) -> None:
     """Raises AgentError when the run went on here since: nobody has heard of it, and what comes is older."""
     if state.attempt > carried["attempt"]:
         what = "the run %s went on here already, as attempt %d" % (run.id, state.attempt)
         raise AgentError(error_codes.WENT_ON, what, "gpurun ps -a takes note of it; then gpurun resume %s" % run.id)
 
 
-def _check_arrival(run: RunPaths, host: HostPaths, job: Dict[str, Any], request: Dict[str, Any]) -> None:
+def _check_arrival(run: RunPaths, host: HostPaths, job: Job, carried: Carried, sent: Optional[Manifest]) -> None:
     """Raises AgentError when the code or the checkpoint did not come whole."""
-    if request.get("manifest"):
-        start.check_snapshot(run, request["manifest"])
-    checkpoint = request["carried"]["checkpoint"]
-    if checkpoint and not checkpoints.is_complete({**checkpoint, "file": jobs.file_of(run, checkpoint)}):
+    if sent:
+        start.check_snapshot(run, sent)
+    checkpoint = carried["checkpoint"]
+    if checkpoint and not checkpoints.is_complete(jobs.file_of(run, checkpoint), checkpoint):
         raise AgentError(
             error_codes.NOT_COMPLETE, "the checkpoint %s did not come whole" % checkpoint["path"], "resume again"
         )
     sync_disk(run.root)  # the other host gives the run up for this
-    if request.get("manifest"):
+    if sent:
         snapshots.note_complete(host, job["project"]["name"], run)
 
 
-def refuse(run: RunPaths, job: Dict[str, Any], *, carried: bool = False) -> None:
+def refuse(run: RunPaths, job: Job, *, carried: bool = False) -> None:
     """Raises AgentError for a run that is live, never arrived, is no job, or is another machine's.
 
     One that went on on another host goes on from there, unless it comes back `carried`.
@@ -130,7 +136,7 @@ def refuse(run: RunPaths, job: Dict[str, Any], *, carried: bool = False) -> None
         )
 
 
-def _check_env(job: Dict[str, Any], env: Dict[str, str]) -> None:
+def _check_env(job: Job, env: Dict[str, str]) -> None:
     missing: List[str] = [name for name in job.get("env") or [] if name not in env]
     if missing:
         what = "the run needs %s, which was wiped at its end" % ", ".join(missing)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from contextlib import ExitStack
-from typing import Any, Dict, List, Mapping, Optional
+from typing import TYPE_CHECKING, List, Mapping, Optional, Set
 
 from .. import error_codes, runtimes
 from .. import vocabulary as words
@@ -21,10 +21,15 @@ from ..outputs import container_files
 from ..paths import REMOVED_RUN, HostPaths, RunPaths
 from ..state import jobs, journal, origin
 
+if TYPE_CHECKING:
+    from ..schema.answers import RmAnswer
+    from ..schema.files import LeftOfRun
+    from ..schema.requests import RmRequest
+
 PATIENCE = 20.0  # seconds for a supervisor whose run has ended to go
 
 
-def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
+def answer(request: RmRequest, host: HostPaths) -> RmAnswer:
     """Refuses all when one of them is live or has changed. One that is gone already is no error: removing is safe to repeat.
 
     Raises AgentError: `live`, `changed_since`, `busy`, and when an engine does not answer.
@@ -32,7 +37,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     ids = list(dict.fromkeys(str(run_id) for run_id in request["runs"]))
     runs = records.find_all(host, [run_id for run_id in ids if os.path.isdir(host.run(run_id).root)])
     stamps: Mapping[str, Optional[str]] = request.get("stamps") or {}
-    left: List[Dict[str, Any]] = []
+    left: List[LeftOfRun] = []
     freed = 0
     for run in runs:  # before the first lock is ours: a supervisor that is started here would inherit it
         records.refuse_newer(run)
@@ -45,7 +50,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
             _refuse_live(run)  # again: an attempt may have begun before the lock was ours
             # Null: a container held more than was known then, and was agreed to go with it.
             seen = stamps.get(run.id)
-            if seen is not None and unfetched.stamp_of(run, jobs.job_of(run) or {}, locked=True) != seen:
+            if seen is not None and unfetched.stamp_of(run, jobs.of_attempt_or_empty(run), locked=True) != seen:
                 raise _changed(run)
         for run in runs:
             freed += _remove(run, left)
@@ -84,10 +89,10 @@ def _lock(run: RunPaths) -> locks.Held:
     return held
 
 
-def _remove(run: RunPaths, left: List[Dict[str, Any]]) -> int:
+def _remove(run: RunPaths, left: List[LeftOfRun]) -> int:
     """Remove one run; return the bytes that are free again, and add to `left` what stays."""
     before = finish.disk_use(run)
-    job = jobs.job_of(run)
+    job = jobs.of_attempt(run)
     if job is not None and origin.is_of_this_host(run):
         runtimes.load(job["host"]["runtime"], job["host"]["engine"]).remove(run, job)
     gone = run.host.removed_run(run.id)
@@ -100,9 +105,9 @@ def _remove(run: RunPaths, left: List[Dict[str, Any]]) -> int:
     return before - sum(int(one["bytes"]) for one in stays)
 
 
-def _sweep(host: HostPaths, told: Any) -> List[Dict[str, Any]]:
+def _sweep(host: HostPaths, told: Set[str]) -> List[LeftOfRun]:
     """Try again what an earlier removal had to leave; return what still stays."""
-    left: List[Dict[str, Any]] = []
+    left: List[LeftOfRun] = []
     for name in sorted(os.listdir(host.runs)) if os.path.isdir(host.runs) else []:
         run_id = name[len(REMOVED_RUN) :].rstrip("_")
         if name.startswith(REMOVED_RUN) and run_id not in told:
@@ -110,7 +115,7 @@ def _sweep(host: HostPaths, told: Any) -> List[Dict[str, Any]]:
     return left
 
 
-def _clear(folder: str, run_id: str) -> List[Dict[str, Any]]:
+def _clear(folder: str, run_id: str) -> List[LeftOfRun]:
     """Remove a tree; return what could not be removed, in one entry."""
     whys: List[str] = []
 

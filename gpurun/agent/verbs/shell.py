@@ -6,18 +6,22 @@ image and its workspace.
 
 from __future__ import annotations
 
-from typing import Any, Dict
+from typing import TYPE_CHECKING
 
 from .. import runtimes
 from ..lifecycle import records
 from ..paths import HostPaths
 from ..state import jobs, journal, origin
 
+if TYPE_CHECKING:
+    from ..schema.answers import ShellAnswer
+    from ..schema.requests import ShellRequest
 
-def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
+
+def answer(request: ShellRequest, host: HostPaths) -> ShellAnswer:
     run = records.find(host, request["run"])
     records.refuse_newer(run)
-    job = jobs.job_of(run) or {}
+    job = jobs.of_attempt_or_empty(run)
     origin.refuse(run, job)
     command = [str(word) for word in request.get("command") or []]
     runtime = runtimes.load(job["host"]["runtime"], job["host"]["engine"])

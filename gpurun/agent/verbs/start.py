@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import os
 import shutil
-from typing import Any, Dict
+from typing import TYPE_CHECKING
 
 from .. import error_codes, manifest
 from .. import vocabulary as words
 from ..errors import AgentError
-from ..files import read_json, sync_disk
+from ..files import sync_disk
 from ..host import locks
 from ..lifecycle import logs, reconcile, records, supervisor
 from ..paths import HostPaths, RunPaths
 from ..queue import tickets
 from ..setup import wrapper
-from ..state import journal, origin, snapshots
+from ..state import jobs, journal, origin, snapshots
+
+if TYPE_CHECKING:
+    from ..frames import Frames
+    from ..schema.answers import RunAnswer
+    from ..schema.requests import StartRequest
+    from ..schema.run import Manifest
 
 
-def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
+def answer(request: StartRequest, host: HostPaths) -> RunAnswer:
     """Check the snapshot against the laptop's manifest, draw the ticket, start the supervisor. Safe to repeat."""
     run = records.find(host, request["run"])
     records.refuse_newer(run)
-    job = read_json(run.job)
+    job = jobs.read(run)
     assert job is not None
     if job["token"] != request["token"]:
         raise AgentError(error_codes.ID_TAKEN, "the run %s on this host is another one" % run.id, "submit again")
@@ -47,13 +53,13 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     return {"run": records.record_of(run)}
 
 
-def stream(request: Dict[str, Any], host: HostPaths, out: Any) -> None:
+def stream(request: StartRequest, host: HostPaths, out: Frames) -> None:
     """With `follow`, the log goes on the same channel, from its first byte."""
     if request.get("follow"):
         logs.follow(host.run(request["run"]), out, offset=0, prepare_offset=0)
 
 
-def check_snapshot(run: RunPaths, expected: Dict[str, Any]) -> None:
+def check_snapshot(run: RunPaths, expected: Manifest) -> None:
     """Raises AgentError `snapshot_differs`, with what came put aside."""
     shutil.rmtree(run.snapshot_before, ignore_errors=True)
     difference = manifest.difference(run.snapshot, expected)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict
+from typing import TYPE_CHECKING
 
 from ..files import read_json
 from ..lifecycle import logs, reconcile, records
 from ..paths import HostPaths
-from ..state import journal, ledger_sync
+from ..state import jobs, journal, ledger_sync
+
+if TYPE_CHECKING:
+    from ..schema.answers import StatusAnswer
+    from ..schema.requests import StatusRequest
 
 TAIL = 1 << 13  # bytes
 
 
-def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
+def answer(request: StatusRequest, host: HostPaths) -> StatusAnswer:
     run = records.find(host, request["run"])
     record = records.record_of(run, reconcile.reconcile_run(host, run))
     return {
         "run": record,
-        "job": read_json(run.job),
+        "job": jobs.read(run),
         "events": journal.read(run),
         "prepare_tail": logs.tail_text(run.prepare_log, TAIL),
         "log_tail": logs.tail_text(run.log, TAIL),

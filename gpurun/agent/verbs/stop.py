@@ -6,17 +6,20 @@ lost, and this machine's from then on.
 
 from __future__ import annotations
 
-from typing import Any, Dict, List
+from typing import TYPE_CHECKING, List
 
 from .. import runtimes
 from .. import vocabulary as words
-from ..files import read_json
 from ..lifecycle import finish, reconcile, records
 from ..paths import HostPaths, RunPaths
 from ..state import jobs, journal, origin
 
+if TYPE_CHECKING:
+    from ..schema.answers import StopAnswer
+    from ..schema.requests import StopRequest
 
-def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
+
+def answer(request: StopRequest, host: HostPaths) -> StopAnswer:
     """Raises AgentError: `elsewhere`, after the others were asked to end; see finish.abandon."""
     runs = records.find_all(host, request["runs"])
     not_ours: List[RunPaths] = []
@@ -33,7 +36,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     return {"runs": [records.record_of(run) for run in runs]}
 
 
-def _stop(run: RunPaths, request: Dict[str, Any]) -> None:
+def _stop(run: RunPaths, request: StopRequest) -> None:
     state = journal.fold(run)
     if not state.live:
         _kill_what_is_left(run)
@@ -43,7 +46,7 @@ def _stop(run: RunPaths, request: Dict[str, Any]) -> None:
     if state.stop is None or (force and not state.stop["force"]):
         grace = request.get("grace")
         if grace is None:
-            grace = (read_json(run.job) or {}).get("grace", 60.0)
+            grace = jobs.read_or_empty(run).get("grace", 60.0)
         journal.record(run, "stop", reason="stop", grace=grace, force=force, by=request.get("owner"))
     if state.state in (
         words.CREATED,
@@ -54,7 +57,7 @@ def _stop(run: RunPaths, request: Dict[str, Any]) -> None:
 
 def _kill_what_is_left(run: RunPaths) -> None:
     """A job that runs on though its run has ended is in nobody's care: it is killed, and what it wrote stays."""
-    job = jobs.job_of(run)
+    job = jobs.of_attempt(run)
     if job is None or not origin.is_of_this_host(run):
         return
     runtime = runtimes.load(job["host"]["runtime"], job["host"]["engine"])

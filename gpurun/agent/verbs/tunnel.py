@@ -19,19 +19,21 @@ import select
 import socket
 import subprocess
 import time
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple, Union
+from typing import TYPE_CHECKING, List, Optional, Tuple, Union
 
 from .. import loopback, programs, runtimes
 from .. import vocabulary as words
-from ..files import read_json, remove
+from ..files import remove
 from ..host import locks
 from ..lifecycle import reconcile, records
 from ..paths import HostPaths, RunPaths
 from ..setup import services, sockets
-from ..state import origin
+from ..state import jobs, origin
 
 if TYPE_CHECKING:
-    from ..schema.answers import ForwardTarget
+    from ..frames import Frames
+    from ..schema.answers import ForwardTarget, TunnelAnswer
+    from ..schema.job import AttemptJob
     from ..schema.requests import TunnelListener, TunnelRequest
 
 CHECK_INTERVAL = 0.5  # seconds
@@ -42,7 +44,7 @@ READY_REQUEST = (
 RELAY_PAUSE = 2.0  # seconds before a relay is started again, and for a relay to end
 
 
-def answer(request: TunnelRequest, host: HostPaths) -> Dict[str, Any]:
+def answer(request: TunnelRequest, host: HostPaths) -> TunnelAnswer:
     runs = records.find_all(host, _run_ids(request))
     for run in runs:
         reconcile.reconcile_run(host, run)
@@ -84,10 +86,10 @@ def _forward_target(host: HostPaths, request: TunnelRequest, index: int) -> Forw
     return {**answered, "port": None, "socket": path}
 
 
-def _find_run(host: HostPaths, run_id: str) -> Tuple[RunPaths, Dict[str, Any]]:
+def _find_run(host: HostPaths, run_id: str) -> Tuple[RunPaths, AttemptJob]:
     run = records.find(host, run_id)
     records.refuse_newer(run)
-    job = read_json(run.job) or {}
+    job = jobs.of_attempt_or_empty(run)
     origin.refuse(run, job)
     return run, job
 
@@ -97,12 +99,12 @@ def _relay_name(port: int, tunnel: str) -> str:
     return "%d.%s.%d" % (port, tunnel, os.getpid())
 
 
-def _relay_argv(run: RunPaths, job: Dict[str, Any], port: int, tunnel: str) -> Optional[List[str]]:
+def _relay_argv(run: RunPaths, job: AttemptJob, port: int, tunnel: str) -> Optional[List[str]]:
     runtime = runtimes.load(job["host"]["runtime"], job["host"]["engine"])
     return runtime.relay(run, job, _relay_name(port, tunnel), port)
 
 
-def stream(request: TunnelRequest, host: HostPaths, out: Any) -> None:
+def stream(request: TunnelRequest, host: HostPaths, out: Frames) -> None:
     """Report until the laptop disconnects, or every run has ended."""
     listeners = request["listeners"]
     relays = [
@@ -164,7 +166,7 @@ class _WatchedRun:
     def __init__(self, host: HostPaths, run_id: str, listeners: List[TunnelListener]):
         self.host, self.run = host, host.run(run_id)
         self.is_service = any(listener["service"] for listener in listeners if listener["run"] == run_id)
-        self.record: Dict[str, Any] = {}
+        self.record = records.record_of(self.run)
         self.last_reconciled = time.monotonic()
         self.last_reported = ""
 
@@ -173,7 +175,7 @@ class _WatchedRun:
         """Return whether the run may still go on. A run that cannot be read counts as live."""
         return bool(self.record["live"]) or self.record["state"] == words.UNKNOWN
 
-    def report_change(self, out: Any) -> None:
+    def report_change(self, out: Frames) -> None:
         """Send the run's record when its state, its reason or its readiness has changed."""
         if time.monotonic() > self.last_reconciled + 10 * CHECK_INTERVAL:
             self.last_reconciled = time.monotonic()
@@ -188,7 +190,7 @@ class _WatchedRun:
 
 def _service_answers(run: RunPaths) -> bool:
     """Return whether the service answers a request. A port of the user is never tried: a debugger takes one connection."""
-    job = read_json(run.job) or {}
+    job = jobs.read_or_empty(run)
     try:
         with sockets.connect(run, job, services.kind(job) or "", timeout=1.0) as client:
             client.sendall(READY_REQUEST)  # a service may accept connections long before it can answer

@@ -6,15 +6,19 @@ Asked before anything is removed. Walks their workspaces. A run that this host d
 from __future__ import annotations
 
 import os
-from typing import Any, Dict, List
+from typing import TYPE_CHECKING, List
 
 from ..errors import AgentError
 from ..lifecycle import reconcile, records, shells, unfetched
 from ..paths import HostPaths, RunPaths
 from ..state import jobs, ledger_sync
 
+if TYPE_CHECKING:
+    from ..schema.answers import UnfetchedAnswer
+    from ..schema.requests import UnfetchedRequest
 
-def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
+
+def answer(request: UnfetchedRequest, host: HostPaths) -> UnfetchedAnswer:
     known = [run_id for run_id in request["runs"] if os.path.isdir(host.run(str(run_id)).root)]
     runs = records.find_all(host, known)
     for run in runs:
@@ -22,7 +26,8 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     return {
         "runs": [records.record_of(run) for run in runs],
         "held": {
-            run.id: {**unfetched.measure(run, jobs.job_of(run) or {}).as_json(), "shells": _shells(run)} for run in runs
+            run.id: {**unfetched.measure(run, jobs.of_attempt_or_empty(run)).as_json(), "shells": _shells(run)}
+            for run in runs
         },
         "ledgers": ledger_sync.ledgers(request, host, runs),
     }

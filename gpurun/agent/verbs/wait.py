@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Dict
+from typing import TYPE_CHECKING
 
 from .. import vocabulary as words
 from ..lifecycle import reconcile, records
 from ..paths import HostPaths
 from ..state import journal, ledger_sync
 
+if TYPE_CHECKING:
+    from ..schema.answers import WaitAnswer
+    from ..schema.requests import WaitRequest
+
 TICK = 0.1
 RECONCILE_EVERY = 5.0
 
 
-def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
+def answer(request: WaitRequest, host: HostPaths) -> WaitAnswer:
     runs = records.find_all(host, request["runs"])
     until = time.monotonic() + float(request["seconds"])
     failures = {run.id: reconcile.reconcile_run(host, run) for run in runs}

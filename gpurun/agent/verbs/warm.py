@@ -13,7 +13,7 @@ import os
 import time
 import traceback
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Dict
+from typing import TYPE_CHECKING
 
 from ..errors import AgentError, RunFailed
 from ..files import read_json, remove, write_json
@@ -25,12 +25,14 @@ from ..paths import HostPaths
 from ..runtimes.docker import inspect_image
 
 if TYPE_CHECKING:
+    from ..schema.answers import WarmAnswer
+    from ..schema.requests import WarmRequest
     from ..schema.wire import Made
 
 TICK = 0.2
 
 
-def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
+def answer(request: WarmRequest, host: HostPaths) -> WarmAnswer:
     known = facts.host_facts(host, request.get("engine"))
     name = _name(request)
     if not known["engine"]:
@@ -38,7 +40,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
             error = known["engine_error"]
             raise AgentError(error["code"], error["what"], error["next"], where=error["where"])
         return {"name": name, "started": False, "engine": False}
-    preflight.check(request, known, gpus=bool(known["gpus"]))
+    preflight.check(request["base"], known, gpus=bool(known["gpus"]))
     held = locks.acquire(_lock(name))
     if held is None:
         return {"name": name, "started": False, "engine": True}
@@ -59,7 +61,7 @@ def answer(request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
     return {"name": name, "started": True, "engine": True}
 
 
-def stream(request: Dict[str, Any], host: HostPaths, out: Frames) -> None:
+def stream(request: WarmRequest, host: HostPaths, out: Frames) -> None:
     """What is said while the image is made, from the first byte, and how it ended."""
     key, offset = _key(_name(request)), 0
     if not request.get("follow"):
@@ -75,10 +77,17 @@ def stream(request: Dict[str, Any], host: HostPaths, out: Frames) -> None:
     out.end(read_json(host.warm(key)) or broken_off)
 
 
-def _make(engine: Engine, request: Dict[str, Any], host: HostPaths) -> Dict[str, Any]:
+def _make(engine: Engine, request: WarmRequest, host: HostPaths) -> Made:
     began = time.time()
     try:
-        made = image.ensure(engine, request, "", _say)
+        profile = request["profile"]
+        wanted = image.Wanted(
+            request["image"],
+            request["base"],
+            pip_index=profile.get("pip_index"),
+            registry_mirror=profile.get("registry_mirror"),
+        )
+        made = image.ensure(engine, wanted, "", _say)
     except (RunFailed, AgentError) as error:
         rest = "the rest is on the host, in " + host.warm_log(_key(_name(request)))
         return {
@@ -112,8 +121,12 @@ def _pass_on(path: str, offset: int, out: Frames) -> int:
     return offset + len(data)
 
 
-def _name(request: Dict[str, Any]) -> str:
-    return request["image"] or image.own_tag(request["base"])
+def _name(request: WarmRequest) -> str:
+    name, base = request["image"], request["base"]
+    if name:
+        return name
+    assert base is not None
+    return image.own_tag(base)
 
 
 def _key(name: str) -> str:

@@ -78,7 +78,8 @@ def newer_job(agent: AgentHost) -> RunPaths:
 def newer_event(agent: AgentHost) -> RunPaths:
     run = agent.prepare("print('started')")
     journal.record(run, words.QUEUED)
-    journal.record(run, "parked", v=words.JOURNAL_SCHEMA + 1)
+    facts: Any = {"v": words.JOURNAL_SCHEMA + 1}
+    journal.record(run, "parked", **facts)
     return run
 
 

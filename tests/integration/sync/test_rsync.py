@@ -15,7 +15,6 @@ from gpurun.job.files import FileList
 from gpurun.sync import rsync, rsync_errors, upload
 from gpurun.sync.rsync import Progress, RsyncError
 from tests.support.hostile import NAMES
-from tests.support.part import part
 from tests.unit.sync.test_rsync import LocalShell, host, listing, project
 
 __all__ = ["host", "project"]
@@ -36,7 +35,7 @@ def test_push_sends_unusual_names(host: LocalShell, project: Path, tmp_path: Pat
         (project / link).symlink_to(target)
     files, to = listing(project), snapshot(tmp_path, "first run")
     upload.push(host, files, str(to))
-    assert manifest.difference(str(to), part(files.manifest())) is None
+    assert manifest.difference(str(to), files.manifest()) is None
     assert [path.name for path in to.parent.iterdir()] == ["snapshot"]
 
 
@@ -53,7 +52,7 @@ def test_push_links_unchanged_files_and_sees_an_edit_within_the_same_second(
     assert (second / "train.py").read_text() == "print(2)"
     assert (first / "train.py").read_text() == "print(1)"
     assert (second / "deep/er.py").samefile(first / "deep/er.py")
-    assert manifest.difference(str(second), part(files.manifest())) is None
+    assert manifest.difference(str(second), files.manifest()) is None
 
 
 def test_push_links_files_of_a_partial_snapshot(host: LocalShell, project: Path, tmp_path: Path) -> None:
@@ -91,7 +90,7 @@ def test_interrupted_push_keeps_partial_files_outside_the_snapshot(
     assert kept.stat().st_size > 1 << 19
     assert not (to / "big.bin").exists()
     upload.push(host, files, str(to))
-    assert manifest.difference(str(to), part(files.manifest())) is None
+    assert manifest.difference(str(to), files.manifest()) is None
 
 
 def wait_for(happened: Callable[[], bool]) -> None:
@@ -120,14 +119,14 @@ def test_second_push_links_to_the_first(host: LocalShell, project: Path, tmp_pat
     first = to.rename(to.with_name("snapshot.before"))  # as the host does when the lists differ
     to.mkdir()
     upload.push(host, listed, str(to), [str(first)])
-    assert manifest.difference(str(to), part(listed.manifest())) is None
+    assert manifest.difference(str(to), listed.manifest()) is None
 
 
 def test_push_skips_files_that_vanished_after_the_list(host: LocalShell, project: Path, tmp_path: Path) -> None:
     files, to = listing(project), snapshot(tmp_path, "a")
     (project / "train.py").unlink()
     upload.push(host, files, str(to))
-    assert manifest.difference(str(to), part(files.manifest()))
+    assert manifest.difference(str(to), files.manifest())
 
 
 def test_pushed_read_only_files_can_be_copied_and_removed(host: LocalShell, project: Path, tmp_path: Path) -> None:
@@ -192,7 +191,7 @@ def test_lost_connection_is_retried(
     files, to = listing(project), snapshot(tmp_path, "a")
     upload.push(host, files, str(to))
     assert tries.read_text().count("x") == 3
-    assert manifest.difference(str(to), part(files.manifest())) is None
+    assert manifest.difference(str(to), files.manifest()) is None
 
 
 def test_host_that_stays_unreachable_is_contact_lost(

@@ -27,6 +27,7 @@ from gpurun.tunnel import link as module
 from gpurun.tunnel.link import Link, Target
 from tests.integration.tunnel.conftest import Box, box_of
 from tests.support.faultproxy import FaultProxy
+from tests.support.part import only
 from tests.support.run_folder import RunFolder
 
 WAIT = 30.0  # seconds
@@ -197,7 +198,7 @@ def test_only_the_user_can_reach_the_sockets(start_link: StartLink, port: Target
 
 def listening(run: RunFolder) -> socket.socket:
     server = socket.socket(socket.AF_UNIX)
-    server.bind(os.path.join(sockets.make(run.paths, {"host": {"runtime": "bare"}}), words.TENSORBOARD))
+    server.bind(os.path.join(sockets.make(run.paths, only(host={"runtime": "bare"})), words.TENSORBOARD))
     server.listen()
     return server
 

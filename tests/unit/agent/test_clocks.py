@@ -14,6 +14,7 @@ import pytest
 from gpurun.agent import clocks
 from gpurun.agent import vocabulary as words
 from gpurun.agent.paths import RunPaths
+from gpurun.agent.schema.run import Mark
 from gpurun.agent.state import checkpoints, journal
 from tests.support.run_folder import RunFolder
 
@@ -21,7 +22,8 @@ YEAR = 365 * 86400.0
 
 
 def test_between_of_one_boot_is_the_time_since_the_boot() -> None:
-    earlier, later = {"t": 9e9, "up": 10.0, "boot": "b"}, {"t": 1.0, "up": 25.0, "boot": "b"}
+    earlier: Mark = {"t": 9e9, "up": 10.0, "boot": "b"}
+    later: Mark = {"t": 1.0, "up": 25.0, "boot": "b"}
     assert clocks.between(earlier, later) == 15.0
 
 
@@ -29,7 +31,7 @@ def test_between_of_one_boot_is_the_time_since_the_boot() -> None:
     "earlier",
     [{"t": 1.0}, {"t": 1.0, "up": 1.0, "boot": "other"}, {"t": 1.0, "up": 99.0, "boot": "b"}, {"up": "1", "boot": "b"}],
 )
-def test_between_of_two_boots_or_without_marks_is_unknown(earlier: dict[str, Any]) -> None:
+def test_between_of_two_boots_or_without_marks_is_unknown(earlier: Any) -> None:
     assert clocks.between(earlier, {"t": 5.0, "up": 25.0, "boot": "b"}) is None
 
 

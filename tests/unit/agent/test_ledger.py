@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gpurun.agent import ledger
+from gpurun.agent.schema.checkpoint import LedgerEntry
 
 
 def test_a_line_behind_a_torn_one_is_whole(tmp_path: Path) -> None:
@@ -45,7 +47,7 @@ def write_lines(path: Path, count: int, *, start: int = 0, keep: int = 3) -> Non
                 file.write(json.dumps({"path": f"{step - keep}.ckpt", "removed": True}).encode() + b"\n")
 
 
-def paths(entries: list[dict[str, Any]]) -> list[str]:
+def paths(entries: Iterable[LedgerEntry]) -> list[str]:
     return [entry["path"] for entry in entries]
 
 
@@ -135,7 +137,7 @@ def test_ledger_of_any_size_is_read_from_its_newest_part(tmp_path: Path, monkeyp
     assert [entry["path"] for entry in ledger.lines(str(long))][-1] == "6.ckpt"
 
 
-BEST = {
+BEST: Any = {
     "path": "epoch=4.ckpt",
     "sha256": "a",
     "step": 50,
@@ -145,7 +147,7 @@ BEST = {
     "mode": "min",
     "value": 0.1,
 }
-COPY = {**BEST, "path": "last.ckpt", "t": 2.0, "best": False, "last": True, "value": None}
+COPY: Any = {**BEST, "path": "last.ckpt", "t": 2.0, "best": False, "last": True, "value": None}
 
 
 @pytest.mark.parametrize(

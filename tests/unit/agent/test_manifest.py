@@ -10,6 +10,7 @@ import pytest
 
 from gpurun.agent import manifest
 from gpurun.agent.manifest import SECOND, Entry
+from gpurun.agent.schema.run import Manifest
 from tests.support.hostile import NAMES
 
 
@@ -24,7 +25,7 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def made(tree: Path) -> dict[str, object]:
+def made(tree: Path) -> Manifest:
     return manifest.make(manifest.walk(str(tree)))
 
 

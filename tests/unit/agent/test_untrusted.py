@@ -14,6 +14,7 @@ from gpurun.agent.lifecycle import attempts, preparation
 from gpurun.agent.outputs import session_merge
 from gpurun.agent.setup import wrapper
 from gpurun.agent.state import checkpoints, journal
+from tests.support.part import only
 from tests.support.run_folder import RunFolder
 
 CONTENT = b"a checkpoint"
@@ -37,7 +38,7 @@ def resumed(folder: RunFolder) -> Path:
     folder.end()
     sha256 = hashlib.sha256(CONTENT).hexdigest()
     checkpoint = {"path": "/m/.bashrc", "file": "outside/m/.bashrc", "size": len(CONTENT), "sha256": sha256, "step": 1}
-    journal.record(folder.paths, "attempt", number=2, why="resume", checkpoint=checkpoint)
+    journal.record(folder.paths, "attempt", number=2, why="resume", checkpoint=only(**checkpoint))
     return Path(folder.paths.staged, ".bashrc")
 
 
@@ -61,7 +62,7 @@ def test_stage_writes_through_no_link_of_the_job(folder: RunFolder, mine: Path, 
 
 def test_folder_for_temporary_files_is_made_through_no_link_of_the_job(folder: RunFolder, mine: Path) -> None:
     Path(folder.paths.workspace, ".gpurun").symlink_to(mine)
-    preparation.make_workspace(folder.paths, {}, lambda: None)
+    preparation.make_workspace(folder.paths, only(), lambda: None)
     assert list(mine.iterdir()) == []
     assert Path(folder.paths.tmp).is_dir()
 
@@ -130,4 +131,4 @@ def test_newest_lines_of_an_endless_ledger_are_read(folder: RunFolder) -> None:
 def test_pipe_in_the_place_of_a_checkpoint_holds_nobody(folder: RunFolder) -> None:
     pipe = Path(folder.paths.workspace, "last.ckpt")
     os.mkfifo(pipe)
-    assert not checkpoints.is_complete({"file": str(pipe), "size": 0, "sha256": hashlib.sha256(b"").hexdigest()})
+    assert not checkpoints.is_complete(str(pipe), {"size": 0, "sha256": hashlib.sha256(b"").hexdigest()})

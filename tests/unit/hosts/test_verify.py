@@ -42,8 +42,8 @@ def test_the_run_is_of_no_project_and_stands_in_line() -> None:
     assert made.job["base"] is not None
     assert made.job["base"]["name"] == "v2.7"
     assert made.job["max_duration"] == 900.0
-    assert services.command(made.job, "/ro") == ["python", "/ro/serve/gpucheck_service.py"]
-    assert services.tools({**made.job, "image": "nvcr.io/x", "host": {"runtime": "docker"}}) == []
+    assert services.command(part(made.job), "/ro") == ["python", "/ro/serve/gpucheck_service.py"]
+    assert services.tools(part({**made.job, "image": "nvcr.io/x", "host": {"runtime": "docker"}})) == []
 
 
 class Wire:
@@ -55,7 +55,7 @@ class Wire:
     def __init__(self) -> None:
         self.state, self.prepared = "running", list[str]()
 
-    def ask(self, verb: str, request: Any, **_: Any) -> dict[str, Any]:
+    def ask(self, verb: str, request: Any, **_: Any) -> Any:
         job = request["job"]
         self.prepared.append(job["id"])
         told = {"id": job["id"], "name": "gpucheck", "project": "gpucheck", "created": job["created"], "host_id": "h"}

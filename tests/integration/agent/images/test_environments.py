@@ -25,18 +25,18 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunPaths:
     return made
 
 
-def job(python: str, *requirements: str) -> dict[str, Any]:
+def job(python: str, *requirements: str) -> Any:
     wanted = {"kind": "pyproject", "file": "pyproject.toml", "requirements": list(requirements)}
     return {"profile": {"python": python, "pip_index": None}, "dependencies": wanted if requirements else None}
 
 
-def ensure(run: RunPaths, asked: dict[str, Any]) -> tuple[Environment, str]:
+def ensure(run: RunPaths, asked: Any) -> tuple[Environment, str]:
     said: list[bytes] = []
     return environments.ensure(run, asked, said.append), b"".join(said).decode()
 
 
 def fake_python(path: Path, version: str, torch: str | None) -> Path:
-    told: dict[str, Any] = {
+    told: Any = {
         "version": version,
         "torch": torch,
         "prefix": str(path.parent),

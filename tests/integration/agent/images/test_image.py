@@ -11,6 +11,7 @@ from gpurun.agent.errors import RunFailed
 from gpurun.agent.host.engine import EngineError
 from gpurun.agent.images import image
 from gpurun.agent.images.image import Image
+from tests.support.part import only
 from tests.support.scripted_engine import ScriptedEngine
 from tests.unit.agent.images.test_image import DIGEST, ID, NAME
 
@@ -35,7 +36,7 @@ def test_what_is_done_for_an_image_that_is_not_there_is_told(tmp_path: Path) -> 
     absent, there = ("image", 1, "", ABSENT), ("image", 0, THERE, "")
     answers = [absent, absent, absent, ("pull", 0, "", ""), there, ("build", 0, "", ""), there, there]
     engine = ScriptedEngine(tmp_path, answers).engine
-    wanted = {"image": None, "base": {"name": "v2.8", "reference": NAME, "torch": "2.8.0"}, "profile": {}}
+    wanted = image.Wanted(None, only(name="v2.8", reference=NAME, torch="2.8.0"))
     told: list[str] = []
     for _ in range(2):  # the second time it is there: nothing takes long
         image.ensure(engine, wanted, "", lambda _: None, step=told.append)

@@ -20,12 +20,12 @@ from tests.support.run_folder import RunFolder
 from tests.support.scripted_engine import ScriptedEngine
 
 
-def ask(packages: Path) -> dict[str, Any]:
+def ask(packages: Path) -> Any:
     """The program, in a Python that has these packages."""
     script = f"import sys; sys.path.insert(0, {str(packages)!r})\n{Path(inventory.PROGRAM).read_text()}"
     argv = [sys.executable, "-I", "-S", "-"]
     said = subprocess.run(argv, input=script, capture_output=True, text=True, check=True).stdout
-    found: dict[str, Any] = json.loads(said)
+    found: Any = json.loads(said)
     return found
 
 
@@ -59,9 +59,9 @@ def test_a_python_without_torch(tmp_path: Path) -> None:
 @pytest.mark.parametrize("code", [127, 125], ids=["no Python in it", "no engine"])
 def test_an_image_that_tells_nothing_is_recorded_all_the_same(tmp_path: Path, code: int) -> None:
     scripted = ScriptedEngine(tmp_path, [("run --rm", code, "", "no such daemon")])
-    job = {"host": {"runtime": "docker", "engine": scripted.engine.argv}}
+    job: Any = {"host": {"runtime": "docker", "engine": scripted.engine.argv}}
     run = RunFolder(tmp_path / "root", host=job["host"])
-    prepared = {"image": "busybox", "digest": "sha256:1", "image_id": "sha256:2", "environment": None}
+    prepared: Any = {"image": "busybox", "digest": "sha256:1", "image_id": "sha256:2", "environment": None}
     journal.record(run.paths, "prepared", record=prepared)
     inventory.Asking(run.paths, job, partial(Docker(scripted.engine.argv).about, run.paths, job)).finish()
     found = json.loads(Path(run.paths.environment).read_text())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from gpurun.agent.host.engine import EngineError
 from gpurun.agent.images import docker_layers
 from gpurun.agent.images.image import Image
 from gpurun.agent.paths import HostPaths
+from tests.support.part import only
 from tests.support.scripted_engine import Line, ScriptedEngine
 from tests.unit.agent.images.test_layers import JOB
 
@@ -30,8 +32,10 @@ def install(folder: Path, *answers: Line) -> bool:
         ("create", 0, "c1", ""),
     ]
     engine = ScriptedEngine(folder, [*before, *answers, ("rm", 1, "", DOWN)]).engine
-    job = {**JOB, "resources": {}}
-    return docker_layers._install(engine, dict, run, job, Image("x", "y", "sha256:1a"), "c", "tag", lambda _: None)
+    job: Any = {**JOB, "resources": {}}
+    return docker_layers._install(
+        engine, only, run, job, job["dependencies"], Image("x", "y", "sha256:1a"), "c", "tag", lambda _: None
+    )
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from tests.unit.agent.images.test_preflight import BASE
 ABSENT = ("image inspect", 1, "", "Error: No such image: x")
 
 
-def engine(folder: Path, *answers: Any) -> dict[str, Any]:
+def engine(folder: Path, *answers: Any) -> Any:
     return {"argv": ScriptedEngine(folder, list(answers)).engine.argv, "root": str(folder / "docker")}
 
 

@@ -37,7 +37,7 @@ class Runtime:
         if self.script.get(name):
             raise self.script[name].pop(0)
 
-    def prepare(self, *_: Any) -> dict[str, Any]:
+    def prepare(self, *_: Any) -> Any:
         self._step("prepare")
         return {"image_id": "sha256:1a2b"}
 
@@ -62,7 +62,7 @@ def run(agent: AgentHost, monkeypatch: pytest.MonkeyPatch) -> RunPaths:
 
 
 def bring_up(run: RunPaths, runtime: Any) -> list[locks.Held]:
-    job = jobs.job_of(run)
+    job = jobs.of_attempt(run)
     assert job is not None
     held: list[locks.Held] = []
     supervisor._bring_up(run, job, runtime, held)
@@ -70,7 +70,7 @@ def bring_up(run: RunPaths, runtime: Any) -> list[locks.Held]:
 
 
 def waited_for(run: RunPaths) -> list[str]:
-    return [event["waiting"] for event in journal.read(run) if event.get("waiting")]
+    return [event["waiting"] or "" for event in journal.read(run) if event.get("waiting")]
 
 
 @pytest.mark.parametrize("step", ["prepare", "start"])
@@ -89,7 +89,7 @@ def test_engine_that_does_not_tell_what_there_is_of_a_job_is_waited_for_and_name
     journal.record(run, words.PREPARING)
     runtime: Any = Runtime()
     runtime.answers = iter([False, False, True])
-    job = jobs.job_of(run)
+    job = jobs.of_attempt(run)
     assert job is not None
     assert supervisor._presence(run, job, runtime).kind == "absent"
     assert waited_for(run) == [supervisor.ENGINE_SILENT]
@@ -141,19 +141,23 @@ def test_stop_while_the_engine_is_away_ends_a_run_that_has_no_container(
     assert "remove" not in runtime.done
 
 
+def step(run: RunPaths) -> Any:
+    return records.record_of(run)["step"]
+
+
 def test_what_is_being_done_before_the_start_is_journalled_and_in_the_record(run: RunPaths) -> None:
     seen = []
 
     class Looking(Runtime):
-        def prepare(self, *_: Any) -> dict[str, Any]:
-            seen.append(records.record_of(run)["step"]["doing"])
+        def prepare(self, *_: Any) -> Any:
+            seen.append(step(run)["doing"])
             journal.record_step(run, "pulling small:1")
             journal.record_step(run, "pulling small:1")
-            seen.append(records.record_of(run)["step"]["doing"])
+            seen.append(step(run)["doing"])
             return super().prepare()
 
         def create_and_start(self, *_: Any) -> None:
-            told = records.record_of(run)["step"]
+            told = step(run)
             seen.append(told["doing"])
             assert (told["since"] > 1e9, told["seconds"] >= 0) == (True, True)
 

@@ -21,6 +21,7 @@ from gpurun.agent.host import locks
 from gpurun.agent.paths import HostPaths, RunPaths
 from gpurun.agent.runtimes import bare, keeper
 from tests.support.agent_host import AgentHost
+from tests.support.part import only
 from tests.support.waiting import eventually
 from tests.unit.agent.lifecycle.test_proof_of_life import lock, roots
 
@@ -117,7 +118,8 @@ def test_stop_after_lock_files_were_swept_ends_the_job(agent: AgentHost) -> None
 
 
 @pytest.mark.parametrize(
-    "where", ["def main() -> int:\n", "def keep_below(order: Order, control: int, tell: int, begins: int) -> None:\n"]
+    "where",
+    ["def main() -> int:\n", "def keep_below(order: KeeperOrder, control: int, tell: int, begins: int) -> None:\n"],
 )
 def test_keeper_killed_before_the_job_has_begun_is_started_again(agent: AgentHost, tmp_path: Path, where: str) -> None:
     code = agent.agent / "gpurun" / "agent" / "runtimes" / "keeper.py"
@@ -219,8 +221,8 @@ def test_job_processes_leave_out_hooks_and_shells(agent: AgentHost, monkeypatch:
         children.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env=environment))
     try:
         first, _, _, second = (child.pid for child in children)
-        assert bare.job_processes(run, {"attempt": 1}) == {first}
-        assert bare.job_processes(run, {"attempt": 2}) == {second}
+        assert bare.job_processes(run, only(attempt=1)) == {first}
+        assert bare.job_processes(run, only(attempt=2)) == {second}
         assert bare.job_processes(run, None) == {first, second}
     finally:
         for child in children:
@@ -243,7 +245,7 @@ def test_job_processes_of_another_roots_run_of_the_same_id_are_none(
         children.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env=environment))
     try:
         _, own, of_an_earlier_gpurun = (child.pid for child in children)
-        assert bare.job_processes(run, {"attempt": 1}) == {own, of_an_earlier_gpurun}
+        assert bare.job_processes(run, only(attempt=1)) == {own, of_an_earlier_gpurun}
     finally:
         for child in children:
             child.kill()

@@ -23,6 +23,7 @@ from gpurun.agent.paths import RunPaths
 from gpurun.agent.setup.wrapper import token_label
 from gpurun.agent.state import jobs, journal
 from gpurun.agent.verbs import fetched, outputs, rm, unfetched
+from tests.support.part import only
 from tests.support.run_folder import LONG_AGO, RUN, RunFolder
 
 TOKEN = "t0"
@@ -70,7 +71,7 @@ class Container:
         self.labelled()
 
     def labelled(self, token: str = TOKEN, attempt: int = 1) -> None:
-        labels = {"gpurun.run": RUN, "gpurun.token": token_label({"token": token}), "gpurun.attempt": str(attempt)}
+        labels = {"gpurun.run": RUN, "gpurun.token": token_label(only(token=token)), "gpurun.attempt": str(attempt)}
         (self.folder / "labels").write_text(json.dumps(labels))
 
     @property
@@ -167,7 +168,7 @@ def test_what_an_earlier_attempt_alone_has_is_waited_for_before_its_container_go
 ) -> None:
     container.wrote(b"/results/best.ckpt", b"weights")
     os.rename(container.folder / "root/results", container.folder / "aside")  # docker cp fails
-    job = {**json.loads(Path(run.paths.job).read_text()), "attempt": 2, "user": None}
+    job: Any = {**json.loads(Path(run.paths.job).read_text()), "attempt": 2, "user": None}
     monkeypatch.setattr(supervisor, "PAUSE", 0.05)
 
     def mend() -> str | None:
@@ -189,7 +190,7 @@ def test_a_run_that_ends_before_its_next_attempt_keeps_the_container_that_could_
     run: RunFolder, container: Container
 ) -> None:
     container.told("A", b"/results/best.ckpt")
-    job = {**json.loads(Path(run.paths.job).read_text()), "attempt": 2, "user": None}
+    job: Any = {**json.loads(Path(run.paths.job).read_text()), "attempt": 2, "user": None}
     with pytest.raises(AgentError, match=r"could not be copied: outside/results/best\.ckpt") as error:
         attempts.gather_earlier(run.paths, job)
     assert f"docker rm gpurun-{RUN}" in error.value.next_step
@@ -229,7 +230,7 @@ def test_a_container_that_is_not_of_this_run_is_left_alone(
 
 def test_without_an_engine_there_is_nothing_outside(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "bare")
-    assert collect(run.paths, {"id": RUN, "host": {"runtime": "bare", "engine": None}}, False) == []
+    assert collect(run.paths, only(id=RUN, host={"runtime": "bare", "engine": None}), False) == []
 
 
 def at_end(run: RunFolder) -> None:
@@ -240,8 +241,8 @@ def at_end(run: RunFolder) -> None:
     held.release()
 
 
-def listed(run: RunFolder, **more: Any) -> dict[str, Any]:
-    return outputs.answer({"run": RUN, **more}, run.host)
+def listed(run: RunFolder, **more: Any) -> Any:
+    return outputs.answer(only(run=RUN, **more), run.host)
 
 
 def test_container_of_an_ended_run_is_gathered_at_the_end_and_flushed_before_it_goes(
@@ -311,17 +312,17 @@ def test_container_of_an_earlier_attempt_is_kept_until_it_is_copied_though_the_l
     run.end()
     journal.record(run.paths, "attempt", number=2, why="resume", checkpoint=None, ticket=None, gpus=None)
     os.unlink(run.paths.exit)
-    job = jobs.job_of(run.paths) or {}
+    job = jobs.of_attempt_or_empty(run.paths)
     with monkeypatch.context() as patch:
         patch.setattr(container_files, "_LITTLE", 1 << 60)
         supervisor._clear_away(run.paths, {**job, "user": None}, runtimes.load("docker", container.argv))
     finish.end(run.paths, words.STOPPED, "stop", message="stopped before the job was started")
     assert container.is_there
     assert listed(run)["container"] is True
-    fetched.answer({"run": RUN, "what": "all", "attempt": 2}, run.host)
+    fetched.answer({"run": RUN, "what": "all", "attempt": 2, "stamp": None}, run.host)
     assert container.is_there, "nobody has asked for what it holds"
     listed(run, outside=True)
-    fetched.answer({"run": RUN, "what": "all", "attempt": 2}, run.host)
+    fetched.answer({"run": RUN, "what": "all", "attempt": 2, "stamp": None}, run.host)
     assert not container.is_there
     assert Path(run.paths.outside, "scratch/model.ckpt").read_bytes() == b"30 hours of training"
 

@@ -22,16 +22,17 @@ from gpurun.agent.runtimes import Presence
 from gpurun.agent.runtimes.docker import Docker
 from gpurun.agent.setup import wrapper
 from tests.support.fake_engine import FakeEngine
+from tests.support.part import only
 
 IMAGE = "sha256:1a2b"
 DOWN = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?"
-PREPARED = {"image_id": IMAGE}
+PREPARED: Any = {"image_id": IMAGE}
 
 
-def make_job(attempt: int = 1, token: str = "t0") -> dict[str, Any]:
+def make_job(attempt: int = 1, token: str = "t0") -> Any:
     return {
         "id": "train-7f3k", "token": token, "name": "train", "owner": "ada", "project": {"name": "vision"},
-        "command": ["python", "train.py"], "mounts": [], "keep_caps": [], "user": None, "attempt": attempt,
+        "command": ["python", "train.py"], "mounts": [], "keep_caps": [], "user": None, "attempt": attempt, "resume": None,
         "resources": {"gpus": 0, "memory": None, "cpus": None, "shm": None}, "image": IMAGE,
         "dependencies": None, "profile": {"pip_index": None, "registry_mirror": None},
     }  # fmt: skip
@@ -189,7 +190,7 @@ def test_wait_under_sudo_goes_on_with_the_client_that_it_cannot_kill(
 
 def test_shells_are_told_by_the_labels_of_their_containers(run: RunPaths, fake: FakeEngine) -> None:
     for token in ("t0", "another"):
-        labels = {words.LABEL_SHELL: run.id, words.LABEL_TOKEN: wrapper.token_label({"token": token})}
+        labels = {words.LABEL_SHELL: run.id, words.LABEL_TOKEN: wrapper.token_label(only(token=token))}
         made = {"Id": "shell-" + token, "Name": "/x", "Config": {"Labels": labels}, "State": {"Status": "running"}}
         fake.change(containers=[*fake.containers, made])
     docker = Docker(fake.argv)
@@ -203,7 +204,7 @@ def test_hand_over_of_roots_files_mounts_nothing_that_a_job_can_put_a_link_in_th
     run: RunPaths, fake: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gpurun.agent.runtimes.docker.login", lambda: Login(1000, 1000, (1000,), "ada"))
-    job = {**make_job(), "user": "root"}
+    job: Any = {**make_job(), "user": "root"}
     fake.add(job, status="exited", ExitCode=0)
     os.makedirs(run.host.job_cache)
     os.symlink("/etc", run.host.home)

@@ -64,7 +64,7 @@ class Served:
         self._tmp.mkdir()
         self.run = RunFolder(folder, f"{kind}-7f3k")
         service = {"kind": kind, "title": "digits on box", "idle": 3600.0, "run": None, **settings}
-        job = {"project": {"name": "digits"}, "host": {"runtime": "bare"}, "service": service, "image": None}
+        job: Any = {"project": {"name": "digits"}, "host": {"runtime": "bare"}, "service": service, "image": None}
         paths = self.run.paths
         services.lay_out(paths, job, replace(wrapper.on_host(paths, "digits"), sockets=str(self.sockets)))
         self.programs = Path(paths.ro, "serve")

@@ -37,11 +37,11 @@ def run(folder: Path, text: str, path: str = "train.ipynb", *args: str, **enviro
     """Prepare a job and run it as the wrapper does."""
     paths = HostPaths(str(folder / "host")).run("train-7f3k")
     told = {"path": path, "script": script_name(path), "source": convert(text, path).source}
-    job = {"notebook": told, "args": list(args)}
+    job: Any = {"notebook": told, "args": list(args)}
     notebooks.lay_out(paths, job)
     workspace = Path(paths.workspace)
     workspace.mkdir(exist_ok=True)
-    command = notebooks.command(job, paths.ro)
+    command = notebooks.command(job["notebook"], job["args"], paths.ro)
     done = subprocess.run(
         [sys.executable, *command[1:]],
         cwd=workspace,

@@ -13,6 +13,7 @@ import pytest
 
 from gpurun.agent.paths import RunPaths
 from gpurun.agent.setup import plugin_files, wrapper
+from tests.support.part import only
 from tests.unit.agent.setup.test_wrapper import JOB, run
 
 __all__ = ["run"]
@@ -37,7 +38,7 @@ def start(
     run: RunPaths, command: list[str], *, shell: str = "sh", log: bool = False, attempt: int = 1
 ) -> subprocess.CompletedProcess[bytes]:
     places = wrapper.on_host(run, "vision")
-    job = {**JOB, "attempt": attempt}
+    job = only(**{**JOB, "attempt": attempt})
     wrapper.write(run, places, wrapper.settings(places, "ada", job), wrapper.last_settings(places, job))
     argv = wrapper.start(places, command) if log else wrapper.shell(places, command)
     return subprocess.run(by_shell(shell, argv), capture_output=True, check=False, env={"PATH": os.environ["PATH"]})
@@ -115,7 +116,7 @@ def test_wrapper_of_an_attempt_that_was_started_refuses_and_leaves_the_log_alone
     assert (again.returncode, again.stdout) == (wrapper.STARTED_BEFORE, b"")
     assert b"this attempt was started before" in again.stderr
     assert Path(run.log).read_bytes() == b"one\n"
-    assert not wrapper.was_started(run, {**JOB, "attempt": 2})
+    assert not wrapper.was_started(run, only(**{**JOB, "attempt": 2}))
 
 
 @pytest.mark.parametrize("shell", SHELLS)

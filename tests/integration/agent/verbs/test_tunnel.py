@@ -21,6 +21,7 @@ from gpurun.agent import vocabulary as words
 from gpurun.agent.host import locks
 from gpurun.agent.setup import secret_files, sockets
 from tests.support.agent_host import AgentHost
+from tests.support.part import only
 from tests.support.run_folder import RunFolder
 
 SLEEPER = "import time; print('here', flush=True); time.sleep(60)"
@@ -34,7 +35,7 @@ exec "$1" "$2" "$3" "$4" {run}/ro/serve/relay.py "{run}/out/sockets/${{6##*/}}" 
 """
 
 
-def listener(run: str | None, *, port: int | None = None, name: str = "listener") -> dict[str, Any]:
+def listener(run: str | None, *, port: int | None = None, name: str = "listener") -> Any:
     return {"name": name, "run": run, "service": run is not None and port is None, "port": port}
 
 
@@ -187,7 +188,7 @@ def test_probe_is_a_port_when_all_listeners_are(place: Place) -> None:
 
 def test_every_listener_is_a_port_on_the_loopback(place: Place) -> None:
     board = place.board()
-    server = place.listen(os.path.join(sockets.make(board.paths, {"host": {"runtime": "bare"}}), words.TENSORBOARD))
+    server = place.listen(os.path.join(sockets.make(board.paths, only(host={"runtime": "bare"})), words.TENSORBOARD))
     laptop = place.open(listener(board.paths.id), listener(None, port=9090, name="9090"), loopback=True)
     first, second = laptop.answer["listeners"]
     assert (first["socket"], second["port"]) == (None, 9090)

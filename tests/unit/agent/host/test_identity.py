@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from gpurun.agent.host.identity import Identity, Login, identity
+from tests.support.part import only
 
 ADA = Login(1000, 1001, (27, 999, 1001), "ada")
 ROOT = Login(0, 0, (0,), "root")
@@ -25,11 +28,11 @@ OWN = ["--user", "1000:1001", "--group-add", "27", "--group-add", "999"]
         (ROOT, {}, "root", Identity(["--user", "0:0"], "root", 0, 0)),
     ],
 )
-def test_identity(who: Login, engine: dict[str, bool], user: str | None, expected: Identity) -> None:
+def test_identity(who: Login, engine: Any, user: str | None, expected: Identity) -> None:
     assert identity(who, engine, user) == expected
 
 
 def test_a_passwd_and_a_group_file_of_two_lines() -> None:
-    who = identity(ADA, {})
+    who = identity(ADA, only())
     assert who.passwd() == b"root:x:0:0:root:/root:/bin/sh\nada:x:1000:1001::/gpurun/cache/home:/bin/sh\n"
     assert who.group() == b"root:x:0:\nada:x:1001:\n"

@@ -11,6 +11,7 @@ import pytest
 from gpurun.agent.host.engine import Engine
 from gpurun.agent.images import image
 from gpurun.agent.images.image import Image
+from tests.support.part import only
 
 DIGEST = "sha256:" + "a" * 64
 ID = "sha256:" + "b" * 64
@@ -37,11 +38,11 @@ def test_a_mirror_stands_in_for_the_hub_alone(reference: str, at_mirror: str) ->
 
 
 def test_image_of_an_earlier_attempt_is_pulled_by_digest_where_a_registry_has_it() -> None:
-    from_registry = {"digest": DIGEST, "base_id": ID}
+    from_registry = only(digest=DIGEST, base_id=ID)
     assert image.pinned("host:5000/a/b:1", from_registry) == f"host:5000/a/b@{DIGEST}"
-    assert image.pinned("mine:1", {"digest": ID, "base_id": ID}) == "mine:1"
-    assert image.pinned("mine:1", {"digest": DIGEST}) == "mine:1"  # prepared by an older gpurun
-    assert image.pinned("mine:1", {}) == "mine:1"
+    assert image.pinned("mine:1", only(digest=ID, base_id=ID)) == "mine:1"
+    assert image.pinned("mine:1", only(digest=DIGEST)) == "mine:1"  # prepared by an older gpurun
+    assert image.pinned("mine:1", None) == "mine:1"
 
 
 @pytest.mark.parametrize(
@@ -88,7 +89,7 @@ def test_the_tag_follows_the_recipe_and_the_base(tmp_path: Path) -> None:
 
 
 def test_the_real_recipe_is_found() -> None:
-    tag = image.own_tag({"name": "v2.8", "reference": "one", "torch": "2.8.0"})
+    tag = image.own_tag(only(name="v2.8", reference="one", torch="2.8.0"))
     assert tag.startswith("gpurun/pytorch:v2.8-")
 
 

@@ -10,10 +10,10 @@ import pytest
 from gpurun.agent.images import layer_install as install
 from gpurun.agent.images.layer_install import Conflict
 
-HELD = {"torch": "2.8.0+cu128", "torchvision": "0.23.0", "nvidia-cublas-cu12": "12.8.4.1", "triton": "3.4.0"}
+HELD: Any = {"torch": "2.8.0+cu128", "torchvision": "0.23.0", "nvidia-cublas-cu12": "12.8.4.1", "triton": "3.4.0"}
 
 
-def order(project: Path, **more: Any) -> dict[str, Any]:
+def order(project: Path, **more: Any) -> Any:
     return {"kind": "requirements", "file": "requirements.txt", "project": str(project), "where": "the image", **more}
 
 

@@ -12,8 +12,8 @@ from gpurun.agent.images import docker_layers, layer_install, layers
 from gpurun.agent.paths import HostPaths
 from gpurun.agent.programs import Result
 
-REQUIREMENTS = {"kind": "requirements", "file": "requirements.txt"}
-JOB: dict[str, Any] = {"dependencies": REQUIREMENTS, "profile": {"pip_index": None}}
+REQUIREMENTS: Any = {"kind": "requirements", "file": "requirements.txt"}
+JOB: Any = {"dependencies": REQUIREMENTS, "profile": {"pip_index": None}}
 RUN = HostPaths("/home/ada/.gpurun").run("train-7f3k")
 
 

@@ -10,8 +10,9 @@ import pytest
 from gpurun.agent.errors import AgentError
 from gpurun.agent.images import preflight
 from gpurun.agent.verbs import prepare
+from tests.support.part import only
 
-BASE: dict[str, Any] = {
+BASE: Any = {
     "name": "v2.8", "reference": "base@sha256:1", "torch": "2.8.0", "cuda": "12.8", "driver": "525.60.13", "room": 1 << 62,
 }  # fmt: skip
 
@@ -34,7 +35,7 @@ def test_a_driver_that_is_too_old_is_told_with_both_numbers(driver: str) -> None
 def test_project_that_does_not_fit_is_told_what_it_needs_and_what_is_free() -> None:
     """Both in units in which they are no zeros."""
     with pytest.raises(AgentError) as told:
-        prepare._check_disk(40_000, {"disk": {"free": 31_000_000}, "root": "/data"})
+        prepare._check_disk(40_000, only(disk={"free": 31_000_000}, root="/data"))
     assert told.value.what == (
         "the host's disk has 31.0 MB free, and the run needs 1.1 GB: 40.0 kB for the project, and 1.1 GB that stay free"
     )
@@ -42,15 +43,14 @@ def test_project_that_does_not_fit_is_told_what_it_needs_and_what_is_free() -> N
 
 
 def test_the_engine_is_not_asked_while_there_is_room(tmp_path: Path) -> None:
-    preflight.check_room({**BASE, "room": 1}, {"argv": ["/nowhere/docker"], "root": str(tmp_path)})
+    preflight.check_room(only(**{**BASE, "room": 1}), only(argv=["/nowhere/docker"], root=str(tmp_path)))
 
 
 def test_a_disk_that_is_not_seen_here_is_not_judged() -> None:
-    preflight.check_room(BASE, {"argv": ["/nowhere/docker"], "root": "/no/such/place"})
-    preflight.check_room(BASE, {"argv": ["/nowhere/docker"], "root": None})
+    preflight.check_room(BASE, only(argv=["/nowhere/docker"], root="/no/such/place"))
+    preflight.check_room(BASE, only(argv=["/nowhere/docker"], root=None))
 
 
 def test_only_gpuruns_images_on_an_engine_are_judged() -> None:
-    known = {"engine": None, "driver": "1.0"}
-    preflight.check({"base": BASE}, known, gpus=True)
-    preflight.check({"base": None}, {**known, "engine": {"argv": ["/nowhere/docker"]}}, gpus=True)
+    preflight.check(BASE, only(engine=None, driver="1.0"), gpus=True)
+    preflight.check(None, only(engine={"argv": ["/nowhere/docker"]}, driver="1.0"), gpus=True)

@@ -23,6 +23,7 @@ from gpurun.agent.queue import allocation, leases, shared_folder, tickets
 from gpurun.agent.runtimes import Presence
 from gpurun.agent.state import journal, origin
 from tests.support import another_account
+from tests.support.part import only
 from tests.support.run_folder import RunFolder
 
 
@@ -93,9 +94,9 @@ def test_run_that_does_not_come_back_is_not_waited_for(
     for folder, number in ((other, 1), (run, 2)):
         Path(folder.paths.events).unlink()
         journal.record(folder.paths, words.QUEUED, ticket=number)
-        journal.record(folder.paths, "prepared", record={"image": None})
-    job = json.loads(Path(run.paths.job).read_text())
-    job = {**job, "owner": "ada", "resources": {"gpus": 1}, "host": {"engine": None}}
+        journal.record(folder.paths, "prepared", record=only(image=None))
+    told = json.loads(Path(run.paths.job).read_text())
+    job: Any = {**told, "owner": "ada", "resources": {"gpus": 1}, "host": {"engine": None}}
     monkeypatch.setattr(origin, "doubt", lambda _: doubt)
     monkeypatch.setattr(allocation, "look", lambda _: ([Gpu(0, "GPU-0", "H100", 80 << 30, 0)], {}))
     ticket = tickets.Ticket(2, os.getuid(), run.paths.id)
@@ -116,7 +117,7 @@ def test_run_that_has_stepped_aside_is_waited_for_only_when_it_may_come_back(
     run, other = (RunFolder(tmp_path, f"train-{secrets.token_hex(2)}") for _ in range(2))
     Path(other.paths.events).unlink()
     journal.record(other.paths, words.QUEUED, ticket=1)
-    journal.record(other.paths, "prepared", record={"image": None})
+    journal.record(other.paths, "prepared", record=only(image=None))
     monkeypatch.setattr(origin, "doubt", lambda _: None)
     ticket = tickets.Ticket(2, os.getuid(), run.paths.id)
     held = locks.acquire(locks.run_lock(other.paths.id)) if lives else None
@@ -140,7 +141,7 @@ def test_run_steps_aside_when_the_host_has_too_few_gpus_for_long(
     run = RunFolder(tmp_path)
     Path(run.paths.events).unlink()
     journal.record(run.paths, words.QUEUED, ticket=1)
-    job = {"owner": "ada", "resources": {"gpus": 2}, "host": {"engine": None}}
+    job: Any = {"owner": "ada", "resources": {"gpus": 2}, "host": {"engine": None}}
     found = [Gpu(0, "GPU-0", "H100", 80 << 30, 0)]
     monkeypatch.setattr(allocation, "look", lambda _: (list(found), {}))
     monkeypatch.setattr(allocation, "LOOK_EVERY", 0.0)
@@ -166,7 +167,7 @@ class NeverStarts:
     def presence(self, run: RunPaths, job: Any) -> Presence:
         return Presence("absent")
 
-    def prepare(self, run: RunPaths, job: Any, say: Any) -> dict[str, Any]:
+    def prepare(self, run: RunPaths, job: Any, say: Any) -> Any:
         return {"image": None}
 
     def create_and_start(self, run: RunPaths, *_: object) -> None:

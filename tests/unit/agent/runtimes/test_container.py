@@ -15,9 +15,10 @@ from gpurun.agent.runtimes import container as argv
 from gpurun.agent.runtimes.container import Container
 from gpurun.agent.setup import wrapper
 from gpurun.agent.setup.mounts import bind
+from tests.support.part import only
 
 RUN = HostPaths("/home/ada/.gpurun").run("train-7f3k")
-ADA = identity(Login(1000, 1000, (27, 1000), "ada"), {})
+ADA = identity(Login(1000, 1000, (27, 1000), "ada"), only())
 GPUS = [Gpu(0, "GPU-a", "A100", 0, 0), Gpu(1, "GPU-b", "A100", 0, 0)]
 GIB = 1 << 30
 MOUNTS = [
@@ -39,12 +40,13 @@ LIMITED = ["--pids-limit", "32768", "--ulimit", "stack=67108864", "--ulimit", "m
 
 
 def container(who: Identity = ADA, **changes: Any) -> Container:
-    job = {
+    job: Any = {
+        "attempt": 1,
         "id": "train-7f3k", "token": "t0", "name": "train", "owner": "ada", "project": {"name": "vision"},
         "command": ["python", "train.py", "--lr", "1e-3"], "mounts": [], "keep_caps": [], "user": None,
         "resources": {"gpus": 2, "memory": None, "cpus": None, "shm": None, **changes.pop("resources", {})},
     }  # fmt: skip
-    return Container("sha256:1a2b", who, 64 * GIB, RUN, {**job, **changes.pop("job", {})}, **changes)
+    return Container("sha256:1a2b", who, 64 * GIB, RUN, only(**{**job, **changes.pop("job", {})}), **changes)
 
 
 def test_a_job_with_gpus_and_limits() -> None:
@@ -70,7 +72,7 @@ def test_a_job_without_gpus_and_limits() -> None:
 
 
 def test_a_rootless_engine_raises_no_limits_and_needs_no_passwd() -> None:
-    rootless = identity(Login(1000, 1000, (27, 1000), "ada"), {"rootless": True})
+    rootless = identity(Login(1000, 1000, (27, 1000), "ada"), only(rootless=True))
     assert argv.confinement(container(rootless)) == [
         *CONFINED, "--user", "0:0", "--pids-limit", "32768", "--ulimit", "stack=67108864",
         "--shm-size", str(32 * GIB),
@@ -114,7 +116,7 @@ def test_a_mount_is_one_line_of_csv(source: str, value: str) -> None:
 
 
 NEVER = "0001-01-01T00:00:00Z"
-TIMES = {"StartedAt": "2026-01-31T12:00:00.5Z", "FinishedAt": "2026-01-31T13:00:00.25+01:00"}
+TIMES: Any = {"StartedAt": "2026-01-31T12:00:00.5Z", "FinishedAt": "2026-01-31T13:00:00.25+01:00"}
 
 
 @pytest.mark.parametrize(
@@ -162,7 +164,7 @@ def test_device_files_are_found_by_uuid(tmp_path: Path) -> None:
 
 
 def test_a_container_without_our_label_is_not_ours() -> None:
-    job = {"id": RUN.id, "token": "t0"}
+    job: Any = {"id": RUN.id, "token": "t0"}
     ours = {"gpurun.run": RUN.id, "gpurun.token": wrapper.token_label(job)}
     assert docker.is_ours({"Config": {"Labels": ours}}, job)
     for labels in (
@@ -181,7 +183,7 @@ def test_a_container_is_of_one_attempt() -> None:
 
 
 def test_tensorboard_is_shown_its_board_and_no_other_run() -> None:
-    job = {"service": {"kind": "tensorboard"}, "command": []}
+    job: Any = {"service": {"kind": "tensorboard"}, "command": []}
     mounts = [word for word in argv.mounts(container(job=job)) if word.startswith("type=")]
     board = "type=bind,source=/home/ada/.gpurun/runs/train-7f3k/board,target=/gpurun/board,readonly"
     assert board in mounts

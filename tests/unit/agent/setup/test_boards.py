@@ -162,7 +162,7 @@ def test_board_of_one_run_shows_that_run_alone(tmp_path: Path) -> None:
 def test_board_is_kept_while_the_service_runs_and_cleared_at_its_end(runs: Runs) -> None:
     runs.add("train-1111").write(EVENTS)
     paths = runs.service.paths
-    job = {"service": {"kind": "tensorboard", "run": None}, "project": {"name": "digits"}}
+    job: Any = {"service": {"kind": "tensorboard", "run": None}, "project": {"name": "digits"}}
     with boards.kept(paths, job):
         pass  # at least one look is taken
     assert os.listdir(paths.board) == ["train-1111"]
@@ -173,7 +173,7 @@ def test_board_is_kept_while_the_service_runs_and_cleared_at_its_end(runs: Runs)
 def test_board_that_a_look_has_filled_behind_the_end_is_cleared(runs: Runs) -> None:
     runs.add("train-1111").write(EVENTS)
     paths = runs.service.paths
-    job = {"service": {"kind": "tensorboard", "run": None}, "project": {"name": "digits"}}
+    job: Any = {"service": {"kind": "tensorboard", "run": None}, "project": {"name": "digits"}}
     with boards.kept(paths, job):
         boards.clear(paths)
         runs.service.end()  # the thread's look comes behind it

@@ -23,7 +23,7 @@ def own_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPURUN_LOCKS", str(tmp_path))
 
 
-def make_job(kind: str | None, **changes: Any) -> dict[str, Any]:
+def make_job(kind: str | None, **changes: Any) -> Any:
     service = {"kind": kind, "title": "digits on box", "idle": 60.0, "run": None}
     job = {
         "command": ["python", "train.py"],

@@ -15,8 +15,8 @@ from gpurun.agent.paths import HostPaths
 from gpurun.agent.setup import sockets
 from tests.support.run_folder import RunFolder
 
-DOCKER: dict[str, Any] = {"host": {"runtime": "docker"}}
-BARE: dict[str, Any] = {"host": {"runtime": "bare"}}
+DOCKER: Any = {"host": {"runtime": "docker"}}
+BARE: Any = {"host": {"runtime": "bare"}}
 LIMIT = 104  # bytes of a socket's path, on the strictest system
 
 
@@ -35,7 +35,7 @@ def mode(path: str) -> int:
 
 
 @pytest.mark.parametrize("job", [DOCKER, BARE])
-def test_nobody_else_can_enter(run: RunFolder, job: dict[str, Any]) -> None:
+def test_nobody_else_can_enter(run: RunFolder, job: Any) -> None:
     previous = os.umask(0)
     try:
         path = sockets.make(run.paths, job)
@@ -65,7 +65,7 @@ def test_the_longest_id_leaves_room_in_the_usual_place(run: RunFolder, monkeypat
 
 
 @pytest.mark.parametrize("job", [DOCKER, BARE])
-def test_a_socket_in_it_can_be_reached_by_the_short_path(run: RunFolder, job: dict[str, Any], tmp_path: Path) -> None:
+def test_a_socket_in_it_can_be_reached_by_the_short_path(run: RunFolder, job: Any, tmp_path: Path) -> None:
     short = tmp_path / "s"
     short.symlink_to(sockets.make(run.paths, job))
     inside = Path(run.paths.sockets if job is DOCKER else sockets.folder(run.paths))
@@ -99,7 +99,7 @@ def test_a_job_cannot_lead_us_to_a_socket_of_the_host(run: RunFolder, tmp_path: 
 
 
 @pytest.mark.parametrize("job", [DOCKER, BARE])
-def test_nothing_is_left_after_the_end(run: RunFolder, job: dict[str, Any]) -> None:
+def test_nothing_is_left_after_the_end(run: RunFolder, job: Any) -> None:
     path = sockets.make(run.paths, job)
     Path(path, "jupyter.d").mkdir()
     Path(path, "jupyter.d/kernel").touch()

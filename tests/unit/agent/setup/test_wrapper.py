@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,8 +12,16 @@ from gpurun.agent.errors import AgentError
 from gpurun.agent.paths import HostPaths, RunPaths
 from gpurun.agent.setup import wrapper
 from gpurun.agent.setup.wrapper import Places
+from tests.support.part import only
 
-JOB = {"id": "train-7f3k", "token": "t0", "name": "träin", "project": {"name": "vision"}}
+JOB: Any = {
+    "id": "train-7f3k",
+    "token": "t0",
+    "name": "träin",
+    "project": {"name": "vision"},
+    "attempt": 1,
+    "resume": None,
+}
 
 
 @pytest.fixture
@@ -24,13 +33,13 @@ def run(tmp_path: Path) -> RunPaths:
 
 def test_named_data_is_gpurun_data_and_the_projects_own_folder_stays_known(run: RunPaths) -> None:
     mount = {"name": "imagenet", "source": "~/sets/imagenet", "target": "/data/imagenet", "readonly": True}
-    job = {**JOB, "data": "imagenet", "mounts": [mount]}
+    job: Any = {**JOB, "data": "imagenet", "mounts": [mount]}
     own = run.host.data("vision")
     on_host = wrapper.last_settings(wrapper.on_host(run, "vision"), job)
     assert (on_host["GPURUN_DATA"], on_host["GPURUN_PROJECT_DATA"]) == (os.path.expanduser("~/sets/imagenet"), own)
     inside = wrapper.last_settings(wrapper.IN_CONTAINER, job)
     assert (inside["GPURUN_DATA"], inside["GPURUN_PROJECT_DATA"]) == ("/data/imagenet", "/gpurun/data")
-    of_an_older_gpurun = {**JOB, "mounts": [mount]}
+    of_an_older_gpurun: Any = {**JOB, "mounts": [mount]}
     assert wrapper.last_settings(wrapper.IN_CONTAINER, of_an_older_gpurun)["GPURUN_DATA"] == "/gpurun/data"
 
 
@@ -57,6 +66,6 @@ def test_the_start_is_the_wrapper_with_the_log() -> None:
 
 def test_later_attempt_is_told_its_number_and_its_checkpoint(run: RunPaths) -> None:
     places = wrapper.on_host(run, "vision")
-    told = wrapper.last_settings(places, {**JOB, "attempt": 2, "resume": "/workspace/last.ckpt"})
+    told = wrapper.last_settings(places, only(**{**JOB, "attempt": 2, "resume": "/workspace/last.ckpt"}))
     assert (told["GPURUN_ATTEMPT"], told["GPURUN_RESUME"]) == ("2", "/workspace/last.ckpt")
     assert "GPURUN_RESUME" not in wrapper.last_settings(places, JOB)

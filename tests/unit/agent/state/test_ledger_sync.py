@@ -19,10 +19,9 @@ def run(tmp_path: Path) -> RunFolder:
     return RunFolder(tmp_path)
 
 
-def ask(run: RunFolder, read: int = 0) -> dict[str, Any] | None:
+def ask(run: RunFolder, read: int = 0) -> Any:
     known = {RUN: {machine.host_id(run.host): read, "another": 7}} if read else {}
-    told: dict[str, Any] | None = ledger_sync.ledgers({"ledgers": known}, run.host, [run.paths]).get(RUN)
-    return told
+    return ledger_sync.ledgers({"ledgers": known}, run.host, [run.paths]).get(RUN)
 
 
 def test_nobody_asked(run: RunFolder) -> None:
@@ -86,7 +85,7 @@ def test_ledgers_of_many_runs_are_bounded_together(tmp_path: Path, monkeypatch: 
     runs = [RunFolder(tmp_path, f"train-000{at}") for at in range(3)]
     for one in runs:
         note(one, "a.ckpt", step=10)
-    known: dict[str, Any] = {}
+    known: Any = {}
     for _ in range(3):
         told = ledger_sync.ledgers({"ledgers": known}, runs[0].host, [one.paths for one in runs])
         assert len(told) == 1

@@ -10,6 +10,7 @@ import pytest
 from gpurun.agent import machine
 from gpurun.agent.lifecycle import supervisor
 from gpurun.agent.paths import RunPaths
+from gpurun.agent.schema.host import Signs
 from gpurun.agent.state import origin
 
 
@@ -32,7 +33,7 @@ from gpurun.agent.state import origin
         ({"hostname": "x", "macs": ["m"]}, {"hostname": "y"}, False),
     ],
 )
-def test_another_machine_by_its_signs(before: machine.Signs, now: machine.Signs, same: bool) -> None:
+def test_another_machine_by_its_signs(before: Signs, now: Signs, same: bool) -> None:
     assert (machine.another_machine(before, now) is None) is same
 
 

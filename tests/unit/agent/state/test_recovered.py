@@ -42,7 +42,7 @@ def test_a_whole_one_comes_into_the_ledger_once_as_it_is(run: RunFolder) -> None
     run.write("checkpoints/last.ckpt", saved(70), at=time.time())
     assert listed(run) == [("checkpoints/last.ckpt", 70)]
     (entry,) = checkpoints.ledger(run.paths)
-    assert checkpoints.is_complete(entry)
+    assert checkpoints.is_complete(entry["file"], entry)
     assert (entry["epoch"], entry["attempt"], entry["best"]) == (3, journal.fold(run.paths).attempt, False)
     lines = Path(run.paths.ledger).read_bytes()
     assert listed(run) == [("checkpoints/last.ckpt", 70)]

@@ -21,7 +21,7 @@ def run(tmp_path: Path) -> RunFolder:
     return RunFolder(tmp_path)
 
 
-def ask(run: RunFolder) -> dict[str, Any]:
+def ask(run: RunFolder) -> Any:
     return outputs.answer({"run": RUN}, run.host)
 
 
@@ -66,7 +66,7 @@ def test_a_checkpoint_that_is_open_for_writing_is_marked(run: RunFolder) -> None
 
 def test_fetched_is_only_a_whole_fetch_of_an_ended_run(run: RunFolder) -> None:
     def mark(what: str) -> object:
-        fetched.answer({"run": RUN, "what": what, "attempt": 1}, run.host)
+        fetched.answer({"run": RUN, "what": what, "attempt": 1, "stamp": None}, run.host)
         return json.loads(Path(run.paths.fetched).read_text())["t"]
 
     assert mark("all") is None  # it lives: it will write more
@@ -82,9 +82,9 @@ def test_what_came_of_an_earlier_attempt_says_nothing_of_the_present_one(run: Ru
     journal.record(run.paths, "attempt", number=2, why="resume", checkpoint=None)
     Path(run.paths.exit).unlink()
     run.end()
-    assert fetched.answer({"run": RUN, "what": "all", "attempt": 1}, run.host) == {"counts": False}
+    assert fetched.answer({"run": RUN, "what": "all", "attempt": 1, "stamp": None}, run.host) == {"counts": False}
     assert not Path(run.paths.fetched).exists()
-    assert fetched.answer({"run": RUN, "what": "all", "attempt": 2}, run.host) == {"counts": True}
+    assert fetched.answer({"run": RUN, "what": "all", "attempt": 2, "stamp": None}, run.host) == {"counts": True}
 
 
 @pytest.mark.parametrize("name", ["../x", "gone-7f3k", "", "a/b"])

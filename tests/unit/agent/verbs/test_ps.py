@@ -10,6 +10,7 @@ import pytest
 
 from gpurun.agent.paths import HostPaths
 from gpurun.agent.verbs import ps
+from tests.support.part import only
 from tests.support.run_folder import RunFolder
 
 
@@ -27,7 +28,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HostPaths:
 
 
 def ask(host: HostPaths, **request: Any) -> tuple[list[str], Any]:
-    answer = ps.answer({"all": True, **request}, host)
+    answer = ps.answer(only(all=True, **request), host)
     return [record["id"][-1] for record in answer["runs"]], answer["more"]
 
 

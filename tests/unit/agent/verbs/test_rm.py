@@ -13,6 +13,7 @@ from gpurun.agent.lifecycle import finish, unfetched
 from gpurun.agent.paths import RunPaths
 from gpurun.agent.state import journal
 from gpurun.agent.verbs import rm
+from tests.support.part import only
 from tests.support.run_folder import RUN, RunFolder
 
 
@@ -24,7 +25,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
 
 
 def stamp(run: RunFolder) -> str | None:
-    return unfetched.stamp_of(run.paths, {})
+    return unfetched.stamp_of(run.paths, only())
 
 
 def test_rm_of_an_ended_run_holds_its_lock_from_the_look_to_the_removal(
@@ -94,7 +95,7 @@ def test_run_that_wrote_nothing_holds_nothing(run: RunFolder) -> None:
     run.submit("train.py", b"code")
     run.write("log", b"", to="out")
     run.end()
-    held = unfetched.measure(run.paths, {})
+    held = unfetched.measure(run.paths, only())
     assert (held.files, held.container) == (0, False)
     run.write("log", b"trained", to="out")
-    assert unfetched.measure(run.paths, {}).files == 1
+    assert unfetched.measure(run.paths, only()).files == 1
