@@ -187,7 +187,8 @@ def _unfetched() -> list[RunEntry]:
     found = [entry for entry in jobs if entry not in here or entry.id in again]
     found += [entry for entry in sessions if entry.id in used & again]
     if not found:
-        output.say("all runs of this project are fetched")
+        known = f"no run of the project {project.name} is known here"
+        output.say("all runs of this project are fetched" if jobs or services else known)
     return found
 
 

@@ -26,7 +26,7 @@ def of_project(
 
 
 def in_a_folder_above(project: Project) -> str:
-    """Return where this project's runs may be: `3 runs of vision are known in /work/vision: cd /work/vision`; empty for nowhere."""
+    """Return where this project's runs may be: `cd /work/vision: 3 runs of vision are known there`; empty for nowhere."""
     by_root: dict[str, list[RunEntry]] = {}
     for entry in run_store.all_runs():
         if entry.project_root and not entry.service:
@@ -35,8 +35,8 @@ def in_a_folder_above(project: Project) -> str:
     if above is None:
         return ""
     known = by_root[above]
-    count = f"{len(known)} runs" if len(known) > 1 else f"the run {known[0].id}"
-    return f"{count} of {known[0].project} belong to {above}: `cd {shlex.quote(above)}`, or a gpurun.toml there makes all of it one project"
+    there = f"{len(known)} runs of {known[0].project} are" if len(known) > 1 else f"the run {known[0].id} is"
+    return f"cd {shlex.quote(above)}: {there} known there (a gpurun.toml in it makes all of it one project)"
 
 
 def is_live(entry: RunEntry) -> bool:

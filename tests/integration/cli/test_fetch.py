@@ -78,6 +78,18 @@ def test_all_takes_no_run(run: FetchedRun, project: Path, capsys: pytest.Capture
     assert "all runs of this project are fetched" in capsys.readouterr().err
 
 
+def test_fetch_of_all_in_a_subfolder_names_the_project_that_has_the_runs(
+    run: FetchedRun, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "gpurun.toml").unlink()
+    (project / "models").mkdir()
+    monkeypatch.chdir(project / "models")
+    assert gpurun("fetch", "--all") == 0
+    said = capsys.readouterr().err
+    assert f"cd {project}: the run {run.id} is known there" in said
+    assert "no run of the project models is known here" in said
+
+
 def test_globs_that_nothing_matches_are_told_with_what_there_is(
     run: FetchedRun, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -161,7 +161,7 @@ def test_no_run_of_a_subfolder_names_the_project_above_that_has_some() -> None:
     three()
     with pytest.raises(UsageError, match="no run of the project models") as error:
         run_names.resolve(None, project("/home/ada/vision/src/models"))
-    assert error.value.next_step.startswith("2 runs of vision belong to /home/ada/vision: `cd /home/ada/vision`")
+    assert error.value.next_step.startswith("cd /home/ada/vision: 2 runs of vision are known there")
     assert run_names.in_a_folder_above(project("/home/ada/visionary/models")) == ""
 
 
