@@ -163,7 +163,7 @@ def _environment(entry: RunEntry, record: RunRecord) -> dict[str, object]:
 def _result(entry: RunEntry, record: RunRecord) -> dict[str, object]:
     told = record.get("progress") if isinstance(record.get("progress"), dict) else {}
     saved = checkpoint_store.saved(entry.id, entry.host, record.get("checkpoints"))
-    best = saved.best or {}
+    best: Mapping[str, object] = saved.best or {}
     seconds = words.seconds_ran(record)
     return {
         "state": entry.state.replace("_", " "),

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from gpurun import fetch
 from gpurun.agent import error_codes, ledger, manifest
@@ -35,10 +35,8 @@ from gpurun.sync import rsync, upload
 from gpurun.sync.retry import bytes_in, run_with_retries
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from gpurun.agent.schema.answers import MigrateAnswer, MigratedCheckpoint
-    from gpurun.agent.schema.checkpoint import Checkpoint, PlacedCheckpoint, Reported
+    from gpurun.agent.schema.checkpoint import Checkpoint, LedgerEntry, PlacedCheckpoint, Reported
     from gpurun.agent.schema.job import JobSpec
     from gpurun.agent.schema.requests import MigrateRequest, ResumeRequest
     from gpurun.agent.schema.run import AttemptSummary, RunRecord
@@ -309,9 +307,9 @@ def _folders(entry: RunEntry) -> list[Path]:
     return list(dict.fromkeys([*folders, *aside]))
 
 
-def _ledger(folder: Path, entry: RunEntry) -> list[Any]:
+def _ledger(folder: Path, entry: RunEntry) -> list[LedgerEntry | Checkpoint]:
     """The checkpoints that the fetched ledger tells of, and those of the record that the host last gave."""
-    listed: list[Any] = [*ledger.read(str(folder / words.RECORD_FOLDER / words.LEDGER_FILE))]
+    listed = ledger.read(str(folder / words.RECORD_FOLDER / words.LEDGER_FILE))
     known = entry.known.get("checkpoints")
     return [*listed, *(one for one in ((known["best"], known["last"]) if known else ()) if one)]
 
@@ -371,10 +369,7 @@ def _alone(file: Path) -> FileList:
 def _carried(cargo: Migration) -> PlacedCheckpoint | None:
     if cargo.checkpoint is None or cargo.file is None:
         return None
-    told: Any = cargo.checkpoint
-    brief: Any = ledger.brief(told)
-    placed: Any = {**brief, "file": f"carried/{cargo.file.name}"}
-    return cast("PlacedCheckpoint", placed)
+    return {**ledger.brief(cargo.checkpoint), "file": f"carried/{cargo.file.name}"}
 
 
 def _attempts_so_far(record: RunRecord) -> list[AttemptSummary]:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, TypeGuard
+from typing import TYPE_CHECKING, Any, TypedDict, TypeGuard, cast
 
 from gpurun import locked
 from gpurun.agent import ledger
@@ -24,13 +24,34 @@ if TYPE_CHECKING:
     from gpurun.agent.schema.checkpoint import Checkpoint, CheckpointSummary, LedgerEntry, LedgerPiece
     from gpurun.agent.schema.requests import LedgerRequest
 
-Entry = dict[str, Any]  # a LedgerEntry with `host` and `gone`
-
 MOST = 5000  # checkpoints of one run; the oldest go first
 _SUFFIX = ".ledger"
 _LONGEST = 4096  # characters of a text in an entry
 _LATEST = 1e11  # unix seconds that a clock can show
 _TEXTS, _NUMBERS, _FLAGS = ("monitor", "mode"), ("t", "epoch", "step", "value"), ("best", "last")
+
+
+class _Entry(TypedDict):
+    path: str
+    sha256: str
+    size: int  # bytes
+    attempt: int
+    best: bool
+    last: bool
+    gone: bool  # another took its place, or the job removed it
+    host: str  # that told of it
+
+
+class Entry(_Entry, total=False):
+    """A checkpoint as it is kept here: what of a line of the ledger had the right type."""
+
+    complete: bool
+    monitor: str
+    mode: str
+    t: float
+    epoch: float
+    step: float
+    value: float
 
 
 class Commit(TypedDict):
@@ -138,9 +159,9 @@ def _in_records(sha256: str) -> Iterator[tuple[str, Kept, Entry]]:
     for entry in run_store.all_runs():
         told = entry.known.get("checkpoints")
         for name, one in (("best", told["best"]), ("last", told["last"])) if told else ():
-            sound = _sound({**(one or {}), "complete": True, name: True})
+            sound = _sound({**(one or {}), "complete": True, name: True}, entry.host)
             if sound is not None and sound["sha256"] == sha256:
-                yield entry.id, Kept(origin=origin(entry)), {**sound, "host": entry.host}
+                yield entry.id, Kept(origin=origin(entry)), sound
 
 
 def origin(entry: run_store.RunEntry) -> Origin:
@@ -166,10 +187,9 @@ def fold(entries: Iterable[Entry], lines: Iterable[LedgerEntry], host: str) -> l
         path = line.get("path")
         if line.get("removed") is True and isinstance(path, str) and path in current:
             current.pop(path)["gone"] = True
-        entry = _sound(line)
+        entry = _sound(line, host)
         if entry is None:
             continue
-        entry["host"] = host
         key = (host, entry["path"], entry["sha256"])
         before = current.get(entry["path"])
         if before is not None:
@@ -179,8 +199,8 @@ def fold(entries: Iterable[Entry], lines: Iterable[LedgerEntry], host: str) -> l
     return list(known.values())
 
 
-def _sound(line: Mapping[str, object]) -> Entry | None:
-    """The line as an entry, with what of it has the right type; None when it tells of no whole checkpoint."""
+def _sound(line: Mapping[str, object], host: str) -> Entry | None:
+    """The line that `host` told as an entry, with what of it has the right type; None when it tells of no whole checkpoint."""
     path, sha256, size = line.get("path"), line.get("sha256"), line.get("size")
     if not (isinstance(path, str) and 0 < len(path) <= _LONGEST and isinstance(sha256, str)):
         return None
@@ -188,13 +208,14 @@ def _sound(line: Mapping[str, object]) -> Entry | None:
         return None
     if not re.fullmatch(r"[0-9a-f]{64}", sha256):
         return None
-    told: Entry = {"path": path, "sha256": sha256, "size": size, "attempt": 1, "gone": False, "complete": True}
-    told |= {key: line[key] for key in _NUMBERS if is_number(line.get(key))}
-    if not 0 <= told.get("t", 0) < _LATEST:
-        del told["t"]
-    told |= {key: text for key in _TEXTS if isinstance(text := line.get(key), str) and len(text) <= _LONGEST}
-    told |= {key: line.get(key) is True for key in _FLAGS}
-    return told | ({"attempt": line["attempt"]} if type(line.get("attempt")) is int else {})
+    attempt, t = line.get("attempt"), line.get("t")
+    known: dict[str, object] = {"path": path, "sha256": sha256, "size": size, "gone": False, "complete": True}
+    known |= {key: line[key] for key in _NUMBERS if is_number(line.get(key))}
+    if is_number(t) and not 0 <= t < _LATEST:
+        del known["t"]
+    known |= {key: text for key in _TEXTS if isinstance(text := line.get(key), str) and len(text) <= _LONGEST}
+    known |= {key: line.get(key) is True for key in _FLAGS}
+    return cast("Entry", {**known, "attempt": attempt if type(attempt) is int else 1, "host": host})
 
 
 def is_number(value: Any) -> TypeGuard[float]:

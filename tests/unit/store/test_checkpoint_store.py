@@ -109,20 +109,20 @@ def test_the_best_of_two_hosts_is_told_by_its_value(value: float, host: str) -> 
     judged = {"best": True, "monitor": "loss", "mode": "min"}
     told_by(answer(line("epoch=4.ckpt", "a", step=10, value=0.3, **judged)))
     told_by(answer(line("epoch=9.ckpt", "b", step=20, value=value, **judged), host="h2"), "spare")
-    assert (checkpoint_store.best(RUN) or {})["host"] == host
+    assert part(checkpoint_store.best(RUN))["host"] == host
 
 
 def test_of_two_copies_of_the_best_one_that_of_the_host_where_the_run_is_counts() -> None:
     told_by(answer(line("best.ckpt", "a", best=True, step=10, monitor="loss", mode="min", value=0.3)))
     told_by(answer(line(".gpurun/resume/best.ckpt", "a", step=10), line("x.ckpt", "x", step=20), host="h2"), "spare")
-    assert (checkpoint_store.best(RUN, at="spare") or {})["path"] == ".gpurun/resume/best.ckpt"
-    assert (checkpoint_store.best(RUN) or {})["path"] == "best.ckpt"
+    assert part(checkpoint_store.best(RUN, at="spare"))["path"] == ".gpurun/resume/best.ckpt"
+    assert part(checkpoint_store.best(RUN))["path"] == "best.ckpt"
 
 
 def test_best_on_the_runs_own_host_is_told_by_its_name_and_not_by_its_bytes() -> None:
     judged = {"monitor": "loss", "mode": "min", "value": 0.3, "step": 10}
     told_by(answer(line("last.ckpt", "a", step=10), line("epoch=1.ckpt", "a", best=True, **judged)))
-    assert (checkpoint_store.best(RUN, at="box") or {})["path"] == "epoch=1.ckpt"
+    assert part(checkpoint_store.best(RUN, at="box"))["path"] == "epoch=1.ckpt"
 
 
 def test_saved_counts_the_checkpoints_of_all_hosts_and_names_what_is_there() -> None:
@@ -131,12 +131,12 @@ def test_saved_counts_the_checkpoints_of_all_hosts_and_names_what_is_there() -> 
     told_by(answer(line("c.ckpt", "c", step=20, value=0.3, **judged), host="h2"), "spare")
     record = {"count": 1, "best": line("c.ckpt", "c"), "last": line("c.ckpt", "c")}
     saved = checkpoint_store.saved(RUN, "spare", part(record))
-    assert (saved.count, (saved.last or {})["path"], (saved.best or {})["path"]) == (3, "c.ckpt", "a.ckpt")
+    assert (saved.count, part(saved.last)["path"], part(saved.best)["path"]) == (3, "c.ckpt", "a.ckpt")
     # Of its own host the ledger tells of a file that is gone there by now: the host knows better.
     gone = {"count": 1, "best": line("b.ckpt", "b"), "last": line("b.ckpt", "b")}
     told_by(answer({"path": "c.ckpt", "removed": True}, host="h2", begin=100, end=120), "spare")
     saved = checkpoint_store.saved(RUN, "box", part(gone))
-    assert (saved.count, (saved.best or {})["path"]) == (1, "b.ckpt")
+    assert (saved.count, part(saved.best)["path"]) == (1, "b.ckpt")
 
 
 def test_it_outlives_the_run() -> None:
