@@ -57,7 +57,7 @@ class Refused(Exception):
 
 @dataclass
 class Requests:
-    """What the cells of a notebook need besides running."""
+    """The requirements of a notebook's cells, and the notes about them."""
 
     requirements: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

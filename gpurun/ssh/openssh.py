@@ -174,8 +174,8 @@ class Connection:
     def run(self, command: str, *, stdin: bytes = b"", timeout: float | None = None, shared: bool = True) -> Completed:
         """Run a line on the host to its end. Raises TimedOut when a host that let us in is late.
 
-        Exit code 255 may be ssh's own: see `is_up`. A person who is asked (see `log_in`) has all the time in the world;
-        where nobody is asked and nothing is open, `connect_timeout` is added to `timeout`.
+        Exit code 255 may be ssh's own: see `is_up`. There is no limit while ssh may ask the user (see `log_in`). Without a
+        user and without an open connection, `connect_timeout` is added to `timeout`.
         """
         argv = (*program(), self.name)
         if shared and self.interactive and not self.is_warm and not self.log_in():
@@ -189,10 +189,10 @@ class Connection:
             return Completed(argv, running.returncode, stdout, errors.read())
 
     def log_in(self) -> bool:
-        """Run the ssh that may ask a person, and that becomes the master. Return whether the host let us in.
+        """Run the ssh that may ask the user, and that becomes the master. Return whether the host let us in.
 
         This ssh runs nothing on the host, so no output of the host reaches the terminal. Only this ssh has the terminal: a
-        person who must touch a key, or read a banner, sees what ssh prints, in its order. ssh escapes what a server sends.
+        user who must touch a key, or read a banner, sees what ssh prints, in its order. ssh escapes what a server sends.
         """
         argv = [*program(), *self._options(), "-f", "-N", "--", self.address.host]
         login = process.start(argv, stdout=process.DEVNULL)
@@ -200,7 +200,7 @@ class Connection:
         return login.returncode == 0
 
     def patience(self, timeout: float) -> Patience:
-        """The time for a shared question, counted from when the host let us in (see `run`)."""
+        """Return the time limit of a shared question, which starts when the host has let us in (see `run`)."""
         if self.is_warm:
             return Patience(timeout)
         if self.interactive:
@@ -210,7 +210,7 @@ class Connection:
     def popen(self, command: str, *, stderr: int | IO[bytes], shared: bool = True) -> Process:
         """Start a line on the host with pipes for stdin and stdout; the caller ends it.
 
-        `stderr` is never the terminal: what comes there is of the host's shell, raw.
+        `stderr` is never the terminal, because the host's shell writes raw bytes to it.
         """
         return process.start(self.argv(command, shared=shared), stdin=process.PIPE, stderr=stderr)
 

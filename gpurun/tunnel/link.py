@@ -38,7 +38,7 @@ GREETING_TIMEOUT = 10.0  # seconds for the probe
 
 @dataclass(frozen=True)
 class Target:
-    """What is behind a listener: the service that a run is, a port of a run, or (without a run) a port of the host."""
+    """The target of a listener: the service that a run is, a port of a run, or (without a run) a port of the host."""
 
     name: str  # unique in its tunnel
     run: str | None = None

@@ -37,7 +37,7 @@ class Listener:
 
 
 class Tunnel(Protocol):
-    """What a proxy connection needs of the tunnel it belongs to."""
+    """The part of a tunnel that its proxy connections need."""
 
     one_time_urls: OneTimeUrls
 

@@ -43,7 +43,7 @@ class Service:
 
 @dataclass(frozen=True)
 class Planned(Event):
-    """What the submit of a service will send; the callback may raise, and then nothing is sent."""
+    """The event before a service is submitted, with what will be sent. When the callback raises, nothing is sent."""
 
     plan: Plan
 

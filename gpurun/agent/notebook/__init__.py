@@ -1,1 +1,1 @@
-"""What the script of a notebook needs in its job: the package gpurun_notebook, copied into the run's ro/."""
+"""Hold the package gpurun_notebook, which is copied into the run's ro/ for the script of a notebook."""
