@@ -35,6 +35,12 @@ def embedded_host() -> Iterator[EmbeddedHost]:
 
 
 @pytest.fixture
+def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that forgets the fixture `home` finds no home at all, and writes nothing into the user's own."""
+    monkeypatch.setenv("HOME", "/dev/null/home")
+
+
+@pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home of its own, with nothing in it, and no variables that name another."""
     folder = tmp_path / "home"

@@ -27,6 +27,14 @@ fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.argv[1], sys.argv[1:])
 """
 
+
+class TerminalOutput(asyncio.StreamReaderProtocol):
+    """Read a terminal to its end, which is EIO: taken for an error, it would hide the bytes that came before it."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(None)
+
+
 Channel = asyncssh.SSHServerProcess[bytes]
 
 
@@ -130,7 +138,7 @@ async def _start_on_terminal(channel: Channel, shell: Shell) -> Command:
     os.close(theirs)
     loop = asyncio.get_running_loop()
     output = asyncio.StreamReader(limit=CHUNK)
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(output), os.fdopen(ours, "rb", 0))
+    await loop.connect_read_pipe(lambda: TerminalOutput(output), os.fdopen(ours, "rb", 0))
     transport, protocol = await loop.connect_write_pipe(
         asyncio.streams.FlowControlMixin, os.fdopen(os.dup(ours), "wb", 0)
     )

@@ -65,12 +65,12 @@ class Laptop:
         self.started.append(process)
         return process
 
-    def gpurun(self, *args: str, timeout: float = 60) -> Done:
+    def gpurun(self, *args: str, timeout: float = 180) -> Done:
         process = self.start(*args)
         out, err = process.communicate(timeout=timeout)
         return Done(process.returncode, out.decode(), err.decode())
 
-    def ok(self, *args: str, timeout: float = 60) -> str:
+    def ok(self, *args: str, timeout: float = 180) -> str:
         """The output of a command that must succeed."""
         done = self.gpurun(*args, timeout=timeout)
         assert done.code == 0, done.err
@@ -86,7 +86,7 @@ class Laptop:
     def state(self, run: str) -> str:
         return str(self.json("status", run)["run"]["state"])
 
-    def until(self, run: str, *states: str, seconds: float = 30) -> str:
+    def until(self, run: str, *states: str, seconds: float = 120) -> str:
         """Wait until the run is in one of these states."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:

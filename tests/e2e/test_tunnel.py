@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.e2e.conftest import Laptop
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from gpurun.demo.host import EmbeddedHost
@@ -65,13 +66,6 @@ def get(url: str, path: str | None = None, **fields: str) -> tuple[int, bytes]:
         return answer.status, answer.read()
     finally:
         connection.close()
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def printed_url(process: subprocess.Popen[bytes], name: str) -> str:
@@ -122,7 +116,7 @@ def test_port_of_a_run_is_open_until_ctrl_c(laptop: Laptop, served: tuple[str, i
     process = laptop.start("tunnel", run, "-p", f"{local}:{port}")
     url = printed_url(process, f"port {port}")
     assert url == f"http://127.0.0.1:{local}/"
-    wait_until(lambda: get(url)[0] == 200)
+    eventually(lambda: get(url)[0] == 200)
     assert get(url)[1].decode() == f"the page of {run}"
     assert get(url, Host="evil.example")[0] == 403
     assert get(url, Origin="http://evil.example")[0] == 403
@@ -156,7 +150,7 @@ def test_tunnel_reconnects(laptop: Laptop, served: tuple[str, int], embedded_hos
     run, port = served
     process = laptop.start("tunnel", run, "-p", str(port))
     url = printed_url(process, f"port {port}")
-    wait_until(lambda: get(url)[0] == 200)
+    eventually(lambda: get(url)[0] == 200)
     embedded_host.hang_up()
     assert get(url) == (200, f"the page of {run}".encode()), "the listener holds the request meanwhile"
     printed = interrupt(process)
@@ -172,14 +166,14 @@ def test_detached_tunnel_stays_until_it_is_closed(laptop: Laptop, served: tuple[
     assert done.out.split()[-1] == url
     assert f"gpurun tunnel --close {tunnel['id']}" in done.err
     assert tunnel["detached"] is True
-    wait_until(lambda: get(url)[0] == 200)
+    eventually(lambda: get(url)[0] == 200)
     assert tunnel["id"] in laptop.ok("tunnel", "--list")
     laptop.ok("tunnel", "--close", run)
     with pytest.raises(ConnectionRefusedError):
         get(url)
     assert laptop.json("tunnel", "--list") == []
     assert ssh_processes(laptop) == []
-    wait_until(lambda: not is_running(tunnel["pid"]))
+    eventually(lambda: not is_running(tunnel["pid"]))
 
 
 def test_two_tunnels_to_one_port_get_different_local_ports(laptop: Laptop, served: tuple[str, int]) -> None:
@@ -189,7 +183,7 @@ def test_two_tunnels_to_one_port_get_different_local_ports(laptop: Laptop, serve
     first, second = (each["listeners"][0] for each in laptop.json("tunnel", "--list"))
     assert first["port"] != second["port"]
     for one in (first, second):
-        wait_until(lambda url=one["url"]: get(url)[0] == 200)  # type: ignore[misc]
+        eventually(lambda url=one["url"]: get(url)[0] == 200)  # type: ignore[misc]
 
 
 def test_tunnel_ends_with_its_run(laptop: Laptop, served: tuple[str, int]) -> None:
@@ -219,7 +213,7 @@ def test_ctrl_c_while_a_detached_tunnel_connects(laptop: Laptop) -> None:
     laptop.environment = {**environment, "GPURUN_SSH": str(hangs)}
     process = laptop.start("tunnel", "-p", "8080", "-d")
     laptop.environment = environment
-    wait_until(lambda: len(laptop.json("tunnel", "--list")) == 1)
+    eventually(lambda: len(laptop.json("tunnel", "--list")) == 1)
     time.sleep(0.5)
     printed = interrupt(process)
     assert printed.count("closed") == 1
@@ -236,9 +230,9 @@ def test_tensorboard_shows_the_runs_of_the_project(laptop: Laptop) -> None:
     process = laptop.start("tunnel", "--tensorboard")
     url = printed_url(process, "TensorBoard")
     assert b"TensorBoard" in get(url)[1]
-    wait_until(lambda: f"{first}/logs" in json.loads(get(url, "/data/runs")[1]))
+    eventually(lambda: f"{first}/logs" in json.loads(get(url, "/data/runs")[1]))
     second = laptop.submit("log.py")
-    wait_until(lambda: f"{second}/logs" in json.loads(get(url, "/data/runs")[1]))
+    eventually(lambda: f"{second}/logs" in json.loads(get(url, "/data/runs")[1]))
     printed = interrupt(process)
     board = next(run for run in laptop.json("ps")["runs"] if run["script"] == "tensorboard")
     assert f"gpurun stop {board['id']}" in printed
@@ -248,7 +242,7 @@ def test_tensorboard_shows_the_runs_of_the_project(laptop: Laptop) -> None:
     assert tunnel["listeners"][0]["run"] == board["id"], "the running TensorBoard is found"
     assert tunnel["listeners"][0]["url"] == url, "so bookmarks stay valid"
     laptop.ok("stop", board["id"])
-    wait_until(lambda: laptop.json("tunnel", "--list") == [])
+    eventually(lambda: laptop.json("tunnel", "--list") == [])
 
 
 def test_shell_session_runs_one_command(laptop: Laptop) -> None:

@@ -9,6 +9,11 @@ from pathlib import Path
 import pytest
 
 
+@pytest.fixture(autouse=True)
+def _no_home(no_home: None) -> None:
+    """All tests below this folder."""
+
+
 @pytest.fixture
 def git(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Runs git in a folder, with a name to commit under and no configuration of the user."""

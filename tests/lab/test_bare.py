@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ import pytest
 from tests.lab.host.labhost import LabHost
 from tests.lab.host.users import ADA
 from tests.lab.runtimes import Failed, JobOnHost
+from tests.support.waiting import eventually
 
 ABOUT = """
 import json, os, sys, torch
@@ -44,7 +44,7 @@ def bare(host: LabHost, script: str, **more: object) -> JobOnHost:
 
 def started(job: JobOnHost) -> JobOnHost:
     job.ask("prepare", "start")
-    until(lambda: "ready" in job.log)
+    eventually(lambda: "ready" in job.log)
     return job
 
 
@@ -86,14 +86,14 @@ def test_term_goes_to_the_script_and_nothing_stays_behind(bare_host: LabHost) ->
     job.ask("TERM")
     assert job.end()["exit_code"] == 7
     assert job.log == "ready\nsaving\n"
-    until(lambda: bare_host.processes() == [])
+    eventually(lambda: bare_host.processes() == [])
 
 
 def test_kill_ends_all_of_it(bare_host: LabHost) -> None:
     job = started(bare(bare_host, FAMILY.replace("sys.exit(7)", "pass")))
     job.ask("KILL")
     assert job.end()["exit_code"] == 137
-    until(lambda: bare_host.processes() == [])
+    eventually(lambda: bare_host.processes() == [])
 
 
 def test_starting_again_adopts_and_never_runs_twice(bare_host: LabHost) -> None:
@@ -109,7 +109,7 @@ def test_a_job_outlives_its_keepers_and_can_still_be_stopped(bare_host: LabHost)
     kill_keepers(bare_host)
     assert job.ask("presence")["kind"] == "running"
     job.ask("TERM")
-    until(lambda: "saving" in job.log)
+    eventually(lambda: "saving" in job.log)
     assert job.ask("presence")["kind"] == "running"  # its children live
     job.ask("remove")
     assert job.ask("presence")["kind"] == "absent"
@@ -187,10 +187,3 @@ def kill_keepers(host: LabHost) -> None:
     assert len(found) == 2
     for pid in found:
         os.kill(pid, signal.SIGKILL)
-
-
-def until(true: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.05)

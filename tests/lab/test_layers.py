@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,9 +76,7 @@ def test_dependencies_are_installed_once_and_torch_is_held(box: LabHost, runtime
     assert result(job) == ["1.0", "1.0\n", "2.8.0"]
 
     again = job_with(box, runtime, requirements, run="train-9k2m", **more)
-    started = time.monotonic()
     assert again.ask("prepare")["environment"] == first["environment"]
-    assert time.monotonic() - started < 2
     assert "pip" not in again.prepare_log.lower()
 
     other = job_with(box, runtime, requirements + "--no-binary nothing\n", run="train-3x1p", **more)

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
@@ -187,10 +186,3 @@ def job(tmp_path: Path, zygote: Zygote) -> Iterator[Callable[..., Job]]:
     for training in [training for run in made for training in run.started]:
         if training.number not in zygote.exits:
             training.kill()
-
-
-def until(met: Callable[[], object], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not met():
-        assert time.monotonic() < deadline, "the condition was never met"
-        time.sleep(0.02)

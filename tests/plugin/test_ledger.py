@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.plugin.conftest import Job, until
+from tests.plugin.conftest import Job
+from tests.support.waiting import eventually
 
 
 @pytest.mark.parametrize("package", ["lightning.pytorch", "pytorch_lightning"])
@@ -40,9 +41,9 @@ def test_ledger_has_checkpoints_of_callbacks_and_of_the_script(job: Callable[...
 def test_ledger_lists_a_checkpoint_during_the_training_and_its_removal(job: Callable[..., Job]) -> None:
     training = job()
     process = training.start("train.py", "--every", "5", "--epochs", "400", "--sleep", "0.05")
-    until(lambda: "steps/step=5.ckpt" in training.ledger())
+    eventually(lambda: "steps/step=5.ckpt" in training.ledger())
     (training.workspace / "steps" / "step=5.ckpt").unlink()
-    until(lambda: "steps/step=5.ckpt" not in training.ledger())
+    eventually(lambda: "steps/step=5.ckpt" not in training.ledger())
     process.kill()
 
 
@@ -51,7 +52,7 @@ def test_kill_during_a_save_leaves_no_wrong_line(job: Callable[..., Job], after:
     """The script overwrites its checkpoint slowly, again and again; every line must be of a complete file."""
     training = job()
     process = training.start("slow_save.py")
-    until(lambda: len(training.ledger()) > 1 and (training.workspace / "versions").exists())
+    eventually(lambda: len(training.ledger()) > 1 and (training.workspace / "versions").exists())
     time.sleep(after)
     process.kill()
     whole = set((training.workspace / "versions").read_text().split())

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.bench import stops
-from tests.plugin.conftest import Job, Zygote, until
+from tests.plugin.conftest import Job, Zygote
+from tests.support.waiting import eventually
 
 Make = Callable[..., Job]
 
@@ -16,9 +17,9 @@ Make = Callable[..., Job]
 def test_save_in_progress_is_marked_until_the_checkpoint_is_complete(job: Make) -> None:
     training = job()
     process = training.start("slow_save.py")
-    until(lambda: len(training.progress()) > 1)
+    eventually(lambda: len(training.progress()) > 1)
     (training.out / "stop").touch()
-    until(lambda: list((training.workspace / "gpurun-stop").glob("*.ckpt")))
+    eventually(lambda: list((training.workspace / "gpurun-stop").glob("*.ckpt")))
     assert (training.out / "saving").exists()  # it takes 0.3 s
     assert not (training.out / "stopped.json").exists()
     assert process.wait() == 0
@@ -32,7 +33,7 @@ def test_save_in_progress_is_marked_until_the_checkpoint_is_complete(job: Make) 
 def test_foreign_sigterm_saves_a_checkpoint_and_is_a_failure(job: Make) -> None:
     training = job()
     process = training.start("train.py", "--epochs", "400", "--sleep", "0.02", "--handler")
-    until(lambda: len(training.progress()) > 1)
+    eventually(lambda: len(training.progress()) > 1)
     process.signal(signal.SIGTERM)
     assert process.wait() == 143
     assert training.stopped()["why"] == "SIGTERM"
@@ -64,7 +65,7 @@ def test_job_ends_although_the_checkpoint_cannot_be_saved(job: Make) -> None:
 def test_separate_validation_stops_without_a_checkpoint(job: Make) -> None:
     training = job()
     process = training.start("evaluate.py")
-    until(lambda: len(training.progress()) > 0)
+    eventually(lambda: len(training.progress()) > 0)
     (training.out / "stop").touch()
     assert process.wait() == 0
     assert training.stopped()["checkpoint"] is None

@@ -96,7 +96,7 @@ class AgentHost:
             env=self.env,
             capture_output=True,
             check=False,
-            timeout=60,
+            timeout=120,
         )
         _, found, rest = done.stdout.partition(b"\nn0nce\n")
         assert found, done.stderr.decode()
@@ -129,7 +129,7 @@ class AgentHost:
     def status(self, run: RunPaths) -> Any:
         return self.ask("status", run=run.id)["run"]
 
-    def wait(self, run: RunPaths, seconds: float = 20) -> Any:
+    def wait(self, run: RunPaths, seconds: float = 60) -> Any:
         """The record at the run's end."""
         record = self.ask("wait", runs=[run.id], seconds=seconds)["runs"][0]
         assert not record["live"], (record, Path(run.supervisor_log).read_text())
@@ -137,7 +137,7 @@ class AgentHost:
 
     def until_running(self, run: RunPaths, text: bytes = b"") -> Any:
         """Wait until the job runs and its log holds `text`."""
-        for _ in range(200):
+        for _ in range(1200):
             record = self.status(run)
             log = Path(run.log)
             if record["state"] == words.RUNNING and (not text or (log.exists() and text in log.read_bytes())):

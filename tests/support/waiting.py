@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
+def eventually(condition: Callable[[], object], timeout: float = 60.0) -> None:
+    """Wait until the condition holds; fail after `timeout` seconds, which a busy machine may need."""
+    deadline = time.monotonic() + timeout
     while not condition():
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, f"it did not come in {timeout:.0f} s"
         time.sleep(0.02)

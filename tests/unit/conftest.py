@@ -62,3 +62,8 @@ def pytest_runtest_teardown() -> Iterator[None]:
     yield
     if refused:
         pytest.fail(refused[0], pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_home(no_home: None) -> None:
+    """All tests below this folder."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,10 +76,15 @@ OTHER_PLACES = {
 UNTYPED_DICTS = 45
 
 
+@functools.cache
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def imports(path: Path) -> Iterator[str]:
     """Full names of all modules that `path` imports, late ones too."""
     parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parse(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -128,7 +134,7 @@ def test_only_the_command_line_prints() -> None:
     for path in LAPTOP_MODULES:
         if path.parent.is_relative_to(PACKAGE / "cli"):
             continue
-        tree = ast.parse(path.read_text())
+        tree = parse(path)
         main = [node for node in tree.body if isinstance(node, ast.If) and "__main__" in ast.unparse(node.test)]
         inside = {id(node) for block in main for node in ast.walk(block)}
         prints += [
@@ -143,7 +149,7 @@ def test_values_of_secrets_are_read_in_three_places() -> None:
     calls = {
         name(path)
         for path in LAPTOP_MODULES
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(parse(path))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "reveal"
     }
     assert calls == REVEALING
@@ -174,14 +180,14 @@ def _joined(tree: ast.AST) -> Iterator[str]:
 
 
 def test_paths_of_a_host_are_made_in_one_module() -> None:
-    makers = ast.walk(ast.parse((PACKAGE / "agent/paths.py").read_text()))
+    makers = ast.walk(parse(PACKAGE / "agent/paths.py"))
     calls = [node for node in makers if isinstance(node, ast.Call) and ast.unparse(node.func) in PATH_MAKERS]
     names = {text for call in calls for text in map(_text, call.args) if text is not None}
     assert {"job.json", "carried", "runs"} < names
     joining = {
         name(path)
         for path in AGENT_MODULES + LAPTOP_MODULES
-        if name(path) != "agent/paths.py" and names.intersection(_joined(ast.parse(path.read_text())))
+        if name(path) != "agent/paths.py" and names.intersection(_joined(parse(path)))
     }
     assert joining == OTHER_PLACES
 
@@ -205,7 +211,7 @@ def test_agent_imports_its_schema_for_annotations_alone() -> None:
     for path in AGENT_MODULES:
         if path.parent.name == "schema":
             continue
-        tree = ast.parse(path.read_text())
+        tree = parse(path)
         typing = [
             node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
         ]
@@ -224,7 +230,7 @@ def test_error_codes_are_constants() -> None:
     """A code is a word of `agent/error_codes` or `errors` where it is raised, and where something is decided by it."""
     literal = []
     for path in AGENT_MODULES + LAPTOP_MODULES:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parse(path)):
             words: list[ast.expr] = []
             if isinstance(node, ast.Call):
                 words = [one.value for one in node.keywords if one.arg == "code"]

@@ -7,11 +7,11 @@ import signal
 from pathlib import Path
 
 from gpurun.agent import vocabulary as words
-from tests.integration.agent.lifecycle.test_attempts import until
 from tests.support.agent_host import AgentHost
+from tests.support.waiting import eventually
 from tests.unit.agent.test_clocks import YEAR
 
-SLEEPER = "import time\nprint('here', flush=True)\ntime.sleep(60)\n"
+SLEEPER = "import time\nprint('here', flush=True)\ntime.sleep(600)\n"
 
 
 def set_clock(agent: AgentHost, seconds: float) -> None:
@@ -26,9 +26,9 @@ def test_watch_clock_that_is_set_ends_no_job_early(agent: AgentHost) -> None:
     set_clock(agent, 2 * YEAR)
     (supervisor,) = agent.lock_holders(f"run-{run.id}")
     os.kill(supervisor, signal.SIGKILL)
-    until(lambda: not agent.lock_holders(f"run-{run.id}"))
+    eventually(lambda: not agent.lock_holders(f"run-{run.id}"))
     agent.ask("ps")  # starts another one, which finds the wrong clock
-    until(lambda: agent.lock_holders(f"run-{run.id}"))
+    eventually(lambda: agent.lock_holders(f"run-{run.id}"))
     log = Path(run.supervisor_log)
     assert agent.status(run)["state"] == words.RUNNING, log.read_text()
     assert not agent.status(run)["stop_requested"]

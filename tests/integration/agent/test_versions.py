@@ -43,7 +43,7 @@ def test_ps_runs_of_0_1_0_are_told_as_they_are(old: AgentHost) -> None:
 def test_verbs_that_ask_answer_about_runs_of_0_1_0(old: AgentHost, run: str) -> None:
     assert old.ask("status", run=run)["events"][0]["event"] == words.CREATED
     assert old.ask("status", run=run)["log_tail"] == "begins\n"
-    assert old.ask("wait", runs=[run], seconds=5)["runs"][0]["live"] is False
+    assert old.ask("wait", runs=[run], seconds=60)["runs"][0]["live"] is False
     assert "workspace/model.ckpt" in {entry["path"] for entry in old.ask("outputs", run=run)["files"]}
     assert old.ask("unfetched", runs=[run])["held"].keys() == {run}
     assert old.ask("checkpoint", run=run, which="last")["checkpoint"] is None

@@ -15,6 +15,7 @@ import pytest
 from gpurun.agent import vocabulary as words
 from gpurun.tunnel import registry
 from tests.integration.tunnel.conftest import BOARD, Start, start
+from tests.support.waiting import eventually
 from tests.unit.cli.test_tunnel import Capture, gpurun, screen
 
 __all__ = ["screen", "start"]
@@ -52,7 +53,7 @@ def test_close_ends_one_tunnel_and_leaves_the_other(start: Start) -> None:
     closed = start("abcd")
     start("efgh")
     assert gpurun("--close", "abcd") == 0
-    assert closed.wait(20) == 0
+    assert closed.wait(60) == 0
     assert [tunnel.id for tunnel in registry.live()] == ["efgh"]
 
 
@@ -60,7 +61,7 @@ def test_all_closes_every_tunnel(start: Start) -> None:
     processes = [start("abcd"), start("efgh")]
     assert gpurun("--close", "--all") == gpurun("--close") == 2, "--close needs an ID"
     assert gpurun("--all") == 0
-    assert [process.wait(20) for process in processes] == [0, 0]
+    assert [process.wait(60) for process in processes] == [0, 0]
     assert registry.live() == []
 
 
@@ -91,7 +92,7 @@ def test_browser_that_keeps_running_does_not_block(screen: pytest.MonkeyPatch, t
         try:
             ready, _, _ = select.select([process.stdout], [], [], 20)
             assert ready
-            assert lives.exists()
+            eventually(lives.exists)
         finally:
             os.kill(int(lives.read_text()), signal.SIGKILL)
             process.stdin.close()

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import pytest
 
 from gpurun.demo import processes
 from gpurun.demo.host import MARK, EmbeddedHost
+from tests.support.waiting import eventually
 
 
 def ssh(
@@ -32,13 +33,6 @@ def ssh(
     return done.returncode, done.stdout, done.stderr
 
 
-def until(answer: Callable[[], bool], seconds: float = 10.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not (yes := answer()) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return yes
-
-
 def alive(pid: int) -> bool:
     """Return whether the process runs and is not a zombie."""
     try:
@@ -48,7 +42,7 @@ def alive(pid: int) -> bool:
 
 
 def pid_in(file: Path) -> int:
-    assert until(lambda: file.exists() and file.read_text().endswith("\n"))
+    eventually(lambda: file.exists() and file.read_text().endswith("\n"))
     return int(file.read_text())
 
 
@@ -73,7 +67,7 @@ def _free_port() -> int:
 
 def _ask(address: str | tuple[str, int], family: socket.AddressFamily) -> bytes:
     with socket.socket(family) as client:
-        assert until(lambda: client.connect_ex(address) == 0)
+        eventually(lambda: client.connect_ex(address) == 0)
         client.sendall(b"hello")
         return client.recv(100)
 
@@ -223,7 +217,7 @@ def test_unix_socket_is_forwarded(embedded_host: EmbeddedHost) -> None:
             [*embedded_host.ssh_command, "-N", "-L", f"{here}:{there}", embedded_host.alias]
         ) as tunnel:
             try:
-                assert until(here.exists)
+                eventually(here.exists)
                 assert _ask(str(here), socket.AF_UNIX) == b"HELLO"
             finally:
                 tunnel.terminate()
@@ -279,7 +273,7 @@ def test_end_of_the_client_ends_its_command_but_not_detached_processes(
         assert all(alive(pid) for pid in pids)
         client.kill() if end == "client" else embedded_host.hang_up()
     try:
-        assert until(lambda: not alive(pids[0]))
+        eventually(lambda: not alive(pids[0]))
         assert alive(pids[1])
     finally:
         os.kill(pids[1], 9)
@@ -297,10 +291,10 @@ def test_end_of_one_session_leaves_the_others_of_a_connection(embedded_host: Emb
         ):
             pids = pid_in(follower), pid_in(other)
             first.kill()
-            assert until(lambda: not alive(pids[0]))
+            eventually(lambda: not alive(pids[0]))
             assert alive(pids[1])
             second.kill()
-        assert until(lambda: not alive(pids[1]))
+        eventually(lambda: not alive(pids[1]))
     finally:
         ssh(embedded_host, options=(*master, "-O", "exit"))
 

@@ -19,6 +19,7 @@ from gpurun.fetch.arrivals import Arrivals
 from gpurun.fetch.destination import opened
 from gpurun.fetch.plan import Item
 from tests.integration.fetch.conftest import FetchedRun
+from tests.support.waiting import eventually
 
 
 def a_checkpoint(size: int, seed: int) -> bytes:
@@ -82,8 +83,7 @@ def test_a_file_that_came_once_more_while_it_was_written_is_looked_at_again(run:
         staged.parent.mkdir(parents=True)
         (staged.parent / "new").write_bytes(first)
         (staged.parent / "new").rename(staged)
-        while not arrivals.results:
-            time.sleep(0.01)
+        eventually(lambda: arrivals.results)
         (staged.parent / "new").write_bytes(second)
         (staged.parent / "new").rename(staged)
         assert arrivals.finish()[item.path].sha256 == hashlib.sha256(second).hexdigest()

@@ -50,7 +50,7 @@ def test_it_delays_each_way_and_counts_turns(echo: int) -> None:
         ask(client, b"first")
         started = time.monotonic()
         ask(client, b"second")
-        assert 0.1 <= time.monotonic() - started < 0.2
+        assert time.monotonic() - started >= 0.1
         assert (proxy.traffic[0].turns, proxy.traffic[0].up, proxy.traffic[0].down) == (1, 11, 11)
 
 
@@ -120,7 +120,7 @@ def test_a_trickle_is_as_slow_as_told(echo: int) -> None:
         proxy.trickle(20_000)
         started = time.monotonic()
         ask(client, b"x" * 10_000)
-        assert 0.45 <= time.monotonic() - started < 1.5
+        assert time.monotonic() - started >= 0.45
 
 
 def test_a_target_that_is_down_ends_the_connection() -> None:

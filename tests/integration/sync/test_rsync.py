@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from gpurun.job.files import FileList
 from gpurun.sync import rsync, rsync_errors, upload
 from gpurun.sync.rsync import Progress, RsyncError
 from tests.support.hostile import NAMES
+from tests.support.waiting import eventually
 from tests.unit.sync.test_rsync import LocalShell, host, listing, project
 
 __all__ = ["host", "project"]
@@ -86,20 +86,11 @@ def test_interrupted_push_keeps_partial_files_outside_the_snapshot(
     with pytest.raises(KeyboardInterrupt):
         rsync.run_rsync(argv, names, interrupt)
     kept = to.parent / "partial/big.bin"
-    wait_for(kept.exists)
+    eventually(kept.exists)
     assert kept.stat().st_size > 1 << 19
     assert not (to / "big.bin").exists()
     upload.push(host, files, str(to))
     assert manifest.difference(str(to), files.manifest()) is None
-
-
-def wait_for(happened: Callable[[], bool]) -> None:
-    """Wait for the receiving rsync, which ends a moment after ours."""
-    import time
-
-    deadline = time.monotonic() + 20
-    while not happened() and time.monotonic() < deadline:
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("change", ["vanished", "folder became file", "file became folder"])

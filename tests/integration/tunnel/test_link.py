@@ -7,7 +7,6 @@ import queue
 import socket
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -29,6 +28,7 @@ from tests.integration.tunnel.conftest import Box, box_of
 from tests.support.faultproxy import FaultProxy
 from tests.support.part import only
 from tests.support.run_folder import RunFolder
+from tests.support.waiting import eventually
 
 WAIT = 30.0  # seconds
 
@@ -154,13 +154,6 @@ def child_pids() -> set[str]:
     return pids
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def open_files() -> int:
     return len(os.listdir("/proc/self/fd"))
 
@@ -186,8 +179,8 @@ def test_link_forwards_bytes_and_leaves_nothing(box: Box, port: Target) -> None:
     running.close()
     assert running.failure is None
     assert tunnel_sockets() == []
-    wait_until(lambda: child_pids() <= ours)
-    wait_until(lambda: open_files() <= files)
+    eventually(lambda: child_pids() <= ours)
+    eventually(lambda: open_files() <= files)
     assert box.wire.connection.is_up()
 
 
@@ -347,7 +340,7 @@ def test_link_can_be_closed_while_the_host_is_unreachable(
     running.close()
     assert running.failure is None
     assert tunnel_sockets() == []
-    wait_until(lambda: child_pids() <= before)
+    eventually(lambda: child_pids() <= before)
 
 
 def test_link_can_be_closed_while_it_connects(proxy_to_host: FaultProxy, box: Box, port: Target) -> None:
@@ -355,7 +348,7 @@ def test_link_can_be_closed_while_it_connects(proxy_to_host: FaultProxy, box: Bo
     before = child_pids()
     proxy_to_host.blackhole()
     running = RunningLink(box, port)
-    wait_until(lambda: child_pids() > before)
+    eventually(lambda: child_pids() > before)
     running.link.end()
     proxy_to_host.heal()
     running.wait_until_ended()

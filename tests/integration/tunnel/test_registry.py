@@ -82,7 +82,7 @@ def test_resolve_refuses_an_ambiguous_word(start: Start) -> None:
 def test_close_waits_for_the_process(start: Start) -> None:
     process = start("abcd")
     assert registry.close(registry.resolve("abcd"))
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     assert list(registry.folder().iterdir()) == []
 
 

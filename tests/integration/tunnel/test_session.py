@@ -64,7 +64,7 @@ def test_signal_closes_the_session_while_its_event_is_locked(laptop: Path, numbe
         ended: Any = opened.link._ended
         with ended._cond:  # as in the middle of a wait
             os.kill(os.getpid(), number)
-        assert ended.wait(20)
+        assert ended.wait(60)
     finally:
         for one, handler in previous.items():
             signal.signal(one, handler)

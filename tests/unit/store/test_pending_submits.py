@@ -14,7 +14,7 @@ FILES: Any = {"digest": "d", "count": 1}
 
 
 @pytest.fixture(autouse=True)
-def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def data_folder(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(pending_submits, "_folder", lambda: tmp_path / "submits")
     return tmp_path / "submits"
 

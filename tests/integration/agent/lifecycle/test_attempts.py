@@ -21,6 +21,7 @@ from gpurun.agent.state import journal
 from tests.integration.agent.lifecycle.test_supervision import SLEEPER, frames
 from tests.support.agent_host import AgentHost
 from tests.support.trainer import TRAINER
+from tests.support.waiting import eventually
 
 
 def train(agent: AgentHost, *told: str, **changes: Any) -> RunPaths:
@@ -31,16 +32,9 @@ def log(run: RunPaths, attempt: int | None = None) -> str:
     return Path((run if attempt is None else run.of_attempt(attempt)).log).read_text()
 
 
-def until(true: Any, seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.02)
-
-
 def test_resume_after_a_stop_goes_on_where_the_stop_saved(agent: AgentHost) -> None:
     run = train(agent, "steps=300", "every=1000")
-    until(lambda: Path(run.progress).exists())
+    eventually(lambda: Path(run.progress).exists())
     agent.ask("stop", runs=[run.id], grace=30, force=False)
     step = agent.wait(run)["stopped"]["step"]
     record = agent.resume(run)
@@ -295,7 +289,7 @@ def test_user_error_in_preparation_is_not_retried(agent: AgentHost) -> None:
 
 def test_reboot_is_retried_when_gpurun_next_speaks_to_the_host(agent: AgentHost) -> None:
     run = train(agent, "steps=200", retries=1)
-    until(lambda: "step=20" in Path(run.ledger).read_text() if Path(run.ledger).exists() else False)
+    eventually(lambda: "step=20" in Path(run.ledger).read_text() if Path(run.ledger).exists() else False)
     agent.end_all()
     agent.boot_id.write_text(secrets.token_hex(16))
     agent.ask("ps")
@@ -307,15 +301,15 @@ def test_reboot_is_retried_when_gpurun_next_speaks_to_the_host(agent: AgentHost)
 
 def test_host_that_shuts_down_begins_no_attempt_before_it_is_up_again(agent: AgentHost) -> None:
     run = train(agent, "steps=10000", "every=10000", "pace=0.05", retries=1)
-    until(lambda: Path(run.progress).exists())
+    eventually(lambda: Path(run.progress).exists())
     (supervisor,) = agent.lock_holders(f"run-{run.id}")
     os.kill(supervisor, signal.SIGTERM)
-    until(lambda: not agent.lock_holders(f"run-{run.id}"))
+    eventually(lambda: not agent.lock_holders(f"run-{run.id}"))
     state = journal.fold(run)
     assert (state.attempt, state.between, state.live) == (1, True, True)
     agent.boot_id.write_text(secrets.token_hex(16))
     agent.ask("ps")
-    until(lambda: Path(run.log).exists() and "attempt 2" in log(run))
+    eventually(lambda: Path(run.log).exists() and "attempt 2" in log(run))
     assert "attempt 2 begins at step 0" not in log(run)
     agent.ask("stop", runs=[run.id], grace=30, force=False)
     assert agent.wait(run)["state"] == words.STOPPED
@@ -369,7 +363,7 @@ def test_resume_that_was_killed_is_done_by_the_next_one(
 def test_supervisor_killed_between_two_attempts_is_started_again(agent: AgentHost) -> None:
     run = agent.prepare(TRAINER, command=["python", "train.py", "pace=0.01"], retries=1)
     agent.start(run)
-    until(lambda: Path(run.ledger).exists())
+    eventually(lambda: Path(run.ledger).exists())
     supervisors = agent.lock_holders(f"run-{run.id}")
     for pid in {*agent.lock_holders(f"job-{run.id}"), *supervisors}:
         os.kill(pid, signal.SIGKILL)

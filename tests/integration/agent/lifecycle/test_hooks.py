@@ -8,9 +8,9 @@ from typing import Any
 
 from gpurun.agent import vocabulary as words
 from gpurun.agent.paths import RunPaths
-from tests.integration.agent.lifecycle.test_attempts import until
 from tests.support.agent_host import AgentHost
 from tests.support.trainer import TRAINER
+from tests.support.waiting import eventually
 
 TELL = 'echo "$GPURUN_RUN_ID $GPURUN_STATE $GPURUN_REASON $GPURUN_EXIT_CODE $GPURUN_STEP $GPURUN_METRIC" >>told'
 
@@ -27,14 +27,14 @@ def told(run: RunPaths) -> list[str]:
 def test_end_is_told_with_how_it_ended(agent: AgentHost) -> None:
     run = train(agent, "crash=25", on_end=TELL)
     agent.wait(run)
-    until(lambda: told(run))
+    eventually(lambda: told(run))
     assert told(run) == [f"{run.id} failed exit 1 20 0.05"]
 
 
 def test_end_of_the_run_is_told_and_not_that_of_an_attempt(agent: AgentHost) -> None:
     run = train(agent, "crash=25", on_end=TELL, retries=1)
     agent.wait(run)
-    until(lambda: told(run))
+    eventually(lambda: told(run))
     time.sleep(0.5)
     assert told(run) == [f"{run.id} succeeded exit 0 40 0.025"]
 
@@ -43,14 +43,14 @@ def test_each_checkpoint_is_told_the_last_one_too(agent: AgentHost) -> None:
     command = 'test -f "$GPURUN_CHECKPOINT" && echo "$GPURUN_STEP $GPURUN_MONITOR" >>told'
     run = train(agent, "pace=0.1", on_checkpoint=command)
     agent.wait(run)
-    until(lambda: len(told(run)) == 4)
+    eventually(lambda: len(told(run)) == 4)
     assert told(run) == ["10 loss", "20 loss", "30 loss", "40 loss"]
 
 
 def test_hook_has_the_users_variables(agent: AgentHost) -> None:
     run = agent.submit("pass", env={"TOKEN": 'it\'s "a" $secret'}, on_end='printf %s "$TOKEN" >>told')
     agent.wait(run)
-    until(lambda: told(run))
+    eventually(lambda: told(run))
     assert told(run) == ['it\'s "a" $secret']
     assert not Path(run.env).exists()
     left = [path for path in agent.home.rglob("*") if path.is_file() and b"$secret" in path.read_bytes()]
@@ -60,20 +60,18 @@ def test_hook_has_the_users_variables(agent: AgentHost) -> None:
 def test_hook_that_fails_is_a_note(agent: AgentHost) -> None:
     run = agent.submit("pass", on_end="echo no such webhook >&2; exit 7")
     assert agent.wait(run)["state"] == words.SUCCEEDED
-    until(lambda: agent.status(run)["notes"])
+    eventually(lambda: agent.status(run)["notes"])
     assert agent.status(run)["notes"] == ["on_end failed with exit code 7: no such webhook"]
     assert "no such webhook" in Path(run.hooks_log).read_text()
 
 
 def test_hook_that_hangs_holds_up_nothing(agent: AgentHost) -> None:
     agent.more_env["GPURUN_HOOK_SECONDS"] = "2"
-    run = agent.submit("pass", on_end="sleep 60 & sleep 60")
-    began = time.monotonic()
+    run = agent.submit("pass", on_end="sleep 3600 & sleep 3600")
     assert agent.wait(run)["state"] == words.SUCCEEDED
     assert agent.resume(run)["attempt"] == 2
     assert agent.wait(run)["state"] == words.SUCCEEDED
-    assert time.monotonic() - began < 10
-    until(lambda: agent.status(run)["notes"])
+    eventually(lambda: agent.status(run)["notes"])
     assert agent.status(run)["notes"][0] == "on_end was ended: it took longer than 2 s"
 
 
@@ -81,7 +79,7 @@ def test_hook_outlives_the_job(agent: AgentHost) -> None:
     """Without an engine every process that bears the run's id is ended with the job; a hook is none of the job's."""
     run = train(agent, "steps=11", "pace=0.05", on_checkpoint="sleep 1.5; echo through >>told")
     agent.wait(run)
-    until(lambda: told(run))
+    eventually(lambda: told(run))
     assert told(run) == ["through"]
     assert agent.status(run)["notes"] == []
 
@@ -90,5 +88,5 @@ def test_stop_before_the_start_is_an_end_too(agent: AgentHost) -> None:
     run = agent.prepare("pass", on_end="echo $GPURUN_STATE >../told")
     Path(run.workspace).mkdir()
     agent.ask("stop", runs=[run.id], grace=None, force=False)
-    until(lambda: Path(run.root, "told").exists())
+    eventually(lambda: Path(run.root, "told").exists())
     assert Path(run.root, "told").read_text() == "stopped\n"

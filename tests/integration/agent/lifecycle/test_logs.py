@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.agent.lifecycle.test_attempts import until
 from tests.integration.agent.lifecycle.test_supervision import frames
 from tests.support.agent_host import AgentHost
+from tests.support.waiting import eventually
 
 SECRET = "root:x:0:0"
 
@@ -47,9 +47,9 @@ def test_logs_that_follow_a_run_tell_when_its_log_cannot_be_read(agent: AgentHos
     """The first look at the log comes when the job has already replaced it."""
     run = agent.submit(
         "import os, time\nout = os.environ['GPURUN_OUT']\n"
-        "os.unlink(out + '/log'); os.symlink('/etc/hostname', out + '/log'); open('done', 'w').close()\ntime.sleep(60)"
+        "os.unlink(out + '/log'); os.symlink('/etc/hostname', out + '/log'); open('done', 'w').close()\ntime.sleep(600)"
     )
-    until(lambda: Path(run.workspace, "done").exists())
+    eventually(lambda: Path(run.workspace, "done").exists())
     _, data = agent.exchange("logs", run=run.id, follow=True)
     *before, (last, _) = frames(data)
     assert last["error"]["code"] == "log_unreadable"

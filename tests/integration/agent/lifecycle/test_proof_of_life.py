@@ -161,7 +161,7 @@ def test_stop_after_lower_keeper_was_killed_is_obeyed_once(agent: AgentHost) -> 
         "import signal, sys, time\n"
         "signal.signal(signal.SIGTERM, lambda *_: (print('TERM', flush=True), time.sleep(1), sys.exit(7)))\n"
         "print('here', flush=True)\n"
-        "time.sleep(60)\n"
+        "time.sleep(600)\n"
     )
     agent.until_running(run, b"here")
     os.kill(keepers(run)[1], signal.SIGKILL)
@@ -218,7 +218,7 @@ def test_job_processes_leave_out_hooks_and_shells(agent: AgentHost, monkeypatch:
     children = []
     for more in ({}, {keeper.HOOK_MARK: "1"}, {keeper.SHELL_MARK: "1"}, {"GPURUN_ATTEMPT": "2"}):
         environment = {"GPURUN_ATTEMPT": "1", **more, keeper.RUN_MARK: run.id}
-        children.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env=environment))
+        children.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], env=environment))
     try:
         first, _, _, second = (child.pid for child in children)
         assert bare.job_processes(run, only(attempt=1)) == {first}
@@ -242,7 +242,7 @@ def test_job_processes_of_another_roots_run_of_the_same_id_are_none(
     children = []
     for more in ({keeper.ROOT_MARK: other}, {keeper.ROOT_MARK: machine.root_mark(run.host)}, {}):
         environment = {"GPURUN_ATTEMPT": "1", **more, keeper.RUN_MARK: run.id, bare.KEEPER_MARK: run.id}
-        children.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env=environment))
+        children.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], env=environment))
     try:
         _, own, of_an_earlier_gpurun = (child.pid for child in children)
         assert bare.job_processes(run, only(attempt=1)) == {own, of_an_earlier_gpurun}
@@ -286,7 +286,7 @@ def test_lock_whose_file_was_removed_is_held_by_whoever_inherited_it(lock: str) 
 
 def test_holders_without_beacon_are_found_by_their_open_file(lock: str) -> None:
     """A supervisor of a gpurun that knew no second proof."""
-    program = "import fcntl, sys, time\nfile = open(sys.argv[1], 'w')\nfcntl.flock(file, fcntl.LOCK_EX)\nprint(1, flush=True)\ntime.sleep(60)"
+    program = "import fcntl, sys, time\nfile = open(sys.argv[1], 'w')\nfcntl.flock(file, fcntl.LOCK_EX)\nprint(1, flush=True)\ntime.sleep(600)"
     with subprocess.Popen([sys.executable, "-c", program, lock], stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         child.stdout.readline()

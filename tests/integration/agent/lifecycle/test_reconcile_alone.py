@@ -16,8 +16,8 @@ from gpurun.agent.host import locks
 from gpurun.agent.paths import RunPaths
 from gpurun.agent.state import journal
 from gpurun.remote import answers
-from tests.integration.agent.lifecycle.test_attempts import until
 from tests.support.agent_host import AgentHost
+from tests.support.waiting import eventually
 
 
 def ended(agent: AgentHost, **job: Any) -> RunPaths:
@@ -37,7 +37,7 @@ def ours(agent: AgentHost, monkeypatch: pytest.MonkeyPatch) -> AgentHost:
 def test_reconcile_attempt_that_begins_keeps_its_secrets(ours: AgentHost) -> None:
     """A resume has the run's lock, and writes the secrets before exit.json is put aside or while it is."""
     run = ended(ours)
-    until(lambda: locks.is_free(locks.run_lock(run.id)))
+    eventually(lambda: locks.is_free(locks.run_lock(run.id)))
     held = locks.acquire(locks.run_lock(run.id))
     assert held is not None
     Path(run.env).parent.mkdir(parents=True, exist_ok=True)
@@ -101,11 +101,11 @@ def test_on_end_supervisor_killed_before_it_runs_it_later(agent: AgentHost) -> N
     whole = hooks.read_text()
     hooks.write_text(whole + "\ndef at_end(*_):\n    os.kill(os.getpid(), signal.SIGKILL)\n")
     run = agent.submit("pass", on_end="echo $GPURUN_STATE $KEY >>told", env={"KEY": "s3cret"})
-    until(lambda: os.path.exists(run.exit) and not agent.lock_holders(f"run-{run.id}"))
+    eventually(lambda: os.path.exists(run.exit) and not agent.lock_holders(f"run-{run.id}"))
     hooks.write_text(whole)
     told = Path(run.workspace, "told")
     agent.ask("ps")
-    until(lambda: told.exists() and not os.path.exists(run.owed))
+    eventually(lambda: told.exists() and not os.path.exists(run.owed))
     assert told.read_text() == "succeeded s3cret\n"
     agent.ask("ps")
     assert told.read_text() == "succeeded s3cret\n"
@@ -119,14 +119,14 @@ def test_on_end_killed_while_it_runs_runs_once_more(agent: AgentHost) -> None:
         env={"KEY": "x"},
     )
     told = Path(run.workspace, "told")
-    until(told.exists)
+    eventually(told.exists)
     agent.ask("ps")  # it runs: no second one is started
     assert told.read_text() == "began\n"
     agent.end_all()
     Path(run.workspace, "go").touch()
-    until(lambda: not agent.processes())
+    eventually(lambda: not agent.processes())
     agent.ask("ps")
-    until(lambda: not os.path.exists(run.owed))
+    eventually(lambda: not os.path.exists(run.owed))
     assert told.read_text() == "began\nbegan\n"
 
 
@@ -137,7 +137,7 @@ def test_start_snapshot_that_a_power_cut_emptied_does_not_run(agent: AgentHost) 
     (agent.root / "bin" / "cp").write_text("#!/bin/sh\nsleep 60\n")
     (agent.root / "bin" / "cp").chmod(0o755)
     agent.start(run)
-    until(lambda: agent.status(run)["state"] == words.PREPARING)
+    eventually(lambda: agent.status(run)["state"] == words.PREPARING)
     agent.end_all()
     os.truncate(os.path.join(run.snapshot, "train.py"), 0)
     agent.boot_id.write_text("another boot")

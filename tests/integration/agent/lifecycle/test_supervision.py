@@ -19,8 +19,8 @@ from gpurun.agent.state import journal
 from tests.support.agent_host import AgentHost, make_job
 from tests.support.waiting import eventually
 
-SLEEPER = "import time; print('here', flush=True); time.sleep(60)"
-DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('here', flush=True); time.sleep(60)"
+SLEEPER = "import time; print('here', flush=True); time.sleep(600)"
+DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('here', flush=True); time.sleep(600)"
 
 
 def test_script_runs_to_its_end(agent: AgentHost) -> None:
@@ -46,11 +46,9 @@ def test_exit_is_the_scripts_own(agent: AgentHost, script: str, state: str, reas
 
 
 def test_start_returns_while_the_job_sleeps_and_nothing_hangs_on_the_connection(agent: AgentHost) -> None:
-    """`exchange` reads to the end of the output: a process that kept a descriptor would hold it for a minute."""
+    """`exchange` reads to the end of the output: a process that kept a descriptor would hold it, and `exchange` gives up."""
     run = agent.prepare(SLEEPER)
-    began = time.monotonic()
     agent.start(run)
-    assert time.monotonic() - began < 10
     agent.until_running(run)
 
 
@@ -84,7 +82,7 @@ def test_stop_is_term_to_the_main_process_alone(agent: AgentHost) -> None:
     """TERM to the whole group would kill DataLoader workers under the trainer's feet."""
     run = agent.submit(
         "import os, signal, subprocess, sys, time\n"
-        "worker = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "worker = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
         "def end(*_):\n"
         "    time.sleep(0.5)\n"
         "    print('worker', worker.poll(), os.path.exists('../out/stop'), flush=True)\n"
@@ -92,7 +90,7 @@ def test_stop_is_term_to_the_main_process_alone(agent: AgentHost) -> None:
         "    sys.exit(0)\n"
         "signal.signal(signal.SIGTERM, end)\n"
         "print('here', flush=True)\n"
-        "time.sleep(60)\n"
+        "time.sleep(600)\n"
     )
     agent.until_running(run, b"here")
     agent.ask("stop", runs=[run.id], grace=None, force=False)
@@ -158,8 +156,7 @@ def test_exit_while_nobody_watched_is_recorded(agent: AgentHost) -> None:
     agent.until_running(run, b"here")
     (supervisor,) = agent.lock_holders(f"run-{run.id}")
     os.kill(supervisor, signal.SIGKILL)
-    while agent.lock_holders(f"job-{run.id}"):
-        time.sleep(0.05)
+    eventually(lambda: not agent.lock_holders(f"job-{run.id}"))
     assert agent.wait(run)["exit_code"] == 4
 
 

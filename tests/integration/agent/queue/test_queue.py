@@ -23,11 +23,12 @@ from gpurun.agent.queue import leases, shared_folder, tickets
 from tests.support import another_account
 from tests.support.agent_host import AgentHost
 from tests.support.another_account import NAME, does, keeps
+from tests.support.waiting import eventually
 from tests.unit.agent.queue.test_queue import tmp
 
 __all__ = ["tmp"]
 
-SLEEPER = "import time; print('here', flush=True); time.sleep(60)"
+SLEEPER = "import time; print('here', flush=True); time.sleep(600)"
 
 SMI = """#!/bin/sh
 case "$*" in
@@ -372,8 +373,7 @@ def test_lease_whose_files_are_swept_away_is_taken_again(monkeypatch: pytest.Mon
     held = leases.take(["GPU-0"], "train-0000", "ada") or []
     with leases.kept(["GPU-0"], "train-0000", "ada", held):
         shutil.rmtree(tmp / "gpurun-gpus")
-        while leases.holder("GPU-0") is None:
-            time.sleep(0.01)
+        eventually(lambda: leases.holder("GPU-0") is not None)
     use = leases.holder("GPU-0")
     assert use is not None
     assert use.run == "train-0000"

@@ -71,7 +71,7 @@ def test_presence_of_a_job_that_another_engine_runs_is_not_absent(
     run: RunPaths, fake: FakeEngine, attempt: str, kind: str
 ) -> None:
     environment = {"GPURUN_RUN_ID": run.id, "GPURUN_ATTEMPT": attempt}
-    job = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env=environment)
+    job = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], env=environment)
     try:
         assert Docker(fake.argv).presence(run, make_job()).kind == kind
     finally:

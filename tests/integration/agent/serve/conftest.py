@@ -19,13 +19,6 @@ from gpurun.agent.setup import services, wrapper
 from tests.support.run_folder import RunFolder
 
 
-def until(answer: Callable[[], bool], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not answer():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def open_files(pid: int) -> set[str]:
     """Return what its descriptors refer to, as /proc shows it."""
     found = set()

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from gpurun.agent.setup import services
-from tests.integration.agent.serve.conftest import until
+from tests.support.waiting import eventually
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_children_returns_live_processes(module: Any) -> None:
         assert shell.pid in module.children(os.getpid())
         shell.stdin.write(b"\n")
         shell.stdin.flush()
-        until(lambda: module.children(shell.pid) == [])
+        eventually(lambda: module.children(shell.pid) == [])
         shell.stdin.write(b"\n")
         shell.stdin.close()
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from gpurun.agent.setup import services
-from tests.integration.agent.serve.conftest import until
+from tests.support.waiting import eventually
 
 Answer = Callable[[socket.socket], None]
 PROGRAM = Path(services.PROGRAMS) / "relay.py"
@@ -33,7 +33,7 @@ class Relay:
         )
         stack.callback(self.process.kill)
         self._stack = stack
-        until(lambda: self.path.exists() and self.mode == 0o600)  # which comes after it listens
+        eventually(lambda: self.path.exists() and self.mode == 0o600)  # which comes after it listens
 
     def answer(self, answer: Answer) -> None:
         def accept() -> None:
@@ -107,7 +107,7 @@ def test_service_that_finished_sending_still_receives(relay: Relay) -> None:
     assert client.recv(1) == b""
     client.sendall(b"still here")
     client.close()
-    until(lambda: received == [b"still here"])
+    eventually(lambda: received == [b"still here"])
 
 
 def test_large_data_in_both_directions_at_once(relay: Relay) -> None:

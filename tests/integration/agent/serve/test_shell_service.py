@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from gpurun.agent.setup import services
-from tests.integration.agent.serve.conftest import Make, Program, Served, open_files, until
+from tests.integration.agent.serve.conftest import Make, Program, Served, open_files
+from tests.support.waiting import eventually
 
 # Nothing of it is replaced but how long it waits, and the terminals of whoever else works on this machine.
 SHORT_TIMEOUTS = """
@@ -45,9 +46,9 @@ class Session:
 
     def enter(self, *command: str) -> Program:
         """Return once the command is attached to the session."""
-        until(lambda: "the session is open" in self.program.said)
+        eventually(lambda: "the session is open" in self.program.said)
         shell = self.served.start("attach.py", *command, python=self.python)
-        until(lambda: self.path in open_files(shell.process.pid))
+        eventually(lambda: self.path in open_files(shell.process.pid))
         return shell
 
     @property
@@ -88,7 +89,7 @@ def test_session_of_a_recorded_command_ends_with_its_exit_code(
     serve: Make, python: str, command: list[str], code: int
 ) -> None:
     session = Session(serve("shell"), python)
-    until(lambda: "the session is open" in session.program.said)
+    eventually(lambda: "the session is open" in session.program.said)
     assert session.served.start("attach.py", "--record", *command, python=python).code() == code
     assert session.program.code() == code
 
@@ -104,7 +105,7 @@ def test_session_of_a_shell_ignores_the_exit_code_of_a_later_command(serve: Make
 def test_recorded_command_gets_the_signals_of_its_shell(serve: Make, python: str) -> None:
     session = Session(serve("shell"), python)
     shell = session.enter("--record", "sh", "-c", "trap 'exit 5' TERM; echo up; while :; do sleep 0.05; done")
-    until(lambda: "up" in shell.said)
+    eventually(lambda: "up" in shell.said)
     shell.process.terminate()
     assert shell.code() == 5
     assert session.program.code() == 5
@@ -161,7 +162,7 @@ def test_running_command_is_never_idle(serve: Make, python: str, command: list[s
 
 def test_attached_command_keeps_its_exit_code(serve: Make, python: str) -> None:
     session = Session(serve("shell"), python)
-    until(lambda: "the session is open" in session.program.said)
+    eventually(lambda: "the session is open" in session.program.said)
     shell = session.served.start("attach.py", "sh", "-c", "echo $0 $1; exit 7", "it's", "$(me)", python=python)
     assert shell.code() == 7
     assert shell.said == "it's $(me)\n"

@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 
 from gpurun.agent.setup import boards
-from tests.integration.agent.serve.conftest import Make, Program, Served, open_files, until
+from tests.integration.agent.serve.conftest import Make, Program, Served, open_files
 from tests.support.run_folder import RunFolder
+from tests.support.waiting import eventually
 
 
 class Board:
@@ -33,7 +34,7 @@ class Board:
             return answer.status, answer.read()
 
     def until_ready(self) -> None:
-        until(lambda: "is ready" in self.program.said or self.program.ended, 120)
+        eventually(lambda: "is ready" in self.program.said or self.program.ended, 120)
         assert not self.program.ended, self.program.said
 
 
@@ -67,12 +68,12 @@ def test_tensorboard_listens_only_on_its_socket_and_finds_new_files(serve: Make,
     board = Board(served, tmp_path)
     board.until_ready()
     assert b"<html" in board.get("/")[1]
-    until(lambda: json.loads(board.get("/data/runs")[1]) == ["train-1111/logs"], 60)
+    eventually(lambda: json.loads(board.get("/data/runs")[1]) == ["train-1111/logs"], 60)
     scalars = json.loads(board.get("/data/plugin/scalars/scalars?tag=loss&run=train-1111%2Flogs")[1])
     assert [(step, round(value, 2)) for _, step, value in scalars] == [(0, 1.0), (1, 0.5), (2, 0.33)]
     log_a_loss(RunFolder(served.folder, "train-3333", project={"name": "digits"}).root / "workspace/logs")
     shown.refresh()
-    until(lambda: "train-3333/logs" in json.loads(board.get("/data/runs")[1]), 60)
+    eventually(lambda: "train-3333/logs" in json.loads(board.get("/data/runs")[1]), 60)
     assert os.stat(served.sockets / "tensorboard").st_mode & 0o777 == 0o600
     assert listening_on(board.program.process.pid) == []
 

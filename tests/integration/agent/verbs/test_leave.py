@@ -57,7 +57,7 @@ def test_leaving_keeps_what_is_among_the_runs_and_is_none_that_it_can_look_at(ag
 
 
 def test_leaving_refuses_a_live_run(agent: AgentHost) -> None:
-    run = agent.submit("import time; print('up', flush=True); time.sleep(60)")
+    run = agent.submit("import time; print('up', flush=True); time.sleep(600)")
     agent.until_running(run, b"up")
     refused = agent.refused("leave", wipe=True, runs=[run.id])
     assert (refused["code"], refused["exit"]) == ("live", 2)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from gpurun.agent.paths import RunPaths
-from tests.integration.agent.lifecycle.test_attempts import until
 from tests.support.agent_host import AgentHost
 from tests.support.waiting import eventually
 from tests.unit.agent.verbs.test_rm import run
@@ -87,18 +86,18 @@ def test_rm_while_a_hook_runs_is_refused_and_the_run_counts_as_live(agent: Agent
     assert (listed["live"], listed["stamp"]) == (True, None)
     assert agent.ask("unfetched", runs=[run.id])["held"][run.id]["live"] is True
     Path(run.workspace, "done").touch()
-    until(lambda: not agent.ask("outputs", run=run.id)["live"])
+    eventually(lambda: not agent.ask("outputs", run=run.id)["live"])
     assert "report.html" in [file["as"] for file in agent.ask("outputs", run=run.id)["files"]]
     assert agent.ask("rm", runs=[run.id])["removed"] == [run.id]
 
 
 def test_rm_while_a_hook_runs_whose_locks_were_swept_away_is_refused(agent: AgentHost) -> None:
     run = ended(agent, on_end="echo >begun; until test -e done; do sleep 0.05; done; echo report >report.html")
-    until(Path(run.workspace, "begun").exists)
+    eventually(Path(run.workspace, "begun").exists)
     shutil.rmtree(agent.root / "locks" / f"gpurun-{os.getuid()}")
     assert agent.refused("rm", runs=[run.id])["code"] == "live"
     Path(run.workspace, "done").touch()
-    until(lambda: not agent.ask("outputs", run=run.id)["live"])
+    eventually(lambda: not agent.ask("outputs", run=run.id)["live"])
     assert agent.ask("rm", runs=[run.id])["removed"] == [run.id]
 
 
@@ -121,7 +120,7 @@ def test_rm_of_what_cannot_be_removed_is_told_and_not_counted_as_freed(agent: Ag
 
 
 def test_rm_that_starts_a_supervisor_gives_it_no_lock_of_another_run(agent: AgentHost) -> None:
-    ended, live = agent.submit("print('done')"), agent.submit("import time; print('up', flush=True); time.sleep(60)")
+    ended, live = agent.submit("print('done')"), agent.submit("import time; print('up', flush=True); time.sleep(600)")
     agent.wait(ended)
     agent.until_running(live, b"up")
     for pid in agent.lock_holders("run-" + live.id):

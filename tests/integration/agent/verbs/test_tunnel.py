@@ -23,8 +23,9 @@ from gpurun.agent.setup import secret_files, sockets
 from tests.support.agent_host import AgentHost
 from tests.support.part import only
 from tests.support.run_folder import RunFolder
+from tests.support.waiting import eventually
 
-SLEEPER = "import time; print('here', flush=True); time.sleep(60)"
+SLEEPER = "import time; print('here', flush=True); time.sleep(600)"
 # The "container" of these tests is another name for the run's own folders.
 DOCKER = """\
 #!/bin/sh
@@ -221,7 +222,7 @@ def test_service_is_ready_when_it_answers(place: Place) -> None:
     board.end()
     assert laptop.state(state=words.SUCCEEDED)["id"] == board.paths.id
     assert laptop.rest()[-1]["end"]["state"] == words.SUCCEEDED
-    assert laptop.process.wait(20) == 0
+    assert laptop.process.wait(60) == 0
     assert place.sockets == ["tensorboard"]
 
 
@@ -269,7 +270,7 @@ def test_stream_ends_when_the_laptop_disconnects(place: Place) -> None:
     laptop = place.open(listener(place.board().paths.id))
     assert place.sockets == [f"sockets-probe-abcd.{laptop.process.pid}.0"]
     laptop.stdin.close()
-    assert laptop.process.wait(20) == 0
+    assert laptop.process.wait(60) == 0
     assert place.sockets == []
 
 
@@ -279,18 +280,18 @@ def test_stream_ends_when_nobody_reads_its_output(place: Place) -> None:
     laptop = place.open(listener(board.paths.id))
     laptop.stdout.close()
     board.end()
-    assert laptop.process.wait(20) == 0
+    assert laptop.process.wait(60) == 0
     assert place.sockets == []
 
 
 def test_stream_ends_when_the_laptop_is_silent(place: Place) -> None:
-    place.shorten_timeouts(LAPTOP_TIMEOUT=1.5, CHECK_INTERVAL=0.05)
+    place.shorten_timeouts(LAPTOP_TIMEOUT=5.0, CHECK_INTERVAL=0.05)
     laptop = place.open(listener(place.board().paths.id))
-    for _ in range(6):
+    for _ in range(12):
         time.sleep(0.5)
         laptop.send()
     assert laptop.process.poll() is None
-    assert laptop.process.wait(20) == 0
+    assert laptop.process.wait(60) == 0
     assert place.sockets == []
 
 
@@ -355,7 +356,7 @@ def test_relay_leads_to_a_port_in_a_container(place: Place, inside: int) -> None
     wait_for_answer(answered["socket"], loopback.GREETING)
     assert contained.log.read_text().startswith("exec --interactive gpurun-train-4444 /bin/sh -c ")
     laptop.stdin.close()
-    assert laptop.process.wait(20) == 0
+    assert laptop.process.wait(60) == 0
     assert place.sockets == []
     assert not os.listdir(contained.run.paths.sockets)
     assert relays(place.agent) == []
@@ -388,11 +389,11 @@ def test_one_that_learns_late_that_its_laptop_went_takes_nothing_from_the_next(p
     (answered,) = new.answer["listeners"]
     wait_for_answer(answered["socket"], loopback.GREETING)
     old.stdin.close()
-    assert old.process.wait(20) == 0
+    assert old.process.wait(60) == 0
     assert read_all(answered["socket"]) == loopback.GREETING
     assert read_all(new.answer["probe"]) == loopback.GREETING
     new.stdin.close()
-    assert new.process.wait(20) == 0
+    assert new.process.wait(60) == 0
     assert relays(place.agent) == []
     assert not os.listdir(contained.run.paths.sockets)
 
@@ -413,16 +414,17 @@ def test_relay_that_cannot_start_is_retried_with_pauses(place: Place, inside: in
     contained = Contained(place)
     contained.engine.write_text(f"#!/bin/sh\n[ $1 = exec ] || exit 0\necho x >>{contained.log}\nexit 1\n")
     laptop = place.open(listener(contained.run.paths.id, port=inside))
-    time.sleep(1.2)
+    began = time.monotonic()
+    eventually(lambda: contained.calls >= 3)
     laptop.send()
-    assert 2 <= contained.calls <= 4
+    assert contained.calls <= 2 + (time.monotonic() - began) / 0.5
 
 
 def test_relays_end_when_the_laptop_is_silent(place: Place, inside: int) -> None:
     place.shorten_timeouts(LAPTOP_TIMEOUT=1.0, CHECK_INTERVAL=0.05, RELAY_PAUSE=0.3)
     contained = Contained(place)
     laptop = place.open(listener(contained.run.paths.id, port=inside))
-    assert laptop.process.wait(20) == 0
+    assert laptop.process.wait(60) == 0
     assert relays(place.agent) == []
     assert place.sockets == []
     assert not os.listdir(contained.run.paths.sockets)
@@ -432,7 +434,7 @@ def test_relays_end_when_the_laptop_is_silent(place: Place, inside: int) -> None
 def test_missing_run_is_an_error(place: Place, requested: dict[str, Any]) -> None:
     laptop = place.open(requested)
     assert (laptop.reply["ok"], laptop.reply["error"]["code"]) == (False, "no_run")
-    assert laptop.process.wait(20) == 0
+    assert laptop.process.wait(60) == 0
 
 
 @pytest.mark.parametrize("port", [None, 8080])
