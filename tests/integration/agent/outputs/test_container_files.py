@@ -21,7 +21,7 @@ from gpurun.agent.outputs import container_files
 from gpurun.agent.outputs.container_files import collect, forget
 from gpurun.agent.paths import RunPaths
 from gpurun.agent.setup.wrapper import token_label
-from gpurun.agent.state import jobs, journal
+from gpurun.agent.state import completeness, jobs, journal
 from gpurun.agent.verbs import fetched, outputs, rm, unfetched
 from tests.support.part import only
 from tests.support.run_folder import LONG_AGO, RUN, RunFolder
@@ -198,7 +198,10 @@ def test_a_run_that_ends_before_its_next_attempt_keeps_the_container_that_could_
     assert container.is_there
 
 
-def test_while_the_job_runs_young_files_wait(run: RunFolder, container: Container) -> None:
+def test_while_the_job_runs_young_files_wait(
+    run: RunFolder, container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(completeness, "QUIET_SECONDS", 3600.0)
     container.wrote(b"/srv/young", at=time.time())
     assert gather(run, live=True) == ({}, {"outside/srv/young": "it was written a moment ago"})
     assert gather(run)[0] == {b"srv/young": b"x"}

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from gpurun.agent.schema.files import FileHash
+from gpurun.agent.state import completeness
 from gpurun.agent.verbs import hash as verb
 from tests.support.run_folder import RUN, RunFolder
 
@@ -38,7 +39,10 @@ def test_the_first_part_of_a_growing_file(run: RunFolder) -> None:
     assert ask(run, "out/log", prefix={"out/log": 99})["prefix_sha256"] is None
 
 
-def test_a_file_written_a_moment_ago_is_not_vouched_for_while_the_run_lives(run: RunFolder) -> None:
+def test_a_file_written_a_moment_ago_is_not_vouched_for_while_the_run_lives(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(completeness, "QUIET_SECONDS", 3600.0)
     run.write("x.bin", b"half", at=time.time())
     assert ask(run, "workspace/x.bin")["why"] == "it was written a moment ago"
     run.end()
