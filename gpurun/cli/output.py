@@ -208,15 +208,17 @@ def print_traceback(error: BaseException) -> None:
 
 def write_bug_log(args: Sequence[str], error: BaseException) -> Path | None:
     """Keep what a bug report needs; the values of `-e` are left out. None when no disk has room for it."""
+    import os
     import platform
     import tempfile
     import traceback
 
     from gpurun import __version__
 
+    machine = os.uname()  # `platform.platform` starts a process to find out more
     shown = [a.split("=", 1)[0] + "=***" if "=" in a else a for a in args]
     text = (
-        f"gpurun {__version__}, Python {platform.python_version()}, {platform.platform()}\n"
+        f"gpurun {__version__}, Python {platform.python_version()}, {machine.sysname} {machine.release} {machine.machine}\n"
         f"arguments: {shown!r}\n\n{''.join(traceback.format_exception(error))}"
     )
     try:
