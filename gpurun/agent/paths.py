@@ -392,8 +392,8 @@ class HostPaths:
         """Return the file with a random id, made once: it differs from every other root, also of another container."""
         return os.path.join(self.root, "root-id")
 
-    def data(self, project: str) -> str:
-        return os.path.join(self.root, "data", project)
+    def data(self, name: str) -> str:
+        return os.path.join(self.root, "data", name)
 
     def push_note(self, name: str) -> str:
         """Return the file that records when the last push into a data folder began, and when the last complete push
@@ -401,9 +401,9 @@ class HostPaths:
         """
         return os.path.join(self.root, "cache", "pushed", name + ".json")
 
-    def snapshots(self, project: str) -> str:
+    def snapshots(self, project_name: str) -> str:
         """Return the file that names the runs with the newest snapshots of a project."""
-        return os.path.join(self.root, "cache", "snapshots", project + ".json")
+        return os.path.join(self.root, "cache", "snapshots", project_name + ".json")
 
     @property
     def revoked(self) -> str:

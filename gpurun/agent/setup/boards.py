@@ -76,9 +76,9 @@ def clear(run: RunPaths) -> None:
 class Board:
     """One TensorBoard's folder: that of the run `only`, or of all runs of the project but its own TensorBoards."""
 
-    def __init__(self, run: RunPaths, project: str, only: Optional[str] = None):
+    def __init__(self, run: RunPaths, project_name: str, only: Optional[str] = None):
         self.folder, self.host = run.board, run.host
-        self.project, self.only = project, only
+        self.project_name, self.only = project_name, only
         self._belongs: Dict[str, bool] = {}  # by run: its job never changes
         self._looked: Dict[str, float] = {}  # runs that have ended, and when they were looked at
         self._inodes: Dict[bytes, int] = {}  # of the files that were copied
@@ -117,7 +117,7 @@ class Board:
                     continue
                 service, project = job.get("service"), job.get("project")
                 is_board = service is not None and service["kind"] == words.TENSORBOARD
-                self._belongs[run.id] = project is not None and project["name"] == self.project and not is_board
+                self._belongs[run.id] = project is not None and project["name"] == self.project_name and not is_board
             if self._belongs[run.id]:
                 yield run
 

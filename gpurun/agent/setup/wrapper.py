@@ -66,8 +66,8 @@ IN_CONTAINER = Places(
 )
 
 
-def on_host(run: RunPaths, project: str) -> Places:
-    cache, data = run.host.job_cache, run.host.data(project)
+def on_host(run: RunPaths, project_name: str) -> Places:
+    cache, data = run.host.job_cache, run.host.data(project_name)
     return Places(run.workspace, run.out, run.ro, cache, data, sockets.folder(run), run.secrets, run.board)
 
 
@@ -193,9 +193,9 @@ def telling_the_run() -> Iterator[None]:
         raise RunFailed("start", "the job could not be started: %s" % error) from error
 
 
-def make_folders(run: RunPaths, project: str) -> None:
+def make_folders(run: RunPaths, project_name: str) -> None:
     """What is mounted must be there first, and be ours: an engine would make it as root."""
-    for folder in (run.ro, run.out, run.workspace, run.host.job_cache, run.host.data(project)):
+    for folder in (run.ro, run.out, run.workspace, run.host.job_cache, run.host.data(project_name)):
         os.makedirs(folder, exist_ok=True)
     # A job may have put a link in the place of these.
     for top, within in ((run.workspace, words.TMP_IN_WORKSPACE), (run.host.job_cache, os.path.basename(run.host.home))):

@@ -9,30 +9,30 @@ from ..files import read_json, write_json
 from ..paths import HostPaths, RunPaths
 
 
-def newest(host: HostPaths, project: str, run: RunPaths) -> List[str]:
+def newest(host: HostPaths, project_name: str, run: RunPaths) -> List[str]:
     """Snapshots to give rsync as --link-dest: the newest whole one, and the newest that an upload left partial.
 
     Without the partial one, all is sent again after an upload that broke off.
     """
-    known = _read(host, project)
+    known = _read(host, project_name)
     ids = [known[kind] for kind in ("whole", "partial") if kind in known and known[kind] != run.id]
     paths = [host.run(run_id).snapshot for run_id in dict.fromkeys(ids)]
     return [path for path in paths if os.path.isdir(path)]
 
 
-def note_partial(host: HostPaths, project: str, run: RunPaths) -> None:
-    _note(host, project, "partial", run)
+def note_partial(host: HostPaths, project_name: str, run: RunPaths) -> None:
+    _note(host, project_name, "partial", run)
 
 
-def note_complete(host: HostPaths, project: str, run: RunPaths) -> None:
-    _note(host, project, "whole", run)
+def note_complete(host: HostPaths, project_name: str, run: RunPaths) -> None:
+    _note(host, project_name, "whole", run)
 
 
-def _note(host: HostPaths, project: str, kind: str, run: RunPaths) -> None:
+def _note(host: HostPaths, project_name: str, kind: str, run: RunPaths) -> None:
     # Two submits at once may each leave out the other's note: that costs bytes on the wire, never a wrong file.
-    os.makedirs(os.path.dirname(host.snapshots(project)), exist_ok=True)
-    write_json(host.snapshots(project), {**_read(host, project), kind: run.id})
+    os.makedirs(os.path.dirname(host.snapshots(project_name)), exist_ok=True)
+    write_json(host.snapshots(project_name), {**_read(host, project_name), kind: run.id})
 
 
-def _read(host: HostPaths, project: str) -> Dict[str, str]:
-    return dict(read_json(host.snapshots(project)) or {})
+def _read(host: HostPaths, project_name: str) -> Dict[str, str]:
+    return dict(read_json(host.snapshots(project_name)) or {})
