@@ -1,6 +1,7 @@
-"""The ledger of checkpoints that the plugin keeps: how it is read, and which of its entries is the best, the last.
+"""Read the ledger of checkpoints that the plugin writes, and choose the best and the last checkpoint.
 
-Both floors import this module: a laptop reads a ledger that was fetched. It asks nothing about files; see checkpoints.py.
+Both floors import this module: a laptop reads a ledger that was fetched. It does not look at the files; see
+checkpoints.py.
 """
 
 from __future__ import annotations
@@ -21,30 +22,31 @@ if TYPE_CHECKING:
 
 E = TypeVar("E", bound=Mapping[str, object])  # a LedgerEntry, or one with more keys
 KEPT = 5000  # checkpoints of one run
-_WORTH_KEEPING = 1 << 18  # bytes; fewer are read again in a moment
+_WORTH_KEEPING = 1 << 18  # bytes; fewer bytes are quickly read again
 _LONGEST_LINE = 1 << 14  # bytes
-_MARK = 1 << 12  # bytes before a place in the file, by which it is known again
+_MARK = 1 << 12  # bytes before an offset in the file, by which the place is recognized
 _LARGEST = 1 << 63
-_LAST_MOMENT = 253_402_300_799.0  # unix seconds: the end of the year 9999, behind which no date can be shown
+_LAST_MOMENT = 253_402_300_799.0  # unix seconds: the end of the year 9999, the last date that can be shown
 
-MOST = 1 << 28  # bytes of a ledger that are read, the newest: a job can make it of any size
+MOST = 1 << 28  # bytes of a ledger that are read, the newest: a job can write any number
 
 
 def read(path: str, cache: Optional[str] = None, *, at_once: Optional[int] = None) -> List[LedgerEntry]:
-    """Return the checkpoints that the ledger in the file `path` calls whole, each as its newest line tells.
+    """Return the checkpoints that the ledger in the file `path` calls complete, each with the values of its newest
+    line.
 
-    A long training writes hundreds of thousands of lines. What was read of them is kept in the file `cache`, and the next question
-    goes on from there; with `at_once`, it reads so many bytes at most, and what comes behind them is told another time.
-    No more than `KEPT` are kept, the newest; the file of an older one is fetched all the same.
+    A long training writes hundreds of thousands of lines. Lines that were read are cached in the file `cache`, and the
+    next call continues there. With `at_once`, at most this many bytes are read now, and later calls read the rest. Only
+    the newest `KEPT` entries are kept; the file of an older one is fetched all the same.
     """
     try:
         file = open_regular(path)
     except OSError:
         return []
     with file:
-        known = _known(file, cache)
-        newest: Dict[str, LedgerEntry] = {entry["path"]: entry for entry in known["entries"]}
-        start = end = _skip_to(file, known["offset"])
+        cached = _read_cache(file, cache)
+        newest: Dict[str, LedgerEntry] = {entry["path"]: entry for entry in cached["entries"]}
+        start = end = _skip_to(file, cached["offset"])
         for line in _complete_lines(file, at_once):
             end += len(line)
             entry = _entry(line)
@@ -53,15 +55,15 @@ def read(path: str, cache: Optional[str] = None, *, at_once: Optional[int] = Non
                 if entry.get("complete") is True and not entry.get("removed"):
                     newest[entry["path"]] = entry
                     if len(newest) > 2 * KEPT:
-                        newest = _trimmed(newest)
-        newest = _trimmed(newest)
+                        newest = _trim(newest)
+        newest = _trim(newest)
         if cache is not None and end > start + _WORTH_KEEPING:
-            _keep(file, cache, end, list(newest.values()))
+            _write_cache(file, cache, end, list(newest.values()))
     return list(newest.values())
 
 
-def _trimmed(newest: Dict[str, LedgerEntry]) -> Dict[str, LedgerEntry]:
-    """The newest ones, and what is called the best."""
+def _trim(newest: Dict[str, LedgerEntry]) -> Dict[str, LedgerEntry]:
+    """Return the newest entries, and the best one."""
     if len(newest) <= KEPT:
         return newest
     rest = list(newest.values())
@@ -69,43 +71,48 @@ def _trimmed(newest: Dict[str, LedgerEntry]) -> Dict[str, LedgerEntry]:
     return {entry["path"]: entry for entry in kept}
 
 
-def _known(file: BinaryIO, cache: Optional[str]) -> KnownLedger:
-    """What was read of this very file before. A job may have begun it anew, or written another in its place."""
+def _read_cache(file: BinaryIO, cache: Optional[str]) -> KnownLedger:
+    """Return what was read of this file before. A job may have truncated the file, or replaced it."""
     nothing: KnownLedger = {"offset": 0, "entries": []}
-    kept: Optional[LedgerCache] = read_json(cache) if cache is not None else None
+    cached: Optional[LedgerCache] = read_json(cache) if cache is not None else None
     try:
         if (
-            kept is None
-            or kept["inode"] != os.fstat(file.fileno()).st_ino
-            or kept["mark"] != _mark(file, kept["offset"])
+            cached is None
+            or cached["inode"] != os.fstat(file.fileno()).st_ino
+            or cached["mark"] != _mark(file, cached["offset"])
         ):
             return nothing
         return {
-            "offset": int(kept["offset"]),
-            "entries": [cast("LedgerEntry", dict(entry)) for entry in kept["entries"]],
+            "offset": int(cached["offset"]),
+            "entries": [cast("LedgerEntry", dict(entry)) for entry in cached["entries"]],
         }
     except (KeyError, TypeError, ValueError, OSError):
         return nothing
 
 
 def _mark(file: BinaryIO, offset: int) -> str:
-    """What stands before `offset`, which is the end of a line."""
+    """Return a hash of the bytes before `offset`, which is the end of a line."""
     before = os.pread(file.fileno(), min(offset, _MARK), max(0, offset - _MARK))
     return hashlib.sha256(before).hexdigest() if before.endswith(b"\n") else ""
 
 
-def _keep(file: BinaryIO, cache: str, offset: int, entries: List[LedgerEntry]) -> None:
-    """Not flushed: what is lost is read again."""
-    told = {"inode": os.fstat(file.fileno()).st_ino, "offset": offset, "mark": _mark(file, offset), "entries": entries}
+def _write_cache(file: BinaryIO, cache: str, offset: int, entries: List[LedgerEntry]) -> None:
+    """Write the cache without a flush: lost entries are read again."""
+    document = {
+        "inode": os.fstat(file.fileno()).st_ino,
+        "offset": offset,
+        "mark": _mark(file, offset),
+        "entries": entries,
+    }
     beside = "%s.%d" % (cache, os.getpid())
     with suppress(OSError):
         with open(beside, "w") as out:
-            json.dump(told, out)
+            json.dump(document, out)
         os.replace(beside, cache)
 
 
 def _skip_to(file: BinaryIO, start: int) -> int:
-    """Go to `start`, or to the first line of the newest `MOST` bytes where more are behind it; return the place."""
+    """Seek to `start`, or to the first line of the newest `MOST` bytes when more bytes follow. Return the offset."""
     newest = os.fstat(file.fileno()).st_size - MOST
     file.seek(max(start, newest))
     if newest > start:
@@ -114,11 +121,14 @@ def _skip_to(file: BinaryIO, start: int) -> int:
 
 
 def _complete_lines(file: BinaryIO, at_once: Optional[int] = None) -> Iterator[bytes]:
-    """The lines that end, each with its end; a longer one than any of the plugin's comes in pieces, which are no entries."""
+    """Yield the lines that end, each with its end.
+
+    A line that is longer than any line of the plugin comes in pieces, which are not entries.
+    """
     left = at_once
     while left is None or left > 0:
         line = file.readline(_LONGEST_LINE)
-        if not line.endswith(b"\n") and len(line) < _LONGEST_LINE:  # a torn last line is left out
+        if not line.endswith(b"\n") and len(line) < _LONGEST_LINE:  # an incomplete last line is left out
             return
         yield line
         left = None if left is None else left - len(line)
@@ -132,42 +142,46 @@ def _entry(line: bytes) -> Optional[LedgerEntry]:
 
 
 def best(entries: Iterable[E]) -> Optional[E]:
-    """The one that the job calls the best, the newest of several; else the one with the best monitored value."""
+    """Return the newest entry that the job marks as the best, else the entry with the best monitored value."""
     entries = list(entries)
-    called = [entry for entry in entries if entry.get("best") is True]
-    if called:
-        return _best_named(max(called, key=_age), entries)
+    marked = [entry for entry in entries if entry.get("best") is True]
+    if marked:
+        return _best_name(max(marked, key=_age), entries)
     valued = [entry for entry in entries if is_number(entry.get("value")) and entry.get("mode") in ("min", "max")]
     if not valued:
         return None
     sign = 1.0 if max(valued, key=_age)["mode"] == "max" else -1.0
-    return _best_named(max(valued, key=lambda entry: (sign * number(entry["value"]), _age(entry))), entries)
+    return _best_name(max(valued, key=lambda entry: (sign * number(entry["value"]), _age(entry))), entries)
 
 
 def last(entries: Iterable[E]) -> Optional[E]:
-    """The one that goes furthest, the newest of several."""
+    """Return the entry with the highest step, the newest of several."""
     entries = list(entries)
-    found = max(entries, key=_age, default=None)
-    if found is None:
+    furthest = max(entries, key=_age, default=None)
+    if furthest is None:
         return None
-    return max(_copies(found, entries), key=lambda one: (one.get("last") is True, _is_called_last(one), _age(one)))
+    return max(
+        _copies(furthest, entries), key=lambda copy: (copy.get("last") is True, _is_called_last(copy), _age(copy))
+    )
 
 
 def of_content(entries: Iterable[E], sha256: str) -> Optional[E]:
-    """The one with these bytes; of several names the one that the best is known by."""
+    """Return the entry with these bytes. Of several names, the name that belongs to the best is chosen."""
     entries = [entry for entry in entries if entry.get("sha256") == sha256]
-    return _best_named(entries[0], entries) if entries else None
+    return _best_name(entries[0], entries) if entries else None
 
 
-def _best_named(found: E, entries: List[E]) -> E:
-    """`last.ckpt` is often a copy of the best, or a link to it, and is soon another's."""
-    return max(_copies(found, entries), key=lambda one: (one.get("best") is True, not _is_called_last(one), _age(one)))
+def _best_name(entry: E, entries: List[E]) -> E:
+    """Choose the lasting name: `last.ckpt` is often a copy of the best, or a link to it, and is soon overwritten."""
+    return max(
+        _copies(entry, entries), key=lambda copy: (copy.get("best") is True, not _is_called_last(copy), _age(copy))
+    )
 
 
-def _copies(found: E, entries: List[E]) -> List[E]:
-    """All names of the same bytes, saved at the same step. Which of them is meant, bytes cannot tell."""
-    same = [one for one in entries if found.get("sha256") and one.get("sha256") == found["sha256"]]
-    return [one for one in same if one.get("step") == found.get("step")] or [found]
+def _copies(entry: E, entries: List[E]) -> List[E]:
+    """Return all names of the same bytes, saved at the same step. The bytes do not show which name is meant."""
+    same = [other for other in entries if entry.get("sha256") and other.get("sha256") == entry["sha256"]]
+    return [other for other in same if other.get("step") == entry.get("step")] or [entry]
 
 
 def _is_called_last(entry: E) -> bool:
@@ -179,21 +193,21 @@ def newest_first(entries: Iterable[E]) -> List[E]:
 
 
 def brief(entry: Mapping[str, object]) -> Checkpoint:
-    """What a RunRecord tells of one."""
+    """Return what a RunRecord has of an entry."""
     numbers = {key: entry.get(key) for key in ("epoch", "step", "value", "attempt")}
     texts = {key: entry.get(key) for key in ("path", "monitor", "mode", "sha256")}
     size, t = entry.get("size"), entry.get("t")
-    told = {
+    values = {
         **{key: value if is_number(value) else None for key, value in numbers.items()},
         "size": int(number(size)) if 0 <= number(size) < _LARGEST else None,
         "t": t if 0 <= number(t) < _LAST_MOMENT else None,
         **{key: value if isinstance(value, str) else None for key, value in texts.items()},
     }
-    return cast("Checkpoint", told)
+    return cast("Checkpoint", values)
 
 
 def lines(path: str) -> Iterator[LedgerEntry]:
-    """The whole lines of it that are entries, in their order."""
+    """Yield the complete lines of the ledger that are entries, in their order."""
     try:
         with open_regular(path) as file:
             _skip_to(file, 0)
@@ -203,7 +217,7 @@ def lines(path: str) -> Iterator[LedgerEntry]:
 
 
 class Places:
-    """Which line of a ledger tells of a path last, from 1: a clock that is set meanwhile does not change the order."""
+    """Number the newest line of each path in a ledger, from 1. The order stays right when the clock is set."""
 
     def __init__(self) -> None:
         self.of: Dict[str, int] = {}
@@ -211,11 +225,11 @@ class Places:
         self._inode: Optional[int] = None
 
     def read_on(self, path: str) -> None:
-        """Take in the lines that came since; all of them of a ledger that was begun anew."""
+        """Read the lines that were added; read all lines of a ledger that was rewritten from the start."""
         with suppress(OSError), open_regular(path) as file:
-            found = os.fstat(file.fileno())
-            if found.st_ino != self._inode or found.st_size < self._offset:
-                self.of, self._lines, self._offset, self._inode = {}, 0, 0, found.st_ino
+            status = os.fstat(file.fileno())
+            if status.st_ino != self._inode or status.st_size < self._offset:
+                self.of, self._lines, self._offset, self._inode = {}, 0, 0, status.st_ino
             self._offset = _skip_to(file, self._offset)
             for line in _complete_lines(file):
                 self._offset += len(line)
@@ -226,25 +240,25 @@ class Places:
 
 
 def append(path: str, line: Mapping[str, object]) -> None:
-    """Add a line to this or another file of the plugin's, whose last one a kill may have torn. Raises OSError.
+    """Add a line to a file of the plugin. The last line there may be incomplete, after a kill. Raises OSError.
 
-    A job can put a link in its place, which would lead anywhere on the host: none is followed.
+    A job can put a link in the file's place, which could point anywhere on the host: no link is followed.
     """
     fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
     with os.fdopen(fd, "r+b", buffering=0) as file:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, "no regular file", path)
-        torn = found.st_size > 0 and os.pread(fd, 1, found.st_size - 1) != b"\n"
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        torn = status.st_size > 0 and os.pread(fd, 1, status.st_size - 1) != b"\n"
         file.write((b"\n" if torn else b"") + json.dumps(line).encode() + b"\n")
 
 
 def parse(line: bytes) -> Optional[Reported]:
     try:
-        told = json.loads(line)
+        document = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return told if isinstance(told, dict) else None
+    return document if isinstance(document, dict) else None
 
 
 def _age(entry: E) -> Tuple[float, float]:
@@ -252,12 +266,12 @@ def _age(entry: E) -> Tuple[float, float]:
 
 
 def number(value: object) -> float:
-    """-1 for what is none."""
+    """Return the number, or -1 when the value is not a number."""
     return float(cast("float", value)) if is_number(value) else -1.0
 
 
 def is_number(value: object) -> bool:
-    """Of what JSON can hold: no NaN, and nothing that a float cannot."""
+    """Return whether a JSON value is a number: not NaN, and nothing too large for a float."""
     try:
         return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     except OverflowError:

@@ -1,8 +1,8 @@
-"""One digest of a project's files, made on the laptop from its list and on the host from what arrived.
+"""Compute one digest of a project's files: on the laptop from its list and on the host from what arrived.
 
-It goes over the files and links of a tree, sorted by the bytes of their paths: path, kind, size, time of change,
-target of a link. Modes, owners and folders are no part of it. A link's own time is not either: not every file
-system keeps one.
+It covers the files and links of a tree, sorted by the bytes of their paths: path, kind, size, time of change, target of
+a link. Modes, owners and folders are not part of it. The time of a link is not part of it: some file systems do not
+store it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SECOND = 1_000_000_000
 
 
 class Entry(NamedTuple):
-    """One file ("f") or symbolic link ("l") of a tree. Size in bytes, time in nanoseconds since 1970."""
+    """Describe one file ("f") or symbolic link ("l") of a tree. Size in bytes, time in nanoseconds since 1970."""
 
     path: bytes
     kind: str
@@ -29,7 +29,7 @@ class Entry(NamedTuple):
 
 
 def digest(entries: Iterable[Entry], granularity_ns: int = 1) -> str:
-    """SHA-256 (hex) over `entries`, which are sorted by path; times are rounded down to `granularity_ns`."""
+    """Return the SHA-256 (hex) of `entries`, which are sorted by path; times are rounded down to `granularity_ns`."""
     sha = hashlib.sha256()
     for path, kind, size, mtime_ns, target in entries:
         when = mtime_ns // granularity_ns if kind == "f" else 0
@@ -38,7 +38,7 @@ def digest(entries: Iterable[Entry], granularity_ns: int = 1) -> str:
 
 
 def make(entries: List[Entry]) -> Manifest:
-    """What the laptop sends with `start`: `digest`, `coarse` (times in whole seconds), `count`, `bytes`."""
+    """Return what the laptop sends with `start`: `digest`, `coarse` (times in whole seconds), `count`, `bytes`."""
     return {
         "digest": digest(entries),
         "coarse": digest(entries, SECOND),
@@ -48,29 +48,29 @@ def make(entries: List[Entry]) -> Manifest:
 
 
 def difference(folder: str, wanted: Manifest) -> Optional[str]:
-    """None when `folder` holds exactly what `wanted` (from `make`) says, else the difference in words."""
+    """Return None when `folder` holds exactly what `wanted` (from `make`) lists, else the difference in words."""
     entries = walk(folder)
     if digest(entries) == wanted["digest"]:
         return None
-    # A disk that keeps whole seconds only (some network file systems) never gives the fine digest.
+    # A disk that stores only whole seconds (some network file systems) never yields the fine digest.
     if all(entry.mtime_ns % SECOND == 0 for entry in entries) and digest(entries, SECOND) == wanted.get("coarse"):
         return None
-    found = "{} files with {} bytes".format(len(entries), sum(entry.size for entry in entries))
-    asked = "{} files with {} bytes".format(wanted["count"], wanted["bytes"])
-    if found == asked:
+    arrived = "{} files with {} bytes".format(len(entries), sum(entry.size for entry in entries))
+    listed = "{} files with {} bytes".format(wanted["count"], wanted["bytes"])
+    if arrived == listed:
         return "as many files and bytes as were sent, but their names, times or links differ"
-    return "{} arrived, {} were listed".format(found, asked)
+    return "{} arrived, {} were listed".format(arrived, listed)
 
 
 def walk(folder: str) -> List[Entry]:
-    """The files and links below `folder`, sorted by path. Sockets, pipes and devices are passed over."""
+    """Return the files and links below `folder`, sorted by path. Sockets, pipes and devices are ignored."""
     return sorted(_walk(os.fsencode(folder), b""))
 
 
 def _walk(folder: bytes, prefix: bytes) -> Iterator[Entry]:
     deeper = []
-    with os.scandir(folder) as found:
-        for item in found:
+    with os.scandir(folder) as items:
+        for item in items:
             path = prefix + item.name
             if item.is_dir(follow_symlinks=False):
                 deeper.append((item.path, path + b"/"))
@@ -83,7 +83,7 @@ def _walk(folder: bytes, prefix: bytes) -> Iterator[Entry]:
 
 
 def entry_of(path: bytes, info: os.stat_result, full: bytes) -> Optional[Entry]:
-    """The entry for `path` given what lstat said; None for what is neither file nor link."""
+    """Return the entry for `path`, given the result of lstat; None when it is neither a file nor a link."""
     if stat.S_ISREG(info.st_mode):
         return Entry(path, "f", info.st_size, info.st_mtime_ns)
     if stat.S_ISLNK(info.st_mode):

@@ -1,8 +1,9 @@
-"""Find and remove the files that gpurun created on a host, and leave the user's files.
+"""Find and remove the files that gpurun created on a host, and keep the user's files.
 
-In a folder of gpurun's own (`.gpurun`) all that has one of gpurun's names is gpurun's, but for what is among its runs and is
-none: that may be a run whose job.json is lost, and nobody has looked at what it wrote. A root that gpurun 0.1.0 used as it was
-named may hold the user's files under the same names: of such a root only what is recognised goes, and no data.
+In a folder of gpurun's own (`.gpurun`) everything with one of gpurun's names belongs to gpurun, except what is among
+its runs and is not a run: it may be a run whose job.json is lost, and nobody has looked at its files. A root that
+gpurun 0.1.0 used without `.gpurun` may hold the user's files under the same names: there only recognized files are
+removed, and no data.
 """
 
 from __future__ import annotations
@@ -23,18 +24,18 @@ from .paths import HALF_RUN, REMOVED_RUN, HostPaths
 if TYPE_CHECKING:
     from .schema.files import MeasuredData, Stays
 
-# The names in cache/ that gpurun gives.
+# The names that gpurun makes in cache/.
 CACHE = ("about", "engine-limits.json", "environments", "facts.json", "jobs", "layers", "pushed", "snapshots", "warm")
 _FOLDERS = ("agent", "cache", "data", "runs", "secrets")
 _AGENT = r"[0-9a-f]{16}|\.(new|old)-.*"
-_ID_FILE = r"(root-id|%s)(\.[0-9a-f]{8})?" % words.HOST_ID_FILE  # also one that was half made
+_ID_FILE = r"(root-id|%s)(\.[0-9a-f]{8})?" % words.HOST_ID_FILE  # also a half-written file
 
-CHANGED = "it has changed since it was looked at"
+CHANGED = "it has changed since it was listed"
 
 
 @dataclass
 class Outcome:
-    """What stays: `left` could not be removed, `kept` is not to be. Each has `path` and `why`."""
+    """List what remains: `left` could not be removed, `kept` must not be removed. Each entry has `path` and `why`."""
 
     left: List[Stays] = field(default_factory=list)
     kept: List[Stays] = field(default_factory=list)
@@ -50,26 +51,30 @@ class Outcome:
 
 
 def data_folders(host: HostPaths) -> Dict[str, MeasuredData]:
-    """Return `{files, bytes, stamp}` of each data folder that may be removed and is not empty (each run makes an empty one)."""
+    """Return `{files, bytes, stamp}` of each data folder that may be removed and is not empty (each run makes an empty
+    one).
+    """
     if not host.is_own or os.path.islink(_data(host)):
         return {}
     return {name: measure(host.data(name)) for name in _names(_data(host)) if not _is_empty(host.data(name))}
 
 
 def measure(path: str) -> MeasuredData:
-    """Walk a folder. The `stamp` is another one when a file was added, removed, renamed or written to since."""
+    """Walk a folder. The `stamp` changes when a file is added, removed, renamed or written to."""
     files = size = marks = 0
     for entry in _walk(path):
         try:
-            found = os.lstat(entry)
+            status = os.lstat(entry)
         except OSError:
             continue
-        if not stat.S_ISDIR(found.st_mode):
+        if not stat.S_ISDIR(status.st_mode):
             files += 1
-            size += found.st_size
-        # Not the newest time of all: a file may bear one of the future, and then no other would count.
-        told = "%s\0%d\0%d\0%d" % (os.path.relpath(entry, path), found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-        marks += int.from_bytes(hashlib.sha256(os.fsencode(told)).digest()[:8], "big")  # a sum: in whatever order
+            size += status.st_size
+        # Do not use the newest time: a file may have a time in the future, and then no other file would count.
+        line = "%s\0%d\0%d\0%d" % (os.path.relpath(entry, path), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        marks += int.from_bytes(
+            hashlib.sha256(os.fsencode(line)).digest()[:8], "big"
+        )  # a sum does not depend on the order
     return {"files": files, "bytes": size, "stamp": "%d.%d.%016x" % (files, size, marks % (1 << 64))}
 
 
@@ -87,7 +92,7 @@ def _data(host: HostPaths) -> str:
 def _is_empty(path: str) -> bool:
     try:
         return not os.listdir(path)
-    except OSError:  # a file, unreadable, or a link that leads nowhere
+    except OSError:  # a file, unreadable, or a dangling link
         return False
 
 
@@ -95,7 +100,7 @@ def _is_empty(path: str) -> bool:
 
 
 def foreign(host: HostPaths) -> List[str]:
-    """Return the paths that lie where gpurun's do and that gpurun did not make, or cannot tell that it did."""
+    """Return the paths in gpurun's places that gpurun did not make, or may not have made."""
     if host.is_own:
         linked = [os.path.realpath(_data(host))] if os.path.islink(_data(host)) and not _is_empty(_data(host)) else []
         beside = [os.path.join(host.root, name) for name in _names(host.root) if not _is_name_of_ours(name)]
@@ -113,7 +118,7 @@ def _is_name_of_ours(name: str) -> bool:
 
 
 def _is_made(host: HostPaths, folder: str, name: str) -> bool:
-    """Tell whether gpurun made `name` in one of its folders, which others may use too."""
+    """Return whether gpurun made `name` in one of its folders, which others may use too."""
     if folder == "agent":
         return re.fullmatch(_AGENT, name) is not None
     if folder == "cache":
@@ -130,7 +135,7 @@ def _is_made(host: HostPaths, folder: str, name: str) -> bool:
 
 
 def remove_ours(host: HostPaths, outcome: Outcome) -> None:
-    """Remove what gpurun made in its root besides runs, data and agent."""
+    """Remove what gpurun made in its root, except runs, data and agent."""
     for folder in ("secrets", "cache"):
         if host.is_own:
             remove(os.path.join(host.root, folder), outcome)
@@ -150,7 +155,7 @@ def _remove_made(host: HostPaths, folder: str, outcome: Outcome) -> None:
 
 
 def remove_data(host: HostPaths, agreed: Dict[str, str], outcome: Outcome) -> None:
-    """Remove the data folders that are as they were when that was agreed to (`stamp` by name)."""
+    """Remove the data folders that have not changed since the user agreed to remove them (`stamp` by name)."""
     for name in _names(_data(host)):
         path = host.data(name)
         if _is_empty(path) or (name in agreed and measure(path)["stamp"] == agreed[name]):
@@ -161,15 +166,15 @@ def remove_data(host: HostPaths, agreed: Dict[str, str], outcome: Outcome) -> No
 
 
 def remove_empty_data(host: HostPaths) -> None:
-    """Remove what runs made for their projects and never filled."""
+    """Remove the empty data folders that runs made for their projects."""
     for name in _names(_data(host)):
         remove_if_empty(host.data(name))
     remove_if_empty(_data(host))
 
 
 def remove_half_runs(host: HostPaths, outcome: Outcome) -> None:
-    """Remove runs that were half made or half removed, and the folder of the runs if nothing else is in it."""
-    left = {one["path"] for one in outcome.left}
+    """Remove runs that were half made or half removed, and the folder of the runs when nothing else is in it."""
+    left = {entry["path"] for entry in outcome.left}
     for name in _names(host.runs):
         path = os.path.join(host.runs, name)
         if name.startswith((HALF_RUN, REMOVED_RUN)) and path not in left:
@@ -178,7 +183,10 @@ def remove_half_runs(host: HostPaths, outcome: Outcome) -> None:
 
 
 def remove_agents(hosts: List[HostPaths], spared: List[HostPaths], outcome: Outcome) -> None:
-    """Remove the agent, this program, wherever it was brought to but in the `spared` roots. Nothing of it can be imported afterwards."""
+    """Remove the agent, which is this program, from all its places except the `spared` roots.
+
+    Afterwards no module of it can be imported.
+    """
     for host in hosts:
         if host.is_own:
             remove(host.agents, outcome)
@@ -196,13 +204,13 @@ def remove_agents(hosts: List[HostPaths], spared: List[HostPaths], outcome: Outc
 
 
 def _running_from() -> List[str]:
-    """Return the folder of the agents that this one is in, if it was brought to a host."""
+    """Return the folder of agents that contains this one, if this agent was sent to a host."""
     place = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     return [os.path.dirname(place)] if re.fullmatch(_AGENT, os.path.basename(place)) else []
 
 
 def remove(path: str, outcome: Outcome) -> None:
-    """Remove a file, a tree, or a link and not what it leads to. What cannot be removed is noted."""
+    """Remove a file, a tree, or a link (not its target). What cannot be removed is noted."""
     if os.path.islink(path):
         outcome.keep(os.path.realpath(path), "%s is a link to it" % path)
     if os.path.isdir(path) and not os.path.islink(path):
@@ -213,7 +221,7 @@ def remove(path: str, outcome: Outcome) -> None:
 
         before = len(outcome.left)
         remove_tree(path, note)
-        if os.path.isdir(path) and len(outcome.left) == before:  # something came into it meanwhile
+        if os.path.isdir(path) and len(outcome.left) == before:  # another process put something into it
             outcome.leave(path, OSError(errno.ENOTEMPTY, ""))
         return
     try:
@@ -225,7 +233,7 @@ def remove(path: str, outcome: Outcome) -> None:
 
 
 def remove_if_empty(path: str) -> None:
-    """Remove a folder, or a link to one, when nothing is in it. A mount point stays, and so does what a link leads to."""
+    """Remove an empty folder, or a link to one. A mount point and the target of a link stay."""
     with suppress(OSError):
         if os.path.islink(path) and not os.listdir(path):
             os.unlink(path)

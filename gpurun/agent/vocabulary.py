@@ -157,7 +157,7 @@ SETTINGS = "settings"
 
 # The next step where an engine cannot give GPUs to a container.
 TOOLKIT_GUIDE = "https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/latest/install-guide.html"
-TOOLKIT_MEND = (
+TOOLKIT_NEXT_STEP = (
     """on the host, tell the engine of the NVIDIA Container Toolkit:
 sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker
 (when it has no nvidia-ctk, install that first: %s)"""

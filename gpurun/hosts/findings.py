@@ -107,7 +107,7 @@ def gpus(facts: HostFacts) -> Finding:
 
 def toolkit(there: bool, version: str | None) -> Finding:
     if not there:
-        return Finding("container toolkit", FAIL, "the engine cannot give GPUs to containers", words.TOOLKIT_MEND)
+        return Finding("container toolkit", FAIL, "the engine cannot give GPUs to containers", words.TOOLKIT_NEXT_STEP)
     if version and _number(version) < TOOLKIT_FIXED:
         mend = f"1.17.8 closed a way out of the container: {words.TOOLKIT_GUIDE}"
         return Finding("container toolkit", WARN, f"{version} has a known hole", mend)

@@ -75,7 +75,7 @@ class Steps:
             self._does("pulling the image")
         elif line.startswith("building "):  # what follows are the agent's own words, see agent/images/image.py
             self._does("building the image")
-        elif line.startswith("installing what "):
+        elif line.startswith("installing the requirements of "):
             self._does("installing the dependencies")
         elif line.startswith(_PIP):  # in a step of the build, or behind it
             self.now = " ".join(line.split()[:2])

@@ -58,7 +58,7 @@ def test_resume_without_a_checkpoint_says_so(laptop: Laptop) -> None:
     assert "attempt 2 on demo, from the beginning: no whole checkpoint is there" in done.err
     done = laptop.gpurun("resume", run, "--from", "gone.ckpt")
     assert done.code == 2
-    assert "there is no checkpoint gone.ckpt" in done.err
+    assert "has no checkpoint gone.ckpt" in done.err
 
 
 def test_values_of_variables_come_again_from_shell_files_and_options(laptop: Laptop) -> None:

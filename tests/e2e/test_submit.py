@@ -190,7 +190,7 @@ def test_the_hosts_no_is_one_message_and_leaves_no_run(laptop: Laptop) -> None:
     done = laptop.gpurun("submit", "train.py", "-H", "demo", "-g", "64", "--runtime", "bare", "--", "0", "0")
     assert done.code == 2
     assert done.out == ""
-    assert "error: the job asks for 64 GPU" in done.err
+    assert "error: the job requests 64 GPU" in done.err
     assert "next: " in done.err
     assert not list((laptop.home / ".local/share/gpurun/runs").glob("*.json"))
 

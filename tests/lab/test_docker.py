@@ -227,5 +227,5 @@ def test_a_command_that_is_not_there(host: LabHost) -> None:
 def test_a_mount_that_is_not_there(host: LabHost) -> None:
     mounts = [{"source": "~/no, such", "target": "/data/x", "readonly": True}]
     job = JobOnHost(host, {}, ["true"], more={"mounts": mounts, **PLAIN})
-    with pytest.raises(Failed, match=r"a mount is not possible.*no, such"):
+    with pytest.raises(Failed, match=r"the engine cannot make a mount.*no, such"):
         job.ask("prepare", "start")

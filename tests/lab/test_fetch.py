@@ -81,7 +81,7 @@ def test_what_a_container_wrote_comes_back_wherever_it_lies(host: LabHost, lapto
     }
     assert (folder / "checkpoints/last.ckpt").readlink() == Path("best.ckpt")
     assert (folder / "_gpurun/log").read_text() == "epoch 1\n"
-    assert "passwd: a link that leads out of the workspace" in told.stderr
+    assert "passwd: a link that points outside the workspace" in told.stderr
     assert host.engine.jobs() == []
     assert (project / "fetched/.gitignore").read_text() == "*\n"
     laptop.gpurun("rm", run, cwd=project)

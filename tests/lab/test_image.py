@@ -82,9 +82,9 @@ def test_a_local_image_is_named_by_its_id(host: LabHost) -> None:
 @pytest.mark.parametrize(
     ("name", "what"),
     [
-        ("small:none", "no such image.*check its name"),
-        ("nothing-here:1", "no such image.*check its name"),
-        ("UPPER:1", "no name of an image"),
+        ("small:none", "does not exist.*check its name"),
+        ("nothing-here:1", "does not exist.*check its name"),
+        ("UPPER:1", "the name of the image is invalid"),
     ],
 )
 def test_an_image_that_is_not_there_is_told_at_once(lab: Lab, host: LabHost, name: str, what: str) -> None:
@@ -103,7 +103,7 @@ def test_a_pull_that_breaks_off_is_tried_again(lab: Lab, host: LabHost) -> None:
             eventually(lambda: "Downloading" in job.prepare_log or "Pulling fs layer" in job.prepare_log)
             proxy.refuse()
             proxy.reset()
-            eventually(lambda: "again in 2 s" in job.prepare_log)
+            eventually(lambda: "retrying in 2 s" in job.prepare_log)
             proxy.heal()
 
         proxy.trickle(2_000_000)
@@ -111,7 +111,7 @@ def test_a_pull_that_breaks_off_is_tried_again(lab: Lab, host: LabHost) -> None:
         breaker.start()
         assert job.ask("prepare")["digest"] == lab.registry.digest()
         breaker.join()
-        assert "again in 2 s" in job.prepare_log
+        assert "retrying in 2 s" in job.prepare_log
     forget(host, "small")
 
 
@@ -119,7 +119,7 @@ def test_a_registry_that_stays_away_is_named(lab: Lab, host: LabHost) -> None:
     with FaultProxy(lab.registry.port) as proxy:
         proxy.refuse()
         job = job_with(host, f"127.0.0.1:{proxy.port}/small:1")
-        with pytest.raises(Failed, match=r"broke off.*check the host's network"):
+        with pytest.raises(Failed, match=r"broke.*check the host's network"):
             job.ask("prepare")
 
 
@@ -157,5 +157,5 @@ def test_the_real_dockerfile_is_built_once(host: LabHost) -> None:
 
 def test_a_base_that_is_not_there_is_told(lab: Lab, host: LabHost) -> None:
     base = {"name": "v2.8", "reference": f"{lab.registry.address}/nothing:1", "torch": "2.8.0"}
-    with pytest.raises(Failed, match="nothing:1: there is no such image"):
+    with pytest.raises(Failed, match="nothing:1: the image does not exist"):
         job_with(host, None, base=base).ask("prepare")

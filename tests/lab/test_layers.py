@@ -98,7 +98,7 @@ def test_a_layer_keeps_what_the_image_says_and_nothing_of_pip(host: LabHost) -> 
 def test_nothing_is_made_when_all_is_there(host: LabHost) -> None:
     job = job_with(host, "docker", "torch\nnumpy; python_version < '4'\n")
     assert job.ask("prepare")["environment"] is None
-    assert "is there already" in job.prepare_log
+    assert "are already installed" in job.prepare_log
     log = job.prepare_log
     assert job.ask("prepare")["environment"] is None
     assert job.prepare_log == log

@@ -83,7 +83,7 @@ def test_laptop_that_knows_nothing_of_it_cannot_let_it_go_on_twice(
     bare.ask("resume", run, "--host", "spare")
     done = other.gpurun("resume", run, check=False)
     assert done.returncode == 2
-    assert f"the run {run} went on on spare" in done.stderr
+    assert f"the run {run} continues on spare" in done.stderr
     spare.until_ended(run)
 
 

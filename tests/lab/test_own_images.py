@@ -95,7 +95,7 @@ def test_a_projects_own_dockerfile_is_built_once_for_each_content(laptop: Laptop
     (project / "docker/job.Dockerfile").write_text(f"FROM {BASE_IMAGE}\nRUN echo no such luck && false\n")
     broken = laptop.gpurun("submit", "say.py", "-H", "ada", "-f", cwd=project, timeout=300, check=False)
     assert broken.returncode == 125
-    assert "the image could not be built" in broken.stderr
+    assert "the engine could not build the image" in broken.stderr
     assert "no such luck" in broken.stderr
     assert "gpurun logs --build say-" in broken.stderr
 

@@ -115,7 +115,7 @@ def test_other_number_of_gpus(jobs: Jobs) -> None:
     assert len(jobs.record(run)["gpus"]) == 2
     done = jobs.ask("resume", run, "-g", "9", check=False)
     assert done.returncode == 2
-    assert "the job asks for 9 GPUs, but this host has 4" in done.stderr
+    assert "the job requests 9 GPUs, but this host has 4" in done.stderr
     assert jobs.record(run)["attempt"] == 2
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,6 +75,47 @@ OTHER_PLACES = {
 
 # Lines of the package with a dict of anything. What has named keys is a type of agent/schema, or a dataclass.
 UNTYPED_DICTS = 45
+
+
+# What is written in plain English so far: folders and files of the package, and what is left out of them.
+PLAIN = ("agent",)
+NOT_PLAIN_YET = ("agent/serve", "agent/plugin", "agent/notebook", "agent/schema", "agent/verbs/tunnel.py")
+
+# Word -> plain word, for strings, comments and names alike.
+UNCLEAR = {
+    "told": "recorded, reported, returned",
+    "tells": "returns, reports",
+    "telling": "reporting",
+    "said": "output, reported",
+    "whoever": "the process that, the caller",
+    "unless told": "default:",
+    "go on": "continue",
+    "goes on": "continues",
+    "went on": "continued",
+    "gone on": "continued",
+    "so many": "at most N",
+    "but for": "except",
+    "broke off": "broke, was cut off",
+    "given up": "abandoned, cancelled",
+    "be had": "be taken, be read",
+    "swept": "removed",
+    "wiped": "removed",
+    "mend": "repair, correct",
+    "lies": "is, is stored",
+    "wants": "requires, requests",
+    "looks after": "watches, reconciles",
+    "what is there": "the present files, the container",
+    "unlisted": "recovered",
+}
+# `found = ...` does not say what it holds.
+UNCLEAR_NAMES = {
+    "found": "what it is: status, paths, match, record",
+    "told": "record, event, document",
+    "said": "output",
+    "known": "cached, entry, paths",
+    "asked": "requested, question",
+    "more": "next_page, attributes",
+}
 
 
 @functools.cache
@@ -251,3 +293,21 @@ def test_error_codes_differ() -> None:
         if key.isupper() and isinstance(value, str)
     ]
     assert len(set(codes)) == len(codes)
+
+
+def test_plain_english_has_no_unclear_words() -> None:
+    paths = [
+        path
+        for path in AGENT_MODULES + LAPTOP_MODULES
+        if name(path).startswith(PLAIN) and not name(path).startswith(NOT_PLAIN_YET)
+    ]
+    unclear = re.compile(rf"(?<![a-zA-Z])({'|'.join(UNCLEAR)})(?![a-zA-Z])", re.IGNORECASE)
+    lines = []
+    for path in paths:
+        text = path.read_text()
+        lines += [f"{name(path)}: {hit[0]!r}: write {UNCLEAR[hit[0].lower()]!r}" for hit in unclear.finditer(text)]
+        for node in ast.walk(parse(path)):
+            word = node.id if isinstance(node, ast.Name) else node.arg if isinstance(node, ast.arg) else None
+            if word in UNCLEAR_NAMES:
+                lines.append(f"{name(path)}:{node.lineno}: {word}: write {UNCLEAR_NAMES[word]!r}")  # type: ignore[attr-defined]
+    assert lines == []

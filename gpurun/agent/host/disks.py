@@ -1,4 +1,4 @@
-"""The host's disks: where there is room that lasts."""
+"""Find the host's disks that keep data over a reboot."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from . import facts
 if TYPE_CHECKING:
     from ..schema.host import LastingDisk
 
-# File systems that are on a disk of this machine and outlive a reboot.
+# File systems that are on a disk of this host and keep their data over a reboot.
 LASTING = ("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "jfs", "bcachefs")
 
 _NOT_FOR_DATA = ("/boot", "/efi", "/etc", "/usr", "/var/lib/docker", "/snap", "/nix", "/proc", "/sys", "/dev")
 
 
 def lasting(mounts: str, user: str) -> List[LastingDisk]:
-    """Folders of this user on each lasting disk, the roomiest first: `{path, type, free, total, inodes...}`.
+    """Return a folder of this user on each lasting disk, the one with most free space first: `{path, type, free, total,
+    inodes...}`.
 
-    `mounts`: /proc/self/mountinfo. A disk that is mounted at several places comes once.
+    `mounts`: the text of /proc/self/mountinfo. A disk that is mounted at several places is listed once.
     """
-    found: Dict[int, LastingDisk] = {}
+    by_device: Dict[int, LastingDisk] = {}
     for place, kind, options in parse(mounts):
         system = any(place == name or place.startswith(name + "/") for name in _NOT_FOR_DATA)
         if kind not in LASTING or "ro" in options or system or not os.path.isdir(place):
@@ -31,12 +32,12 @@ def lasting(mounts: str, user: str) -> List[LastingDisk]:
         if path is None:
             continue
         room = facts.disk(place)
-        found.setdefault(os.stat(place).st_dev, {"path": path, "mount": place, "type": kind, **room})
-    return sorted(found.values(), key=lambda disk: -disk["free"])
+        by_device.setdefault(os.stat(place).st_dev, {"path": path, "mount": place, "type": kind, **room})
+    return sorted(by_device.values(), key=lambda disk: -disk["free"])
 
 
 def parse(mounts: str) -> Iterator[Tuple[str, str, List[str]]]:
-    """(mount point, file system, options) of each line of mountinfo, in which spaces are written as \\040."""
+    """Yield (mount point, file system, options) of each line of mountinfo, in which a space is written as \\040."""
     for line in mounts.splitlines():
         left, mark, right = line.partition(" - ")
         fields = left.split()
@@ -46,7 +47,7 @@ def parse(mounts: str) -> Iterator[Tuple[str, str, List[str]]]:
 
 
 def type_of(mounts: str, path: str) -> str:
-    """The file system that `path` is on; "" when that cannot be told."""
+    """Return the file system that `path` is on, or "" when it is unknown."""
     path = os.path.realpath(path)
     best, kind = "", ""
     for place, its_kind, _ in parse(mounts):
@@ -65,12 +66,14 @@ def read_mounts() -> str:
 
 
 def _own_folder(place: str, user: str) -> Optional[str]:
-    """Where this user could keep gpurun's files on the disk at `place`; None when nothing there is his to write."""
+    """Return where this user could keep gpurun's files on the disk at `place`, or None when the user may write nowhere
+    there.
+    """
     for owned in (user, os.path.join("home", user), os.path.join("users", user)):
         folder = os.path.join(place, owned)
         if os.path.isdir(folder) and os.access(folder, os.W_OK):
             return os.path.join(folder, words.HOME)
     if os.access(place, os.W_OK):
-        # A folder for everybody: another user may want one too.
+        # All users may write here: another user may need a folder too.
         return os.path.join(place, words.HOME if os.stat(place).st_uid == os.getuid() else "gpurun-" + user)
     return None

@@ -1,4 +1,4 @@
-"""The container engine: every command to it goes through `Engine`, and only `classify` reads what it prints."""
+"""Send commands to the container engine: all go through `Engine`, and only `classify` interprets the engine's messages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Kind:
-    """What a refusal of the engine means. Behind `error_codes.ENGINE`, it is the code of the error."""
+    """Name the kinds of refusals of an engine. Behind `error_codes.ENGINE`, the kind is the code of the error."""
 
     MISSING = "missing"
     NO_RIGHT = "no_right"
@@ -48,16 +48,16 @@ class Kind:
     UNKNOWN = "unknown"
 
 
-# What a piece of an engine's message means. The first that fits counts; all is lower case.
+# What a piece of an engine's message means. The first match counts; all pieces are lower case.
 _MEANINGS: Tuple[Tuple[str, Tuple[str, ...]], ...] = (
     (Kind.NO_RIGHT, ("permission denied while trying to connect", "docker.sock: connect: permission denied")),
     (Kind.NO_RIGHT, ("sudo: a password is required", "sudo: a terminal is required", "is not in the sudoers file")),
     (Kind.DOWN, ("cannot connect to the docker daemon", "is the docker daemon running", "error during connect")),
-    # A client whose first question, what the engine runs on, got no answer; and one whose connection broke meanwhile.
+    # The first: the client's first question, what the engine runs on, got no answer. The second: the connection broke.
     (Kind.DOWN, ("unknown server os", "error waiting for container: unexpected eof")),
     (Kind.NO_SPACE, ("no space left on device", "disk quota exceeded")),
     (Kind.NAME_TAKEN, ("is already in use by container",)),
-    # It was killed while it started a container: it does not know of what it had begun, and cannot begin it again.
+    # The engine was killed while it started a container: it has no record of the container and cannot start it again.
     (Kind.HALF_STARTED, (": already exists", "container with id exists", "id already in use")),
     (Kind.ABSENT, ("no such container", "no such object")),
     (
@@ -98,66 +98,66 @@ _MEANINGS: Tuple[Tuple[str, Tuple[str, ...]], ...] = (
     (Kind.NETWORK, ("failed to register layer: unexpected", "bad gateway", "service unavailable", "gateway timeout")),
 )
 
-# Kind -> what it means, and the next step.
+# Kind -> what happened, and the next step.
 _MESSAGES: Dict[str, Tuple[str, str]] = {
-    Kind.MISSING: ("there is no engine `%s` on this host", "install Docker there, or use --runtime bare"),
-    Kind.NO_RIGHT: ("no right to use the engine", "let its owner add you to the docker group, then log out of the host"),
+    Kind.MISSING: ("the host has no engine `%s`", "install Docker there, or use --runtime bare"),
+    Kind.NO_RIGHT: ("you may not use the engine: permission denied", "ask the host's administrator to add you to the docker group, then log out of the host"),
     Kind.DOWN: ("the engine is not running", "start it on the host: sudo systemctl start docker"),
-    Kind.NO_ANSWER: ("the engine gave no answer in time", "look at it on the host: docker ps; sudo systemctl status docker"),
-    Kind.NO_SPACE: ("the host's disk is full", "make room: gpurun prune --fetched, or docker system prune on the host"),
-    Kind.RATE_LIMIT: ("the registry refuses more pulls for now", "docker login on the host, or registry_mirror in its profile"),
-    Kind.UNAUTHORIZED: ("the registry wants a login", "docker login on the host, then submit again"),
-    Kind.IMAGE_ABSENT: ("there is no such image, or it is private", "check its name; when it is private: docker login on the host"),
-    Kind.BAD_REFERENCE: ("this is no name of an image", "write it as name:tag or name@sha256:..."),
-    Kind.PLATFORM: ("there is no such image for this machine's processor", "take one that was built for it"),
-    Kind.DRIVER: ("the host's NVIDIA driver is too old for this image", "update it there, or take an image for an older CUDA: --image"),
-    Kind.GPU: ("the engine cannot give GPUs to a container", words.TOOLKIT_MEND),
-    Kind.MOUNT: ("a mount is not possible", "check that the path is there on the host"),
-    Kind.LIMIT: ("the engine refuses a limit", "ask for what the host has"),
-    Kind.HALF_STARTED: ("the engine was killed while it started the job, and has lost it", "restart the engine there, then gpurun resume"),
-    Kind.RUNNING: ("the job was started meanwhile", "look again: gpurun ps"),
-    Kind.NO_PROGRAM: ("the image has no /bin/sh", "take an image with a shell and Python"),
-    Kind.NETWORK: ("the connection to the registry broke off", "check the host's network, then submit again"),
+    Kind.NO_ANSWER: ("the engine did not answer in time", "check the engine on the host: docker ps; sudo systemctl status docker"),
+    Kind.NO_SPACE: ("the host's disk is full", "free space: gpurun prune --fetched, or docker system prune on the host"),
+    Kind.RATE_LIMIT: ("the registry's rate limit for pulls is reached", "docker login on the host, or registry_mirror in its profile"),
+    Kind.UNAUTHORIZED: ("the registry requires a login", "docker login on the host, then submit again"),
+    Kind.IMAGE_ABSENT: ("the image does not exist, or is private", "check its name; for a private image: docker login on the host"),
+    Kind.BAD_REFERENCE: ("the name of the image is invalid", "write it as name:tag or name@sha256:..."),
+    Kind.PLATFORM: ("the image does not exist for this host's processor", "use an image that was built for it"),
+    Kind.DRIVER: ("the host's NVIDIA driver is too old for this image", "update it there, or use an image for an older CUDA: --image"),
+    Kind.GPU: ("the engine cannot give GPUs to a container", words.TOOLKIT_NEXT_STEP),
+    Kind.MOUNT: ("the engine cannot make a mount", "check that the path exists on the host"),
+    Kind.LIMIT: ("the engine refuses a limit", "request no more than the host has"),
+    Kind.HALF_STARTED: ("the engine was killed while it started the job, and lost the job", "restart the engine there, then gpurun resume"),
+    Kind.RUNNING: ("the job was started in the meantime", "check it again: gpurun ps"),
+    Kind.NO_PROGRAM: ("the image has no /bin/sh", "use an image with a shell and Python"),
+    Kind.NETWORK: ("the connection to the registry broke", "check the host's network, then submit again"),
     Kind.UNKNOWN: ("the engine refused", ""),
 }  # fmt: skip
 
 
 class EngineError(AgentError):
-    """The engine said no. `kind` is one of `Kind`; `said` its own words."""
+    """Report that the engine refused. `kind` is one of `Kind`; `output` is the engine's own text."""
 
-    def __init__(self, kind: str, said: str, program: str = ""):
+    def __init__(self, kind: str, output: str, program: str = ""):
         meaning, next_step = _MESSAGES.get(kind, _MESSAGES[Kind.UNKNOWN])
         what = meaning % program if "%s" in meaning else meaning
         super().__init__(
             error_codes.ENGINE + kind,
-            what + (": " + said if said else ""),
+            what + (": " + output if output else ""),
             next_step,
             where=program and "engine: " + program,
         )
         self.kind = kind
-        self.said = said
+        self.output = output
 
     @property
     def is_away(self) -> bool:
-        """No answer, which may come in a while: the engine may be restarting."""
+        """Return whether the engine did not answer and may answer soon: it may be restarting."""
         return self.kind in (Kind.DOWN, Kind.NO_ANSWER)
 
 
-def classify(said: str) -> str:
-    """What kind of refusal this text of an engine is; `unknown` for one that nobody has met."""
-    text = said.lower()
-    if text.strip() == "unexpected eof":  # all that a client says whose engine goes away in the middle of an answer
+def classify(output: str) -> str:
+    """Return the kind of refusal that this text of an engine means; `unknown` for a text that no rule matches."""
+    text = output.lower()
+    if text.strip() == "unexpected eof":  # the client's whole text when the engine stops in the middle of an answer
         return Kind.DOWN
     return next((kind for kind, signs in _MEANINGS if any(sign in text for sign in signs)), Kind.UNKNOWN)
 
 
-def essence(said: str) -> str:
-    """The one line of an engine's complaint that says what happened."""
-    lines = [line.strip() for line in said.replace("\r", "\n").splitlines() if line.strip()]
+def essence(output: str) -> str:
+    """Return the one line of an engine's message that names the cause."""
+    lines = [line.strip() for line in output.replace("\r", "\n").splitlines() if line.strip()]
     # `docker start` names the container once more after the engine's own words.
     lines = [line for line in lines if not line.startswith("Error: failed to start containers")] or lines
-    telling = [line for line in lines if line.lower().startswith(("error", "docker: error", "failed", "sudo:"))]
-    line = (telling or lines or [""])[-1]
+    error_lines = [line for line in lines if line.lower().startswith(("error", "docker: error", "failed", "sudo:"))]
+    line = (error_lines or lines or [""])[-1]
     for prefix in ("docker: ", "Error response from daemon: ", "ERROR: ", "Error: "):
         if line.startswith(prefix):
             line = line[len(prefix) :]
@@ -165,7 +165,7 @@ def essence(said: str) -> str:
 
 
 class Engine:
-    """One engine, named by the argv of its program, such as ["sudo", "-n", "docker"]."""
+    """Run the commands of one engine, named by the argv of its program, such as ["sudo", "-n", "docker"]."""
 
     def __init__(self, argv: Sequence[str]):
         self.argv = list(argv)
@@ -174,27 +174,28 @@ class Engine:
         return [*self.argv, *args]
 
     def with_login(self) -> List[str]:
-        """Options that make a pull or a build use the user's own logins at registries.
+        """Return options that make a pull or a build use the user's own logins at registries.
 
-        An engine asked under sudo looks into root's configuration, unless it is told.
+        An engine called under sudo reads root's configuration by default.
         """
         if os.path.basename(self.argv[0]) != "sudo":
             return []
         folder = os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
-        told = read_json(os.path.join(folder, "config.json")) or {}
-        return ["--config", folder] if told.get("auths") or told.get("credHelpers") else []
+        config = read_json(os.path.join(folder, "config.json")) or {}
+        return ["--config", folder] if config.get("auths") or config.get("credHelpers") else []
 
     @property
     def can_be_killed(self) -> bool:
-        """Whether a client of it is a process of ours: one under sudo is root's."""
+        """Return whether the engine's client is a process of this user: under sudo it belongs to root."""
         return len(self.argv) == 1
 
     def ask(self, *args: str, timeout: float = 30.0, patience: float = 0.0) -> Result:
-        """The answer to a question. Raises EngineError.
+        """Run a short command and return its result. Raises EngineError.
 
-        One that is down is asked again until `patience` seconds are over: it may be restarting.
+        While the engine is down, the command is retried until `patience` seconds are over: the engine may be
+        restarting.
         """
-        return _patiently(lambda: self._ask(*args, timeout=timeout), patience)
+        return _retry_while_away(lambda: self._ask(*args, timeout=timeout), patience)
 
     def _ask(self, *args: str, timeout: float) -> Result:
         try:
@@ -216,34 +217,38 @@ class Engine:
                 raise
 
     def watch(self, *args: str, say: Say, stdin: bytes = b"") -> Result:
-        """Run a command that takes long, and pass on what it says. Its exit code is the caller's to judge."""
+        """Run a command that takes long, and pass on its output. The caller judges the exit code."""
         return programs.watch(self.command(*args), say, stdin=stdin)
 
     def inspect(self, kind: str, name: str, patience: float = 0.0) -> Optional[Inspected]:
-        """What the engine knows of a `container`, an `image` or a `volume`; None when there is none. Raises EngineError."""
+        """Return the engine's record of a `container`, an `image` or a `volume`, or None when it does not exist.
+
+        Raises EngineError.
+        """
         try:
             answer = self.ask(kind, "inspect", "--format", "{{json .}}", name, patience=patience)
         except EngineError as error:
-            if error.kind in (Kind.ABSENT, Kind.IMAGE_ABSENT) or "no such" in error.said.lower():
+            if error.kind in (Kind.ABSENT, Kind.IMAGE_ABSENT) or "no such" in error.output.lower():
                 return None
             raise
-        found: Inspected = json.loads(answer.text)
-        return found
+        record: Inspected = json.loads(answer.text)
+        return record
 
     def facts(self, timeout: float = 15.0, patience: float = 0.0) -> EngineFacts:
-        """{"argv", "version", "root", "rootless", "userns", "selinux", "toolkit"}. Raises EngineError."""
-        return _patiently(lambda: self._facts(timeout), patience)
+        """Return {"argv", "version", "root", "rootless", "userns", "selinux", "toolkit"}. Raises EngineError."""
+        return _retry_while_away(lambda: self._facts(timeout), patience)
 
     def _facts(self, timeout: float) -> EngineFacts:
         info = json.loads(self.ask("info", "--format", "{{json .}}", timeout=timeout).text or "{}")
         problems = info.get("ServerErrors") or []
-        if problems or not info.get("ServerVersion"):  # some versions end with 0 all the same
-            said = " ".join(problems)
-            raise EngineError(classify(said) if said else Kind.DOWN, essence(said), self.argv[-1])
+        if problems or not info.get("ServerVersion"):  # some versions exit with 0 all the same
+            output = " ".join(problems)
+            raise EngineError(classify(output) if output else Kind.DOWN, essence(output), self.argv[-1])
         return {"argv": self.argv, **parse_info(info), "toolkit": has_toolkit(info)}
 
 
-def _patiently(question: Callable[[], T], patience: float) -> T:
+def _retry_while_away(question: Callable[[], T], patience: float) -> T:
+    """Ask the question again while the engine is away, for `patience` seconds."""
     deadline = time.monotonic() + patience
     while True:
         try:
@@ -255,7 +260,7 @@ def _patiently(question: Callable[[], T], patience: float) -> T:
 
 
 def parse_info(info: Inspected) -> EngineInfo:
-    """`docker info` -> what decides about who a job is inside its container."""
+    """Convert `docker info` into the facts that decide which user a job is inside its container."""
     options = {
         part[len("name=") :]
         for option in info.get("SecurityOptions") or []
@@ -264,7 +269,7 @@ def parse_info(info: Inspected) -> EngineInfo:
     }
     return {
         "version": info["ServerVersion"],
-        "root": info.get("DockerRootDir"),  # where its images lie
+        "root": info.get("DockerRootDir"),  # where its images are stored
         "rootless": "rootless" in options,
         "userns": "userns" in options,
         "selinux": "selinux" in options,
@@ -272,7 +277,7 @@ def parse_info(info: Inspected) -> EngineInfo:
 
 
 def has_toolkit(info: Inspected) -> bool:
-    """Whether containers can be given GPUs, as far as can be seen from here."""
+    """Return whether containers can get GPUs, as far as this account can see."""
     if "nvidia" in (info.get("Runtimes") or {}):
         return True
     if any(device.get("ID", "").startswith("nvidia.com/gpu") for device in info.get("DiscoveredDevices") or []):

@@ -1,8 +1,8 @@
 """Read from an engine's events how a container ended.
 
-`docker inspect` reports only an exit code: a job that saves on TERM and exits with 0 looks finished, whoever sent the
-TERM. The events of `docker events` (`kill`, `die`, `stop`) report both, but the engine keeps only the last 256 events
-of all containers, and none after it restarts.
+`docker inspect` reports only an exit code: a job that saves on TERM and exits with 0 looks finished, even when an
+administrator sent the TERM. The events of `docker events` (`kill`, `die`, `stop`) report both, but the engine keeps
+only the last 256 events of all containers, and none after it restarts.
 """
 
 from __future__ import annotations

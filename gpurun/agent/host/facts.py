@@ -1,4 +1,4 @@
-"""What this host is and has, asked once in ten minutes: nvidia-smi and the engine may take seconds."""
+"""Collect the facts of this host and cache them for ten minutes: nvidia-smi and the engine may take seconds."""
 
 from __future__ import annotations
 
@@ -24,43 +24,44 @@ _MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.lim
 
 
 def host_facts(host: HostPaths, engine: Optional[List[str]] = None, *, refresh: bool = False) -> HostFacts:
-    """HostFacts as the wire has them (bytes, unix seconds); disk and clock are always of now."""
-    known: Optional[CachedFacts] = None if refresh else read_json(host.facts)
-    if not known or not _is_fresh(known, engine):
-        known = {
-            **_ask(host, engine),
+    """Return HostFacts as the wire has them (bytes, unix seconds). `disk` and `clock` are never cached."""
+    cached: Optional[CachedFacts] = None if refresh else read_json(host.facts)
+    if not cached or not _is_fresh(cached, engine):
+        cached = {
+            **_collect(host, engine),
             "boot_id": machine.boot_id(),
             "machine_id": machine.machine_id(),
             "engine_asked": engine,
             "asked_at": time.time(),
         }
-        # A failure may be mended in a moment: it is asked again.
-        if not known["engine_error"] and not known["gpus_error"]:
+        # A failure may soon be repaired: do not cache it.
+        if not cached["engine_error"] and not cached["gpus_error"]:
             os.makedirs(host.cache, mode=0o700, exist_ok=True)
-            write_json(host.facts, known)
-    return {**known, "disk": disk(host.root), "clock": time.time()}
+            write_json(host.facts, cached)
+    return {**cached, "disk": disk(host.root), "clock": time.time()}
 
 
-def _is_fresh(known: CachedFacts, engine: Optional[List[str]]) -> bool:
-    stamp = (known.get("boot_id"), known.get("machine_id"), known.get("engine_asked"))
-    return stamp == (machine.boot_id(), machine.machine_id(), engine) and 0 <= time.time() - known["asked_at"] < FRESH
+def _is_fresh(cached: CachedFacts, engine: Optional[List[str]]) -> bool:
+    """Return whether the cached facts are of this boot, this host and this engine, and young enough."""
+    stamp = (cached.get("boot_id"), cached.get("machine_id"), cached.get("engine_asked"))
+    return stamp == (machine.boot_id(), machine.machine_id(), engine) and 0 <= time.time() - cached["asked_at"] < FRESH
 
 
 def disk(path: str) -> Disk:
-    """Bytes and inodes of the file system that `path` is on, or will be."""
+    """Return bytes and inodes of the file system that `path` is on, or will be on."""
     while not os.path.isdir(path):
         path = os.path.dirname(path)
-    found = os.statvfs(path)
+    status = os.statvfs(path)
     return {
-        "free": found.f_bavail * found.f_frsize,
-        "total": found.f_blocks * found.f_frsize,
-        "inodes_free": found.f_favail,
-        "inodes": found.f_files,
+        "free": status.f_bavail * status.f_frsize,
+        "total": status.f_blocks * status.f_frsize,
+        "inodes_free": status.f_favail,
+        "inodes": status.f_files,
     }
 
 
-def _ask(host: HostPaths, engine: Optional[List[str]]) -> AskedFacts:
-    engine_facts = _engine(engine)
+def _collect(host: HostPaths, engine: Optional[List[str]]) -> AskedFacts:
+    engine_facts = _engine_facts(engine)
     return {
         "python": {"path": sys.executable, "version": platform.python_version()},
         "home": os.path.expanduser("~"),
@@ -73,11 +74,11 @@ def _ask(host: HostPaths, engine: Optional[List[str]]) -> AskedFacts:
         "memory": memory(),
         "runtimes": ["docker", "bare"] if engine_facts["engine"] else ["bare"],
         **engine_facts,
-        **_gpus(),
+        **_gpu_facts(),
     }
 
 
-def _gpus() -> GpuAnswer:
+def _gpu_facts() -> GpuAnswer:
     try:
         listed = gpus.list_gpus()
         driver = gpus.driver_version() if listed else None
@@ -90,26 +91,26 @@ def _gpus() -> GpuAnswer:
     }
 
 
-def _engine(argv: Optional[List[str]]) -> EngineAnswer:
-    """The engine that the profile names, else Docker when it is there."""
+def _engine_facts(argv: Optional[List[str]]) -> EngineAnswer:
+    """Return the facts of the engine that the profile names, else of Docker when the host has it."""
     named = argv or ["docker"]
     if shutil.which(named[0]) is None:
         if argv is None:
             return {"engine": None, "engine_error": None}
-        missing = "there is no `%s` on this host" % named[0]
-        mend = "put right `engine` in the host's profile (hosts.toml)"
-        return {"engine": None, "engine_error": AgentError(error_codes.ENGINE_MISSING, missing, mend).as_json()}
+        missing = "the host has no program `%s`" % named[0]
+        next_step = "correct `engine` in the host's profile (hosts.toml)"
+        return {"engine": None, "engine_error": AgentError(error_codes.ENGINE_MISSING, missing, next_step).as_json()}
     from . import engine
 
     try:
         return {"engine": engine.Engine(named).facts(), "engine_error": None}
     except AgentError as error:
-        told = cast("ErrorDocument", {**error.as_json(), **_way_in(error, argv)})
-        return {"engine": None, "engine_error": told}
+        document = cast("ErrorDocument", {**error.as_json(), **_advise_on_permission(error, argv)})
+        return {"engine": None, "engine_error": document}
 
 
-def _way_in(error: AgentError, argv: Optional[List[str]]) -> Dict[str, str]:
-    """How to get the right to the engine, where that is what is missing."""
+def _advise_on_permission(error: AgentError, argv: Optional[List[str]]) -> Dict[str, str]:
+    """Return how to get permission to use the engine, where permission is missing."""
     if error.code != error_codes.ENGINE_NO_RIGHT:
         return {}
     from . import engine
@@ -126,7 +127,9 @@ def _way_in(error: AgentError, argv: Optional[List[str]]) -> Dict[str, str]:
 
 
 def memory() -> int:
-    """Bytes that processes here may use: the machine's, or the limit of the container that this host is."""
+    """Return the bytes of memory that processes here may use: the machine's, or the limit of the container that is this
+    host.
+    """
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limits = [int(text) for text in map(machine.text_of, _MEMORY_LIMITS) if text.isdigit()]
     return min([total, *limits])

@@ -12,13 +12,13 @@ from .. import vocabulary as words
 if TYPE_CHECKING:
     from ..schema.host import EngineInfo
 
-# What a program needs that must be root inside, such as apt, besides the files of the user's that it finds there.
+# What a program that must be root inside, such as apt, needs besides access to the user's files.
 ROOT_CAPS = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID")
 
 
 @dataclass(frozen=True)
 class Login:
-    """The user of the agent, on the host."""
+    """Describe the user of the agent, on the host."""
 
     uid: int
     gid: int
@@ -37,9 +37,10 @@ def login() -> Login:
 
 @dataclass(frozen=True)
 class Identity:
-    """`options` for the engine; `name` and ids inside.
+    """Hold the `options` for the engine, and the name and ids inside the container.
 
-    `hand_over`: what the job writes is root's and not the user's. `may_raise_limits`: no rootless engine may.
+    `hand_over`: the job writes files as root, which must be given to the user. `may_raise_limits`: False for a rootless
+    engine.
     """
 
     options: List[str]
@@ -50,7 +51,7 @@ class Identity:
     may_raise_limits: bool = True
 
     def passwd(self) -> bytes:
-        """A passwd file of two lines: without an entry `getpwuid` fails, and HOME is /."""
+        """Return a passwd file of two lines: without an entry `getpwuid` fails, and HOME is /."""
         home = words.CACHE_MOUNT + "/home"
         lines = ["root:x:0:0:root:/root:/bin/sh", "%s:x:%d:%d::%s:/bin/sh" % (self.name, self.uid, self.gid, home)]
         return "".join(line + "\n" for line in lines).encode()
@@ -61,7 +62,7 @@ class Identity:
 
 
 def identity(who: Login, engine: EngineInfo, user: Optional[str] = None) -> Identity:
-    """The identity for an engine with these facts ("rootless", "userns", "selinux"); `user` is None or "root"."""
+    """Return the identity for an engine with these facts ("rootless", "userns", "selinux"); `user` is None or "root"."""
     options = ["--security-opt", "label=disable"] if engine.get("selinux") else []
     if engine.get("rootless"):  # root inside is the user outside
         return Identity(["--user", "0:0", *options], "root", 0, 0, may_raise_limits=False)

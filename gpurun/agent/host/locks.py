@@ -60,7 +60,7 @@ class Held:
         """Return the descriptors that a process inherits to hold the lock too."""
         return [fd for fd in (self.fd, self.beacon) if fd >= 0]
 
-    def stands(self) -> bool:
+    def is_intact(self) -> bool:
         """Return False when the file was removed or replaced: then another process may hold a lock of the same name."""
         try:
             return os.path.samestat(os.stat(self.path), os.fstat(self.fd))
@@ -86,7 +86,7 @@ def acquire(path: str, *, wait: bool = False, mode: int = 0o600, share: bool = F
             raise
         held = Held(path, fd)
         try:
-            if held.stands():  # else the file was removed between our open and our lock
+            if held.is_intact():  # else the file was removed between our open and our lock
                 if share and not _is_beacon_lit(path):
                     return held
                 if not share and _light_beacon(held):
@@ -139,7 +139,7 @@ def _write_mark(held: Held) -> None:
 def _light_beacon(held: Held) -> bool:
     """Bind the lock's beacon.
 
-    Return False when another process of ours has it: then the file was removed while that process holds it.
+    Return False when another process of this user has it: then the file was removed while that process holds it.
 
     When the kernel has no such sockets, or another account took the name, the file is the only proof.
     """
@@ -166,7 +166,7 @@ def _light_beacon(held: Held) -> bool:
 
 
 def _is_beacon_lit(path: str) -> bool:
-    """Return whether a process of ours holds the lock in `path`, even when the file was removed."""
+    """Return whether a process of this user holds the lock in `path`, even when the file was removed."""
     return any(_owner_of(name) == os.getuid() for name in _beacon_names(path))
 
 
@@ -185,7 +185,7 @@ def _owner_of(name: bytes) -> Optional[int]:
 
 
 def _is_ours(name: bytes) -> bool:
-    """Return whether a process of ours has this abstract socket open. True when that is unknown."""
+    """Return whether a process of this user has this abstract socket open. True when that is unknown."""
     shown = b"@" + name[1:]
     try:
         with open("/proc/net/unix", "rb") as file:
@@ -197,7 +197,7 @@ def _is_ours(name: bytes) -> bool:
 
 
 def holders(path: str) -> Set[int]:
-    """Return the other processes of ours that hold the lock in `path`, even when its file was removed or is in another
+    """Return the other processes of this user that hold the lock in `path`, even when its file was removed or is in another
     /tmp. Slow.
     """
     pids = set()

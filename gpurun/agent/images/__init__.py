@@ -1,1 +1,1 @@
-"""Images, and the dependencies of a project in them."""
+"""Provide the images of jobs, and install a project's dependencies in them."""

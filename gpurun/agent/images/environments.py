@@ -1,6 +1,7 @@
-"""Python environments for jobs without an engine: one for each Python and each content of the project's requirements.
+"""Make Python environments for jobs without an engine: one for each Python and each content of the project's
+requirements.
 
-The Python is the one that has torch. An environment sees all its packages and adds the project's own; it is made once,
+The base is the Python that has torch. An environment sees all its packages and adds the project's own; it is made once,
 and nothing is ever installed into the host's Python.
 """
 
@@ -26,9 +27,9 @@ if TYPE_CHECKING:
     from ..schema.host import BasePython, FoundPython
     from ..schema.job import Dependencies, Job
 
-MARKER = "gpurun.json"  # written last: an environment without it is half-made
+MARKER = "gpurun.json"  # written last: an environment without this file is unfinished
 
-# Where rented boxes and people keep the Python that has torch.
+# Where rented hosts and users install the Python that has torch.
 _PLACES = (
     "/venv/main/bin/python",
     "/workspace/venv/bin/python",
@@ -62,45 +63,48 @@ print(json.dumps({
 class Environment:
     path: str  # the environment's folder
     python: str
-    folders: List[str]  # to stand first on PATH
+    folders: List[str]  # to come first on PATH
 
 
 def find_pythons() -> List[FoundPython]:
-    """Every Python >= 3.8 in the usual places, in the order in which one is chosen: {"path", "version", "torch"}."""
-    known = _known(_candidates())
-    return [{"path": one["path"], "version": one["version"], "torch": one["torch"]} for one in known]
+    """Return every Python >= 3.8 in the usual places, in order of preference: {"path", "version", "torch"}."""
+    described = _describe_each(_candidates())
+    return [{"path": python["path"], "version": python["version"], "torch": python["torch"]} for python in described]
 
 
 def choose(profile_python: Optional[str]) -> BasePython:
-    """The Python of the host's profile, else the first that has torch, else the first. Raises RunFailed without any."""
+    """Return the Python of the host's profile, else the first that has torch, else the first.
+
+    Raises RunFailed without any.
+    """
     if profile_python:
-        found = about(os.path.expanduser(profile_python))
-        if found is None:
+        candidate = about(os.path.expanduser(profile_python))
+        if candidate is None:
             raise RunFailed(
                 "dependencies",
                 "%s does not run on the host, or is older than 3.8" % profile_python,
-                'mend python = "…" in the host\'s profile',
+                'correct python = "…" in the host\'s profile',
             )
-        return found
+        return candidate
     first = None
-    for found in _known(_candidates()):
-        if found["torch"] is not None:
-            return found
-        first = first or found
+    for candidate in _describe_each(_candidates()):
+        if candidate["torch"] is not None:
+            return candidate
+        first = first or candidate
     if first is None:
         raise RunFailed("dependencies", "the host has no Python >= 3.8", "install one, or name it in its profile")
     return first
 
 
 def about(python: str) -> Optional[BasePython]:
-    """What this Python is; None when it does not run or is too old."""
+    """Return the facts of this Python, or None when it does not run or is too old."""
     try:
-        # -E: a PYTHONPATH of the login is none of the job's. / : the home may hold a json.py.
+        # -E: the login's PYTHONPATH does not belong to the job. "/": the home may contain a json.py.
         answer = programs.run([python, "-E", "-c", _ABOUT], timeout=30.0, cwd="/")
-        found = cast("BasePython", {**json.loads(answer.text), "path": python})
+        facts = cast("BasePython", {**json.loads(answer.text), "path": python})
     except (OSError, ValueError):
         return None
-    return found if _number(found["version"]) >= (3, 8) else None
+    return facts if _number(facts["version"]) >= (3, 8) else None
 
 
 def _number(version: str) -> "tuple[int, ...]":
@@ -112,38 +116,38 @@ def _candidates() -> Iterator[str]:
         if prefix:
             yield os.path.join(prefix, "bin", "python")
     for name in ("python3", "python"):
-        found = shutil.which(name)
-        if found:
-            yield found
+        path_found = shutil.which(name)
+        if path_found:
+            yield path_found
     for place in _PLACES:
         for path in sorted(glob.glob(os.path.expanduser(place))):
             yield path
 
 
-def _known(candidates: Iterator[str]) -> Iterator[BasePython]:
-    """Each environment once, however many names it has."""
-    asked, seen = set(), set()
+def _describe_each(candidates: Iterator[str]) -> Iterator[BasePython]:
+    """Yield the facts of each environment once, however many names it has."""
+    paths, prefixes = set(), set()
     for path in candidates:
-        if path in asked:
+        if path in paths:
             continue
-        asked.add(path)
-        found = about(path)
-        if found is not None and found["prefix"] not in seen:
-            seen.add(found["prefix"])
-            yield found
+        paths.add(path)
+        facts = about(path)
+        if facts is not None and facts["prefix"] not in prefixes:
+            prefixes.add(facts["prefix"])
+            yield facts
 
 
 def ensure(run: RunPaths, job: Job, say: Say) -> Environment:
-    """The environment of this job, made if it is not there. Raises RunFailed."""
+    """Return the environment of this job, and make it when it is missing. Raises RunFailed."""
     base = choose(job["profile"].get("python"))
     say(("Python %s of %s, torch %s\n" % (base["version"], base["prefix"], base["torch"] or "absent")).encode())
-    asked = layers.asked(job)
-    content = layers.fingerprint(run.workspace, asked)
+    requested = layers.requested(job)
+    content = layers.fingerprint(run.workspace, requested)
     key = layers.key(base["prefix"], base["version"], str(base["torch"]), content)
-    made = run.host.environment(key)
-    python = os.path.join(made, "bin", "python")
-    environment = Environment(made, python, [os.path.join(made, "bin"), os.path.join(base["prefix"], "bin")])
-    if read_json(os.path.join(made, MARKER)) is not None and os.path.exists(python):
+    folder = run.host.environment(key)
+    python = os.path.join(folder, "bin", "python")
+    environment = Environment(folder, python, [os.path.join(folder, "bin"), os.path.join(base["prefix"], "bin")])
+    if read_json(os.path.join(folder, MARKER)) is not None and os.path.exists(python):
         return environment
 
     def wait() -> None:
@@ -151,49 +155,51 @@ def ensure(run: RunPaths, job: Job, say: Say) -> Environment:
         say(b"")
 
     with locks.host_lock("environment-" + key, wait):
-        if read_json(os.path.join(made, MARKER)) is None or not os.path.exists(python):
-            shutil.rmtree(made, ignore_errors=True)
+        if read_json(os.path.join(folder, MARKER)) is None or not os.path.exists(python):
+            shutil.rmtree(folder, ignore_errors=True)
             journal.record_step(run, "making a Python environment")
-            _make(made, base, say)
-            if asked is not None:
-                _install(run, job, asked, python, say)
-            sync_disk(made)  # the marker outlives a power cut, and what it speaks of does too
-            write_json(os.path.join(made, MARKER), {"base": base, "dependencies": asked})
+            _make(folder, base, say)
+            if requested is not None:
+                _install(run, job, requested, python, say)
+            sync_disk(folder)  # the marker survives a power cut, so its environment must survive too
+            write_json(os.path.join(folder, MARKER), {"base": base, "dependencies": requested})
     return environment
 
 
-def _make(made: str, base: BasePython, say: Say) -> None:
-    os.makedirs(os.path.dirname(made), exist_ok=True)
-    argv = [base["path"], "-E", "-m", "venv", "--without-pip", "--system-site-packages", made]
+def _make(folder: str, base: BasePython, say: Say) -> None:
+    os.makedirs(os.path.dirname(folder), exist_ok=True)
+    argv = [base["path"], "-E", "-m", "venv", "--without-pip", "--system-site-packages", folder]
     answer = programs.watch(argv, say, cwd="/")
     if not answer.ok:
         reason = "disk" if layers.is_disk_full(answer.out) else "dependencies"
-        said = " ".join(programs.last_lines(answer.out, 2))
-        raise RunFailed(reason, "no environment could be made with %s: %s" % (base["path"], said))
+        output = " ".join(programs.last_lines(answer.out, 2))
+        raise RunFailed(reason, "%s could not make an environment: %s" % (base["path"], output))
     if base["venv"]:
-        _see_parent(made, base)
+        _see_parent(folder, base)
 
 
-def _see_parent(made: str, base: BasePython) -> None:
-    """A venv made from a venv sees the packages of the Python below both, not its parent's: add them by a .pth file."""
+def _see_parent(environment: str, base: BasePython) -> None:
+    """Add the parent's packages by a .pth file: a venv made from a venv sees the packages of the base Python, not its
+    parent's.
+    """
     lines = ["import site; site.addsitedir(%r)\n" % folder for folder in base["packages"]]
-    for packages in glob.glob(os.path.join(made, "lib", "python*", "site-packages")):
+    for packages in glob.glob(os.path.join(environment, "lib", "python*", "site-packages")):
         with open(os.path.join(packages, "gpurun-parent.pth"), "w") as file:
             file.writelines(lines)
 
 
-def _install(run: RunPaths, job: Job, asked: Dependencies, python: str, say: Say) -> None:
-    journal.record_step(run, "installing what %s asks for" % asked["file"])
+def _install(run: RunPaths, job: Job, requested: Dependencies, python: str, say: Say) -> None:
+    journal.record_step(run, "installing the requirements of %s" % requested["file"])
     where = "the host's Python"
-    next_step = 'change it there, or name a Python that has it: python = "…" in the host\'s profile'
-    spec = layers.order(asked, job["profile"], project=run.workspace, where=where)
+    next_step = 'change it there, or name a Python that has the version: python = "…" in the host\'s profile'
+    spec = layers.order(requested, job["profile"], project=run.workspace, where=where)
     write_json(run.layer, spec, 0o600)
     try:
         os.makedirs(run.host.job_cache, exist_ok=True)
-        with opened_below(run.host.job_cache, "pip"):  # a job may have put a link in its place
+        with opened_below(run.host.job_cache, "pip"):  # a job may have replaced it by a link
             pass
         env = {**os.environ, "PIP_CACHE_DIR": os.path.join(run.host.job_cache, "pip")}
         answer = programs.watch([python, "-E", layers.INSTALLER, run.layer], say, env=env, cwd="/")
     finally:
         os.unlink(run.layer)
-    layers.check(answer, asked["file"], next_step)
+    layers.check(answer, requested["file"], next_step)

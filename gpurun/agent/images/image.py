@@ -1,4 +1,8 @@
-"""The image of a job, on the host: gpurun's own and a project's Dockerfile are built there, any other is pulled."""
+"""Provide the image of a job on the host: gpurun's own and a project's Dockerfile are built there, any other is pulled.
+
+Three fields of the job choose the image: `image` (a reference), `dockerfile` (a path in the snapshot), or `base` (the
+base of gpurun's own image: {"name", "reference", "torch", ...}, see gpurun/job/images.py).
+"""
 
 from __future__ import annotations
 
@@ -22,9 +26,9 @@ if TYPE_CHECKING:
 
 REPOSITORY = "gpurun/pytorch"
 PROJECTS = "gpurun/project"
-RECIPE = ("Dockerfile", "requirements.lock")  # what decides about gpurun's own image
-PAUSES = (2.0, 5.0, 15.0)  # seconds before a pull that broke off is tried again
-SEE_BUILD = "gpurun logs --build prints all of it"
+RECIPE = ("Dockerfile", "requirements.lock")  # the files that determine gpurun's own image
+PAUSES = (2.0, 5.0, 15.0)  # seconds before a broken pull is retried
+SEE_BUILD = "gpurun logs --build prints the whole output"
 _TRANSIENT = (Kind.NETWORK, Kind.DOWN, Kind.UNKNOWN, Kind.NO_ANSWER)
 
 Sleep = Callable[[float], None]
@@ -32,15 +36,15 @@ Sleep = Callable[[float], None]
 
 @dataclass(frozen=True)
 class Image:
-    reference: str  # as it was asked for
-    digest: str  # of the registry; of the image itself for one that was made here
+    reference: str  # as the job requested it
+    digest: str  # of the registry; for an image that was made here, of the image itself
     id: str
-    base: Optional[str] = None  # what one that was made here stands on
-    content: Optional[str] = None  # the hash of all that it was made from
+    base: Optional[str] = None  # the base of an image that was made here
+    content: Optional[str] = None  # the hash of everything that it was made from
 
 
 class Wanted(NamedTuple):
-    """Which image a job wants: a reference, a Dockerfile in the snapshot, or else what gpurun's own is built on."""
+    """Name the image of a job: a reference, a Dockerfile in the snapshot, or else the base of gpurun's own image."""
 
     image: Optional[str]
     base: Optional[Base]  # see gpurun/job/images.py
@@ -50,7 +54,7 @@ class Wanted(NamedTuple):
 
 
 def wanted_by(job: Job) -> Wanted:
-    """Return which image a job wants."""
+    """Return which image a job needs."""
     profile = job["profile"]
     return Wanted(
         job["image"], job.get("base"), job.get("dockerfile"), profile.get("pip_index"), profile.get("registry_mirror")
@@ -58,7 +62,7 @@ def wanted_by(job: Job) -> Wanted:
 
 
 def folder() -> str:
-    """Where the Dockerfile lies: in the agent on a host, in `docker/` of a source checkout."""
+    """Return where the Dockerfile is: in the agent on a host, in `docker/` of a source checkout."""
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     inside = os.path.join(here, "image")
     return inside if os.path.isdir(inside) else os.path.join(os.path.dirname(os.path.dirname(here)), "docker")
@@ -73,7 +77,10 @@ def ensure(
     *,
     step: Step = ignore_step,
 ) -> Image:
-    """The image that the job wants, present on the host. `project`: its snapshot. Raises RunFailed, EngineError."""
+    """Return the job's image and make sure that the host has it. `project`: the snapshot.
+
+    Raises RunFailed, EngineError.
+    """
     if wanted.dockerfile:
         return ensure_project(engine, wanted, project, say, sleep, step)
     if wanted.image is None:
@@ -83,7 +90,7 @@ def ensure(
 
 
 def ensure_own(engine: Engine, wanted: Wanted, say: Say, sleep: Sleep, step: Step) -> Image:
-    """gpurun's image, built once for each content of Dockerfile, lock and base."""
+    """Return gpurun's image, built once for each content of Dockerfile, lock and base."""
     base = wanted.base
     assert base is not None
 
@@ -98,14 +105,16 @@ def ensure_own(engine: Engine, wanted: Wanted, say: Say, sleep: Sleep, step: Ste
 
 
 def own_tag(base: Base) -> str:
-    """`gpurun/pytorch:v2.8-0123456789abcdef`: the name of the base, and the hash of what is built on it."""
+    """Return a tag such as `gpurun/pytorch:v2.8-0123456789abcdef`: the name of the base, and the hash of what is built
+    on it.
+    """
     return "%s:%s-%s" % (REPOSITORY, base["name"], content_hash(folder(), base["reference"], base["torch"]))
 
 
 def ensure_project(engine: Engine, wanted: Wanted, project: str, say: Say, sleep: Sleep, step: Step) -> Image:
-    """The image of the project's own Dockerfile, built once for each content of what was sent.
+    """Return the image of the project's own Dockerfile, built once for each content of the snapshot.
 
-    The engine's own cache spares the steps that nothing changed for.
+    The engine's cache saves the build steps whose inputs have not changed.
     """
     file = wanted.dockerfile
     assert file is not None
@@ -122,48 +131,51 @@ def ensure_project(engine: Engine, wanted: Wanted, project: str, say: Say, sleep
 def _ensure_built(
     engine: Engine, tag: str, base: str, make: Callable[[], Sequence[str]], say: Say, sleep: Sleep, step: Step
 ) -> Image:
-    """The image of this tag; when there is none, `make` gets what it stands on, and says how it is built."""
-    found = look(engine, tag)
-    if found is None:
+    """Return the image of this tag. When it is missing, `make` fetches its base and returns the build command."""
+    image = find_image(engine, tag)
+    if image is None:
 
         def wait() -> None:
             step("waiting for another run, which builds the same image")
             say(b"")
 
         with locks.host_lock("image-" + tag.replace("/", "-").replace(":", "-"), wait):
-            found = look(engine, tag)  # another run may have built it while we waited
-            if found is None:
+            image = find_image(engine, tag)  # another run may have built it while we waited
+            if image is None:
                 say(("building %s on %s\n" % (tag, base)).encode())
                 _build(engine, make(), say, sleep)
-                found = look(engine, tag)
-    if found is None:
-        raise RunFailed("image", "the image was built and is gone again", "submit again")
-    return replace(found, base=base, content=tag.rpartition(":")[2].rpartition("-")[2])
+                image = find_image(engine, tag)
+    if image is None:
+        raise RunFailed("image", "the image was removed right after it was built", "submit again")
+    return replace(image, base=base, content=tag.rpartition(":")[2].rpartition("-")[2])
 
 
 def build(context: str, tag: str, arguments: Mapping[str, Optional[str]], file: Optional[str] = None) -> List[str]:
-    """`docker build`, without the engine's own argv. On the host's network: a bridge may lack its proxy or its DNS."""
-    told = ["%s=%s" % (name, value) for name, value in arguments.items() if value]
+    """Return `docker build` without the engine's own argv.
+
+    It uses the host's network: a bridge may lack the host's proxy or DNS.
+    """
+    build_arguments = ["%s=%s" % (name, value) for name, value in arguments.items() if value]
     return [
         "build", "--network", "host", "--tag", tag,
-        *(word for value in told for word in ("--build-arg", value)),
+        *(word for value in build_arguments for word in ("--build-arg", value)),
         *(["--file", file] if file else []),
         context,
     ]  # fmt: skip
 
 
 def _build(engine: Engine, command: Sequence[str], say: Say, sleep: Sleep) -> None:
-    answer = _again(engine, lambda: engine.watch(*engine.with_login(), *command, say=say), say, sleep, attempts=2)
+    answer = _retry(engine, lambda: engine.watch(*engine.with_login(), *command, say=say), say, sleep, attempts=2)
     if answer.ok:
         return
     kind = classify(answer.text)
     if kind == Kind.NO_SPACE:
         raise EngineError(kind, "", engine.argv[-1])
-    raise RunFailed("image", "the image could not be built: " + essence(answer.text), SEE_BUILD)
+    raise RunFailed("image", "the engine could not build the image: " + essence(answer.text), SEE_BUILD)
 
 
 def content_hash(context: str, base: str, torch: str) -> str:
-    """Names what is built: the recipe in `context`, what it stands on, and what it looks for there."""
+    """Return a hash of what is built: the recipe in `context`, its base, and the torch that it requires."""
     digest = hashlib.sha256(("%s\0%s" % (base, torch)).encode())
     for name in RECIPE:
         with open(os.path.join(context, name), "rb") as file:
@@ -172,7 +184,7 @@ def content_hash(context: str, base: str, torch: str) -> str:
 
 
 def tree_hash(folder: str, dockerfile: str) -> str:
-    """Names what a project's Dockerfile makes: every file that it could copy, its right to be executed, every link."""
+    """Return a hash of a project's build context: every file that could be copied, its executable bit, every link."""
     digest = hashlib.sha256(dockerfile.encode("utf-8", "surrogateescape"))
     top = os.fsencode(folder)
     for entry in manifest.walk(folder):
@@ -189,33 +201,35 @@ def tree_hash(folder: str, dockerfile: str) -> str:
 def ensure_present(
     engine: Engine, reference: str, say: Say, sleep: Sleep = time.sleep, *, step: Step = ignore_step
 ) -> Image:
-    """Pull it unless it is there. A pull that breaks off is tried again: the engine keeps the layers that are whole."""
-    found = look(engine, reference)
-    if found is not None:
-        return found
+    """Pull the image when it is missing. A pull that breaks is retried: the engine keeps the complete layers."""
+    image = find_image(engine, reference)
+    if image is not None:
+        return image
     step("pulling " + reference)
     pull = (*engine.with_login(), "pull", reference)
-    answer = _again(engine, lambda: engine.watch(*pull, say=say), say, sleep, attempts=len(PAUSES) + 1)
+    answer = _retry(engine, lambda: engine.watch(*pull, say=say), say, sleep, attempts=len(PAUSES) + 1)
     if not answer.ok:
         raise refused(reference, answer)
-    found = look(engine, reference)
-    if found is None:
-        raise RunFailed("image", "%s was pulled and is gone again" % reference, "submit again")
-    return found
+    image = find_image(engine, reference)
+    if image is None:
+        raise RunFailed("image", "%s was removed right after it was pulled" % reference, "submit again")
+    return image
 
 
 def refused(reference: str, answer: Result) -> RunFailed:
+    """Return the error for a pull that the registry or the engine refused."""
     kind = classify(answer.text)
-    # The engine itself answers (see `_again`): it was the connection to the registry that broke.
+    # The engine itself answers (see `_retry`): the connection to the registry broke.
     error = EngineError(Kind.NETWORK if kind == Kind.DOWN else kind, essence(answer.text))
     reason = "disk" if error.kind == Kind.NO_SPACE else "image"
     return RunFailed(reason, "%s: %s" % (reference, error.what), error.next_step)
 
 
-def _again(engine: Engine, attempt: Callable[[], Result], say: Say, sleep: Sleep, attempts: int) -> Result:
-    """Try until it works, or fails for a reason that another try cannot mend.
+def _retry(engine: Engine, attempt: Callable[[], Result], say: Say, sleep: Sleep, attempts: int) -> Result:
+    """Try until the attempt succeeds, or fails for a reason that a retry cannot change.
 
-    Raises EngineError when the engine is away: that is no failure of what was tried, and to be waited for.
+    Raises EngineError when the engine does not answer: then the attempt itself has not failed, and the caller waits for
+    the engine.
     """
     for pause in (*PAUSES[: attempts - 1], None):
         answer = attempt()
@@ -223,42 +237,45 @@ def _again(engine: Engine, attempt: Callable[[], Result], say: Say, sleep: Sleep
         if kind not in _TRANSIENT:
             break
         if pause is not None:
-            say(("%s; again in %g s\n" % (essence(answer.text), pause)).encode())
+            say(("%s; retrying in %g s\n" % (essence(answer.text), pause)).encode())
             _pause(pause, say, sleep)
         engine.check()
     return answer
 
 
 def _pause(seconds: float, say: Say, sleep: Sleep) -> None:
-    """In small pieces, so that `say` can give up meanwhile."""
+    """Sleep in short steps, so that `say` can cancel the wait."""
     for _ in range(int(seconds * 2)):
         sleep(0.5)
         say(b"")
 
 
-def look(engine: Engine, reference: str) -> Optional[Image]:
-    """The image if the host has it."""
-    found = engine.inspect("image", reference)
-    return None if found is None else parse_image(reference, found)
+def find_image(engine: Engine, reference: str) -> Optional[Image]:
+    """Return the image if the host has it, else None."""
+    document = engine.inspect("image", reference)
+    return None if document is None else parse_image(reference, document)
 
 
-def parse_image(reference: str, found: Inspected) -> Image:
-    """`docker image inspect`. Of several digests the one of the repository that was asked for."""
+def parse_image(reference: str, document: Inspected) -> Image:
+    """Parse `docker image inspect`. Of several digests, choose the digest of the requested repository."""
     name = repository(reference)
-    digests = found.get("RepoDigests") or []
-    digest = next((one for one in digests if repository(one) == name), digests[0] if digests else found["Id"])
-    return Image(reference, digest.rpartition("@")[2], found["Id"])
+    digests = document.get("RepoDigests") or []
+    digest = next((text for text in digests if repository(text) == name), digests[0] if digests else document["Id"])
+    return Image(reference, digest.rpartition("@")[2], document["Id"])
 
 
 def repository(reference: str) -> str:
-    """`host:5000/a/b:tag@sha256:...` -> `host:5000/a/b`."""
+    """Return the repository of a reference: `host:5000/a/b:tag@sha256:...` -> `host:5000/a/b`."""
     name = reference.partition("@")[0]
     head, slash, last = name.rpartition("/")
     return head + slash + last.partition(":")[0]
 
 
 def pinned(reference: str, prepared: Optional[Prepared]) -> str:
-    """What an earlier attempt had under this name, as any host can pull it; the name alone for one that was made there."""
+    """Return a reference to the image that an earlier attempt used, which any host can pull.
+
+    An image that was made on the host has only its name.
+    """
     digest = prepared.get("digest") if prepared else None
     if not prepared or not digest or digest == prepared.get("base_id") or prepared.get("base_id") is None:
         return reference
@@ -266,7 +283,7 @@ def pinned(reference: str, prepared: Optional[Prepared]) -> str:
 
 
 def mirrored(reference: str, mirror: Optional[str]) -> str:
-    """The same image at the mirror, for a name that belongs to Docker Hub; others name their registry themselves."""
+    """Return the same image at the mirror when the name belongs to Docker Hub; other names contain their registry."""
     first, slash, rest = reference.partition("/")
     if not mirror or re.match(r"(sha256:)?[0-9a-f]{64}$", reference):
         return reference

@@ -1,6 +1,6 @@
-"""What a Python has, as one line of JSON. It runs in a job's image or environment, on whatever Python 3 is there.
+"""Print what a Python has, as one line of JSON. Runs in a job's image or environment, on any Python 3 there.
 
-torch is not imported where its files tell enough: that would take seconds and a gigabyte of memory.
+torch is not imported where its files are enough: an import would take seconds and a gigabyte of memory.
 """
 
 import json
@@ -17,37 +17,40 @@ if TYPE_CHECKING:
 
 
 def packages() -> Dict[str, str]:
-    """Name -> version of everything that is installed; the first on the path is the one that is imported."""
+    """Return name -> version of all installed packages.
+
+    The first on the path counts, because it is the one that is imported.
+    """
     try:
         from importlib.metadata import distributions
     except ImportError:  # Python 3.7 and older
         return {}
-    found: Dict[str, str] = {}
-    for one in distributions():
-        name = one.metadata["Name"]
+    versions: Dict[str, str] = {}
+    for package in distributions():
+        name = package.metadata["Name"]
         if name:
-            found.setdefault(name, one.version)
-    return dict(sorted(found.items(), key=lambda item: item[0].lower()))
+            versions.setdefault(name, package.version)
+    return dict(sorted(versions.items(), key=lambda item: item[0].lower()))
 
 
 def torch() -> Dict[str, Optional[str]]:
-    """`torch` and `cuda` as its own version.py has them; CUDA is None for a build that is for the CPU."""
+    """Return `torch` and `cuda` from torch's own version.py; CUDA is None for a CPU build."""
     spec = util.find_spec("torch")
     if spec is None or not spec.submodule_search_locations:
         return {"torch": None, "cuda": None}
-    told = runpy.run_path(os.path.join(next(iter(spec.submodule_search_locations)), "version.py"))
-    return {"torch": told.get("__version__"), "cuda": told.get("cuda")}
+    values = runpy.run_path(os.path.join(next(iter(spec.submodule_search_locations)), "version.py"))
+    return {"torch": values.get("__version__"), "cuda": values.get("cuda")}
 
 
 def cudnn(installed: Dict[str, str]) -> Optional[str]:
-    """The version of cuDNN: of its package, or else as torch says, which is asked in a process of its own."""
+    """Return the version of cuDNN: of its package, or else as torch reports it, in a process of its own."""
     for name, version in installed.items():
         if name.lower().startswith("nvidia-cudnn-cu"):
             return version
     ask = [sys.executable, "-I", "-c", "import torch; print(torch.backends.cudnn.version() or '')"]
     done = subprocess.run(ask, stdin=subprocess.DEVNULL, capture_output=True, timeout=120, check=False)
-    said = done.stdout.strip()
-    return spelled(int(said)) if said.isdigit() else None
+    output = done.stdout.strip()
+    return spelled(int(output)) if output.isdigit() else None
 
 
 def spelled(number: int) -> str:

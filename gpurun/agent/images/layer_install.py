@@ -1,7 +1,8 @@
-"""Installs a project's requirements into the Python that runs this file, with torch and its kin held as they are.
+"""Install a project's requirements into the Python that runs this file, and keep torch and the packages around it
+unchanged.
 
-A program of its own: `python layer_install.py ORDER.json`, run inside the image or the environment of a job. Everything it
-says is for people; its last line says how it ended, and its exit code says what that means.
+This is a program: `python layer_install.py ORDER.json`, run inside the image or the environment of a job. Its output is
+for people; its last line describes how it ended, and its exit code gives the kind.
 """
 
 from __future__ import annotations
@@ -19,34 +20,36 @@ if TYPE_CHECKING:
     from ..schema.programs import InstallOrder
 
 INSTALLED = 0
-SATISFIED = 10  # everything was there already
-CONFLICT = 11  # the last line says what contradicts what
+SATISFIED = 10  # all requirements were already installed
+CONFLICT = 11  # the last line names the contradiction
 FAILED = 12
 
-# What the base was built around. Another torch beside its CUDA libraries is a different machine.
+# The packages that the base was built around. Another torch beside its CUDA libraries would be a different system.
 _HELD = re.compile(r"torch|torchvision|torchaudio|triton|pytorch-triton.*|nvidia-.*")
 _COMPARED = ("torch", "torchvision", "torchaudio")
 _ARCHIVES = (".whl", ".tar.gz", ".zip", ".tar.bz2")
 
 
 class Conflict(Exception):
-    """The requirements contradict what the base holds."""
+    """Report that the requirements contradict the packages that the base keeps."""
 
 
 class Failed(Exception):
-    """They cannot be installed."""
+    """Report that the requirements cannot be installed."""
 
 
-def read_lines(path: str, seen: Optional[Set[str]] = None) -> Iterator[Tuple[str, str]]:
-    """The requirement lines of a file and of those it names by -r and -c: (folder of the file, line).
+def read_lines(path: str, paths_read: Optional[Set[str]] = None) -> Iterator[Tuple[str, str]]:
+    """Yield the requirement lines of a file, and of the files that it includes by -r and -c, as (folder of the file,
+    line).
 
-    A line of a constraints file comes as `-c` and the constraint. Comments are gone, continued lines are joined.
+    A line of a constraints file is yielded as `-c` and the constraint. Comments are removed, continued lines are
+    joined.
     """
-    seen = set() if seen is None else seen
+    paths_read = set() if paths_read is None else paths_read
     path = os.path.normpath(path)
-    if path in seen:
+    if path in paths_read:
         return
-    seen.add(path)
+    paths_read.add(path)
     folder = os.path.dirname(path)
     with open(path, encoding="utf-8", errors="replace") as file:
         text = re.sub(r"\\\r?\n", " ", file.read())
@@ -57,7 +60,7 @@ def read_lines(path: str, seen: Optional[Set[str]] = None) -> Iterator[Tuple[str
             if line:
                 yield folder, line
             continue
-        for inner_folder, inner in read_lines(os.path.join(folder, nested.group(2).strip()), seen):
+        for inner_folder, inner in read_lines(os.path.join(folder, nested.group(2).strip()), paths_read):
             is_constraint = nested.group(1) in ("-c", "--constraint")
             yield inner_folder, "-c " + inner if is_constraint else inner
 
@@ -67,16 +70,18 @@ def normal(name: str) -> str:
 
 
 def packaging() -> Any:
-    """The packaging library: pip's own, where it is not installed."""
+    """Return the packaging library: pip's own, or the installed one when pip's is missing."""
     try:
-        import pip._vendor.packaging.requirements as found
+        import pip._vendor.packaging.requirements as module
     except ImportError:
-        import packaging.requirements as found  # type: ignore[no-redef]
-    return found
+        import packaging.requirements as module  # type: ignore[no-redef]
+    return module
 
 
 def local_path(line: str, folder: str) -> Optional[str]:
-    """The absolute path that a requirement line names; None for an option, and for what comes from elsewhere."""
+    """Return the absolute path that a requirement line names; None for an option, and for a requirement that is not
+    local.
+    """
     if re.match(r"-(?!e\b|-editable\b)", line):
         return None
     text = re.sub(r"^(-e|--editable)[ =]*", "", line).split(" @ ", 1)[-1]
@@ -90,7 +95,7 @@ def local_path(line: str, folder: str) -> Optional[str]:
 
 
 class Sorted:
-    """What is left to install: lines for pip, constraints, and what was left out and why."""
+    """Hold what remains to be installed: lines for pip, constraints, and notes about what was left out and why."""
 
     def __init__(self) -> None:
         self.lines: List[str] = []
@@ -101,46 +106,49 @@ class Sorted:
 
 
 def sort_out(lines: List[Tuple[str, str]], order: InstallOrder, held: Dict[str, str]) -> Sorted:
-    """Drop the project itself and what the base holds. Raises Conflict when the base holds another version."""
-    found = Sorted()
+    """Drop the project itself and the packages that the base keeps.
+
+    Raises Conflict when the base has another version.
+    """
+    remaining = Sorted()
     for folder, line in lines:
         if line.startswith("-c "):
             if not is_held(line[3:], held):
-                found.constraints.append(line[3:])
+                remaining.constraints.append(line[3:])
             continue
         path = local_path(line, folder)
         if path is not None and os.path.normpath(order["project"]) == path:
-            found.notes.append("%s is the project itself: its code is on PYTHONPATH, not installed" % line)
+            remaining.notes.append("%s is the project itself: its code is on PYTHONPATH and is not installed" % line)
         elif path is not None:
-            found.local = True
-            found.lines.append(place(path))
+            remaining.local = True
+            remaining.lines.append(place(path))
         elif line.startswith("-") and not re.match(r"(-e|--editable)\b", line):
-            found.lines.append(absolute_option(line, folder))
+            remaining.lines.append(absolute_option(line, folder))
         else:
-            add(found, re.sub(r"^(-e|--editable)[ =]*", "", line), order, held)
-    return found
+            add(remaining, re.sub(r"^(-e|--editable)[ =]*", "", line), order, held)
+    return remaining
 
 
-def add(found: Sorted, line: str, order: InstallOrder, held: Dict[str, str]) -> None:
+def add(remaining: Sorted, line: str, order: InstallOrder, held: Dict[str, str]) -> None:
     text = re.split(r"\s+--", line)[0].strip()
     try:
         requirement = packaging().Requirement(text)
-    except ValueError:  # such as git+https://... without a name: pip reads more than the standard says
-        found.lines.append(line)
-        found.local = True
+    except ValueError:  # such as git+https://... without a name: pip accepts more than the standard
+        remaining.lines.append(line)
+        remaining.local = True
         return
     if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
         return
     version = held.get(normal(requirement.name))
     if version is None:
-        found.lines.append(line)
-        found.requirements.append(requirement)
+        remaining.lines.append(line)
+        remaining.requirements.append(requirement)
         return
     if normal(requirement.name) not in _COMPARED:
         return
     if requirement.url or not requirement.specifier.contains(version, prereleases=True):
         raise Conflict(
-            "%s asks for %s, %s has %s %s" % (order["file"], text, order["where"], requirement.name, version)
+            "%s requires %s, but %s has %s %s" % (order["file"], text, order["where"], requirement.name, version)
         )
 
 
@@ -150,7 +158,9 @@ def is_held(line: str, held: Dict[str, str]) -> bool:
 
 
 def place(path: str) -> str:
-    """A local package as pip gets it: a folder is copied first, for it may be read-only and building writes into it."""
+    """Return a local package as pip gets it: a folder is copied first, because it may be read-only and building writes
+    into it.
+    """
     if os.path.isdir(path):
         copy = os.path.join(tempfile.mkdtemp(prefix="gpurun-"), os.path.basename(path))
         shutil.copytree(path, copy, symlinks=True)
@@ -159,7 +169,7 @@ def place(path: str) -> str:
 
 
 def absolute_option(line: str, folder: str) -> str:
-    """pip runs elsewhere: a folder of wheels is named by its whole path."""
+    """Return the option with an absolute path: pip runs in another folder."""
     links = re.match(r"(-f|--find-links)[ =]+(\S+)$", line)
     if links and "://" not in links.group(2):
         return "--find-links " + os.path.join(folder, links.group(2))
@@ -167,23 +177,28 @@ def absolute_option(line: str, folder: str) -> str:
 
 
 def installed(*, every: bool = False) -> Dict[str, str]:
-    """Normal name -> version of what is installed and held (or of everything). Empty of kin when torch is not there."""
+    """Return normal name -> version of the installed packages that are kept (or of all, with `every`).
+
+    Empty when torch is missing.
+    """
     from importlib.metadata import distributions
 
-    found: Dict[str, str] = {}
-    for one in distributions():
-        name = normal(one.metadata["Name"] or "")
+    versions: Dict[str, str] = {}
+    for package in distributions():
+        name = normal(package.metadata["Name"] or "")
         if name and (every or _HELD.fullmatch(name)):
-            found.setdefault(name, one.version)
-    return found if every or "torch" in found else {}
+            versions.setdefault(name, package.version)
+    return versions if every or "torch" in versions else {}
 
 
 def is_satisfied(requirements: List[Any], held: Dict[str, str]) -> bool:
-    """Everything asked for is there in a version that fits, and so is all that those need, with their extras."""
+    """Return whether each requirement is installed in a matching version, and so is everything that those require, with
+    their extras.
+    """
     from importlib.metadata import distribution
 
     have = installed(every=True)
-    to_see, seen = [(requirement, "") for requirement in requirements], set()
+    to_see, checked = [(requirement, "") for requirement in requirements], set()
     while to_see:
         requirement, extra = to_see.pop()
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": extra}):
@@ -192,9 +207,9 @@ def is_satisfied(requirements: List[Any], held: Dict[str, str]) -> bool:
         if version is None or requirement.url or not requirement.specifier.contains(version, prereleases=True):
             return False
         key = (normal(requirement.name), frozenset(requirement.extras))
-        if key in seen or key[0] in held:
+        if key in checked or key[0] in held:
             continue
-        seen.add(key)
+        checked.add(key)
         for needed in distribution(requirement.name).requires or []:
             to_see.extend((packaging().Requirement(needed), name) for name in ("", *requirement.extras))
     return True
@@ -203,7 +218,7 @@ def is_satisfied(requirements: List[Any], held: Dict[str, str]) -> bool:
 def main(path: str) -> int:
     with open(path) as file:
         order = json.load(file)
-    # pip imports by name: nothing of this file's folder, or of the project, may stand in its way.
+    # pip imports by name: no file of this folder, or of the project, may hide one of its modules.
     sys.path[:] = [folder for folder in sys.path if folder != os.path.dirname(os.path.abspath(__file__))]
     os.chdir("/")
     set_up(order)
@@ -218,7 +233,10 @@ def main(path: str) -> int:
 
 
 def set_up(order: InstallOrder) -> None:
-    """What pip and git find in the environment. In a container it is set here, for the engine would keep it in the layer."""
+    """Set what pip and git read from the environment.
+
+    In a container this is set here, because the engine would store it in the layer.
+    """
     if order.get("cache"):
         os.environ["PIP_CACHE_DIR"] = order["cache"]
     ssh = order.get("ssh")
@@ -230,24 +248,24 @@ def set_up(order: InstallOrder) -> None:
 def install(order: InstallOrder) -> int:
     held = installed()
     have_pip()
-    found = sort_out(wanted(order), order, held)
-    for note in found.notes:
+    remaining = sort_out(wanted(order), order, held)
+    for note in remaining.notes:
         print(note, flush=True)
-    if not found.local and is_satisfied(found.requirements, held):
-        print("all that %s asks for is there already" % order["file"], flush=True)
+    if not remaining.local and is_satisfied(remaining.requirements, held):
+        print("all requirements of %s are already installed" % order["file"], flush=True)
         return SATISFIED
-    have_git(found.lines, order)
+    have_git(remaining.lines, order)
     with tempfile.TemporaryDirectory(prefix="gpurun-") as folder:
         lines, constraints = os.path.join(folder, "requirements.txt"), os.path.join(folder, "held.txt")
-        write(lines, found.lines)
-        write(constraints, found.constraints + ["%s==%s" % pair for pair in sorted(held.items())])
-        code, said = run(pip_install(order, "--requirement", lines, "--constraint", constraints))
+        write(lines, remaining.lines)
+        write(constraints, remaining.constraints + ["%s==%s" % pair for pair in sorted(held.items())])
+        code, output = run(pip_install(order, "--requirement", lines, "--constraint", constraints))
     if code == 0:
         return INSTALLED
-    explained = explain_conflict(said)
+    explained = explain_conflict(output)
     if explained is not None:
         raise Conflict("%s: %s" % (order["file"], explained))
-    raise Failed("pip could not install what %s asks for: %s" % (order["file"], explain(said)))
+    raise Failed("pip could not install the requirements of %s: %s" % (order["file"], explain(output)))
 
 
 def wanted(order: InstallOrder) -> List[Tuple[str, str]]:
@@ -264,7 +282,7 @@ def asked_by_project(order: InstallOrder) -> List[Tuple[str, str]]:
 
 
 def export_lock(order: InstallOrder) -> List[Tuple[str, str]]:
-    """What `uv.lock` pins, as requirement lines."""
+    """Return the pinned requirements of `uv.lock`, as requirement lines."""
     project = order["project"]
     with tempfile.TemporaryDirectory(prefix="gpurun-") as folder:
         target = os.path.join(folder, "requirements.txt")
@@ -279,34 +297,34 @@ def export_lock(order: InstallOrder) -> List[Tuple[str, str]]:
         ]
         argv += ["--format", "requirements-txt", "--directory", project, "--python", sys.executable]
         argv += ["--cache-dir", os.path.join(folder, "cache"), "--output-file", target]
-        code, said = run(argv, {"UV_PYTHON_DOWNLOADS": "never"})
+        code, output = run(argv, {"UV_PYTHON_DOWNLOADS": "never"})
         if code != 0:
-            raise Failed("uv could not read %s: %s" % (order["file"], explain(said)))
+            raise Failed("uv could not read %s: %s" % (order["file"], explain(output)))
         return [(project, line) for _, line in read_lines(target)]
 
 
 def find_uv(order: InstallOrder, folder: str) -> List[str]:
-    found = shutil.which("uv") or shutil.which("uv", path=os.path.dirname(sys.executable))
-    if found:
-        return [found]
-    code, said = run(pip_install(order, "--target", os.path.join(folder, "uv"), "uv"))
+    program = shutil.which("uv") or shutil.which("uv", path=os.path.dirname(sys.executable))
+    if program:
+        return [program]
+    code, output = run(pip_install(order, "--target", os.path.join(folder, "uv"), "uv"))
     if code != 0:
-        raise Failed("%s needs uv, which could not be installed: %s" % (order["file"], explain(said)))
+        raise Failed("%s requires uv, which could not be installed: %s" % (order["file"], explain(output)))
     return [os.path.join(folder, "uv", "bin", "uv")]
 
 
 def have_pip() -> None:
-    """An environment may be made without pip, from a Python that has none."""
+    """Install pip: an environment may be made without it, from a Python that has none."""
     try:
         import pip  # noqa: F401
     except ImportError:
-        code, said = run([sys.executable, "-m", "ensurepip"])
+        code, output = run([sys.executable, "-m", "ensurepip"])
         if code != 0:
-            raise Failed("%s has no pip: %s" % (sys.prefix, explain(said))) from None
+            raise Failed("%s has no pip: %s" % (sys.prefix, explain(output))) from None
 
 
 def have_git(lines: List[str], order: InstallOrder) -> None:
-    """git and ssh in an image that lacks them, for the requirements that come from a repository."""
+    """Install git and ssh in an image that lacks them, for requirements that come from a repository."""
     in_container = bool(order.get("cache"))
     if not in_container or shutil.which("git") or not any("git+" in line for line in lines):
         return
@@ -314,9 +332,9 @@ def have_git(lines: List[str], order: InstallOrder) -> None:
         ["apt-get", "update"],
         ["apt-get", "install", "-y", "--no-install-recommends", "git", "openssh-client"],
     ):
-        code, said = run(argv, {"DEBIAN_FRONTEND": "noninteractive"}) if shutil.which(argv[0]) else (1, "")
+        code, output = run(argv, {"DEBIAN_FRONTEND": "noninteractive"}) if shutil.which(argv[0]) else (1, "")
         if code != 0:
-            raise Failed("%s needs git, which the image lacks: %s" % (order["file"], explain(said)))
+            raise Failed("%s requires git, which the image lacks: %s" % (order["file"], explain(output)))
 
 
 def pip_install(order: InstallOrder, *args: str) -> List[str]:
@@ -326,19 +344,28 @@ def pip_install(order: InstallOrder, *args: str) -> List[str]:
 
 
 def run(argv: List[str], env: Optional[Dict[str, str]] = None) -> Tuple[int, str]:
-    """Run it, pass on what it says, and keep it too."""
-    more = {"PIP_BREAK_SYSTEM_PACKAGES": "1", "PIP_ROOT_USER_ACTION": "ignore", "PYTHONUNBUFFERED": "1", **(env or {})}
+    """Run a command, pass on its output, and return the exit code with the last part of the output."""
+    variables = {
+        "PIP_BREAK_SYSTEM_PACKAGES": "1",
+        "PIP_ROOT_USER_ACTION": "ignore",
+        "PYTHONUNBUFFERED": "1",
+        **(env or {}),
+    }
     child = subprocess.Popen(
-        argv, env={**os.environ, **more}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        argv,
+        env={**os.environ, **variables},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     assert child.stdout is not None
-    said = b""
+    output = b""
     for line in child.stdout:
-        if not line.startswith(b"Requirement already satisfied"):  # dozens, for a torch that is there
+        if not line.startswith(b"Requirement already satisfied"):  # dozens of lines when torch is installed
             sys.stdout.buffer.write(line)
             sys.stdout.buffer.flush()
-        said = (said + line)[-65536:]
-    return child.wait(), said.decode("utf-8", "replace")
+        output = (output + line)[-65536:]
+    return child.wait(), output.decode("utf-8", "replace")
 
 
 def write(path: str, lines: List[str]) -> None:
@@ -346,10 +373,12 @@ def write(path: str, lines: List[str]) -> None:
         file.writelines(line + "\n" for line in lines)
 
 
-def explain_conflict(said: str) -> Optional[str]:
-    """What contradicts what, in one line, from pip's paragraph about it; None when that is not why it failed."""
-    _, found, rest = said.partition("The conflict is caused by:")
-    if not found:
+def explain_conflict(output: str) -> Optional[str]:
+    """Return what contradicts what, in one line, from pip's paragraph about it; None when pip failed for another
+    reason.
+    """
+    _, mark, rest = output.partition("The conflict is caused by:")
+    if not mark:
         return None
     causes = []
     for line in rest.splitlines()[1:]:
@@ -359,11 +388,11 @@ def explain_conflict(said: str) -> Optional[str]:
     return "; ".join(causes)
 
 
-def explain(said: str) -> str:
-    """The lines of a failure that name its cause."""
-    errors = [line.strip() for line in said.splitlines() if re.match(r"\s*(ERROR|error|fatal)\b", line)]
-    lines = errors or [line.strip() for line in said.splitlines() if line.strip()]
-    return " ".join(lines[-2:]) or "it said nothing"
+def explain(output: str) -> str:
+    """Return the lines of a failure that name its cause."""
+    errors = [line.strip() for line in output.splitlines() if re.match(r"\s*(ERROR|error|fatal)\b", line)]
+    lines = errors or [line.strip() for line in output.splitlines() if line.strip()]
+    return " ".join(lines[-2:]) or "it printed nothing"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A project's dependencies, on top of an image: made once for each content, and used again."""
+"""Describe a project's dependencies on top of an image: installed once for each content, and used again."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from ..schema.programs import InstallOrder
 
 INSTALLER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "layer_install.py")
-VERSION = "1"  # counted up when the same requirements would be installed in another way
+VERSION = "1"  # raised when the same requirements would be installed differently
 
 
 def key(*parts: str) -> str:
-    """A short name for what is made from these parts."""
+    """Return a short name for what is made from these parts."""
     return hashlib.sha256("\0".join([VERSION, *parts]).encode("utf-8", "surrogateescape")).hexdigest()[:20]
 
 
-def asked(job: Job) -> Optional[Dependencies]:
-    """What is to be installed for the job: its project's dependencies, and what a service needs besides."""
+def requested(job: Job) -> Optional[Dependencies]:
+    """Return what is installed for the job: its project's dependencies, and what a service needs besides."""
     tools = services.tools(job)
     if not tools:
         return job["dependencies"]
@@ -35,7 +35,10 @@ def asked(job: Job) -> Optional[Dependencies]:
 
 
 def fingerprint(project: str, dependencies: Optional[Dependencies]) -> str:
-    """What decides about the installation: the requirements with every file that they name. Raises RunFailed."""
+    """Return a hash of everything that determines the installation: the requirements and each file that they name.
+
+    Raises RunFailed.
+    """
     digest = hashlib.sha256()
     if dependencies is None:
         return "none"
@@ -53,7 +56,7 @@ def fingerprint(project: str, dependencies: Optional[Dependencies]) -> str:
             lines = list(layer_install.read_lines(path))
         except OSError as error:
             raise RunFailed(
-                "dependencies", "%s cannot be read: %s" % (dependencies["file"], error), "look at its -r and -c lines"
+                "dependencies", "%s cannot be read: %s" % (dependencies["file"], error), "check its -r and -c lines"
             ) from None
     for folder, line in lines:
         digest.update(line.encode("utf-8", "surrogateescape") + b"\n")
@@ -81,23 +84,23 @@ def _add_file(digest: Any, path: str) -> None:
         digest.update(b"absent")
 
 
-def order(asked: Dependencies, profile: Profile, *, project: str, where: str) -> InstallOrder:
-    """Return what the installer is told. `where` names the base in its messages."""
-    told = {**asked, "project": project, "index": profile.get("pip_index"), "where": where}
-    return cast("InstallOrder", told)
+def order(requested: Dependencies, profile: Profile, *, project: str, where: str) -> InstallOrder:
+    """Return the instructions for the installer. `where` names the base in its messages."""
+    instructions = {**requested, "project": project, "index": profile.get("pip_index"), "where": where}
+    return cast("InstallOrder", instructions)
 
 
-def is_disk_full(said: bytes) -> bool:
-    return b"No space left on device" in said or b"Errno 28" in said or b"Disk quota exceeded" in said
+def is_disk_full(output: bytes) -> bool:
+    return b"No space left on device" in output or b"Errno 28" in output or b"Disk quota exceeded" in output
 
 
 def check(answer: Result, file: str, conflict_next: str) -> bool:
-    """Whether anything was installed. Raises RunFailed when it could not be."""
+    """Return whether anything was installed. Raises RunFailed when the installation failed."""
     if answer.code in (layer_install.INSTALLED, layer_install.SATISFIED):
         return answer.code == layer_install.INSTALLED
-    said = " ".join(last_lines(answer.out, 1)) or "it ended with exit code %d" % answer.code
+    output = " ".join(last_lines(answer.out, 1)) or "the installer ended with exit code %d" % answer.code
     if is_disk_full(answer.out):
-        raise RunFailed("disk", "the host's disk is full: " + said, "make room there: gpurun prune --fetched")
+        raise RunFailed("disk", "the host's disk is full: " + output, "free space there: gpurun prune --fetched")
     if answer.code == layer_install.CONFLICT:
-        raise RunFailed("dependencies", said, conflict_next)
-    raise RunFailed("dependencies", said, "gpurun logs --build prints all that pip printed; fix %s" % file)
+        raise RunFailed("dependencies", output, conflict_next)
+    raise RunFailed("dependencies", output, "gpurun logs --build prints the output of pip; correct %s" % file)

@@ -1,4 +1,4 @@
-"""Whether this host can run an image at all: asked before anything is sent, pulled or built."""
+"""Check whether this host can run an image at all, before anything is sent, pulled or built."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from ..schema.job import Base
 
 
-def check(base: Optional[Base], known: HostFacts, *, gpus: bool) -> None:
-    """Raise AgentError when the driver or the engine's disk cannot do with gpurun's image that the job wants.
+def check(base: Optional[Base], host_facts: HostFacts, *, gpus: bool) -> None:
+    """Raise AgentError when the driver or the engine's disk cannot hold or run the gpurun image of the job.
 
-    `known`: HostFacts. Of another image nothing is known before it is there.
+    `host_facts`: HostFacts. Other images cannot be checked before they are on the host.
     """
-    if not base or not known["engine"]:
+    if not base or not host_facts["engine"]:
         return
     if gpus:
-        check_driver(base, known["driver"])
-    check_room(base, known["engine"])
+        check_driver(base, host_facts["driver"])
+    check_room(base, host_facts["engine"])
 
 
 def check_driver(base: Base, driver: Optional[str]) -> None:
@@ -34,7 +34,7 @@ def check_driver(base: Base, driver: Optional[str]) -> None:
         return
     raise AgentError(
         error_codes.DRIVER_TOO_OLD,
-        "the NVIDIA driver %s is too old for the image %s (PyTorch %s, CUDA %s), which wants %s or later"
+        "the NVIDIA driver %s is too old for the image %s (PyTorch %s, CUDA %s), which requires %s or later"
         % (driver, base["name"], base["torch"], base["cuda"], base["driver"]),
         "update the driver on the host, or name an image for an older CUDA: --image REF",
     )
@@ -42,20 +42,20 @@ def check_driver(base: Base, driver: Optional[str]) -> None:
 
 def check_room(base: Base, engine: EngineFacts) -> None:
     place = engine.get("root")
-    free = room(place)
+    free = free_bytes(place)
     if free is None or free >= base["room"] or _is_there(base, engine):
         return
     raise AgentError(
         error_codes.NO_ROOM,
-        "the image %s takes up to %s, and the engine's disk has %s free"
+        "the image %s needs up to %s, but the engine's disk has %s free"
         % (base["name"], size(base["room"]), size(free)),
-        "docker system prune on the host, or give the engine a roomier disk (data-root in /etc/docker/daemon.json)",
+        "docker system prune on the host, or give the engine a larger disk (data-root in /etc/docker/daemon.json)",
         where=str(place),
     )
 
 
-def room(place: Optional[str]) -> Optional[int]:
-    """Bytes free where the engine keeps its images; None when they do not lie on a disk that is seen here."""
+def free_bytes(place: Optional[str]) -> Optional[int]:
+    """Return the free bytes where the engine stores its images, or None when that disk is invisible here."""
     if not place or not os.path.isdir(os.path.dirname(place)):
         return None
     try:
@@ -67,9 +67,9 @@ def room(place: Optional[str]) -> Optional[int]:
 def _is_there(base: Base, engine: EngineFacts) -> bool:
     docker = Engine(engine["argv"])
     try:
-        return any(image.look(docker, name) is not None for name in (image.own_tag(base), base["reference"]))
+        return any(image.find_image(docker, name) is not None for name in (image.own_tag(base), base["reference"]))
     except EngineError:
-        return True  # whoever cannot be asked now will say later what is wrong
+        return True  # an engine that does not answer now reports its problem later
 
 
 def number(version: str) -> Tuple[int, ...]:

@@ -1,1 +1,1 @@
-"""A run from its start to its end."""
+"""Take a run from its start to its end."""

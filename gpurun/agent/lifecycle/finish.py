@@ -1,4 +1,4 @@
-"""How a run ends: what is recorded of it, and what must not outlive it."""
+"""End a run: record how it ended, and remove what must not outlive it."""
 
 from __future__ import annotations
 
@@ -23,14 +23,17 @@ if TYPE_CHECKING:
     from ..schema.job import Job
     from ..schema.run import FactsOfEnd
 
-SHUTDOWN_LASTS = 900.0  # seconds from the TERM to a supervisor until a host that shuts down is off
+SHUTDOWN_LASTS = 900.0  # seconds from the TERM to a supervisor until the host has shut down
 STOPPED_FROM_OUTSIDE = (
-    "the job was stopped from outside (docker stop, or the engine was shut down), and ended with 0 by that"
+    "the job was stopped from outside (docker stop, or an engine that was shut down), and therefore ended with 0"
 )
 
 
 def end(run: RunPaths, state: str, reason: str, **facts_of_end: Unpack[FactsOfEnd]) -> None:
-    """Record the end, and wipe what must not outlive the run; or that of an attempt alone, when it is to be retried."""
+    """Record the end and remove what must not outlive the run.
+
+    When retries are left, record only the end of the attempt.
+    """
     again = retries_left(run, state, reason) > 0
     job = jobs.read_or_empty(run)
     journal.record_end(run, state, reason, again=again, owes=bool(job.get(hooks.ON_END)) and not again, **facts_of_end)
@@ -42,67 +45,74 @@ def end(run: RunPaths, state: str, reason: str, **facts_of_end: Unpack[FactsOfEn
 
 
 def abandon(run: RunPaths) -> None:
-    """Give up a run whose machine is gone: it is lost if it was live, and this machine's from now on. Safe to repeat.
+    """Abandon a run whose host is gone: a live run ends as lost, and the run then belongs to this host.
 
-    Raises AgentError: `not_abandoned` for a run of this machine, or one whose supervisor lives; `busy`.
+    Safe to repeat.
+
+    Raises AgentError: `not_abandoned` for a run of this host, or one whose supervisor lives; `busy`.
     """
     why = origin.doubt(run)
     if why is None:
         if journal.fold(run).live:
-            what = "%s is of this host, which can end it" % run.id
+            what = "%s belongs to this host, which can end it" % run.id
             raise AgentError(
                 error_codes.NOT_ABANDONED, what, "gpurun stop --force " + run.id, exit_code=words.EXIT_USAGE
             )
         return
     held = locks.acquire(locks.run_lock(run.id))
     if held is None:
-        raise AgentError(error_codes.BUSY, "somebody else looks after %s just now" % run.id, "try again")
+        raise AgentError(error_codes.BUSY, "another process works on %s right now" % run.id, "try again")
     try:
         if origin.lives(run):
             raise AgentError(
-                error_codes.NOT_ABANDONED, "%s lives: its machine looks after it" % run.id, "ask that host to stop it"
+                error_codes.NOT_ABANDONED, "%s is live: its own host runs it" % run.id, "stop it on that host"
             )
         if journal.fold(run).live:
-            end(run, words.LOST, "abandoned", message="given up: " + why)
+            end(run, words.LOST, "abandoned", message="abandoned: " + why)
         origin.adopt(run)
     finally:
         held.release()
 
 
 def retries_left(run: RunPaths, state: str, reason: str) -> int:
-    """How many attempts may still begin by themselves behind this end: none behind a stop, or what would fail again."""
-    known = journal.fold(run)
-    if state not in (words.FAILED, words.LOST) or reason not in words.RETRIED or known.stop is not None:
+    """Return how many attempts may still begin automatically after this end: none after a stop, or after a failure that
+    would repeat.
+    """
+    run_state = journal.fold(run)
+    if state not in (words.FAILED, words.LOST) or reason not in words.RETRIED or run_state.stop is not None:
         return 0
-    return int(jobs.read_or_empty(run).get("retries") or 0) - known.retried
+    return int(jobs.read_or_empty(run).get("retries") or 0) - run_state.retried
 
 
 def finish(run: RunPaths, job: Job) -> None:
-    """Do what a run that has ended still owes, and wipe what must not outlive it. The caller holds the run's lock, or has
-    recorded the end. Safe to repeat.
+    """Do what remains to be done for an ended run, and remove what must not outlive it.
+
+    The caller holds the run's lock, or has recorded the end. Safe to repeat.
     """
-    with suppress(OSError):  # it is owed until it has run: the next verb tries again
+    with suppress(OSError):  # the hook is owed until it has run: the next verb tries again
         hooks.at_end(run, job)
     wipe(run)
 
 
 def is_finished(run: RunPaths) -> bool:
-    """Return whether nothing is left to do behind the run's end."""
+    """Return whether nothing remains to be done after the run's end."""
     secrets = (run.env, run.token, run.old_env, run.old_token)
     copies = run.outside + run.host.runs  # see secret_files.remove_copies
-    left = (run.owed, *secrets, run.sockets, sockets.way_to_tmp(run), copies)
+    left = (run.owed, *secrets, run.sockets, sockets.tmp_link(run), copies)
     return not any(map(os.path.lexists, left))
 
 
 def wipe(run: RunPaths) -> None:
-    """Take away the user's secrets, the doors of a service, and what lets the wrapper start the job."""
+    """Remove the user's secrets, the sockets of a service, and the file that lets the wrapper start the job."""
     wrapper.disarm(run)
     services.wipe(run)
     secret_files.wipe(run)
 
 
 def end_by_presence(run: RunPaths, state: journal.Run, presence: Presence) -> None:
-    """Record the end of a job that has exited. Success needs exit code 0, no stop request, and no signal from outside.
+    """Record the end of a job that has exited.
+
+    Success requires exit code 0, no stop request, and no signal from outside.
 
     `presence` is completed by `Runtime.ended`.
     """
@@ -111,22 +121,24 @@ def end_by_presence(run: RunPaths, state: journal.Run, presence: Presence) -> No
     if stop is not None:
         kind = words.TIMED_OUT if stop.get("reason") == "duration" else words.STOPPED
         end(run, kind, stop.get("reason", "stop"), exit_code=code)
-    elif _shut_down(run, state, presence):
+    elif _was_shut_down(run, state, presence):
         end(run, words.LOST, "reboot", exit_code=code, message="the host was shut down while the job ran")
     elif presence.restarted:
         end(run, words.LOST, "restarted", message=words.REASONS["restarted"])
     elif presence.made_up:
         end(run, words.LOST, "engine", message=words.REASONS["engine"])
     elif code == 0 and (presence.signalled or checkpoints.stopped(run, state.attempt) is not None):
-        # The plugin tells of a stop that it carried out: we asked for none, so it was a TERM of somebody else's.
+        # The plugin reports a stop that it carried out. gpurun requested none, so another process sent the TERM.
         end(run, words.FAILED, "signal", exit_code=code, message=STOPPED_FROM_OUTSIDE)
-    elif code == 0 and presence.unseen and not checkpoints.has_plugin(run, state.attempt):  # it would tell of a TERM
-        look = "its log and its files tell: gpurun logs " + run.id
+    elif (
+        code == 0 and presence.unseen and not checkpoints.has_plugin(run, state.attempt)
+    ):  # a plugin would report a TERM
+        look = "check its log and its files: gpurun logs " + run.id
         end(run, words.LOST, "unseen", exit_code=code, message=words.REASONS["unseen"], next=look)
     elif code == 0:
         end(run, words.SUCCEEDED, "exit", exit_code=0)
     elif code == 137 and presence.oom:
-        end(run, words.FAILED, "oom", exit_code=code, message="the job ran out of the memory it was given")
+        end(run, words.FAILED, "oom", exit_code=code, message="the job used more memory than its limit")
     elif code is not None and 128 < code <= 128 + 64:
         end(
             run,
@@ -139,49 +151,52 @@ def end_by_presence(run: RunPaths, state: journal.Run, presence: Presence) -> No
         end(run, words.FAILED, "exit", exit_code=code)
 
 
-def _shut_down(run: RunPaths, state: journal.Run, presence: Presence) -> bool:
-    """Return whether it was the host's going down that ended the job, whatever its exit code: many save and leave with 0."""
+def _was_shut_down(run: RunPaths, state: journal.Run, presence: Presence) -> bool:
+    """Return whether the host's shutdown ended the job, whatever its exit code: many jobs save and exit with 0."""
     if state.shutdown is None:
         return False
     if presence.finished_at is not None and presence.finished_at > state.shutdown + SHUTDOWN_LASTS:
         return False
     if not machine.is_this_boot(state.boot_id):
         return True
-    # Still the same boot: the host is on its way down, or somebody has ended the supervisor alone. A plugin was asked to
-    # save and end; another job was asked nothing by us.
+    # Still the same boot: the host is shutting down, or the supervisor alone was ended. A plugin was asked to save and
+    # end; gpurun asked nothing of any other job.
     return presence.signalled or checkpoints.has_plugin(run, state.attempt)
 
 
 def end_gone(run: RunPaths, state: journal.Run) -> None:
-    """Nothing is there of a job that ran, and it left no exit: why."""
+    """Record the end of a job that ran, is gone, and left no exit record."""
     host = jobs.read_or_empty(run).get("host")
     is_bare = host is not None and host.get("runtime") == "bare"
     if not machine.is_this_boot(state.boot_id):
         end(run, words.LOST, "reboot", message="the host was restarted while the job ran")
-    elif is_bare and state.stop is not None:  # it may have died of our KILL
+    elif is_bare and state.stop is not None:  # gpurun's KILL may have ended it
         end_by_presence(run, state, Presence("exited"))
     elif is_bare:
-        look = "its log and its files tell: gpurun logs " + run.id
+        look = "check its log and its files: gpurun logs " + run.id
         end(run, words.LOST, "keeper", message=words.END_NOT_KNOWN, next=look)
     else:
-        end(run, words.LOST, "removed", message="the job's container was removed from outside")
+        end(run, words.LOST, "removed", message="the job's container was removed, but not by gpurun")
 
 
 def note_disk_use(run: RunPaths) -> None:
-    """For `ps`. What cannot be written is not known."""
+    """Store the disk use for `ps`. When it cannot be written, it is unknown."""
     with suppress(OSError):
         write_json(run.usage, {"bytes": disk_use(run), **clocks.mark()})
 
 
 def disk_use(run: RunPaths) -> int:
-    """Bytes on disk that go when the run is removed: files that other snapshots share count for nothing here."""
+    """Return the bytes on disk that are freed when the run is removed.
+
+    Files that other snapshots share do not count.
+    """
     total = 0
     for folder, _, names in os.walk(run.root):
         for name in names:
             try:
-                found = os.lstat(os.path.join(folder, name))
+                status = os.lstat(os.path.join(folder, name))
             except OSError:
                 continue
-            if found.st_nlink == 1:
-                total += found.st_blocks * 512
+            if status.st_nlink == 1:
+                total += status.st_blocks * 512
     return total

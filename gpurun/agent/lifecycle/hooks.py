@@ -1,10 +1,10 @@
-"""A user's own commands at a checkpoint and at a run's end, on the host, in the run's workspace.
+"""Run a user's own commands at a checkpoint and at a run's end, on the host, in the run's workspace.
 
-Each is run by a process of its own that outlives whoever starts it: a hook holds up no end and no next attempt. One that
-fails, or takes too long, is told as a note and changes no run. What it prints goes to the run's hooks.log.
+A process of its own runs each hook and outlives its starter: a hook delays no end and no next attempt. A hook that
+fails, or takes too long, is recorded as a note and changes no run. Its output goes to the run's hooks.log.
 
-`on_end` is owed from before the end is recorded (on_end.owed) until it has run to its end: whoever was killed meanwhile, the
-next verb that looks after the run starts it. A checkpoint is told by its place in the ledger, not by its time.
+`on_end` is owed from before the end is recorded (on_end.owed) until it has run to its end: after a kill, the next verb
+that reconciles the run starts it. A checkpoint is identified by its place in the ledger, not by its time.
 """
 
 from __future__ import annotations
@@ -43,41 +43,43 @@ _SHELL = '. /dev/stdin; exec </dev/null; exec /bin/sh -c "$0"'
 
 
 class AtCheckpoints:
-    """Looks for checkpoints that came, while the job runs. What was told is in hooks.json, for the next supervisor."""
+    """Detect new checkpoints while the job runs. hooks.json records the last one, for the next supervisor."""
 
     def __init__(self, run: RunPaths, job: Job):
         self.run, self.job = run, job
-        self.seen = 0
+        self.size_read = 0
         self.places = ledger.Places()
 
     def step(self) -> None:
         if not self.job.get("on_checkpoint"):
             return
         size = _size(self.run.ledger)
-        if size == self.seen:
+        if size == self.size_read:
             return
-        self.seen = size
+        self.size_read = size
         self.places.read_on(self.run.ledger)
         places = self.places.of
         newest = max(checkpoints.ledger(self.run), key=lambda entry: places.get(entry["path"], 0), default=None)
         line = places.get(newest["path"], 0) if newest is not None else 0
-        if newest is not None and line > _told(self.run):
-            with suppress(OSError):  # a full disk: no reason to leave the job alone
+        if newest is not None and line > _last_line(self.run):
+            with suppress(OSError):  # a full disk must not end the supervision of the job
                 start(self.run, self.job, ON_CHECKPOINT, newest, line)
                 write_json(self.run.hooks, {"line": line})
 
 
 def at_end(run: RunPaths, job: Job) -> None:
-    """Start `on_end` if it is owed and nobody runs it: behind the run's end, and before the user's variables are wiped."""
+    """Start `on_end` if it is owed and no process runs it: after the run's end, and before the user's variables are
+    removed.
+    """
     if not job.get("on_end") or not os.path.exists(run.owed) or not locks.is_free(locks.end_hook_lock(run.id)):
         return
     if job.get("env") and not _variables(run):
-        _note_once(run, "on_end runs without the run's variables: they were wiped before it had run to its end")
+        _note_once(run, "on_end runs without the run's variables: they were removed before an earlier on_end ended")
     start(run, job, ON_END, checkpoints.last(checkpoints.ledger(run)))
 
 
 def start(run: RunPaths, job: Job, name: str, checkpoint: Optional[FoundEntry], line: int = 0) -> None:
-    """Let a process run the hook, and return."""
+    """Start a process that runs the hook, and return."""
     command = job["on_end"] if name == ON_END else job["on_checkpoint"]
     order: HookOrder = {
         "run": run.root,
@@ -94,11 +96,11 @@ def start(run: RunPaths, job: Job, name: str, checkpoint: Optional[FoundEntry], 
 
 
 def running(run: RunPaths) -> bool:
-    """Return whether a hook of this run works, or waits for its turn: the run's files are not final until it is done."""
+    """Return whether a hook of this run works or waits for its turn: until it is done, the run's files are not final."""
     path = locks.hooks_running(run.id)
-    if not os.path.exists(path):  # swept away under a hook, maybe: a shared lock has no second proof
+    if not os.path.exists(path):  # the file may have been removed while a hook runs: a shared lock has no second proof
         return os.path.exists(run.hooks_log) and bool(locks.holders(path))
-    for _ in range(3):  # somebody else may ask at the same moment
+    for _ in range(3):  # another process may check at the same moment
         held = locks.acquire(path)
         if held is not None:
             held.release()
@@ -108,10 +110,10 @@ def running(run: RunPaths) -> bool:
 
 
 def facts(run: RunPaths, job: Job, checkpoint: Optional[FoundEntry]) -> Facts:
-    """What a hook finds in its environment; what is not known is an empty text. Paths are the host's."""
+    """Return the variables in a hook's environment; an unknown value is an empty text. Paths are the host's."""
     state = journal.fold(run)
     best = checkpoints.best(checkpoints.ledger(run))
-    known = {
+    values = {
         "RUN_ID": run.id,
         "RUN_NAME": job["name"],
         "PROJECT": job["project"]["name"],
@@ -127,18 +129,18 @@ def facts(run: RunPaths, job: Job, checkpoint: Optional[FoundEntry]) -> Facts:
         "MONITOR": checkpoint.get("monitor") if checkpoint else None,
         "METRIC": checkpoint.get("value") if checkpoint else None,
     }
-    return {"GPURUN_" + name: "" if value is None else str(value) for name, value in known.items()}
+    return {"GPURUN_" + name: "" if value is None else str(value) for name, value in values.items()}
 
 
 def main() -> None:
-    """The process of one hook: its order is on stdin. Goes on by itself once it has that."""
+    """Run one hook, whose order is on stdin. The process detaches once it has read the order."""
     order: HookOrder = json.loads(sys.stdin.buffer.read())
     run = RunPaths(order["run"])
     locks.work_for(run.host)
-    # Before whoever started this goes on: from here on a hook counts as running.
+    # Before the starter continues: from here on a hook counts as running.
     running = locks.acquire(locks.hooks_running(run.id), wait=True, share=True)
     assert running is not None
-    if order["name"] == ON_END:  # held from before whoever started this goes on: it runs once at a time
+    if order["name"] == ON_END:  # held from before the starter continues: `on_end` runs only once at a time
         alone = locks.acquire(locks.end_hook_lock(run.id))
         if alone is None or not os.path.exists(run.owed):
             return
@@ -148,19 +150,23 @@ def main() -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((nothing, 0), (log, 1), (log, 2)):
         os.dup2(source, target)
-    held = locks.acquire(locks.hook_lock(run.id), wait=True)  # one after the other
+    held = locks.acquire(locks.hook_lock(run.id), wait=True)  # hooks run one after the other
     assert held is not None
-    if order["name"] == ON_END or order["line"] >= _told(run):  # else a newer checkpoint has come, and has its own
+    if order["name"] == ON_END or order["line"] >= _last_line(
+        run
+    ):  # else a newer checkpoint came, and has a hook of its own
         owed = read_json(run.owed)
         failure = _run(run, order, log)
-        if order["name"] == ON_END and read_json(run.owed) == owed:  # else a later attempt has ended, and owes its own
+        if (
+            order["name"] == ON_END and read_json(run.owed) == owed
+        ):  # else a later attempt has ended, and owes a hook of its own
             remove(run.owed)
         if failure is not None:
             journal.record(run, "note", message="%s %s" % (order["name"], failure))
 
 
 def _run(run: RunPaths, order: HookOrder, log: int) -> Optional[str]:
-    """Run the command to its end or its limit; what went wrong."""
+    """Run the command to its end or its time limit. Return what went wrong."""
     where = run.workspace if os.path.isdir(run.workspace) else run.root
     from ..runtimes.bare import inherited
 
@@ -172,7 +178,7 @@ def _run(run: RunPaths, order: HookOrder, log: int) -> Optional[str]:
         stdout=log,
         stderr=log,
         cwd=where,
-        # The mark tells the keeper of a job without an engine that this is no process of the job.
+        # By the mark, the keeper of a job without an engine sees that this process is not part of the job.
         env={**inherited(os.environ), **order["facts"], keeper.HOOK_MARK: "1"},
         start_new_session=True,
     )
@@ -182,13 +188,13 @@ def _run(run: RunPaths, order: HookOrder, log: int) -> Optional[str]:
     except subprocess.TimeoutExpired:
         os.killpg(child.pid, signal.SIGKILL)
         child.wait()
-        return "was ended: it took longer than %g s" % limit
+        return "was killed: it took longer than %g s" % limit
     if child.returncode == 0:
         return None
     with open(run.hooks_log, "rb") as file:
         file.seek(began)
-        said = programs.last_lines(file.read(), 1)
-    return "failed with exit code %d%s" % (child.returncode, ": " + said[0] if said else "")
+        output = programs.last_lines(file.read(), 1)
+    return "failed with exit code %d%s" % (child.returncode, ": " + output[0] if output else "")
 
 
 def _variables(run: RunPaths) -> str:
@@ -202,12 +208,12 @@ def _variables(run: RunPaths) -> str:
 
 
 def _note_once(run: RunPaths, message: str) -> None:
-    """What goes wrong at each try is told at the first."""
+    """Record a message once, although it recurs at each try."""
     if message not in journal.fold(run).notes:
         journal.record(run, "note", message=message)
 
 
-def _told(run: RunPaths) -> int:
+def _last_line(run: RunPaths) -> int:
     return int((read_json(run.hooks) or {}).get("line", 0))
 
 

@@ -1,4 +1,4 @@
-"""Reading a run's log: raw bytes, from an offset, with or without the time of each line."""
+"""Read a run's log: raw bytes, from an offset, with or without the time of each line."""
 
 from __future__ import annotations
 
@@ -22,19 +22,22 @@ if TYPE_CHECKING:
     from ..schema.requests import LogsRequest
 
 CHUNK = 1 << 18
-TICK = 0.1  # seconds between two looks at a log that is followed
-RECONCILE_EVERY = 10.0  # seconds: a follower notices a dead supervisor as any other verb does
+TICK = 0.1  # seconds between two checks of a followed log
+RECONCILE_EVERY = 10.0  # seconds: a follower detects a dead supervisor as any other verb does
 
 
 class Reader:
-    """One file that grows. `offset` is the next byte to be read. Once opened it stays the same file, wherever it is moved."""
+    """Read one file that grows. `offset` is the next byte to read.
+
+    An open file stays the same file, even when it is moved.
+    """
 
     def __init__(self, offset: int):
         self.offset = offset
         self.file: Optional[BinaryIO] = None
 
     def open(self, path: str) -> bool:
-        """False when it was open already, or is not there yet."""
+        """Open the file. Return False when it is already open, or does not exist yet."""
         if self.file is not None:
             return False
         try:
@@ -49,7 +52,7 @@ class Reader:
             self.file = None
 
     def chunks(self) -> Iterator[Tuple[int, bytes]]:
-        """What there is now, as (offset, bytes)."""
+        """Yield the present content as (offset, bytes)."""
         if self.file is None:
             return
         while True:
@@ -62,7 +65,10 @@ class Reader:
 
 
 def open_log(path: str) -> BinaryIO:
-    """Open a log, which lies where the job may put anything. Raises FileNotFoundError, and AgentError for what is no file."""
+    """Open a log, in whose place the job may put anything.
+
+    Raises FileNotFoundError, and AgentError for anything but a regular file.
+    """
     try:
         return open_regular(path)
     except FileNotFoundError:
@@ -70,14 +76,14 @@ def open_log(path: str) -> BinaryIO:
     except OSError as error:
         no_file = error.errno in (errno.ELOOP, errno.EINVAL, errno.ENXIO)
         why = "a link, a folder or a pipe is in its place" if no_file else os.strerror(error.errno or 0)
-        what = "the log cannot be shown: " + why
+        what = "gpurun cannot read the log: " + why
         raise AgentError(
-            error_codes.LOG_UNREADABLE, what, "gpurun shell shows what the job made of it", where=path
+            error_codes.LOG_UNREADABLE, what, "gpurun shell shows what is in its place", where=path
         ) from error
 
 
-class _Attempt:
-    """What one attempt prints while it is prepared, and then, wherever it lies now."""
+class _AttemptLog:
+    """Read the output of one attempt, of its preparation and then of its job, wherever the files are now."""
 
     def __init__(self, run: RunPaths, number: int, offset: int, prepare_offset: int, times: bool, build: bool = False):
         self.run, self.number, self.build = run, number, build
@@ -85,13 +91,13 @@ class _Attempt:
         self.stamper = Stamper(run) if times else None
 
     def send(self, out: Frames, state: journal.Run, *, whole_lines: bool) -> None:
-        """All that is new. `state` was read before this: an end that it tells of is no surprise to us."""
+        """Send everything new. `state` was read before this call: the log of an end in it is complete."""
         place = place_of(self.run, self.number, state)
         opened = [
             reader for reader, path in ((self.prepare, place.prepare_log), (self.log, place.log)) if reader.open(path)
         ]
         if opened and place is self.run and journal.fold(self.run).attempt != self.number:
-            for reader in opened:  # the next attempt has begun in this moment: these are its files
+            for reader in opened:  # the next attempt began at this moment: these are its files
                 reader.close()
         if self.stamper is not None:
             self.stamper.run = place
@@ -105,7 +111,7 @@ class _Attempt:
 
 
 def place_of(run: RunPaths, number: int, state: journal.Run) -> RunPaths:
-    """Where the files of an attempt lie. Raises AgentError for one that there was not."""
+    """Return where the files of an attempt are. Raises AgentError when there was no such attempt."""
     if not 1 <= number <= state.attempt:
         what = "the run %s has no attempt %d; its newest is attempt %d" % (run.id, number, state.attempt)
         raise AgentError(error_codes.NO_ATTEMPT, what, "gpurun status " + run.id, exit_code=words.EXIT_USAGE)
@@ -122,25 +128,26 @@ def follow(
     run: RunPaths, out: Frames, *, offset: int, prepare_offset: int, times: bool = False, number: Optional[int] = None,
     build: bool = False,
 ) -> None:  # fmt: skip
-    """Send what preparing said, then the log as it grows, and the record with each change of state, until the end.
+    """Send the output of the preparation, then the log as it grows, and the record with each change of state, until the
+    end.
 
-    It begins with attempt `number`, the present one unless told, and goes on with those that come after it.
+    Start with attempt `number` (default: the present one), and continue with those after it.
     """
     host = HostPaths(os.path.dirname(os.path.dirname(run.root)))
-    attempt = _Attempt(run, number or journal.fold(run).attempt, offset, prepare_offset, times, build)
-    seen, reconciled = -1, time.monotonic()
+    attempt = _AttemptLog(run, number or journal.fold(run).attempt, offset, prepare_offset, times, build)
+    size_seen, reconciled = -1, time.monotonic()
     while True:
         size = os.stat(run.events).st_size
         state = journal.fold(run)
         if state.attempt > attempt.number:
             attempt.send(out, state, whole_lines=False)
             attempt.close()
-            attempt = _Attempt(run, attempt.number + 1, 0, 0, times, build)
+            attempt = _AttemptLog(run, attempt.number + 1, 0, 0, times, build)
             continue
-        # The end was journalled before this read of the log: what is read now is all there is.
+        # The end was journalled before this read of the log, so this read is the last.
         attempt.send(out, state, whole_lines=state.live)
-        if size != seen:  # behind what was printed until then: who waits for a state has all of it
-            seen = size
+        if size != size_seen:  # after the output until then: a reader that waits for a state has all of it
+            size_seen = size
             out.state(records.record_of(run))
         if not state.live:
             out.end(records.record_of(run))
@@ -156,9 +163,9 @@ def show(
     run: RunPaths, out: Frames, *, offset: int, prepare_offset: int, times: bool = False, number: Optional[int] = None,
     build: bool = False,
 ) -> None:  # fmt: skip
-    """Send what there is now of one attempt, the present one unless told."""
+    """Send the present output of one attempt (default: the present one)."""
     state = journal.fold(run)
-    attempt = _Attempt(run, number or state.attempt, offset, prepare_offset, times, build)
+    attempt = _AttemptLog(run, number or state.attempt, offset, prepare_offset, times, build)
     attempt.send(out, state, whole_lines=False)
     out.end(records.record_of(run))
 
@@ -170,7 +177,7 @@ def _send(
         if stamper is None:
             out.chunk(stream, offset, data, attempt)
             continue
-        # A line's time is written before it, so that only whole lines are sent.
+        # A line's time is written before it, so only complete lines are sent.
         cut = data.rfind(b"\n") + 1 if whole_lines else len(data)
         if cut:
             out.chunk(stream, offset, stamper.stamp(offset, data[:cut]), attempt)
@@ -180,7 +187,7 @@ def _send(
 
 
 def tail_offset(path: str, lines: int) -> int:
-    """The byte at which the last `lines` lines begin."""
+    """Return the offset at which the last `lines` lines begin."""
     try:
         file = open_log(path)
     except FileNotFoundError:
@@ -205,7 +212,7 @@ def tail_offset(path: str, lines: int) -> int:
 
 
 def since_offset(run: RunPaths, seconds: float) -> int:
-    """The log's size `seconds` ago: what was written since begins there."""
+    """Return the log's size `seconds` ago: everything after it is newer."""
     moment = time.time() - seconds
     offset = 0
     for at, size in sample_times(run):
@@ -216,7 +223,7 @@ def since_offset(run: RunPaths, seconds: float) -> int:
 
 
 def sample_times(run: RunPaths) -> List[Tuple[float, int]]:
-    """(unix time, log size) as the supervisor saw it, about a second apart."""
+    """Return (unix time, log size) as the supervisor recorded them, about once a second."""
     try:
         with open(run.log_times) as file:
             rows = [line.split() for line in file if line.endswith("\n")]
@@ -226,7 +233,7 @@ def sample_times(run: RunPaths) -> List[Tuple[float, int]]:
 
 
 class Stamper:
-    """Writes before each line when it came, to the second, by the samples of the log's size."""
+    """Write before each line when it came, to the second, from the samples of the log's size."""
 
     def __init__(self, run: RunPaths):
         self.run = run
@@ -256,19 +263,19 @@ class Stamper:
 
 
 def _lines(data: bytes) -> List[bytes]:
-    """Split at newlines alone: a carriage return belongs to its line."""
+    """Split only at newlines: a carriage return belongs to its line."""
     parts = data.split(b"\n")
     lines = [part + b"\n" for part in parts[:-1]]
     return [*lines, parts[-1]] if parts[-1] else lines
 
 
 def last_traceback(run: RunPaths, within: int = 1 << 18) -> str:
-    """The last Python traceback in the end of the log, or an empty text."""
+    """Return the last Python traceback at the end of the log, or an empty text."""
     return traceback_in(tail_text(run.log, within))
 
 
 def tail_text(path: str, size: int) -> str:
-    """The end of a file as text; empty when there is no file, or none that a log may be."""
+    """Return the end of a file as text; empty when there is no regular file."""
     try:
         with open_regular(path) as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - size))
@@ -278,7 +285,7 @@ def tail_text(path: str, size: int) -> str:
 
 
 def first_offsets(run: RunPaths, request: LogsRequest) -> Tuple[int, int]:
-    """Where to begin to read: (log, prepare log)."""
+    """Return the offsets at which reading starts: (log, prepare log)."""
     offset, lines, since = request.get("offset"), request.get("tail"), request.get("since")
     if offset is not None:
         return offset, request.get("prepare_offset") or 0
@@ -296,7 +303,7 @@ def first_offsets(run: RunPaths, request: LogsRequest) -> Tuple[int, int]:
 
 def _size(path: str) -> int:
     try:
-        found = os.lstat(path)
+        status = os.lstat(path)
     except FileNotFoundError:
         return 0
-    return found.st_size if stat.S_ISREG(found.st_mode) else 0
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0

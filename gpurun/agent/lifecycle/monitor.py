@@ -1,4 +1,4 @@
-"""What a supervisor does while the job runs: it times the log, keeps the deadline, carries out a stop, and sees the end."""
+"""Watch a job while it runs: record log times, enforce the time limit, carry out a stop, and record the end."""
 
 from __future__ import annotations
 
@@ -23,33 +23,40 @@ if TYPE_CHECKING:
     from ..schema.job import AttemptJob
     from ..schema.run import Mark
 
-TICK = 0.25  # seconds between two looks at stop requests, deadlines and the log
-DISK_EVERY = 600.0  # seconds between two counts of the run's disk use
-REST = 10.0  # seconds of the grace time that are left to a job with a plugin when TERM comes; a quarter of a short one
-SETTLE = 10.0  # seconds that a job may take to end by itself once its plugin has saved
+TICK = 0.25  # seconds between two checks of stop requests, time limits and the log
+DISK_EVERY = 600.0  # seconds between two measurements of the run's disk use
+REST = 10.0  # seconds of the grace time that remain for a job with a plugin after TERM; a quarter of a short grace time
+SETTLE = 10.0  # seconds that a job may take to end after its plugin has saved
 
 
 def watch(run: RunPaths, job: AttemptJob, runtime: Runtime) -> None:
-    """Until the job has exited: log times, deadline, stop requests."""
+    """Watch the job until it has exited: log times, time limit, stop requests."""
     stopping = _Stopping(run, job, runtime)
     times = _LogTimes(run)
     with _Shutdown(run) as shutdown, boards.kept(run, job):
-        looking = hooks.AtCheckpoints(run, job)
-        looks, acts = [times.sample, looking.step], [stopping.step, shutdown.step]
-        _until_exited(run, job, runtime, looks, acts)
+        checkpoint_hook = hooks.AtCheckpoints(run, job)
+        observers, actors = [times.sample, checkpoint_hook.step], [stopping.step, shutdown.step]
+        _until_exited(run, job, runtime, observers, actors)
 
 
 def _until_exited(
-    run: RunPaths, job: AttemptJob, runtime: Runtime, looks: List[Callable[[], None]], acts: List[Callable[[], None]]
+    run: RunPaths,
+    job: AttemptJob,
+    runtime: Runtime,
+    observers: List[Callable[[], None]],
+    actors: List[Callable[[], None]],
 ) -> None:
-    """Take these steps until the job has exited, and look once more at what it did last."""
+    """Call these functions until the job has exited.
+
+    At the end call the observers once more, for the job's last actions.
+    """
     disk_at = time.monotonic() + DISK_EVERY
     while True:
         waiter = threading.Thread(target=_wait, args=(runtime, run, job), daemon=True)
         waiter.start()
         while waiter.is_alive():
             waiter.join(TICK)
-            for step in looks + acts:
+            for step in observers + actors:
                 step()
             if time.monotonic() > disk_at:
                 disk_at = time.monotonic() + DISK_EVERY
@@ -58,48 +65,50 @@ def _until_exited(
         if presence.kind == "exited":
             presence = runtime.ended(run, job, presence, journal.fold(run).started)
         if presence.kind in ("exited", "absent"):
-            if presence.exit_code != 0:  # else the plugin has had the time
-                recovered.take_in(run)
-            for look in looks:
-                look()
+            if presence.exit_code != 0:  # else the plugin had time to list its checkpoints
+                recovered.list_new(run)
+            for observe in observers:
+                observe()
         if presence.kind == "exited":
             finish.end_by_presence(run, journal.fold(run), presence)
             return
         if presence.kind == "absent":
             finish.end_gone(run, journal.fold(run))
             return
-        # No answer is not absent: an engine that was stopped comes back. Don't spin meanwhile.
+        # No answer does not mean absent: a stopped engine comes back. Sleep, so that this loop does not spin.
         time.sleep(TICK)
 
 
 class _Shutdown:
-    """TERM to the supervisor, as a host that shuts down sends it to all: the plugin gets the chance to save.
+    """Handle a TERM to the supervisor, which a host that shuts down sends to all processes: the plugin gets the chance
+    to save.
 
-    It is journalled first of all: a job that ends by such a shutdown may well leave with 0. Nothing else is done to the job:
-    the host does that. Without a plugin the supervisor goes, as it always did; the next one finds what has become of the job.
+    The shutdown is journalled first: a job that ends by it may exit with 0. The supervisor does nothing else to the
+    job, because the host ends it. Without a plugin the supervisor exits at once; the next one finds out how the job
+    ended.
     """
 
-    noted = False  # in this process, whichever attempt it watches
+    noted = False  # in this process, for all attempts that it watches
 
     def __init__(self, run: RunPaths):
         self.run = run
-        self.asked = self.told = False
+        self.requested = self.is_handled = False
 
     def __enter__(self) -> "_Shutdown":
-        signal.signal(signal.SIGTERM, self._note)
+        signal.signal(signal.SIGTERM, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-    def _note(self, *_: object) -> None:
-        self.asked = _Shutdown.noted = True
+    def _handle(self, *_: object) -> None:
+        self.requested = _Shutdown.noted = True
 
     def step(self) -> None:
-        if not self.asked or self.told:
+        if not self.requested or self.is_handled:
             return
-        self.told = True
-        with suppress(OSError):  # a full disk is no reason to stay
+        self.is_handled = True
+        with suppress(OSError):  # a full disk must not keep the supervisor alive
             journal.record(self.run, "shutdown")
         if not checkpoints.has_plugin(self.run, journal.fold(self.run).attempt):
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -107,68 +116,68 @@ class _Shutdown:
         ask_to_stop(self.run)
 
 
-def told_to_go() -> bool:
-    """Return whether the host has sent this supervisor TERM: then it begins no further attempt."""
+def is_shutting_down() -> bool:
+    """Return whether the host has sent TERM to this supervisor: then it begins no further attempt."""
     return _Shutdown.noted
 
 
 def _wait(runtime: Runtime, run: RunPaths, job: AttemptJob) -> None:
     try:
         runtime.wait(run, job, 60.0)
-    except Exception:  # noqa: BLE001 (the next look at the job says what became of it)
+    except Exception:  # noqa: BLE001 (the next check shows how the job ended)
         traceback.print_exc()
 
 
 class _Stopping:
-    """The stop file, TERM to the main process, and KILL when the grace time is over.
+    """Carry out a stop: write the stop file, send TERM to the main process, and KILL after the grace time.
 
-    A job whose plugin reports has the chance to save at a batch's end: TERM, by which Lightning ends without saving, comes
-    when it has saved, or when little of the grace time is left. While a checkpoint is being written, the grace time pauses.
-    Time is measured by the host's time since its boot (see clocks.py): a clock that is set meanwhile moves no deadline.
+    A job whose plugin reports can save at the end of a batch: TERM, which makes Lightning end without saving, is sent
+    once it has saved, or when little of the grace time remains. While a checkpoint is being written, the grace time
+    pauses. Time is measured as the host's time since its boot (see clocks.py): setting the clock moves no time limit.
     """
 
     def __init__(self, run: RunPaths, job: AttemptJob, runtime: Runtime):
         self.run, self.job, self.runtime = run, job, runtime
-        self.seen = -1
+        self.size_read = -1
         self.state = journal.fold(run)
-        self.has_plugin = self.told = self.termed = self.killed = False
+        self.has_plugin = self.is_handled = self.termed = self.killed = False
         allowed = job["max_duration"]
         left = None if allowed is None else max(allowed - self.state.spent, 0.0)
         self.deadline = None if left is None else _from_now(self.state.running or clocks.mark(), left)
         self.kill_at: Optional[float] = None
         self.term_at = 0.0
         self.saved = False
-        self.looked = time.monotonic()
+        self.checked_at = time.monotonic()
         self.paused = 0.0
 
     def step(self) -> None:
-        since, self.looked = self.looked, time.monotonic()
+        since, self.checked_at = self.checked_at, time.monotonic()
         self._read_journal()
-        if self._was_given_up():
+        if self._was_abandoned():
             self.killed = self.killed or self._signal("KILL")
             return
-        if self.state.stop is None and self.deadline is not None and self.looked > self.deadline:
+        if self.state.stop is None and self.deadline is not None and self.checked_at > self.deadline:
             journal.record(self.run, "stop", reason="duration", grace=self.job["grace"], force=False)
             return
         if self.kill_at is None or self.killed:
             return
-        if not self.told:
-            self.told = True
+        if not self.is_handled:
+            self.is_handled = True
             ask_to_stop(self.run)
-        if self._waits_for_a_checkpoint(self.looked - since):
+        if self._waits_for_a_checkpoint(self.checked_at - since):
             return
         self._note_saved()
-        if not self.termed and self.looked >= self.term_at:
+        if not self.termed and self.checked_at >= self.term_at:
             self.termed = self._signal("TERM")
-        if self.looked > self.kill_at:
+        if self.checked_at > self.kill_at:
             self.killed = self._signal("KILL")
 
     def _read_journal(self) -> None:
         size = os.stat(self.run.events).st_size
-        if size == self.seen:
+        if size == self.size_read:
             return
-        # It grew: somebody may have asked for a stop, or for a quicker one.
-        self.seen, self.state = size, journal.fold(self.run)
+        # The journal grew: a user may have requested a stop, or a quicker stop.
+        self.size_read, self.state = size, journal.fold(self.run)
         stop = self.state.stop
         if stop is None:
             return
@@ -177,12 +186,17 @@ class _Stopping:
         self.has_plugin = checkpoints.has_plugin(self.run, self.state.attempt)
         self.term_at = self.kill_at - min(REST, grace / 4) if self.has_plugin else 0.0
 
-    def _was_given_up(self) -> bool:
-        """The run ended, or went on, without this process: on another machine that shares the home (see finish.abandon)."""
+    def _was_abandoned(self) -> bool:
+        """Return whether the run ended or continued without this process: on another host that shares the home (see
+        finish.abandon).
+        """
         return not self.state.live or self.state.attempt != self.job["attempt"]
 
     def _waits_for_a_checkpoint(self, passed: float) -> bool:
-        """Put the deadlines off by the time that `passed` while one is being written; never for long, nor for --force."""
+        """Extend the deadlines by the time that `passed` while a checkpoint is being written.
+
+        Never for long, and never with --force.
+        """
         forced = self.state.stop is not None and self.state.stop.get("force")
         if forced or not self.has_plugin or self.paused > checkpoints.LONGEST_SAVING:
             return False
@@ -195,13 +209,13 @@ class _Stopping:
         return True
 
     def _note_saved(self) -> None:
-        """What was asked for is done: a job that goes on for long behind it is ended before its grace time."""
+        """Shorten the wait once the plugin has saved: a job that then runs on is ended before its grace time is over."""
         if not self.saved and checkpoints.stopped(self.run, self.state.attempt) is not None:
             self.saved = True
-            self.term_at = min(self.term_at, self.looked + SETTLE)
+            self.term_at = min(self.term_at, self.checked_at + SETTLE)
 
     def _signal(self, name: str) -> bool:
-        """False when the engine did not answer: it is asked again at the next step."""
+        """Send a signal. Return False when the engine did not answer; the next step tries again."""
         try:
             self.runtime.signal(self.run, self.job, name)
         except (AgentError, OSError):
@@ -211,7 +225,11 @@ class _Stopping:
 
 
 def ask_to_stop(run: RunPaths) -> None:
-    """The stop file. Only a wish: a full disk, or a job that has made something else of that name, does not keep TERM away."""
+    """Write the stop file.
+
+    It is only a request: when the disk is full, or the job has put something else in its place, TERM is sent all the
+    same.
+    """
     with suppress(OSError):
         write_atomically(run.stop_file, b"")
 
@@ -223,12 +241,12 @@ def _from_now(began: Mark, allowed: float) -> float:
 
 
 class _LogTimes:
-    """When the log had which size, a line `unixtime offset` a second: for `logs --since` and `--timestamps`."""
+    """Record the size of the log over time, one line `unixtime offset` a second, for `logs --since` and `--timestamps`."""
 
     def __init__(self, run: RunPaths):
         self.run = run
         self.size = _last_offset(run.log_times)
-        self.at: Optional[float] = None  # by the monotonic clock: one that is set back is not waited for
+        self.at: Optional[float] = None  # by the monotonic clock, which cannot be set back
 
     def sample(self) -> None:
         now = time.monotonic()

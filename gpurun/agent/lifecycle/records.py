@@ -1,5 +1,5 @@
-"""The RunRecord: what the laptop is told of a run. A fold over job.json, events.jsonl, exit.json and what the plugin reports,
-nothing of its own.
+"""Build the RunRecord that the laptop gets of a run: a fold over job.json, events.jsonl, exit.json and the reports of
+the plugin, with no state of its own.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 def record_of(run: RunPaths, problem: Optional[str] = None) -> RunRecord:
     """Return the record of one run; times are unix seconds of the host's clock, sizes bytes.
 
-    `problem`: what keeps this gpurun from looking after the run, if something does. Where the run cannot even be read, its
-    state is `unknown`, and all else is empty.
+    `problem`: what prevents this gpurun from reconciling the run, or None. When the run cannot be read, its state is
+    `unknown`, and all other values are empty.
     """
     try:
         return _record_of(run, problem)
-    except Exception as error:  # noqa: BLE001 (one that cannot be read takes no other run along)
-        return {**_unread(run.id), "problem": "it cannot be read: %s" % reconcile.describe(error)}
+    except Exception as error:  # noqa: BLE001 (an unreadable run must not hide the others)
+        return {**_empty_record(run.id), "problem": "the run cannot be read: %s" % reconcile.describe(error)}
 
 
 def _record_of(run: RunPaths, problem: Optional[str]) -> RunRecord:
@@ -99,7 +99,7 @@ def _record_of(run: RunPaths, problem: Optional[str]) -> RunRecord:
 
 
 def _step(state: journal.Run) -> Optional[Step]:
-    """What is being done before the job starts, since when, and for how many seconds by now; None when that is not told."""
+    """Return the present step before the job starts, since when, and for how many seconds; None without a step."""
     if not state.live or not state.step:
         return None
     return {"doing": str(state.step.get("doing")), "since": state.step["t"], "seconds": clocks.since(state.step)}
@@ -111,8 +111,8 @@ def _job(run: RunPaths, state: journal.Run) -> AttemptJob:
     return jobs.of_attempt_or_empty(run, state)
 
 
-def _unread(run_id: str) -> RunRecord:
-    """A record of a run that tells nothing but its id."""
+def _empty_record(run_id: str) -> RunRecord:
+    """Return a record that contains only the run's id."""
     lists = ("args", "command", "attempts", "ports", "gpus", "notes")
     texts = (
         "project", "owner", "script", "git", "reason", "message", "next", "exit_code", "resumed", "created", "since",
@@ -136,21 +136,21 @@ def _unread(run_id: str) -> RunRecord:
 
 
 def why_newer(job: Job, state: journal.Run) -> Optional[str]:
-    """Return why only a newer gpurun may touch this run; None when this one may."""
+    """Return why only a newer gpurun may change this run; None when this gpurun may."""
     schema = journal.schema_of(job)
     if schema > words.JOB_SCHEMA:
-        return "it is a newer gpurun's (its job is of schema %s, and this gpurun knows %d)" % (
+        return "a newer gpurun made it (its job has schema %s, and this gpurun reads up to %d)" % (
             job["schema"], words.JOB_SCHEMA,
         )  # fmt: skip
-    return "it is a newer gpurun's (%s)" % state.newer if state.newer else None
+    return "a newer gpurun made it (%s)" % state.newer if state.newer else None
 
 
 def refuse_newer(run: RunPaths) -> None:
-    """Raise AgentError `newer` for a run that a newer gpurun began or went on with: nothing of it is touched."""
+    """Raise AgentError `newer` for a run that a newer gpurun made or continued: this gpurun changes nothing of it."""
     why = why_newer(jobs.read_or_empty(run), journal.fold(run))
     if why is not None:
         raise AgentError(
-            error_codes.NEWER, "the run %s is left alone: %s" % (run.id, why), words.UPDATE, where=run.root
+            error_codes.NEWER, "gpurun does not change the run %s: %s" % (run.id, why), words.UPDATE, where=run.root
         )
 
 
@@ -158,18 +158,18 @@ def refuse_damaged(run: RunPaths) -> None:
     """Raise AgentError `damaged` for a run whose journal cannot be read to its end: another attempt may have begun."""
     why = journal.fold(run).damaged
     if why is not None:
-        next_step = "mend it there, or take away what cannot be read; or fetch the run and submit it again"
+        next_step = "repair it there, or remove what cannot be read; or fetch the run and submit it again"
         raise AgentError(
-            error_codes.DAMAGED, "the run %s is left alone: %s" % (run.id, why), next_step, where=run.events
+            error_codes.DAMAGED, "gpurun does not change the run %s: %s" % (run.id, why), next_step, where=run.events
         )
 
 
 def find(host: HostPaths, run_id: str) -> RunPaths:
-    """The run of that id. Raises AgentError `no_run`."""
+    """Return the run with that id. Raises AgentError `no_run`."""
     run = host.run(run_id)
     if not re.fullmatch(words.RUN_ID, run_id) or not os.path.exists(run.job):
         raise AgentError(
-            error_codes.NO_RUN, "there is no run %s on this host" % run_id, "gpurun ps -a", exit_code=words.EXIT_USAGE
+            error_codes.NO_RUN, "the host has no run %s" % run_id, "gpurun ps -a", exit_code=words.EXIT_USAGE
         )
     return run
 

@@ -1,4 +1,4 @@
-"""Shells that people have open in runs that have ended: what they work in must not be removed under them."""
+"""Find the shells that people have open in ended runs: their files must not be removed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from ..state import jobs, origin
 
 
 def open_in(run: RunPaths) -> List[str]:
-    """Return for each shell in the run's workspace, or what was started in one, the command that ends it on the host.
+    """Return, for each shell in the run's workspace and each process started from one, the command that ends it on the
+    host.
 
     Raises AgentError when the engine does not answer.
     """
@@ -23,10 +24,10 @@ def open_in(run: RunPaths) -> List[str]:
 
 
 def refuse(run: RunPaths) -> None:
-    """Raise AgentError `live` while somebody has a shell open in the run."""
-    found = open_in(run)
-    if found:
-        next_step = "leave it (exit or Ctrl-D), then remove the run; or end it on the host: " + "; ".join(found)
+    """Raise AgentError `live` while a shell is open in the run."""
+    commands = open_in(run)
+    if commands:
+        next_step = "leave it (exit or Ctrl-D), then remove the run; or end it on the host: " + "; ".join(commands)
         raise AgentError(
             error_codes.LIVE,
             "a shell is open in the run %s" % run.id,

@@ -1,7 +1,7 @@
-"""The detached process that takes one run from `start` to its end.
+"""Run the detached process that takes one run from `start` to its end.
 
-It holds the run's lock for its whole life. Its steps are idempotent: one that was killed is started again by the next
-verb, runs them again, and finds what is there. Whatever takes long happens here, never in the user's terminal.
+It holds the run's lock for its whole life. Its steps are idempotent: when it is killed, the next verb starts it again,
+and it repeats the steps and finds what is done. Everything that takes long happens here, never in the user's terminal.
 """
 
 from __future__ import annotations
@@ -34,97 +34,98 @@ if TYPE_CHECKING:
     from ..schema.job import AttemptJob
     from ..schema.run import Prepared
 
-STANDS = "stands"
-VERBS_LOOK = (
-    2.0  # seconds: a verb that reconciles holds a run's lock for moments; who holds it for longer is a supervisor
-)
+STARTED = "started"
+VERBS_LOOK = 2.0  # seconds: a verb that reconciles holds a run's lock only for moments; a longer holder is a supervisor
 PATIENCE = 30.0  # seconds for a supervisor to take its run's lock
-PAUSE = 2.0  # seconds before what did not work is tried again
+PAUSE = 2.0  # seconds before a failed step is retried
 ENGINE_SILENT = "the engine, which does not answer"
-IMAGE_TRIES = 5  # times that an image is made ready which is gone again when the GPUs are there
+IMAGE_TRIES = 5  # attempts to prepare an image that is gone again when the GPUs are available
 TOUCH_EVERY = 3600.0  # seconds; cleaners of /tmp count in days
-LEAD_EVERY = 10.0  # seconds; a job without its way to its temporary files fails at the next one
+LEAD_EVERY = 10.0  # seconds between two repairs of the link to the job's temporary files
 
 
 class Stopped(Exception):
-    """A stop was asked for before the job was started."""
+    """Report that a stop was requested before the job was started."""
 
 
 class StoppedBefore(Stopped):
-    """The same, before anybody was asked for a container: there is nothing to clear away, and no engine to wait for."""
+    """Report a stop before a container was requested: nothing to remove, and no engine to wait for."""
 
 
 def launch(run: RunPaths) -> bool:
     """Start a supervisor that outlives this process and its connection. Return whether one holds the run's lock now.
 
-    All three descriptors are redirected: one that is left open keeps the SSH channel until the job ends.
+    All three descriptors are redirected: an open one would keep the SSH channel open until the job ends.
     """
-    return _why_none_stands(run) is None
+    return _start_supervisor(run) is None
 
 
 def launch_or_end(run: RunPaths) -> None:
-    """Start the supervisor of a run that was just accepted. Without one nobody would look after it: it ends as failed."""
-    why = _why_none_stands(run)
+    """Start the supervisor of a run that was just accepted.
+
+    Without a supervisor nothing would watch the run, so it ends as failed.
+    """
+    why = _start_supervisor(run)
     if why is None:
         return
     held = None
-    with suppress(OSError, AgentError):  # where no lock can be made nobody holds one
+    with suppress(OSError, AgentError):  # where no lock can be made, no process holds one
         held = locks.acquire(locks.run_lock(run.id))
         if held is None:
             return
     try:
-        what = "gpurun could not start the process that looks after the run: " + why
-        next_step = "free what is used up on the host (processes, inodes, memory), then submit or resume it"
+        what = "gpurun could not start the process that watches the run: " + why
+        next_step = "free what the host lacks (processes, inodes, memory), then submit or resume it"
         finish.end(run, words.FAILED, "start", message=what, next=next_step)
     finally:
         if held is not None:
             held.release()
 
 
-def _why_none_stands(run: RunPaths) -> Optional[str]:
-    """Start a supervisor; None once it, or another one, holds the run's lock, else why there is none."""
-    told, tell = os.pipe()
+def _start_supervisor(run: RunPaths) -> Optional[str]:
+    """Start a supervisor. Return None once it, or another one, holds the run's lock, else why none does."""
+    reader, writer = os.pipe()
     try:
         child = os.fork()
     except OSError as error:
-        os.close(told)
-        os.close(tell)
+        os.close(reader)
+        os.close(writer)
         return str(error)
     if child == 0:
-        first = _FirstWord(tell)
+        report = _StartReport(writer)
         try:
-            os.close(told)
+            os.close(reader)
             os.setsid()
             if os.fork():
                 os._exit(0)
             _redirect(run)
-            _live(run, first)
-        except BaseException as error:  # noqa: BLE001 (this process must not go on as the verb that started it)
-            first.say("%s: %s" % (type(error).__name__, error))
+            _run_supervisor(run, report)
+        except BaseException as error:  # noqa: BLE001 (this process must not continue as the verb that started it)
+            report.send("%s: %s" % (type(error).__name__, error))
             traceback.print_exc()
         os._exit(0)
-    os.close(tell)
+    os.close(writer)
     os.waitpid(child, 0)
     try:
-        if not select.select([told], [], [], PATIENCE)[0]:
-            return "it gave no sign of life in %g s" % PATIENCE
-        word = os.read(told, 1024).decode("utf-8", "replace")
+        if not select.select([reader], [], [], PATIENCE)[0]:
+            return "it did not report in %g s" % PATIENCE
+        text = os.read(reader, 1024).decode("utf-8", "replace")
     finally:
-        os.close(told)
-    return None if word == STANDS else word or "it was killed at once"
+        os.close(reader)
+    return None if text == STARTED else text or "it was killed at once"
 
 
-class _FirstWord:
-    """What a supervisor tells the verb that started it: that one stands, or why not. Only once."""
+class _StartReport:
+    """Report once to the verb that started this supervisor: that a supervisor runs, or why none does."""
 
     def __init__(self, fd: int):
         self.fd = fd
 
-    def say(self, word: str) -> None:
+    def send(self, text: str) -> None:
         fd, self.fd = self.fd, -1
         if fd >= 0:
             with suppress(OSError):
-                os.write(fd, word.encode("utf-8", "replace")[:1024])
+                os.write(fd, text.encode("utf-8", "replace")[:1024])
             os.close(fd)
 
 
@@ -135,36 +136,36 @@ def _redirect(run: RunPaths) -> None:
         os.dup2(source, target)
     for source in (nothing, log):
         os.close(source)
-    # A traceback is in the log at once, whatever becomes of this process.
+    # Line buffering: a traceback is in the log even when this process is killed.
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
 
 
-def _live(run: RunPaths, first: _FirstWord) -> None:
+def _run_supervisor(run: RunPaths, report: _StartReport) -> None:
     lock = locks.acquire_within(locks.run_lock(run.id), VERBS_LOOK)
-    first.say(STANDS)  # this one, or another: the lock is held
+    report.send(STARTED)  # this process or another one holds the lock
     if lock is None:
         return
     life = _Life(run)
     life.show()
-    threading.Thread(target=_keep_locks, args=(run, life), daemon=True).start()
+    threading.Thread(target=_touch_locks_forever, args=(run, life), daemon=True).start()
     while True:
         try:
             supervise(run)
             life.hide()  # like the run's lock: a next attempt may begin while this process copies
-            from ..outputs import container_files  # it knows of runs that are reconciled, and so of this module
+            from ..outputs import container_files  # a late import: it imports this module
 
             container_files.gather_at_end(run, lock)
             return
         except Exception as error:  # noqa: BLE001
             traceback.print_exc()
-            if _gave_up(run, error):
+            if _end_after_error(run, error):
                 return
-            # The job may be running: it is not left without a deadline and without a stop because a disk is full.
+            # The job may be running: a full disk must not leave it without a time limit and without a way to stop it.
             time.sleep(PAUSE)
 
 
 class _Life:
-    """What shows those who share this home that the supervisor lives (see `origin.show_life`)."""
+    """Show other hosts that share this home that the supervisor is alive (see `origin.show_life`)."""
 
     def __init__(self, run: RunPaths):
         self.run = run
@@ -173,13 +174,13 @@ class _Life:
         self._lock = threading.Lock()
 
     def show(self) -> None:
-        """Show it, if it is not shown yet: somebody who only looks holds the file for a moment too."""
+        """Show it, if it is not shown yet: a process that only checks locks the file for a moment too."""
         with self._lock:
             if self.fd < 0 and not self.is_over:
                 self.fd = origin.show_life(self.run)
 
     def hide(self) -> None:
-        """Show it no more."""
+        """Stop showing it."""
         with self._lock:
             self.is_over = True
             if self.fd >= 0:
@@ -187,10 +188,12 @@ class _Life:
                 self.fd = -1
 
 
-def _keep_locks(run: RunPaths, life: _Life) -> None:
-    """Keep cleaners of /tmp away from the files of this run, its job and its GPUs for as long as this process lives.
+def _touch_locks_forever(run: RunPaths, life: _Life) -> None:
+    """Touch the lock files of this run, its job and its GPUs while this process lives, so that cleaners of /tmp do not
+    remove them.
 
-    The way to its temporary files is made anew when it was swept away, and what could not be shown of its life is.
+    Also repair the link to the job's temporary files when it was removed, and show the supervisor's life when that
+    failed before.
     """
     touched = time.monotonic()
     while True:
@@ -204,19 +207,19 @@ def _keep_locks(run: RunPaths, life: _Life) -> None:
             continue
         touched = time.monotonic()
         with suppress(AgentError, OSError, ValueError):
-            _touch(run)
+            _touch_files(run)
 
 
-def _touch(run: RunPaths) -> None:
+def _touch_files(run: RunPaths) -> None:
     uuids = [gpu["uuid"] for gpu in journal.fold(run).gpus]
     gpus = [path for uuid in uuids for path in (leases.lock_path(uuid), leases.note_path(uuid, run.id))]
-    for path in (locks.run_lock(run.id), locks.job_lock(run.id), *gpus, sockets.way_to_tmp(run)):
+    for path in (locks.run_lock(run.id), locks.job_lock(run.id), *gpus, sockets.tmp_link(run)):
         with suppress(OSError):
             os.utime(path, follow_symlinks=False)
 
 
-def _gave_up(run: RunPaths, error: Exception) -> bool:
-    """A failure of ours before the job ran would come again with each try: that is the run's end."""
+def _end_after_error(run: RunPaths, error: Exception) -> bool:
+    """End the run when gpurun fails before the job ran: the same failure would come with each try."""
     state = journal.fold(run)
     if state.state not in (words.QUEUED, words.PREPARING) or (not state.between and _job_is_there(run)):
         return False
@@ -227,7 +230,7 @@ def _gave_up(run: RunPaths, error: Exception) -> bool:
 
 
 def _job_is_there(run: RunPaths) -> bool:
-    """The job was started, though that could not be written down: nobody would look after it once the run has ended."""
+    """Return whether the job was started though that could not be recorded: after an end, no process would watch it."""
     try:
         job = jobs.of_attempt(run)
         if job is None:
@@ -237,22 +240,22 @@ def _job_is_there(run: RunPaths) -> bool:
         if kind == "created":
             kind = _remove_unstarted(run, job, runtime).kind
         return kind in ("running", "exited", "no_answer")
-    except Exception:  # noqa: BLE001 (what failed is the question, and would fail again)
+    except Exception:  # noqa: BLE001 (the check itself failed, and would fail again)
         traceback.print_exc()
         return False
 
 
 def supervise(run: RunPaths) -> None:
-    """One attempt after the other, until the run has ended, or the host goes down."""
+    """Run one attempt after the other, until the run has ended, or the host shuts down."""
     while True:
         state = journal.fold(run)
         if not state.live:
             return
         if state.between:
             _next_attempt(run)
-        _attempt(run)
+        _run_attempt(run)
         state = journal.fold(run)
-        if not state.between or monitor.told_to_go():
+        if not state.between or monitor.is_shutting_down():
             return
 
 
@@ -264,12 +267,12 @@ def _next_attempt(run: RunPaths) -> None:
         try:
             attempts.begin(run, "retry")
             return
-        except AgentError as error:  # an engine that is away comes back
-            _wait(run, error)
+        except AgentError as error:  # an engine that does not answer comes back
+            _record_wait(run, error)
 
 
-def _attempt(run: RunPaths) -> None:
-    """The steps, each of which may find its work done."""
+def _run_attempt(run: RunPaths) -> None:
+    """Do the steps of one attempt. Each step may find its work done."""
     job = jobs.of_attempt(run)
     assert job is not None
     runtime = runtimes.load(job["host"]["runtime"], job["host"]["engine"])
@@ -280,7 +283,7 @@ def _attempt(run: RunPaths) -> None:
         state = journal.fold(run)
         if not state.live:
             return
-        if presence.kind == "created":  # never started, and for GPUs that may be another's by now
+        if presence.kind == "created":  # it was never started, and its GPUs may belong to another run by now
             presence = _remove_unstarted(run, job, runtime)
         if presence.kind not in ("absent", "created"):
             held = allocation.adopt(run, job, state.gpus)
@@ -292,16 +295,16 @@ def _attempt(run: RunPaths) -> None:
         _note_running(run)
         asking = inventory.Asking(
             run, job, partial(runtime.about, run, job)
-        )  # not before: the job's start is what a person waits for
+        )  # not before: the user waits for the job's start
         uuids = [gpu["uuid"] for gpu in journal.fold(run).gpus]
         with leases.kept(uuids, run.id, job["owner"], held):
             monitor.watch(run, job, runtime)
     except Stopped as stopped:
         if not isinstance(stopped, StoppedBefore):
-            _clear_away(run, job, runtime)
+            _remove_container(run, job, runtime)
         finish.end(run, words.STOPPED, "stop", message="stopped before the job was started")
     except RunFailed as failure:
-        _clear_away(run, job, runtime)
+        _remove_container(run, job, runtime)
         finish.end(run, words.FAILED, failure.reason, message=failure.what, next=failure.next_step)
     finally:
         allocation.give_back(run, held)
@@ -310,24 +313,26 @@ def _attempt(run: RunPaths) -> None:
 
 
 def _presence(run: RunPaths, job: AttemptJob, runtime: Runtime) -> Presence:
-    """What is there of the job. An engine that does not answer is waited for: no answer is not absent."""
+    """Return whether the job exists. Wait for an engine that does not answer: no answer does not mean absent."""
     state = journal.fold(run)
-    if state.state == words.QUEUED and not state.prepared:  # nobody has worked on it: the engine need not be asked
+    if state.state == words.QUEUED and not state.prepared:  # no step was done: the engine need not be asked
         return Presence("absent")
     while True:
         presence = runtime.presence(run, job)
         if presence.kind != "no_answer":
             return presence
-        if state.state != words.RUNNING and state.waiting is None:  # a job that runs waits for nobody
+        if state.state != words.RUNNING and state.waiting is None:  # a running job waits for nothing
             state.waiting = ENGINE_SILENT
             journal.record(run, "waiting", waiting=ENGINE_SILENT)
         time.sleep(PAUSE)
 
 
-def _clear_away(run: RunPaths, job: AttemptJob, runtime: Runtime) -> None:
-    """Before the end is recorded: a start that failed in doubt may have started the job, and nobody reconciles an ended run.
+def _remove_container(run: RunPaths, job: AttemptJob, runtime: Runtime) -> None:
+    """Remove the container before the end is recorded: a start that may have failed may have started the job, and an
+    ended run is not reconciled.
 
-    The container may be that of an earlier attempt, or of this one. Where what it alone holds cannot be copied, it is kept for the fetch.
+    The container may belong to an earlier attempt, or to this one. When its own files cannot be copied, it is kept for
+    the fetch.
     """
     while True:
         try:
@@ -338,11 +343,14 @@ def _clear_away(run: RunPaths, job: AttemptJob, runtime: Runtime) -> None:
         except AgentError as error:
             if error.code == error_codes.NOT_COPIED and runtime.presence(run, job).kind != "running":
                 return
-            _wait(run, error)
+            _record_wait(run, error)
 
 
 def _remove_unstarted(run: RunPaths, job: AttemptJob, runtime: Runtime) -> Presence:
-    """Remove a container that was never started. Return what is there then: a start that was on its way may come first."""
+    """Remove a container that was never started.
+
+    Return the job's presence after that: a pending start may come first.
+    """
     while True:
         try:
             runtime.remove(run, job, unstarted=True)
@@ -353,8 +361,11 @@ def _remove_unstarted(run: RunPaths, job: AttemptJob, runtime: Runtime) -> Prese
             _wait_for_engine(run, job, runtime, error)
 
 
-def _make_room(run: RunPaths, job: AttemptJob, runtime: Runtime) -> None:
-    """The container of an earlier attempt has the name that this one's will have. What it alone holds is copied first."""
+def _remove_earlier_container(run: RunPaths, job: AttemptJob, runtime: Runtime) -> None:
+    """Remove the container of an earlier attempt, which has the name that the new one needs.
+
+    Its own files are copied first.
+    """
     while True:
         check_stop(run)
         try:
@@ -362,11 +373,11 @@ def _make_room(run: RunPaths, job: AttemptJob, runtime: Runtime) -> None:
             runtime.remove(run, job)
             return
         except AgentError as error:
-            _wait(run, error)
+            _record_wait(run, error)
 
 
-def _wait(run: RunPaths, error: AgentError) -> None:
-    """Before what did not work is tried again; whoever looks is told what that is."""
+def _record_wait(run: RunPaths, error: AgentError) -> None:
+    """Record what the run waits for, and sleep before the next try."""
     traceback.print_exc()
     if journal.fold(run).waiting != error.what:
         journal.record(run, "waiting", waiting=error.what)
@@ -374,33 +385,36 @@ def _wait(run: RunPaths, error: AgentError) -> None:
 
 
 def _bring_up(run: RunPaths, job: AttemptJob, runtime: Runtime, held: Optional[List[locks.Held]] = None) -> None:
-    """Workspace, image and dependencies, GPUs, container. `held` takes the leases, for whoever gives them back if this fails."""
+    """Prepare workspace, image and dependencies, GPUs and container.
+
+    The leases are added to `held`, so that the caller can release them.
+    """
     held = [] if held is None else held
     journal.record(run, words.PREPARING)
     if job["attempt"] > 1:
-        _make_room(run, job, runtime)
-    for left in reversed(range(IMAGE_TRIES)):
+        _remove_earlier_container(run, job, runtime)
+    for tries_left in reversed(range(IMAGE_TRIES)):
         try:
             check_stop(run)
             prepared = _prepare(run, job, runtime)
             journal.record(run, "prepared", record=prepared)
             gpus, taken = allocation.wait_for_gpus(run, job, lambda: check_stop(run))
         except Stopped:
-            if job["attempt"] > 1:  # the container of an earlier one may be there
+            if job["attempt"] > 1:  # the container of an earlier attempt may exist
                 raise
             raise StoppedBefore from None
         held += taken
         try:
-            check_stop(run)  # again under the lock, last thing before the job runs
+            check_stop(run)  # once more under the lock, right before the job starts
             _start(run, job, runtime, prepared, gpus, held)
             return
         except ImageGone:
-            if not left:
+            if not tries_left:
                 raise
-            # A run may wait for a night, and `docker system prune` comes by night. Its ticket keeps its place in line.
+            # A run may wait for a night, in which `docker system prune` runs. Its ticket keeps its place in line.
             leases.release(held)
             held.clear()
-            journal.record(run, words.PREPARING, waiting="its image again, which was removed from the host meanwhile")
+            journal.record(run, words.PREPARING, waiting="its image again, which was removed from the host")
     raise AssertionError("unreachable")
 
 
@@ -425,10 +439,10 @@ def _start(
 
 
 def _wait_for_engine(run: RunPaths, job: AttemptJob, runtime: Runtime, error: EngineError) -> None:
-    """Return when an engine that is away answers again; whoever looks is told what is waited for. Raises Stopped."""
+    """Wait until the engine answers again, and record the wait. Raises Stopped."""
     if not error.is_away:
         raise error
-    _wait(run, error)
+    _record_wait(run, error)
     while runtime.presence(run, job).kind == "no_answer":
         check_stop(run)
         time.sleep(PAUSE)
@@ -437,7 +451,7 @@ def _wait_for_engine(run: RunPaths, job: AttemptJob, runtime: Runtime, error: En
 
 
 def check_stop(run: RunPaths) -> None:
-    """Raises Stopped when a stop was asked for."""
+    """Raise Stopped when a stop was requested."""
     if journal.fold(run).stop is not None:
         raise Stopped
 

@@ -1,8 +1,8 @@
-"""Count what of a run may exist nowhere else, and make a stamp that changes when it changes.
+"""Count the files of a run that may exist nowhere else, and make a stamp that changes when they change.
 
-"Fetched" is not a flag: the laptop keeps the stamp of the last fetch that brought everything, and whoever wants to remove the
-run compares it with the stamp of now. A stamp has two parts, one for the workspace with log and record, one for what was
-copied out of containers, because a fetch may list them one after the other.
+"Fetched" is not a flag: the laptop stores the stamp of the last complete fetch, and before a run is removed, it is
+compared with the present stamp. A stamp has two parts, one for the workspace with log and record, one for the files
+that were copied out of containers, because a fetch may list them one after the other.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ if TYPE_CHECKING:
     from ..schema.job import AttemptJob
     from ..schema.run import FetchNote
 
-# gpurun's own record, which grows by a note or an event without anything that the run wrote.
+# gpurun's own record, which grows by a note or an event without any new file of the run.
 _OWN = ("job.json", "exit.json", "events.jsonl", "prepare.log", "environment.json")
 _SESSIONS = (words.JUPYTER, words.SHELL)  # services in which a person writes files
 
 
 @dataclass(frozen=True)
 class Holdings:
-    """What would go with the run. `stamp` is None while that may still change, or is not known."""
+    """Describe what would be lost with the run. `stamp` is None while it may still change, or is unknown."""
 
-    live: bool  # its job, or a hook of it, may write on
+    live: bool  # its job, or one of its hooks, may still write
     container: bool  # a container may hold files that were never copied
     files: int = 0
-    bytes: int = 0  # of all that a fetch would list, with gpurun's own record of the run
+    bytes: int = 0  # of all files that a fetch would list, with gpurun's own record of the run
     stamp: Optional[str] = None
-    elsewhere: Optional[float] = None  # unix seconds: when some laptop had fetched all that there is now
+    elsewhere: Optional[float] = None  # unix seconds: when a laptop had fetched everything that is here now
 
     def as_json(self) -> Held:
         return {
@@ -54,22 +54,22 @@ class Holdings:
 
 
 def measure(run: RunPaths, job: AttemptJob, *, locked: bool = False) -> Holdings:
-    """Walk what the run wrote. `locked`: the caller holds the run's lock.
+    """Walk the files of the run. `locked`: the caller holds the run's lock.
 
-    Of a service, what a person wrote in it: a TensorBoard holds nothing, and a live session is walked too.
+    For a service, only files that a person wrote count: a TensorBoard has none, and a live session is walked too.
     """
     kind = services.kind(job)
     container = kind in (None, *_SESSIONS) and may_hold_more(run, job)
     live = not is_final(run, job, locked=locked)
     if live and kind not in _SESSIONS:
         return Holdings(True, container)
-    found, inside = listing.workspace_files(run)
+    walked, inside = listing.workspace_files(run)
     beside = listing.outside_files(run)
     written = [file for file in (*inside, *beside) if _counts(file, kind)]
-    unreadable = sum(bool(one["lost"]) for one in found.skipped) if kind in (None, *_SESSIONS) else 0
+    unreadable = sum(bool(entry["lost"]) for entry in walked.skipped) if kind in (None, *_SESSIONS) else 0
     stamp = None if live or container else join(part(inside), part(beside))
-    known: Optional[FetchNote] = read_json(run.fetched)
-    fetched = known if stamp is not None and known is not None and known.get("stamp") == stamp else None
+    last_fetch: Optional[FetchNote] = read_json(run.fetched)
+    fetched = last_fetch if stamp is not None and last_fetch is not None and last_fetch.get("stamp") == stamp else None
     return Holdings(
         live=live,
         container=container,
@@ -81,9 +81,9 @@ def measure(run: RunPaths, job: AttemptJob, *, locked: bool = False) -> Holdings
 
 
 def is_final(run: RunPaths, job: AttemptJob, *, locked: bool = False) -> bool:
-    """Return whether nothing of gpurun's writes to the run any more: it has ended, and its hooks are done.
+    """Return whether gpurun writes nothing more to the run: it has ended, and its hooks are done.
 
-    The hook at the end is started behind the record of the end, by whoever holds the run's lock.
+    The hook at the end is started after the end is recorded, by the process that holds the run's lock.
     """
     if not os.path.exists(run.exit):
         return False
@@ -93,7 +93,7 @@ def is_final(run: RunPaths, job: AttemptJob, *, locked: bool = False) -> bool:
 
 
 def part(files: Iterable[OutputFile]) -> str:
-    """Return the part of a stamp that stands for these files of a listing."""
+    """Return the part of a stamp for these files of a listing."""
     return outputs.digest(file for file in files if file["path"] not in _OWN)
 
 
@@ -103,7 +103,10 @@ def join(workspace: str, outside: str) -> str:
 
 
 def _counts(file: OutputFile, kind: Optional[str]) -> bool:
-    """Return whether a file, or link, is something that the run wrote: an empty log is not, nor what a service says itself."""
+    """Return whether the run wrote this file or link.
+
+    An empty log does not count, nor the output of a service itself.
+    """
     path = file["path"]
     if kind is not None:
         return kind in _SESSIONS and (path is None or str(path).startswith(("workspace/", "outside/")))

@@ -1,1 +1,1 @@
-"""What a run wrote."""
+"""Find and collect the files that a run wrote."""

@@ -1,4 +1,4 @@
-"""What `docker diff` says of a container, and which of it a script computed. Pure: no question is asked here."""
+"""Parse `docker diff` and choose the paths that a script computed. These functions are pure and run no command."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..file_names import CACHE_FILES, CACHES, from_wire, matches
 
 Change = Tuple[str, bytes]  # "A" | "C" | "D", absolute path
 
-# The engine's own, the system's, and what package managers bring.
+# Files of the engine, of the system and of package managers.
 _SYSTEM = tuple(
     path.encode()
     for path in (
@@ -28,7 +28,7 @@ _OURS = (words.WORKSPACE_MOUNT.encode(), b"/gpurun")
 
 
 def parse_diff(output: bytes) -> List[Change]:
-    """The lines of `docker diff`. A line that begins in no known way goes on with the name before it."""
+    """Parse the lines of `docker diff`. A line without a known start continues the path of the line before it."""
     changes: List[Change] = []
     for line in output.split(b"\n"):
         if re.match(rb"[ACD] /", line):
@@ -40,20 +40,21 @@ def parse_diff(output: bytes) -> List[Change]:
 
 
 def to_copy(changes: Iterable[Change], mounts: Sequence[str]) -> List[Change]:
-    """What to ask `docker cp` for: the topmost folders and files that were added, and what was changed ("C").
+    """Return what `docker cp` must copy: the topmost folders and files that were added, and changed paths ("C").
 
-    A folder with a mount below it is never copied as one: the engine would copy the mount with it. A "C" may be a
-    folder whose mode alone was changed: the taker must let those go, for nothing tells before.
+    A folder with a mount below it is never copied as a whole: the engine would copy the mount with it. A "C" may be a
+    folder of which only the mode was changed: the caller must ignore those, because `docker diff` does not show the
+    difference.
     """
     changes = list(changes)
     parents: Set[bytes] = {parent for _, path in changes for parent in _parents(path)}
-    known = {path: kind for kind, path in changes if kind in "AC" and is_wanted(path, mounts)}
-    whole = {path for path, kind in known.items() if kind == "A" and not _holds_mount(path, mounts)}
+    kinds = {path: kind for kind, path in changes if kind in "AC" and is_wanted(path, mounts)}
+    complete_folders = {path for path, kind in kinds.items() if kind == "A" and not _holds_mount(path, mounts)}
     chosen = []
-    for path, kind in sorted(known.items()):
-        # A folder that was changed, or holds a mount, is told by its members, which stand in the list too.
-        stands_alone = path in whole or not (path in parents or _holds_mount(path, mounts))
-        if stands_alone and not any(parent in whole for parent in _parents(path)):
+    for path, kind in sorted(kinds.items()):
+        # A changed folder, or one with a mount below it, is represented by its members, which are in the list too.
+        is_copied = path in complete_folders or not (path in parents or _holds_mount(path, mounts))
+        if is_copied and not any(parent in complete_folders for parent in _parents(path)):
             chosen.append((kind, path))
     return chosen
 
@@ -68,7 +69,7 @@ def _holds_mount(path: bytes, mounts: Sequence[str]) -> bool:
 
 
 def is_wanted(path: bytes, mounts: Sequence[str]) -> bool:
-    """Not the system's, not below a mount, no cache, nothing that was installed."""
+    """Return whether a path is not the system's, not below a mount, not a cache and not installed by a package manager."""
     for base in (*_SYSTEM, *_OURS, *(from_wire(mount).rstrip(b"/") for mount in mounts)):
         if path == base or path.startswith(base + b"/"):
             return False

@@ -1,9 +1,9 @@
-"""What a job wrote in its container, but outside its workspace and mounts: copied to the run's `outside/`.
+"""Copy what a job wrote in its container, outside its workspace and mounts, to the run's `outside/`.
 
-The supervisor does so once the job has ended, and removes the container when all of it is in `outside/` and on the disk;
-a container that could not be copied whole is kept, and the next fetch tries again. `gathered.json` says up to which attempt
-no container holds anything that is not in `outside/` too. Paths and contents come from the job and are trusted in nothing:
-only regular files are taken, and each lands below `outside/`.
+The supervisor does this once the job has ended, and removes the container when all its files are in `outside/` and
+flushed to the disk. A container that could not be copied completely is kept, and the next fetch tries again.
+`gathered.json` names the last attempt up to which no container has files that are missing in `outside/`. Paths and
+contents come from the job and are not trusted: only regular files are copied, and each is written below `outside/`.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ if TYPE_CHECKING:
     from ..schema.job import AttemptJob
 
 
-_LITTLE = 512 << 20  # bytes that are left free on a host's disk
-_DIFF_SECONDS = 300.0  # some storage drivers compare the whole image file by file
+_LITTLE = 512 << 20  # bytes that stay free on a host's disk
+_DIFF_SECONDS = 300.0  # some storage drivers compare the whole image, file by file
 _BLOCK = 1 << 20
-_PATIENCE = 20.0  # seconds for another process that copies out of the same container
+_PATIENCE = 20.0  # seconds to wait for another process that copies out of the same container
 
 
 def may_hold_more(run: RunPaths, job: AttemptJob) -> bool:
-    """Whether there is, or was, a container, of any attempt, whose files `collect` should look at. Asks nobody."""
+    """Return whether a container of any attempt has, or had, files for `collect`. Runs no command."""
     ran = _last_that_ran(run)
     return _engine(job) is not None and ran is not None and ran > _gathered(run)
 
@@ -67,44 +67,46 @@ def _gathered(run: RunPaths) -> int:
 
 
 def remarks(run: RunPaths) -> List[Skipped]:
-    """Return what was skipped when the container was gathered, and is no loss; a fetch shows it."""
+    """Return what was skipped without loss when the container was gathered; a fetch shows it."""
     return list((read_json(run.gathered) or {}).get("skipped") or [])
 
 
 def collect(run: RunPaths, job: AttemptJob, live: bool) -> List[Skipped]:
-    """Bring the run's `outside/` up to date. What could not be copied, and why. May take as long as a copy takes."""
+    """Bring the run's `outside/` up to date. Return what could not be copied, and why. Takes as long as the copy."""
     engine = _engine(job)
     if engine is None or not may_hold_more(run, job):
         return []
     if not origin.is_of_this_host(run):
         if journal.schema_of(job) > words.JOB_SCHEMA:
-            return [_skip(b"", "the run is a newer gpurun's; " + words.UPDATE)]
-        return [_skip(b"", "the container is on another machine, %s" % job["host"].get("hostname"))]
+            return [_skip(b"", "a newer gpurun made the run; " + words.UPDATE)]
+        return [_skip(b"", "the container is on another host, %s" % job["host"].get("hostname"))]
     try:
         return gather(run, job, live) if live else gather_all(run, job, ended=True)
     except AgentError as error:
-        return [_skip(b"", "the engine did not tell what was written outside the workspace: %s" % error)]
+        return [_skip(b"", "the engine did not list what was written outside the workspace: %s" % error)]
 
 
 def gather_at_end(run: RunPaths, run_lock: locks.Held) -> None:
-    """Copy what the container of a job that has ended alone holds, and let the container go.
+    """Copy the files that only the container of an ended job has, and remove the container.
 
-    A person, or another program, may remove exited containers at any time, so that this does not wait for a fetch. Takes the
-    supervisor's lock of the run and releases it: a copy may take long, and holds up no next attempt before that needs the
-    container's name.
+    A person or another program may remove exited containers at any time, so this does not wait for a fetch. Takes the
+    supervisor's lock of the run and releases it: a copy may take long, and must not delay a next attempt before that
+    needs the container's name.
     """
     try:
         job = jobs.of_attempt_or_empty(run)
         if not (os.path.exists(run.exit) and may_hold_more(run, job) and origin.is_of_this_host(run)):
             return
         ran = _last_that_ran(run)
-        held = locks.acquire(locks.gather_lock(run.id))  # before the run's lock goes: `rm` must not slip in between
+        held = locks.acquire(
+            locks.gather_lock(run.id)
+        )  # before the run's lock is released, so that `rm` cannot run in between
         if held is None:
-            return  # a fetch does it
+            return  # a fetch is copying
         try:
             run_lock.release()
             skipped = _gather_alone(run, job, ran, ended=True)
-            if any(one["lost"] for one in skipped):
+            if any(entry["lost"] for entry in skipped):
                 print("not gathered: %s" % skipped, file=sys.stderr)
             else:
                 forget(run, job)
@@ -115,10 +117,13 @@ def gather_at_end(run: RunPaths, run_lock: locks.Held) -> None:
 
 
 def gather_all(run: RunPaths, job: AttemptJob, *, ended: bool = False) -> List[Skipped]:
-    """Copy what the container of an ended attempt alone holds; when nothing is lost, note that it holds nothing more.
+    """Copy the files that only the container of an ended attempt has.
 
-    Returns what was skipped. When that has no `lost`, everything is on the disk, and the container may go. Raises AgentError
-    when the engine does not answer, `gathering` when another process is copying, and, with `ended`, for a container that runs.
+    When no file is lost, record that the container has no more.
+
+    Returns what was skipped. When no entry is `lost`, all files are on the disk, and the container may be removed.
+    Raises AgentError when the engine does not answer, `gathering` when another process is copying, and, with `ended`,
+    for a container that runs.
     """
     held = hold(run)
     try:
@@ -128,47 +133,50 @@ def gather_all(run: RunPaths, job: AttemptJob, *, ended: bool = False) -> List[S
 
 
 def hold(run: RunPaths) -> locks.Held:
-    """Keep everybody else from copying out of the run's container. Raises AgentError `gathering`."""
+    """Prevent other processes from copying out of the run's container. Raises AgentError `gathering`."""
     held = locks.acquire_within(locks.gather_lock(run.id), _PATIENCE)
     if held is None:
-        what = "what the job of %s wrote outside its workspace is still being copied" % run.id
+        what = "another process is still copying what the job of %s wrote outside its workspace" % run.id
         raise AgentError(error_codes.GATHERING, what, "try again in a minute")
     return held
 
 
 def _gather_alone(run: RunPaths, job: AttemptJob, ran: Optional[int], *, ended: bool) -> List[Skipped]:
-    if ended and ran is not None and ran <= _gathered(run):  # somebody else has done it while we waited for the lock
+    if ended and ran is not None and ran <= _gathered(run):  # another process has done it while we waited for the lock
         return remarks(run)
     skipped = gather(run, job, ended=ended)
-    if ran is not None and not any(one["lost"] for one in skipped):
+    if ran is not None and not any(entry["lost"] for entry in skipped):
         if os.path.isdir(run.outside):
-            sync_disk(run.outside)  # before the original may go
+            sync_disk(run.outside)  # before the original may be removed
         if ran > _gathered(run):
             write_json(run.gathered, {"attempt": ran, "t": time.time(), "skipped": skipped})
     return skipped
 
 
 def gather(run: RunPaths, job: AttemptJob, live: bool = False, *, ended: bool = False) -> List[Skipped]:
-    """What `collect` does, also for the container of an earlier attempt. Raises AgentError when the engine does not answer."""
+    """Do what `collect` does, also for the container of an earlier attempt.
+
+    Raises AgentError when the engine does not answer.
+    """
     engine = _engine(job)
     if engine is None:
         return []
     name = words.CONTAINER_PREFIX + run.id
-    found = Docker(engine.argv).find(run, job)
-    if found is not None and not live and attempt_of(found) <= _gathered(run):
+    container = Docker(engine.argv).find(run, job)
+    if container is not None and not live and attempt_of(container) <= _gathered(run):
         return []
-    if found is not None and ended and (found.get("State") or {}).get("Running"):
+    if container is not None and ended and (container.get("State") or {}).get("Running"):
         raise AgentError(
             error_codes.CONTAINER_RUNS,
             "the container %s still runs, though its run has ended" % name,
             "docker stop " + name,
         )
-    if found is None:
+    if container is None:
         gone = "the container is gone, and with it what was written outside the workspace"
         return [_skip(b"", gone, lost=False)]
-    name = str(found["Id"])  # a name can be changed by others
+    name = str(container["Id"])  # others can change a name
     diff = container_diff.parse_diff(engine.ask("diff", name, timeout=_DIFF_SECONDS).out)
-    mounts = _mounts(job, found)
+    mounts = _mounts(job, container)
     copy = _Copy(engine, name, run, mounts, live, [])
     for kind, source in container_diff.to_copy(diff, mounts):
         copy.take(kind, source)
@@ -176,14 +184,17 @@ def gather(run: RunPaths, job: AttemptJob, live: bool = False, *, ended: bool = 
 
 
 def _mounts(job: AttemptJob, container: Inspected) -> List[str]:
-    """Where the container has something mounted: the job's own mounts, and all that gpurun itself gave it."""
+    """Return the paths of the container's mounts: the job's own mounts, and those that gpurun added."""
     targets = [str(mount["target"]) for mount in job.get("mounts") or []]
     given = [str(mount["Destination"]) for mount in container.get("Mounts") or [] if mount.get("Destination")]
     return list(dict.fromkeys(targets + given))
 
 
 def forget(run: RunPaths, job: AttemptJob) -> None:
-    """Let the container go: all that it held is in `outside/`. One that cannot be removed now goes with the run."""
+    """Remove the container: all its files are in `outside/`.
+
+    A container that cannot be removed now is removed with the run.
+    """
     engine = _engine(job)
     if engine is not None:
         with contextlib.suppress(AgentError, OSError):
@@ -203,7 +214,7 @@ def _skip(path: bytes, why: str, *, lost: bool = True) -> Skipped:
 
 @dataclass
 class _Copy:
-    """From one container into one run's `outside/`."""
+    """Copy from one container into one run's `outside/`."""
 
     engine: Engine
     container: str
@@ -213,27 +224,27 @@ class _Copy:
     skipped: List[Skipped]
 
     def take(self, kind: str, source: bytes) -> None:
-        """One `docker cp` to a tar stream, of which the regular files are taken."""
+        """Run one `docker cp` that writes a tar stream, and copy the regular files of the stream."""
         argv = [os.fsencode(word) for word in self.engine.command("cp", self.container + ":")]
         argv[-1] += source
-        with tempfile.TemporaryFile() as said:
-            process = subprocess.Popen([*argv, b"-"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said)
+        with tempfile.TemporaryFile() as errors:
+            process = subprocess.Popen([*argv, b"-"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
             assert process.stdout is not None
             failure = None
             try:
-                well = self._extract(process.stdout, kind, posixpath.dirname(source))
+                is_read = self._extract(process.stdout, kind, posixpath.dirname(source))
             except (tarfile.TarError, OSError) as error:
-                well, failure = True, str(error)
+                is_read, failure = True, str(error)
             finally:
-                process.stdout.close()  # an engine that still has something to say ends by this
+                process.stdout.close()  # an engine that still writes ends by this
                 code = process.wait()
-            said.seek(0)
-            if failure is not None or (well and code != 0):
-                told = programs.last_lines(said.read(), 1)
-                self.skipped.append(_skip(source, told[0] if told else failure or "docker cp failed"))
+            errors.seek(0)
+            if failure is not None or (is_read and code != 0):
+                error_lines = programs.last_lines(errors.read(), 1)
+                self.skipped.append(_skip(source, error_lines[0] if error_lines else failure or "docker cp failed"))
 
     def _extract(self, stream: IO[bytes], kind: str, base: bytes) -> bool:
-        """False when it was let go: an old folder, whose mode alone was changed."""
+        """Copy the members of the stream. Return False for an old folder of which only the mode was changed."""
         with tarfile.open(fileobj=stream, mode="r|", encoding="utf-8", errors="surrogateescape") as archive:
             for member in archive:
                 if kind == "C" and member.isdir():
@@ -241,7 +252,7 @@ class _Copy:
                 inside = posixpath.normpath(posixpath.join(base, from_wire(member.name)))
                 if (member.isreg() or member.islnk()) and container_diff.is_wanted(inside, self.mounts):
                     self._take_member(archive, member, base, inside)
-        while stream.read(_BLOCK):  # the padding behind the end, so that the engine ends well
+        while stream.read(_BLOCK):  # read the padding after the end, so that the engine exits with 0
             pass
         return True
 
@@ -263,13 +274,13 @@ class _Copy:
         return None
 
     def _place(self, archive: tarfile.TarFile, member: tarfile.TarInfo, base: bytes, inside: bytes) -> None:
-        """Write one file, whole or not at all. No links are ever made in there, so none can lead out."""
+        """Write one file, completely or not at all. No link is ever made there, so no link can point outside."""
         top = os.fsencode(self.run.outside)
         target = _below(top, inside)
-        if _is_there(target, member):
+        if _is_copied(target, member):
             return
         with contextlib.ExitStack() as stack:
-            if member.islnk():  # another name of a file that came before it in this archive
+            if member.islnk():  # another name of an earlier file of this archive
                 first = posixpath.normpath(posixpath.join(base, from_wire(member.linkname)))
                 source: Optional[IO[bytes]] = stack.enter_context(open(_below(top, first), "rb"))
             else:
@@ -287,17 +298,17 @@ class _Copy:
                 raise
 
 
-def _is_there(target: bytes, member: tarfile.TarInfo) -> bool:
-    """Copied earlier and not written since: what is younger than a clock's tick was not copied."""
+def _is_copied(target: bytes, member: tarfile.TarInfo) -> bool:
+    """Return whether the file was copied earlier and not written since. A file that was just written was not copied."""
     try:
-        found = os.lstat(target)
+        status = os.lstat(target)
     except OSError:
         return False
-    return member.isreg() and (found.st_size, int(found.st_mtime)) == (member.size, int(member.mtime))
+    return member.isreg() and (status.st_size, int(status.st_mtime)) == (member.size, int(member.mtime))
 
 
 def _below(top: bytes, inside: bytes) -> bytes:
     parts = [part for part in inside.split(b"/") if part]
     if not parts or b".." in parts:
-        raise PermissionError(1, "leads out")
+        raise PermissionError(1, "the path leaves the folder")
     return os.path.join(top, *parts)

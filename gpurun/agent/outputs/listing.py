@@ -1,4 +1,6 @@
-"""The files of a run as a fetch lists them: its workspace, gpurun's record of it, and what was copied out of its containers."""
+"""List the files of a run for a fetch: its workspace, gpurun's record of it, and the files that were copied out of its
+containers.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,14 @@ if TYPE_CHECKING:
     from ..schema.files import OutputFile
 
 
-def workspace_files(run: RunPaths, *, with_caches: bool = False) -> Tuple[outputs.Found, List[OutputFile]]:
-    """Walk the workspace; return what the walk met, and gpurun's record of the run with the files to fetch."""
+def workspace_files(run: RunPaths, *, with_caches: bool = False) -> Tuple[outputs.Walk, List[OutputFile]]:
+    """Walk the workspace.
+
+    Return the result of the walk, and the files to fetch together with gpurun's record of the run.
+    """
     names = outputs.free_names(run.workspace, (words.RECORD_FOLDER, words.OUTSIDE_FOLDER))
-    found = outputs.find_outputs(run.workspace, run.snapshot, with_caches=with_caches)
-    return found, [*_record(run, names[words.RECORD_FOLDER]), *_workspace(found)]
+    outputs_found = outputs.find_outputs(run.workspace, run.snapshot, with_caches=with_caches)
+    return outputs_found, [*_record(run, names[words.RECORD_FOLDER]), *_workspace(outputs_found)]
 
 
 def outside_files(run: RunPaths) -> List[OutputFile]:
@@ -32,7 +37,7 @@ def outside_files(run: RunPaths) -> List[OutputFile]:
 
 
 def _record(run: RunPaths, folder: str) -> List[OutputFile]:
-    """gpurun's own record of the run, and what lies in `out/` (the log, and what a plugin reported)."""
+    """List gpurun's own record of the run, and the files in `out/` (the log, and what a plugin reported)."""
     files = []
     for path, growing in _record_paths(run):
         full = os.path.join(os.fsencode(run.root), path)
@@ -67,12 +72,12 @@ def _of_earlier_attempts(run: RunPaths) -> List[bytes]:
     return [os.path.relpath(path, run.root).encode() for paths in kept for path in paths]
 
 
-def _workspace(found: outputs.Found) -> List[OutputFile]:
+def _workspace(walked: outputs.Walk) -> List[OutputFile]:
     files = [
         outputs.file_entry(b"workspace/" + path, path, entry, outputs.rank(path, entry.st_size), outputs.grows(path))
-        for path, entry in found.files
+        for path, entry in walked.files
     ]
-    return files + [_link(path, target) for path, target in found.links]
+    return files + [_link(path, target) for path, target in walked.links]
 
 
 def _link(path: bytes, target: str) -> OutputFile:
@@ -92,7 +97,7 @@ def _link(path: bytes, target: str) -> OutputFile:
 
 def _outside(run: RunPaths, folder: str) -> List[OutputFile]:
     secret_files.remove_copies(run)
-    found = outputs.find_outputs(run.outside, os.devnull, with_caches=True)
+    walked = outputs.find_outputs(run.outside, os.devnull, with_caches=True)
     return [
         outputs.file_entry(
             b"outside/" + path,
@@ -101,12 +106,12 @@ def _outside(run: RunPaths, folder: str) -> List[OutputFile]:
             outputs.OUTSIDE,
             outputs.grows(path),
         )
-        for path, entry in found.files
+        for path, entry in walked.files
     ]
 
 
 def mark_writing(run: RunPaths, files: List[OutputFile], now: float) -> None:
-    """At a glance: what is transferred in vain. The hash looks closely."""
+    """Mark files that are being written, by a quick check. The hash checks thoroughly."""
     top = os.fsencode(run.root)
     watched = {}
     for file in files:

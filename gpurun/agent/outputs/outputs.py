@@ -1,6 +1,4 @@
-"""What a job wrote: what in its workspace is new, or differs from the snapshot of the code as it was
-submitted.
-"""
+"""Find what a job wrote: the files in its workspace that are new, or differ from the snapshot of the submitted code."""
 
 from __future__ import annotations
 
@@ -21,18 +19,18 @@ if TYPE_CHECKING:
 _CACHE_TAG = b"Signature: 8a477f597d28d172789f06886806bc55"
 _BLOCK = 1 << 20
 
-# Small and precious first: what is fetched first is there when the line drops.
+# Small and important files first: they have arrived when the connection breaks.
 RECORD, METRICS, BEST, LAST, SMALL, CHECKPOINT, LARGE, OUTSIDE = range(8)
 SMALL_BYTES = 8_000_000
 _CHECKPOINTS = (".ckpt", ".pt", ".pth", ".safetensors", ".onnx", ".pkl", ".joblib", ".bin", ".h5", ".npz")
 _METRICS = ("metrics.csv", "*events.out.tfevents*", "hparams.yaml")
-# Only ever appended to: the first part of one is worth having, and it stays what it is.
+# Programs only append to these: the first part of such a file is useful, and does not change.
 _GROWING = ("*.log", "*.csv", "*.tsv", "*.jsonl", "*.txt", "*events.out.tfevents*")
 
 
 @dataclass
-class Found:
-    """What the walk met. Paths are relative to the workspace."""
+class Walk:
+    """Hold the result of the walk. Paths are relative to the workspace."""
 
     files: List[Tuple[bytes, os.stat_result]] = field(default_factory=list)
     links: List[Tuple[bytes, str]] = field(default_factory=list)  # (path, relative target inside the workspace)
@@ -40,56 +38,56 @@ class Found:
     caches: List[str] = field(default_factory=list)
 
     def skip(self, path: bytes, why: str, *, lost: bool = True) -> None:
-        """`lost`: the fetch is not whole without it."""
+        """Record a skipped path. `lost`: the fetch is incomplete without it."""
         self.skipped.append({"path": to_wire(path), "why": why, "lost": lost})
 
 
-def find_outputs(workspace: str, snapshot: str, *, with_caches: bool = False) -> Found:
-    """Walk the workspace and follow no link; what cannot be read is told in `skipped` and stops nothing."""
+def find_outputs(workspace: str, snapshot: str, *, with_caches: bool = False) -> Walk:
+    """Walk the workspace and follow no link. An unreadable path is listed in `skipped` and does not stop the walk."""
     top = os.fsencode(workspace)
     code = os.fsencode(snapshot)
-    found = Found()
-    for path, entry in _walk(top, b"", found, with_caches):
+    walked = Walk()
+    for path, entry in _walk(top, b"", walked, with_caches):
         try:
-            _sort_in(top, code, path, entry, found)
+            _classify(top, code, path, entry, walked)
         except FileNotFoundError:  # removed during the walk
             continue
         except OSError as error:
-            found.skip(path, os.strerror(error.errno or 0))
-    return found
+            walked.skip(path, os.strerror(error.errno or 0))
+    return walked
 
 
-def _walk(top: bytes, folder: bytes, found: Found, with_caches: bool) -> Iterator[Tuple[bytes, os.stat_result]]:
+def _walk(top: bytes, folder: bytes, walked: Walk, with_caches: bool) -> Iterator[Tuple[bytes, os.stat_result]]:
     pending = [folder]
     while pending:
         folder = pending.pop()
-        for name in _names(top, folder, found):
+        for name in _names(top, folder, walked):
             path = os.path.join(folder, name)
             try:
                 entry = os.lstat(os.path.join(top, path))
             except FileNotFoundError:
                 continue
             except OSError as error:
-                found.skip(path, os.strerror(error.errno or 0))
+                walked.skip(path, os.strerror(error.errno or 0))
                 continue
             is_folder = stat.S_ISDIR(entry.st_mode)
             if path == words.WORKSPACE_PRIVATE.encode():
                 continue
             if not with_caches and _is_cache(top, path, is_folder):
-                found.caches.append(to_wire(path) + ("/" if is_folder else ""))
+                walked.caches.append(to_wire(path) + ("/" if is_folder else ""))
             elif is_folder:
                 pending.append(path)
             else:
                 yield path, entry
 
 
-def _names(top: bytes, folder: bytes, found: Found) -> List[bytes]:
+def _names(top: bytes, folder: bytes, walked: Walk) -> List[bytes]:
     try:
         return sorted(os.listdir(os.path.join(top, folder)))
     except (FileNotFoundError, NotADirectoryError):  # removed or replaced during the walk
         return []
     except OSError as error:
-        found.skip(folder + b"/", os.strerror(error.errno or 0))
+        walked.skip(folder + b"/", os.strerror(error.errno or 0))
         return []
 
 
@@ -103,13 +101,13 @@ def _is_cache(top: bytes, path: bytes, is_folder: bool) -> bool:
     if os.path.lexists(os.path.join(full, b"pyvenv.cfg")):
         return True
     try:
-        with open_regular(os.path.join(full, b"CACHEDIR.TAG")) as file:  # a pipe would hold us for ever
+        with open_regular(os.path.join(full, b"CACHEDIR.TAG")) as file:  # a pipe would block for ever
             return file.read(len(_CACHE_TAG)) == _CACHE_TAG
     except OSError:
         return False
 
 
-def _sort_in(top: bytes, code: bytes, path: bytes, entry: os.stat_result, found: Found) -> None:
+def _classify(top: bytes, code: bytes, path: bytes, entry: os.stat_result, walked: Walk) -> None:
     full, before = os.path.join(top, path), os.path.join(code, path)
     if stat.S_ISLNK(entry.st_mode):
         target = os.readlink(full)
@@ -117,17 +115,17 @@ def _sort_in(top: bytes, code: bytes, path: bytes, entry: os.stat_result, found:
             return
         inside = inward_target(top, path, target)
         if inside is None:
-            found.skip(path, "a link that leads out of the workspace, to " + to_wire(target), lost=False)
+            walked.skip(path, "a link that points outside the workspace, to " + to_wire(target), lost=False)
         else:
-            found.links.append((path, to_wire(inside)))
+            walked.links.append((path, to_wire(inside)))
     elif not stat.S_ISREG(entry.st_mode):
-        found.skip(path, "a socket, pipe or device", lost=False)
+        walked.skip(path, "a socket, pipe or device", lost=False)
     elif not _same_content(full, entry, before):
-        found.files.append((path, entry))
+        walked.files.append((path, entry))
 
 
 def inward_target(top: bytes, path: bytes, target: bytes) -> Optional[bytes]:
-    """The target of the link `path`, relative to the link's folder, or None when it leads out of the
+    """Return the target of the link `path`, relative to the link's folder, or None when it points outside the
     workspace.
 
     An absolute target may name the workspace as the container sees it or as the host does.
@@ -156,8 +154,8 @@ def _same_content(full: bytes, entry: os.stat_result, before: bytes) -> bool:
     return code.st_mtime_ns == entry.st_mtime_ns or _equal_bytes(full, before)
 
 
-def _equal_bytes(one: bytes, other: bytes) -> bool:
-    written = os.open(one, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+def _equal_bytes(path: bytes, other: bytes) -> bool:
+    written = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with open(written, "rb") as left, open(other, "rb") as right:
         while True:
             a, b = left.read(_BLOCK), right.read(_BLOCK)
@@ -168,12 +166,12 @@ def _equal_bytes(one: bytes, other: bytes) -> bool:
 
 
 def grows(path: bytes) -> bool:
-    """A file that its writer only appends to, by its name."""
+    """Return whether programs only append to a file of this name."""
     return matches(os.path.basename(path), _GROWING)
 
 
 def rank(path: bytes, size: int) -> int:
-    """When it is its turn: 0 comes first."""
+    """Return the place in the order of the fetch: 0 comes first."""
     name = os.path.basename(path).lower()
     if matches(name, _METRICS):
         return METRICS
@@ -186,10 +184,10 @@ def rank(path: bytes, size: int) -> int:
 
 
 def free_names(workspace: str, wanted: Tuple[str, ...]) -> Dict[str, str]:
-    """Names at the top of the fetched folder for what is not the workspace's, that no file of the workspace
-    has.
+    """Return names at the top of the fetched folder, for files from outside the workspace, that no file of the
+    workspace has.
 
-    Compared without case: a laptop's disk may not tell `Outside` from `outside`.
+    The comparison ignores case: a laptop's disk may not distinguish `Outside` from `outside`.
     """
     try:
         taken: Set[str] = {to_wire(name).lower() for name in os.listdir(os.fsencode(workspace))}
@@ -206,15 +204,15 @@ def free_names(workspace: str, wanted: Tuple[str, ...]) -> Dict[str, str]:
 
 def digest(files: Iterable[OutputFile]) -> str:
     """Return a text that changes when one of these `file_entry`s or links is added, removed, or written to."""
-    # ascii: no name makes two entries look like others
+    # ascii: no name can make two entries look like others
     lines = (
         ascii([file["as"], file["path"], file["link"], file["size"], file["mtime_ns"], file["ctime_ns"], file["inode"]])
         for file in files
     )
-    running = hashlib.sha256()
+    sha = hashlib.sha256()
     for line in sorted(lines):
-        running.update(line.encode() + b"\n")
-    return running.hexdigest()[:32]
+        sha.update(line.encode() + b"\n")
+    return sha.hexdigest()[:32]
 
 
 def file_entry(path: bytes, destination: bytes, entry: os.stat_result, turn: int, growing: bool) -> OutputFile:

@@ -63,7 +63,7 @@ def wait_for_gpus(run: RunPaths, job: Job, check: Callable[[], None]) -> Taken:
             check()
             try:
                 if few_since is None or time.monotonic() < few_since + ASIDE_AFTER:
-                    place.stand()
+                    place.stay()
                     waiting.aside = False
                 else:
                     place.leave()  # the runs behind it need not wait for GPUs that the host does not have
@@ -89,9 +89,9 @@ class _Place:
         self.ticket = ticket
         self.held: Optional[locks.Held] = None
 
-    def stand(self) -> None:
+    def stay(self) -> None:
         """Stay in line, or return to it: a cleaner may have removed the ticket. Raises AgentError."""
-        if self.held is not None and self.held.stands():
+        if self.held is not None and self.held.is_intact():
             os.utime(self.held.fd)  # a sign for the runs behind, and for cleaners of /tmp, which remove old files
             return
         self.leave()
@@ -170,7 +170,7 @@ def give_back(run: RunPaths, held: Sequence[locks.Held]) -> None:
         tickets.discard(tickets.Ticket(ticket, os.getuid(), run.id))
 
 
-def look(job_engine: Optional[Sequence[str]]) -> Tuple[List[Gpu], Dict[str, leases.Use]]:
+def find_gpu_uses(job_engine: Optional[Sequence[str]]) -> Tuple[List[Gpu], Dict[str, leases.Use]]:
     """Return all GPUs of the host and who uses which. Slow (nvidia-smi, the engine): never call this under a lock."""
     host_gpus = gpus.list_gpus(ANSWER_TIME)
     processes = gpus.processes(ANSWER_TIME) if host_gpus else []
@@ -196,7 +196,7 @@ def _try_to_take(
     Raises AgentError for a fault that may pass.
     """
     gpus_requested = job["resources"]["gpus"]
-    line = tickets.look()
+    line = tickets.read_line()
     waiting.note(line.odd)
     first = tickets.first_before(ticket, line)
     if first is not None:  # only the first in line needs to ask for free GPUs
@@ -204,7 +204,7 @@ def _try_to_take(
     before = _find_returning_run(run, ticket) if returning else None
     if before is not None:
         return None, Why("its turn for %s GPU(s), after run %s, which returns to the line" % (gpus_requested, before))
-    host_gpus, used = look(job["host"]["engine"])
+    host_gpus, used = find_gpu_uses(job["host"]["engine"])
     wanted = _count_wanted(run, gpus_requested, len(host_gpus))
     if wanted > len(host_gpus):
         what = "%s GPU(s): the host has %d now, fewer than when the job was submitted" % (

@@ -91,7 +91,7 @@ def take(uuids: Sequence[str], run_id: str, owner: str) -> Optional[List[locks.H
 def _is_locked(folder: int, uuid: str) -> bool:
     """Return whether a process holds the lock of this GPU. Raises Odd."""
     try:
-        fd = shared_folder.look(folder, uuid, lock_path(uuid))
+        fd = shared_folder.open_checked(folder, uuid, lock_path(uuid))
     except FileNotFoundError:
         return False
     try:
@@ -133,7 +133,7 @@ class Note(locks.Held):
         super().release()
         with suppress(AgentError, OSError, Odd), shared_folder.opened() as folder:
             name = os.path.basename(self.path)
-            fd = shared_folder.look(folder, name, self.path, os.getuid())
+            fd = shared_folder.open_checked(folder, name, self.path, os.getuid())
             try:
                 if not shared_folder.is_held(fd):
                     os.unlink(name, dir_fd=folder)
@@ -150,7 +150,7 @@ def holder(uuid: str) -> Optional[Use]:
     """Return who holds the lease of this GPU, or None when nobody holds it. Raises AgentError `queue`."""
     with shared_folder.opened() as folder:
         try:
-            fd = shared_folder.look(folder, uuid, lock_path(uuid))
+            fd = shared_folder.open_checked(folder, uuid, lock_path(uuid))
         except FileNotFoundError:
             return None
         except Odd as odd:
@@ -178,7 +178,7 @@ def _noted_use(folder: int, uuid: str) -> Optional[Use]:
         ):
             continue
         try:
-            fd = shared_folder.look(folder, name, shared_folder.path(name), int(uid))
+            fd = shared_folder.open_checked(folder, name, shared_folder.path(name), int(uid))
         except (FileNotFoundError, Odd):
             continue
         try:

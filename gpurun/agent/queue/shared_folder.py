@@ -70,7 +70,7 @@ def opened(within: Optional[str] = None) -> Iterator[int]:
         raise AgentError(error_codes.QUEUE, what, "look at that folder on the host", where=path()) from error
 
 
-def look(folder: int, name: str, place: str, owner: Optional[int] = None) -> int:
+def open_checked(folder: int, name: str, place: str, owner: Optional[int] = None) -> int:
     """Open a file of the folder for reading. When `owner` is given, the file must belong to it.
 
     Raises Odd, FileNotFoundError.
@@ -102,7 +102,7 @@ def try_lock(folder: int, name: str, place: str) -> Optional[locks.Held]:
     """
     while True:
         try:
-            fd = look(folder, name, place)
+            fd = open_checked(folder, name, place)
         except FileNotFoundError:
             try:
                 # All accounts may write: an agent of an older gpurun opens the file for writing. Nobody reads its
@@ -128,7 +128,7 @@ def is_held(fd: int) -> bool:
 
 
 def put(folder: int, name: str, place: str, content: bytes = b"") -> locks.Held:
-    """Make a file that is locked by us from its first moment, and replace an earlier file of ours with the same name.
+    """Make a file that is locked by this process from its first moment, and replace an earlier file of this user with the same name.
 
     A process that has locked the earlier file holds nothing by it. Raises Odd when another account has a file of that
     name.
@@ -147,7 +147,7 @@ def put(folder: int, name: str, place: str, content: bytes = b"") -> locks.Held:
             os.unlink(new, dir_fd=folder)
         if error.errno in (errno.EPERM, errno.EACCES, errno.EISDIR, errno.ENOTEMPTY):
             raise Odd(
-                _describe_odd(folder, name, place, "is in the place of a file of ours", tell_kind=False)
+                _describe_odd(folder, name, place, "is in the place of a file of this user", tell_kind=False)
             ) from None
         raise
 
@@ -205,7 +205,7 @@ def _open(within: Optional[str]) -> int:
 def _open_folder(parent: Optional[int], name: str, place: str) -> Optional[int]:
     """Open a folder; return None when it is missing.
 
-    A folder of ours that is not open to all is opened to all: an earlier process was killed while it made the folder.
+    A folder of this user that is not open to all is opened to all: an earlier process was killed while it made the folder.
     """
     try:
         fd = os.open(name, _FOLDER, dir_fd=parent)

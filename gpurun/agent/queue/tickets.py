@@ -97,7 +97,7 @@ def discard(ticket: Ticket) -> None:
 
 def ahead_of(ticket: Ticket) -> Optional[Ticket]:
     """Return the first ticket in line before this one, or None. Raises AgentError `queue`."""
-    return first_before(ticket, look())
+    return first_before(ticket, read_line())
 
 
 def first_before(ticket: Ticket, line: Line) -> Optional[Ticket]:
@@ -106,10 +106,10 @@ def first_before(ticket: Ticket, line: Line) -> Optional[Ticket]:
 
 def in_line() -> List[Ticket]:
     """Return the tickets in line, first come first. Raises AgentError `queue`."""
-    return list(look().tickets)
+    return list(read_line().tickets)
 
 
-def look() -> Line:
+def read_line() -> Line:
     """Return the line. Files that are not tickets are described in `odd`. Raises AgentError `queue`."""
     standing, odd = [], []
     with shared_folder.opened(QUEUE) as folder:
@@ -119,7 +119,7 @@ def look() -> Line:
             ticket = _parse(name)
             place = shared_folder.path(QUEUE, name)
             try:
-                fd = shared_folder.look(folder, name, place, ticket.uid if ticket else None)
+                fd = shared_folder.open_checked(folder, name, place, ticket.uid if ticket else None)
             except FileNotFoundError:
                 continue
             except Odd as error:

@@ -1,4 +1,4 @@
-"""The runtime for hosts without an engine, many rented boxes among them: processes of the host, in a Python environment."""
+"""Run jobs on hosts without an engine, such as many rented hosts: as processes of the host, in a Python environment."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 KEEPER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "keeper.py")
 KEEPER_MARK = "GPURUN_KEEPER"
-LOOK = 0.2  # seconds between two looks at whether the job has ended
+LOOK = 0.2  # seconds between two checks whether the job has ended
 KEEPER_ANSWERS_IN = 60.0  # seconds
-STARTS = 3  # tries to start a job whose keepers are killed before it has begun
+STARTS = 3  # attempts to start a job whose keepers are killed before it has begun
 
-# What belongs to the connection that brought the agent here, and is dead or wrong for the job.
+# Variables of the connection that sent the agent: outdated or wrong for the job.
 _OF_THE_LOGIN = ("SSH_", "XDG_", "DBUS_", "PYTHONHOME", "VIRTUAL_ENV", "OLDPWD", "PWD", "SHLVL", "MAIL", "_")
 
 
@@ -40,7 +40,7 @@ class Bare:
     name = "bare"
 
     def __init__(self, engine: Sequence[str]):
-        self.engine = engine  # not used: there is none
+        self.engine = engine  # unused: this runtime has no engine
 
     def prepare(self, run: RunPaths, job: AttemptJob, say: Say) -> Prepared:
         link_mounts(run, job)
@@ -67,18 +67,20 @@ class Bare:
 
     def _start(self, run: RunPaths, job: AttemptJob, prepared: Prepared, gpus: List[Gpu], leases: List[int]) -> bool:
         """Start the job unless it runs or has run. Return False when its keepers were killed before they answered."""
-        held = _take(locks.job_lock(run.id))
+        held = _try_lock(locks.job_lock(run.id))
         if held is None:
             return True  # it runs
         try:
             record = _record(run)
             if record is not None and "exit_code" in record:
                 return True
-            if record is not None or wrapper.was_started(run, job):  # a keeper killed at once has left no record
+            if record is not None or wrapper.was_started(
+                run, job
+            ):  # a keeper that was killed at once has left no record
                 if job_processes(run, job):
                     return True
                 raise RunFailed("keeper", words.END_NOT_KNOWN)
-            with wrapper.telling_the_run():
+            with wrapper.disk_errors_as_failure():
                 wrapper.make_folders(run, job["project"]["name"])
                 first, last = settings(run, job, prepared, gpus)
                 places = wrapper.on_host(run, job["project"]["name"])
@@ -88,7 +90,7 @@ class Bare:
                 plugin_files.lay_out(run, job)
             return _start_keeper(order(run, job, [*held.fds, *leases]))
         finally:
-            held.release()  # keeper and job hold it now
+            held.release()  # keeper and job hold the lock now
 
     def about(self, run: RunPaths, job: AttemptJob, prepared: Prepared) -> Optional[Inventory]:
         return inventory.parse(
@@ -96,7 +98,7 @@ class Bare:
         )
 
     def presence(self, run: RunPaths, job: AttemptJob) -> Presence:
-        for _ in range(2):  # the keeper writes the exit, then frees the lock: look again behind it
+        for _ in range(2):  # the keeper writes the exit, then frees the lock: check the record again after the lock
             record = _record(run)
             if record is not None and "exit_code" in record:
                 return Presence(
@@ -126,7 +128,8 @@ class Bare:
             with open(run.keeper_control, "ab") as file:
                 file.write(name.encode() + b"\n")
             return
-        # The keepers were killed. The pid of the main process may be another's by now: environment and lock tell.
+        # The keepers were killed. The pid of the main process may be reused by now: environment and lock identify the
+        # job.
         record = _record(run)
         alive = keeper.carriers(run.id, root) | locks.holders(locks.job_lock(run.id)) | _main_process(record)
         for pid in alive if name == "KILL" else alive & {record["pid"] if record is not None else None}:
@@ -141,23 +144,27 @@ class Bare:
         while not locks.is_free(lock) or job_processes(run, None):
             self.signal(run, job, "KILL")
             if time.monotonic() > deadline:
-                raise AgentError(error_codes.JOB_LIVES, "processes of run %s do not die" % run.id, "look at `ps` there")
+                raise AgentError(
+                    error_codes.JOB_LIVES,
+                    "processes of run %s do not end after SIGKILL" % run.id,
+                    "check `ps` on the host",
+                )
             time.sleep(LOOK)
         if os.path.exists(lock):
             os.unlink(lock)
 
     def notes(self, job: JobSpec) -> List[str]:
-        asked = job["resources"]
+        resources = job["resources"]
         limits = [
-            ("memory", "--memory is not held: without an engine a job may use all of the host's memory"),
-            ("cpus", "--cpus is not held: without an engine a job may use all of the host's CPUs"),
-            ("shm", "--shm-size is not held: the job shares the host's /dev/shm"),
+            ("memory", "--memory is not enforced: without an engine a job may use all of the host's memory"),
+            ("cpus", "--cpus is not enforced: without an engine a job may use all of the host's CPUs"),
+            ("shm", "--shm-size is not enforced: the job shares the host's /dev/shm"),
         ]
-        notes = [note for name, note in limits if asked.get(name) is not None]
+        notes = [note for name, note in limits if resources.get(name) is not None]
         if job["user"] is not None or job["keep_caps"]:
-            notes.append("user and keep_caps change nothing: without an engine the job runs as the host's own user")
+            notes.append("user and keep_caps have no effect: without an engine the job runs as the host's own user")
         if any(mount.get("readonly") for mount in job["mounts"]):
-            notes.append("read-only mounts are not held: without an engine the job sees the host's own paths")
+            notes.append("read-only mounts are not enforced: without an engine the job sees the host's own paths")
         return notes
 
     def relay(self, run: RunPaths, job: AttemptJob, socket: str, port: int) -> Optional[List[str]]:
@@ -169,7 +176,7 @@ class Bare:
                 error_codes.NOT_STARTED, "run %s has no environment yet" % run.id, "wait until it is running"
             )
         places = wrapper.on_host(run, job["project"]["name"])
-        sockets.tmp(run)  # the way there may have gone with the run's end
+        sockets.tmp(run)  # the link may have been removed at the run's end
         mark = ["/usr/bin/env", keeper.SHELL_MARK + "=1"]
         return [*mark, *wrapper.shell(places, command, services.holder(job, places.ro, command))]
 
@@ -178,14 +185,15 @@ class Bare:
 
 
 def job_processes(run: RunPaths, job: Optional[AttemptJob]) -> Set[int]:
-    """All that lives of the job as this attempt runs it (None: any), by /proc, whatever became of the lock. Slow.
+    """Return all live processes of the job for this attempt (None: any attempt), from /proc, whatever happened to the
+    lock. Slow.
 
-    Neither hooks nor shells beside the job are of it; its keepers are, who have its end to write.
+    Hooks and shells beside the job do not count; its keepers do, because they must write its end.
     """
     root = machine.root_mark(run.host)
-    found = keeper.of_job(run.id, root, None if job is None else job["attempt"])
-    found |= keeper.carriers(run.id, root, KEEPER_MARK) | locks.holders(locks.job_lock(run.id))
-    return found | _main_process(_record(run))
+    pids = keeper.of_job(run.id, root, None if job is None else job["attempt"])
+    pids |= keeper.carriers(run.id, root, KEEPER_MARK) | locks.holders(locks.job_lock(run.id))
+    return pids | _main_process(_record(run))
 
 
 def _record(run: RunPaths) -> Optional[KeeperRecord]:
@@ -195,7 +203,9 @@ def _record(run: RunPaths) -> Optional[KeeperRecord]:
 
 
 def _main_process(record: Optional[KeeperRecord]) -> Set[int]:
-    """The process that the keeper started, if it lives: it may have wiped its environment and closed its files."""
+    """Return the process that the keeper started, if it lives: it may have cleared its environment and closed its
+    files.
+    """
     if record is None:
         return set()
     pid, ticks = record.get("pid"), record.get("ticks")
@@ -205,7 +215,7 @@ def _main_process(record: Optional[KeeperRecord]) -> Set[int]:
 
 
 def order(run: RunPaths, job: AttemptJob, fds: List[int]) -> KeeperOrder:
-    """What the keeper is told."""
+    """Return the order for the keeper."""
     places = wrapper.on_host(run, job["project"]["name"])
     return {
         "id": run.id,
@@ -213,7 +223,7 @@ def order(run: RunPaths, job: AttemptJob, fds: List[int]) -> KeeperOrder:
         "cwd": run.workspace,
         "env": {
             **inherited(os.environ),
-            # The wrapper sets them too, but /proc shows what a program began with.
+            # The wrapper sets them too, but /proc shows the environment with which a program started.
             keeper.RUN_MARK: run.id,
             keeper.ROOT_MARK: machine.root_mark(run.host),
             "GPURUN_ATTEMPT": str(job["attempt"]),
@@ -228,7 +238,7 @@ def order(run: RunPaths, job: AttemptJob, fds: List[int]) -> KeeperOrder:
 
 
 def inherited(environ: Mapping[str, str]) -> Dict[str, str]:
-    """The host's own variables that a job keeps."""
+    """Return the host's own variables that a job keeps."""
     return {
         name: value
         for name, value in environ.items()
@@ -239,14 +249,14 @@ def inherited(environ: Mapping[str, str]) -> Dict[str, str]:
 def settings(
     run: RunPaths, job: AttemptJob, prepared: Prepared, gpus: Sequence[Gpu]
 ) -> Tuple[Dict[str, str], Dict[str, str]]:
-    """What the wrapper sets before the user's own variables, and after them."""
+    """Return what the wrapper sets before the user's own variables, and after them."""
     places = wrapper.on_host(run, job["project"]["name"])
     user = pwd.getpwuid(os.getuid())
     first = wrapper.settings(places, user.pw_name, job)
     first["TMPDIR"] = sockets.tmp(run)
     first["VIRTUAL_ENV"] = str(prepared["environment"])
     first["PATH"] = os.pathsep.join([*prepared["path"], os.environ.get("PATH", os.defpath)])
-    # HOME is ours now; what was installed by `pip install --user` stays in reach.
+    # HOME is gpurun's now; packages of `pip install --user` must stay importable.
     first["PYTHONUSERBASE"] = os.environ.get("PYTHONUSERBASE", os.path.join(user.pw_dir, ".local"))
     last = {**wrapper.last_settings(places, job), keeper.ROOT_MARK: machine.root_mark(run.host)}
     last["CUDA_VISIBLE_DEVICES"] = ",".join(gpu.uuid for gpu in gpus)
@@ -254,14 +264,15 @@ def settings(
 
 
 def link_mounts(run: RunPaths, job: AttemptJob) -> None:
-    """Nothing can be mounted here: a mount is the host's own path, or becomes a link in the workspace.
+    """Make a link in the workspace for each mount, unless its target is the host's own path: nothing can be mounted
+    here.
 
     Raises RunFailed for a target elsewhere.
     """
     for mount in job["mounts"]:
         source = os.path.expanduser(mount["source"])
         if not os.path.exists(source):
-            raise RunFailed("start", "the host has no %s to mount" % source, "look at --mount, or push the data first")
+            raise RunFailed("start", "the host has no %s to mount" % source, "check --mount, or push the data first")
         if mount is wrapper.first_data(job):  # $GPURUN_DATA is its path
             continue
         target = mount["target"]
@@ -282,8 +293,8 @@ def link_mounts(run: RunPaths, job: AttemptJob) -> None:
             os.symlink(source, link)
 
 
-def _take(lock: str) -> Optional[locks.Held]:
-    """The lock, or None when a job holds it. One who only asks holds it for a moment too."""
+def _try_lock(lock: str) -> Optional[locks.Held]:
+    """Return the lock, or None when a job holds it. A process that only checks it holds it for a moment too."""
     for _ in range(5):
         held = locks.acquire(lock)
         if held is not None:
@@ -292,18 +303,18 @@ def _take(lock: str) -> Optional[locks.Held]:
     return None
 
 
-def _start_keeper(told: KeeperOrder) -> bool:
+def _start_keeper(order: KeeperOrder) -> bool:
     """Start the keepers, and wait until the job is started. Return False when they were killed before they answered."""
     answer = programs.run(
         [sys.executable, "-I", "-S", KEEPER],
-        stdin=json.dumps(told).encode(),
-        env={**inherited(os.environ), KEEPER_MARK: told["id"], keeper.ROOT_MARK: told["root"]},
+        stdin=json.dumps(order).encode(),
+        env={**inherited(os.environ), KEEPER_MARK: order["id"], keeper.ROOT_MARK: order["root"]},
         timeout=KEEPER_ANSWERS_IN,
-        pass_fds=told["fds"],
+        pass_fds=order["fds"],
         detached=True,
     )
     if answer.timed_out:
-        raise RunFailed("start", "the job could not be started: no answer in %.0f s" % KEEPER_ANSWERS_IN)
+        raise RunFailed("start", "the job's keeper did not answer in %.0f s" % KEEPER_ANSWERS_IN)
     if answer.code < 0 or answer.out == keeper.DIED:
         return False
     if not answer.ok:
@@ -312,7 +323,7 @@ def _start_keeper(told: KeeperOrder) -> bool:
 
 
 def _wait_for_killed_keepers(run: RunPaths) -> None:
-    """Return when nothing of a start that broke off is left, or when that start has gone on after all."""
+    """Return when nothing remains of a start that failed, or when that start has succeeded after all."""
     deadline = time.monotonic() + keeper.PATIENCE
     while time.monotonic() < deadline and not locks.is_free(locks.job_lock(run.id)) and read_json(run.keeper) is None:
         time.sleep(LOOK / 4)

@@ -1,4 +1,4 @@
-"""A job's container as the engine's command line wants it. Builders make argv and do no IO."""
+"""Build the engine's command lines for a job's container. Builders return argv and do no I/O."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NVIDIA_CONTROL = ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset
 
 @dataclass(frozen=True)
 class Container:
-    """All that decides about a job's container."""
+    """Hold everything that determines a job's container."""
 
     image: str  # id or digest
     who: Identity
@@ -38,12 +38,12 @@ class Container:
 
 
 def name_of(run: RunPaths) -> str:
-    """Return the name that a container is made with. It is found by its labels: anybody may rename it."""
+    """Return the name with which a container is made. gpurun finds it by its labels, because others may rename it."""
     return words.CONTAINER_PREFIX + run.id
 
 
 def create(container: Container) -> List[str]:
-    """`docker create` for the job, without the engine's own argv."""
+    """Return `docker create` for the job, without the engine's own argv."""
     job, run = container.job, container.run
     return [
         "create",
@@ -61,7 +61,7 @@ def create(container: Container) -> List[str]:
 
 
 def fresh_shell(container: Container, command: Sequence[str], *, tty: bool) -> List[str]:
-    """`docker run` for a shell in a container like that of a job that has ended, without its GPUs."""
+    """Return `docker run` for a shell in a container like the one of an ended job, without its GPUs."""
     return [
         "run",
         "--rm",
@@ -71,7 +71,7 @@ def fresh_shell(container: Container, command: Sequence[str], *, tty: bool) -> L
         *gpu_options([], []),
         *mounts(container),
         "--env",
-        keeper.SHELL_MARK + "=1",  # no process of the job
+        keeper.SHELL_MARK + "=1",  # marks the shell as not part of the job
         "--label",
         "%s=%s" % (words.LABEL_SHELL, container.job["id"]),
         "--label",
@@ -84,16 +84,16 @@ def fresh_shell(container: Container, command: Sequence[str], *, tty: bool) -> L
 
 
 def shell_beside(container: str, command: Sequence[str], *, tty: bool, holder: Sequence[str] = ()) -> List[str]:
-    """`docker exec` for a shell in the live job's container, which is named by its id."""
+    """Return `docker exec` for a shell in the live job's container, which is named by its id."""
     terminal = ["--tty"] if tty else []
     return ["exec", "--interactive", *terminal, container, *wrapper.shell(wrapper.IN_CONTAINER, command, holder)]
 
 
 def relay(container: str, socket: str, port: int, user: Sequence[str] = ()) -> List[str]:
-    """`docker exec` for a way from the run's folder of sockets to a port of the container's own loopback."""
+    """Return `docker exec` for a relay from the run's folder of sockets to a port of the container's own loopback."""
     places = wrapper.IN_CONTAINER
     program = "%s/%s" % (places.ro, services.RELAY)
-    # The image's own Python, whatever the job has on its PYTHONPATH.
+    # Use the image's own Python, whatever is on the job's PYTHONPATH.
     start = 'for python in python3 python; do command -v $python >/dev/null && exec $python -I "$@"; done; exit 127'
     return [
         "exec",
@@ -122,10 +122,10 @@ def labels(job: AttemptJob, gpus: Sequence[Gpu]) -> List[str]:
 
 
 def confinement(container: Container) -> List[str]:
-    """What the job may not do, and may not use up."""
-    asked, kept = container.job["resources"], container.job["keep_caps"]
-    memory = asked["memory"]
-    shm = asked["shm"] or (memory or container.memory_of_host) // 2
+    """Return the options that limit the rights and the resources of the job."""
+    resources, kept = container.job["resources"], container.job["keep_caps"]
+    memory = resources["memory"]
+    shm = resources["shm"] or (memory or container.memory_of_host) // 2
     options = ["--init", "--restart=no", "--cap-drop", "ALL"]
     for cap in kept:
         options += [] if cap == "no-new-privileges" else ["--cap-add", cap]
@@ -138,13 +138,13 @@ def confinement(container: Container) -> List[str]:
     options += ["--shm-size", str(shm)]
     if memory is not None:
         options += ["--memory", str(memory), "--memory-swap", str(memory)]
-    if asked["cpus"] is not None:
-        options += ["--cpus", "%g" % asked["cpus"]]
+    if resources["cpus"] is not None:
+        options += ["--cpus", "%g" % resources["cpus"]]
     return options
 
 
 def gpu_options(gpus: Sequence[Gpu], devices: Sequence[str]) -> List[str]:
-    if not gpus:  # else an engine whose default runtime is nvidia's gives it all of them
+    if not gpus:  # else an engine with nvidia's runtime as its default gives it all GPUs
         return ["--env", "NVIDIA_VISIBLE_DEVICES=void"]
     # The inner quotes keep the list in one field of the CSV that the option is.
     options = ["--gpus", '"device=%s"' % ",".join(gpu.uuid for gpu in gpus)]
@@ -152,7 +152,10 @@ def gpu_options(gpus: Sequence[Gpu], devices: Sequence[str]) -> List[str]:
 
 
 def places_of(job: Job) -> wrapper.Places:
-    """Where a job finds its things in its container. A TensorBoard does without the caches of other jobs, and without data."""
+    """Return the paths of a job's folders in its container.
+
+    A TensorBoard gets neither the caches of other jobs nor data.
+    """
     if services.kind(job) != words.TENSORBOARD:
         return wrapper.IN_CONTAINER
     own = "/".join((words.WORKSPACE_MOUNT, words.WORKSPACE_PRIVATE, "cache"))
@@ -162,32 +165,33 @@ def places_of(job: Job) -> wrapper.Places:
 def mounts(container: Container) -> List[str]:
     run, job = container.run, container.job
     places = wrapper.IN_CONTAINER
-    found = [
+    binds = [
         bind(run.workspace, places.workspace),
         bind(run.out, places.out),
         bind(run.ro, places.ro, readonly=True),
         bind(run.secrets, places.secrets, readonly=True),
     ]
-    if services.kind(job) == words.TENSORBOARD:  # not runs/: it is shown the event files of its project alone
-        found.append(bind(run.board, places.board, readonly=True))
+    if services.kind(job) == words.TENSORBOARD:  # not runs/: it sees only the event files of its project
+        binds.append(bind(run.board, places.board, readonly=True))
     else:
-        found += [
+        binds += [
             bind(run.host.job_cache, places.cache),
             bind(run.host.data(job["project"]["name"]), places.data),
         ]
     if container.who.uid != 0:
-        found += [bind(run.passwd, "/etc/passwd", readonly=True), bind(run.group, "/etc/group", readonly=True)]
-    for asked in job["mounts"]:
-        source = os.path.expanduser(asked["source"])
-        found.append(bind(source, asked["target"], readonly=asked.get("readonly", False)))
-    return [word for one in found for word in ("--mount", one)]
+        binds += [bind(run.passwd, "/etc/passwd", readonly=True), bind(run.group, "/etc/group", readonly=True)]
+    for mount in job["mounts"]:
+        source = os.path.expanduser(mount["source"])
+        binds.append(bind(source, mount["target"], readonly=mount.get("readonly", False)))
+    return [word for value in binds for word in ("--mount", value)]
 
 
 def device_files(gpus: Sequence[Gpu], dev: str = "/dev", proc: str = "/proc/driver/nvidia/gpus") -> List[str]:
-    """The GPUs' device files, and those of the driver: a reload of the engine takes away what only --gpus gave.
+    """Return the device files of the GPUs and of the driver: a reload of the engine takes away devices that only --gpus
+    gave.
 
-    A file is found by UUID, for the driver's minor numbers need not be the indexes; one that is not known is left out,
-    because it might be another run's GPU.
+    A file is found by UUID, because the driver's minor numbers may differ from the indexes. An unknown file is left
+    out, because it might belong to another run's GPU.
     """
     if not gpus:
         return []

@@ -1,4 +1,4 @@
-"""The runtime for hosts with a Docker engine."""
+"""Run jobs on hosts with a Docker engine."""
 
 from __future__ import annotations
 
@@ -41,36 +41,36 @@ if TYPE_CHECKING:
     from ..schema.job import AttemptJob, JobSpec
     from ..schema.run import Inventory, Prepared
 
-PATIENCE = 20.0  # seconds that an engine may be away within a step: behind them the supervisor waits, and says so
+PATIENCE = 20.0  # seconds for which a step waits for an engine that does not answer; after that the supervisor waits, and reports it
 SHORT_PATIENCE = 10.0
-LOST_TRACK = 255  # the exit code that an engine makes up for a container that went while it was away itself
-ABOUT_IN = 180.0  # seconds for an image to tell what it has, on a disk that is busy
+LOST_TRACK = 255  # the exit code that an engine invents for a container that ended while the engine was down
+ABOUT_IN = 180.0  # seconds for the inventory of an image, on a disk that is busy
 
 
 def parse_state(state: Inspected) -> Presence:
-    """`.State` of `docker inspect` -> presence."""
+    """Convert `.State` of `docker inspect` into a presence."""
     status = state["Status"]
     times = (unix_time(state.get("StartedAt", "")), unix_time(state.get("FinishedAt", "")))
-    # "restarting": somebody has given it another restart policy, and it waits for its next start.
+    # "restarting": the container got another restart policy from outside, and waits for its next start.
     if status in ("exited", "dead", "restarting"):
         code = state["ExitCode"]
-        # The engine also says so when only a child of the job was killed for its memory.
+        # The engine also sets this when only a child of the job was killed for its memory.
         return Presence("exited", code, bool(state.get("OOMKilled")) and code == 137, *times)
     if status == "created":
         return Presence("created")
-    if status == "removing":  # soon absent; nothing is known until then
+    if status == "removing":  # soon absent; unknown until then
         return Presence("no_answer")
     return Presence("running", started_at=times[0])
 
 
 def unix_time(text: str) -> Optional[float]:
-    """`2026-01-31T12:00:00.123456789Z` -> unix seconds; None for the year 1, which is the engine's never."""
-    found = re.match(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)$", text)
-    if found is None or text.startswith("0001-"):
+    """Convert `2026-01-31T12:00:00.123456789Z` to unix seconds; None for the year 1, which the engine writes for never."""
+    parts = re.match(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)$", text)
+    if parts is None or text.startswith("0001-"):
         return None
-    zone = "+00:00" if found.group(3) == "Z" else found.group(3)
-    whole = datetime.datetime.fromisoformat(found.group(1) + zone).timestamp()
-    return whole + float(found.group(2) or 0)
+    zone = "+00:00" if parts.group(3) == "Z" else parts.group(3)
+    seconds = datetime.datetime.fromisoformat(parts.group(1) + zone).timestamp()
+    return seconds + float(parts.group(2) or 0)
 
 
 class Docker:
@@ -79,13 +79,15 @@ class Docker:
     def __init__(self, argv: Sequence[str]):
         self.engine = Engine(argv)
         self._facts: Optional[EngineFacts] = None
-        self._told_of_the_end = False  # to whoever waited for it
-        self._left_behind_it = False  # and then the engine did not answer any more
-        self._broke_off: Optional[float] = None  # when the engine went away while the job was waited for, unix seconds
-        self._lived_then = True  # the job did, as /proc shows
-        self._seen: Set[Tuple[str, int]] = set()  # jobs that this process started, or saw running
-        self._waiter: Optional[subprocess.Popen[bytes]] = None  # one under sudo, which cannot be killed
-        self._ids: Dict[Tuple[str, int], str] = {}  # (run, attempt) -> the id of its container, as far as it was met
+        self._end_was_reported = False  # the engine reported the end to the client that waited for it
+        self._down_after_end = False  # and after that, the engine did not answer any more
+        self._went_down_at: Optional[float] = (
+            None  # when the engine went down while gpurun waited for the job, unix seconds
+        )
+        self._was_alive_then = True  # the job was alive at that time, as /proc shows
+        self._watched_jobs: Set[Tuple[str, int]] = set()  # jobs that this process started, or saw running
+        self._waiter: Optional[subprocess.Popen[bytes]] = None  # a client under sudo, which this process cannot kill
+        self._ids: Dict[Tuple[str, int], str] = {}  # (run, attempt) -> the id of its container, once it was inspected
 
     def prepare(self, run: RunPaths, job: AttemptJob, say: Say) -> Prepared:
         for left in (1, 0):
@@ -114,12 +116,14 @@ class Docker:
         return prepared
 
     def _image(self, run: RunPaths, job: AttemptJob, say: Say) -> image.Image:
-        """A later attempt has the image of the earlier ones, whatever its name means by now."""
+        """Return the image of the earlier attempts, even when its name has another meaning now; for a first attempt,
+        provide it.
+        """
         earlier: Optional[Prepared] = read_json(run.prepared) if job["attempt"] > 1 else None
-        found = image.look(self.engine, earlier["base_id"]) if earlier and earlier.get("base_id") else None
-        if earlier and found is not None:
-            known = (earlier.get("base"), earlier.get("content"))
-            return image.Image(str(earlier["image"]), str(earlier["digest"]), found.id, *known)
+        existing = image.find_image(self.engine, earlier["base_id"]) if earlier and earlier.get("base_id") else None
+        if earlier and existing is not None:
+            origin = (earlier.get("base"), earlier.get("content"))
+            return image.Image(str(earlier["image"]), str(earlier["digest"]), existing.id, *origin)
         wanted = image.wanted_by(job)
         if wanted.image:
             wanted = wanted._replace(image=image.pinned(wanted.image, earlier))
@@ -129,22 +133,22 @@ class Docker:
         self, run: RunPaths, job: AttemptJob, prepared: Prepared, gpus: List[Gpu], leases: List[int]
     ) -> None:
         try:
-            if wrapper.was_started(run, job) and self._of_attempt(job, PATIENCE) is None:
-                raise RunFailed("removed", "the job was started before, and its container was removed since")
+            if wrapper.was_started(run, job) and self._container_of_attempt(job, PATIENCE) is None:
+                raise RunFailed("removed", "the job was started before, and its container was removed")
             container = self._container(run, job, _image_id(prepared), gpus)
-            with wrapper.telling_the_run():
+            with wrapper.disk_errors_as_failure():
                 _lay_out(container)
             try:
                 self._bring_up(container)
             except EngineError as error:
                 if error.kind != Kind.RLIMIT:
                     raise
-                # An engine without the right to raise limits, in a container itself: its own limits have to do.
+                # An engine that may not raise limits, because it runs in a container: use the engine's own limits.
                 write_json(run.host.engine_limits, {"boot_id": machine.boot_id(), "engine": self.engine.argv})
-                self._make_anew(self._container(run, job, _image_id(prepared), gpus))
+                self._replace_container(self._container(run, job, _image_id(prepared), gpus))
         except EngineError as error:
             if error.is_away:
-                self._broke_off = self._broke_off or time.time()
+                self._went_down_at = self._went_down_at or time.time()
                 raise
             raise failed(error, "start") from error
 
@@ -152,14 +156,14 @@ class Docker:
         try:
             self._create_and_start(container)
         except EngineError as error:
-            # `docker container prune` takes away what was created and not started yet; and an engine that was killed in
-            # the middle of a start cannot start that container any more. The wrapper has not run: another one is made.
+            # `docker container prune` removes containers that were not started yet, and an engine that was killed
+            # during a start cannot start that container again. The wrapper has not run, so make another container.
             if error.kind not in (Kind.ABSENT, Kind.HALF_STARTED) or wrapper.was_started(container.run, container.job):
                 raise
-            self._make_anew(container)
+            self._replace_container(container)
 
-    def _make_anew(self, container: Container) -> None:
-        """Start the job in another container than the one that could not be started, unless that runs after all."""
+    def _replace_container(self, container: Container) -> None:
+        """Start the job in another container, unless the one that could not be started runs after all."""
         try:
             self.remove(container.run, container.job, unstarted=True)
         except EngineError as error:
@@ -175,26 +179,26 @@ class Docker:
         except EngineError as error:
             if error.kind != Kind.NAME_TAKEN:
                 raise
-            # An earlier supervisor made it, and did not live to see that. To start one that has exited would run the
-            # job a second time: `_start` looks first.
+            # An earlier supervisor made the container and was killed before it could record that. Starting an exited
+            # container would run the job a second time: `_start` checks first.
         self._start(container, made)
 
     def _start(self, container: Container, made: Optional[str]) -> None:
-        """Start the container that was `made` just now, or the one that is there if it was never started.
+        """Start the container `made`, or the existing one if it was never started.
 
-        A start whose answer was lost may have been done: it is asked again only while the job has not begun.
+        A start whose answer was lost may have succeeded: it is repeated only while the job has not begun.
         """
         deadline = time.monotonic() + PATIENCE
         while True:
             if made is None:
-                found = self._made(container)
-                if found["State"]["Status"] != "created":
+                record = self._find_own(container)
+                if record["State"]["Status"] != "created":
                     return
-                made = str(found["Id"])
+                made = str(record["Id"])
             self._ids[_key(container.job)] = made
             try:
                 self.engine.ask("start", made, timeout=300.0)
-                self._seen.add(_key(container.job))
+                self._watched_jobs.add(_key(container.job))
                 return
             except EngineError as error:
                 if not error.is_away or time.monotonic() > deadline:
@@ -202,13 +206,16 @@ class Docker:
                 made = None
                 time.sleep(1.0)
 
-    def _made(self, container: Container) -> Inspected:
-        """What the engine tells of the container of this attempt. Raises RunFailed where there is none, or a stranger's."""
-        found = self._of_attempt(container.job, PATIENCE)
-        if found is not None:
-            return found
+    def _find_own(self, container: Container) -> Inspected:
+        """Return the engine's record of the container of this attempt.
+
+        Raises RunFailed when it is missing, or not gpurun's.
+        """
+        record = self._container_of_attempt(container.job, PATIENCE)
+        if record is not None:
+            return record
         if self.engine.inspect("container", name_of(container.run), patience=PATIENCE) is None:
-            raise RunFailed("removed", "the job's container was removed while it was started")
+            raise RunFailed("removed", "the job's container was removed during its start")
         raise RunFailed(
             "start",
             "the host has a container %s that this run did not make" % name_of(container.run),
@@ -216,31 +223,33 @@ class Docker:
         )
 
     def _containers(self, job: AttemptJob, patience: float = 0.0) -> List[Optional[Inspected]]:
-        """What the engine tells of each container of this run; None for one that went just now. Raises EngineError.
+        """Return the engine's record of each container of this run; None for one that has just been removed.
 
-        By label: a name can be changed by everybody who may use the engine. And by `ps`: `inspect` fails in the same way
-        for a container that is not there and for an engine that is down.
+        Raises EngineError.
+
+        Containers are found by label, because every user of the engine can change a name; and by `ps`, because
+        `inspect` fails in the same way for a missing container and for an engine that is down.
         """
         label = "label=%s=%s" % (words.LABEL_RUN, job["id"])
-        asked = ("ps", "--all", "--no-trunc", "--filter", label, "--format", "{{.ID}}")
-        found = [
-            self.engine.inspect("container", one, patience=patience)
-            for one in self.engine.ask(*asked, patience=patience).text.split()
+        question = ("ps", "--all", "--no-trunc", "--filter", label, "--format", "{{.ID}}")
+        records = [
+            self.engine.inspect("container", container_id, patience=patience)
+            for container_id in self.engine.ask(*question, patience=patience).text.split()
         ]
-        return [one for one in found if one is None or is_ours(one, job)]
+        return [record for record in records if record is None or is_ours(record, job)]
 
-    def _of_attempt(self, job: AttemptJob, patience: float = 0.0) -> Optional[Inspected]:
-        """What the engine tells of the container of this very attempt. Raises EngineError."""
-        there = [one for one in self._containers(job, patience) if one is not None]
-        found = next((one for one in there if attempt_of(one) == job["attempt"]), None)
-        if found is not None:
-            self._ids[_key(job)] = str(found["Id"])
-        return found
+    def _container_of_attempt(self, job: AttemptJob, patience: float = 0.0) -> Optional[Inspected]:
+        """Return the engine's record of the container of exactly this attempt. Raises EngineError."""
+        records = [record for record in self._containers(job, patience) if record is not None]
+        own = next((record for record in records if attempt_of(record) == job["attempt"]), None)
+        if own is not None:
+            self._ids[_key(job)] = str(own["Id"])
+        return own
 
     def _id(self, job: AttemptJob, patience: float = 0.0) -> Optional[str]:
-        """The id of the container of this attempt; None where there is none. Raises EngineError."""
+        """Return the id of the container of this attempt, or None. Raises EngineError."""
         if _key(job) not in self._ids:
-            self._of_attempt(job, patience)
+            self._container_of_attempt(job, patience)
         return self._ids.get(_key(job))
 
     def _container(self, run: RunPaths, job: AttemptJob, image_id: str, gpus: Sequence[Gpu]) -> Container:
@@ -250,10 +259,10 @@ class Docker:
         return Container(image_id, who, facts.memory(), run, job, gpus, device_files(gpus))
 
     def _engine_facts(self, run: RunPaths) -> EngineFacts:
-        """Asked once by this process, or by an earlier one: the question takes longer than a container's start."""
+        """Return facts cached by this process or by an earlier one: the question takes longer than a container's start."""
         if self._facts is None:
-            known: Optional[CachedFacts] = read_json(run.host.facts)
-            cached = known.get("engine") if known and known.get("boot_id") == machine.boot_id() else None
+            host_facts: Optional[CachedFacts] = read_json(run.host.facts)
+            cached = host_facts.get("engine") if host_facts and host_facts.get("boot_id") == machine.boot_id() else None
             fresh = cached is not None and cached.get("argv") == self.engine.argv
             self._facts = cached if cached is not None and fresh else self.engine.facts(patience=PATIENCE)
         return self._facts
@@ -263,65 +272,68 @@ class Docker:
 
     def presence(self, run: RunPaths, job: AttemptJob) -> Presence:
         try:
-            there = self._containers(job)
-            # One of another attempt is absent for this one, and nothing is done to it.
-            own = [one for one in there if one is not None and attempt_of(one) == job["attempt"]]
-            if not own:  # one that was removed in between may be this: the next question will tell
-                # Or this engine is another than the one that runs it: DOCKER_HOST, a context, rootless beside the system's.
-                lives = None in there or keeper.of_job(run.id, machine.root_mark(run.host), job["attempt"])
+            records = self._containers(job)
+            # A container of another attempt counts as absent for this one, and is not touched.
+            own = [record for record in records if record is not None and attempt_of(record) == job["attempt"]]
+            if not own:  # a container that was removed in between may be this one: the next check decides
+                # Or this engine is not the one that runs the job: DOCKER_HOST, a context, rootless beside the system's
+                # engine.
+                lives = None in records or keeper.of_job(run.id, machine.root_mark(run.host), job["attempt"])
                 return Presence("no_answer" if lives else "absent")
             self._ids[_key(job)] = str(own[0]["Id"])
             presence = parse_state(own[0]["State"])
-            if presence.kind == "running":  # it was back before the job ended
-                self._broke_off = None
-                self._seen.add(_key(job))
+            if presence.kind == "running":  # the engine was back before the job ended
+                self._went_down_at = None
+                self._watched_jobs.add(_key(job))
             if presence.kind == "exited" and job["user"] == "root":
                 self._hand_over(run, job, own[0]["Image"])
             return presence
         except EngineError as error:
-            self._left_behind_it = self._left_behind_it or (self._told_of_the_end and error.is_away)
+            self._down_after_end = self._down_after_end or (self._end_was_reported and error.is_away)
             return Presence("no_answer")
         except ValueError:
             return Presence("no_answer")
 
     def ended(self, run: RunPaths, job: AttemptJob, presence: Presence, started: Optional[float]) -> Presence:
-        again = presence.exit_code == wrapper.STARTED_BEFORE and _is_later(presence.started_at, started)
-        if presence.exit_code not in (0, LOST_TRACK) and not again:  # no success, whoever sent a signal
+        was_restarted = presence.exit_code == wrapper.STARTED_BEFORE and _is_later(presence.started_at, started)
+        if (
+            presence.exit_code not in (0, LOST_TRACK) and not was_restarted
+        ):  # not a success, so the signal does not matter
             return presence
         try:
             container = self._id(job)
             now = time.time()
-            since = min(one for one in (started, presence.started_at, now) if one is not None) - 1.0
-            told = self.engine.ask(*engine_events.ask(str(container), since, now)).text
+            since = min(moment for moment in (started, presence.started_at, now) if moment is not None) - 1.0
+            events = self.engine.ask(*engine_events.ask(str(container), since, now)).text
         except EngineError as error:
             if error.is_away:
                 return Presence("no_answer")
-            told = ""
-        end = engine_events.end_of_the_job(engine_events.parse(told), wrapper.STARTED_BEFORE)
+            events = ""
+        end = engine_events.end_of_the_job(engine_events.parse(events), wrapper.STARTED_BEFORE)
         if end is not None:
-            oom = presence.oom and not again
+            oom = presence.oom and not was_restarted
             return replace(presence, exit_code=end.exit_code, oom=oom, finished_at=end.t, signalled=end.signalled)
-        if again:
+        if was_restarted:
             return replace(presence, exit_code=None, restarted=True)
-        # One that is killed when it has seen the end and not yet written it down says 0, at the time when it is back. A job
-        # that it has not seen the end of yet was still there when the engine went, or ended before that. And of one that is
-        # not there any more when the engine is back, and whose end nobody told, it says 255.
-        dated_behind = self._broke_off is not None and _is_later(presence.finished_at, self._broke_off)
-        if dated_behind and (presence.exit_code == LOST_TRACK or not self._lived_then):
+        # An engine that is killed after it saw the job's end and before it stored the end reports exit code 0, dated
+        # when it is back. A job whose end it had not seen was still alive when the engine went down, or ended before
+        # that. For a job that is gone when the engine is back, and whose end no process reported, it reports 255.
+        dated_behind = self._went_down_at is not None and _is_later(presence.finished_at, self._went_down_at)
+        if dated_behind and (presence.exit_code == LOST_TRACK or not self._was_alive_then):
             return replace(presence, exit_code=None, made_up=True)
-        # An engine that is shut down answers no more questions, ends its containers, tells whoever waits for them, and
-        # forgets it. One that was killed tells nobody; what it ends when it is back, it remembers.
-        if presence.exit_code == 0 and self._left_behind_it:
+        # An engine that is shut down stops answering, ends its containers, reports to waiting clients, and forgets the
+        # signal. An engine that was killed reports to no client; it remembers what it ends when it is back.
+        if presence.exit_code == 0 and self._down_after_end:
             return replace(presence, signalled=True)
-        # An engine that was shut down meanwhile, or had much to tell, has forgotten whether it sent a signal.
-        return replace(presence, unseen=presence.exit_code == 0 and _key(job) not in self._seen)
+        # An engine that was shut down in the meantime, or had many events, has forgotten whether it sent a signal.
+        return replace(presence, unseen=presence.exit_code == 0 and _key(job) not in self._watched_jobs)
 
     def _hand_over(self, run: RunPaths, job: AttemptJob, image_id: str) -> None:
-        """Give what a job wrote as root to the user, who could neither fetch nor remove it else."""
+        """Give the files that a job wrote as root to the user, who could otherwise neither fetch nor remove them."""
         who = login()
         if not identity(who, self._engine_facts(run), "root").hand_over:
             return
-        # Not `home` itself: the job may have put a link in its place, which the engine would follow.
+        # Not `home` itself: the job may have replaced it by a link, which the engine would follow.
         own = [run.workspace, run.out, run.host.data(job["project"]["name"])]
         places = [*own, run.host.home]
         bound = [word for place in (*own, run.host.job_cache) for word in ("--mount", bind(place, place))]
@@ -333,13 +345,13 @@ class Docker:
                 timeout=600.0,
             )  # fmt: skip
         except EngineError:
-            pass  # an image without `chown`, say: no reason to keep the run's end from being told
+            pass  # an image without `chown`, for example: the run's end must be recorded all the same
 
     def wait(self, run: RunPaths, job: AttemptJob, seconds: float) -> None:
         started = time.monotonic()
         try:
             container = self._id(job)
-        except EngineError:  # whoever asks again at once would spin
+        except EngineError:  # sleep, so that the caller's loop does not spin
             time.sleep(min(1.0, seconds))
             return
         if container is None:
@@ -356,21 +368,21 @@ class Docker:
         except subprocess.TimeoutExpired:
             if self.engine.can_be_killed:
                 programs.kill(client)
-            else:  # the next wait goes on with it; it ends with the job
+            else:  # the next wait uses this client; it ends with the job
                 self._waiter = client
             return
-        self._told_of_the_end = code == 0
-        if code != 0:  # the engine went away: whoever asks again at once would spin
-            self._note_that_it_broke_off(run, job)
+        self._end_was_reported = code == 0
+        if code != 0:  # the engine went away: sleep, so that the caller's loop does not spin
+            self._note_engine_down(run, job)
             time.sleep(max(0.0, min(1.0, seconds - (time.monotonic() - started))))
 
-    def _note_that_it_broke_off(self, run: RunPaths, job: AttemptJob) -> None:
-        if self._broke_off is None and job.get("user") != "root":  # root's processes are not ours to look at
-            self._broke_off = time.time()
-            self._lived_then = bool(keeper.of_job(run.id, machine.root_mark(run.host), job["attempt"]))
+    def _note_engine_down(self, run: RunPaths, job: AttemptJob) -> None:
+        if self._went_down_at is None and job.get("user") != "root":  # this user may not inspect root's processes
+            self._went_down_at = time.time()
+            self._was_alive_then = bool(keeper.of_job(run.id, machine.root_mark(run.host), job["attempt"]))
 
     def signal(self, run: RunPaths, job: AttemptJob, name: str) -> None:
-        # Without a name it is KILL. TERM reaches init, which passes it to its only child, the job's main process.
+        # The default is KILL. TERM reaches init, which passes it to its only child, the job's main process.
         which = ["--signal", "TERM"] if name == "TERM" else []
         try:
             container = self._id(job, SHORT_PATIENCE)
@@ -381,22 +393,25 @@ class Docker:
                 raise
 
     def find(self, run: RunPaths, job: AttemptJob, patience: float = 0.0) -> Optional[Inspected]:
-        """What the engine tells of the container of this attempt, or of the last one before it. Raises EngineError."""
-        return max(self._until_this(job, patience), key=attempt_of, default=None)
+        """Return the engine's record of the container of this attempt, or of the last attempt before it.
 
-    def _until_this(self, job: AttemptJob, patience: float) -> List[Inspected]:
-        """What the engine tells of the containers of this attempt and earlier ones. Raises EngineError."""
-        there = [one for one in self._containers(job, patience) if one is not None]
-        return [one for one in there if attempt_of(one) <= job["attempt"]]
+        Raises EngineError.
+        """
+        return max(self._containers_until_now(job, patience), key=attempt_of, default=None)
+
+    def _containers_until_now(self, job: AttemptJob, patience: float) -> List[Inspected]:
+        """Return the engine's records of the containers of this attempt and earlier ones. Raises EngineError."""
+        records = [record for record in self._containers(job, patience) if record is not None]
+        return [record for record in records if attempt_of(record) <= job["attempt"]]
 
     def remove(self, run: RunPaths, job: AttemptJob, *, unstarted: bool = False) -> None:
         self._ids.pop(_key(job), None)
-        for found in self._until_this(job, SHORT_PATIENCE):
-            force = [] if found["State"]["Status"] == "created" else ["--force"]
-            if unstarted and force and attempt_of(found) == job["attempt"]:
+        for record in self._containers_until_now(job, SHORT_PATIENCE):
+            force = [] if record["State"]["Status"] == "created" else ["--force"]
+            if unstarted and force and attempt_of(record) == job["attempt"]:
                 raise EngineError(Kind.RUNNING, "", self.engine.argv[-1])
             try:
-                self.engine.ask("rm", *force, "--volumes", found["Id"], timeout=120.0, patience=SHORT_PATIENCE)
+                self.engine.ask("rm", *force, "--volumes", record["Id"], timeout=120.0, patience=SHORT_PATIENCE)
             except EngineError as error:
                 if error.kind != Kind.ABSENT:
                     raise
@@ -407,7 +422,7 @@ class Docker:
     def relay(self, run: RunPaths, job: AttemptJob, socket: str, port: int) -> Optional[List[str]]:
         services.copy_programs(run)
         user: List[str] = []
-        if job.get("user") == "root":  # whose socket would be closed to the user, who is outside
+        if job.get("user") == "root":  # the user, who is outside the container, could not open root's socket
             who = login()
             if identity(who, self._engine_facts(run), "root").hand_over:
                 user = ["--user", "%d:%d" % (who.uid, who.gid)]
@@ -419,29 +434,31 @@ class Docker:
             return self.engine.command(*shell_beside(self._ids[_key(job)], command, tty=tty, holder=holder))
         prepared: Optional[Prepared] = read_json(run.prepared)
         if prepared is None or not os.path.exists(run.wrapper):
-            raise AgentError(error_codes.NOT_STARTED, "run %s was not started yet" % run.id, "wait until it is running")
+            raise AgentError(
+                error_codes.NOT_STARTED, "run %s has not been started yet" % run.id, "wait until it is running"
+            )
         if self.engine.inspect("image", _image_id(prepared)) is None:
             raise AgentError(
                 error_codes.IMAGE_GONE, "the image of run %s is gone from the host" % run.id, "submit it again"
             )
         container = self._container(run, job, _image_id(prepared), [])
-        secret_files.make_folder(run)  # what is mounted must be there
+        secret_files.make_folder(run)  # a mounted folder must exist
         return self.engine.command(*fresh_shell(container, command, tty=tty))
 
     def shells(self, run: RunPaths, job: AttemptJob) -> List[str]:
         wanted = {words.LABEL_SHELL: job["id"], words.LABEL_TOKEN: wrapper.token_label(job)}
         filters = [word for pair in wanted.items() for word in ("--filter", "label=%s=%s" % pair)]
-        found = self.engine.ask("ps", *filters, "--format", "{{.ID}}", patience=SHORT_PATIENCE).text.split()
+        container_ids = self.engine.ask("ps", *filters, "--format", "{{.ID}}", patience=SHORT_PATIENCE).text.split()
         pids = (
-            [] if found else keeper.shells(run.id, machine.root_mark(run.host))
-        )  # one of an earlier gpurun has no label
-        return ["%s kill %s" % (" ".join(self.engine.argv), one) for one in found] + [
+            [] if container_ids else keeper.shells(run.id, machine.root_mark(run.host))
+        )  # a shell of an earlier gpurun has no label
+        return ["%s kill %s" % (" ".join(self.engine.argv), container_id) for container_id in container_ids] + [
             "kill -HUP %d" % pid for pid in pids
         ]
 
 
 def inspect_image(engine: Engine, image_id: str) -> Optional[Inventory]:
-    """What an image's Python has, asked in a container of its own without network, mounts and rights."""
+    """Return the inventory of an image's Python, from a container of its own without network, mounts and capabilities."""
     confined = [
         "--network",
         "none",
@@ -458,7 +475,7 @@ def inspect_image(engine: Engine, image_id: str) -> Optional[Inventory]:
 
 
 def _lay_out(container: Container) -> None:
-    """What is mounted: folders of ours, the wrapper, and who the job is."""
+    """Write the files that are mounted: gpurun's folders, the wrapper, and the user database."""
     run, job, places = container.run, container.job, places_of(container.job)
     wrapper.make_folders(run, job["project"]["name"])
     last = {**wrapper.last_settings(places, job), keeper.ROOT_MARK: machine.root_mark(run.host)}
@@ -478,31 +495,32 @@ def _key(job: AttemptJob) -> Tuple[str, int]:
     return str(job["id"]), job["attempt"]
 
 
-def is_ours(found: Inspected, job: AttemptJob) -> bool:
-    """Whether this run made the container: another user's run, or a stranger's container, may have the same name."""
-    labels = (found.get("Config") or {}).get("Labels") or {}
+def is_ours(record: Inspected, job: AttemptJob) -> bool:
+    """Return whether this run made the container: another user's run, or a foreign container, may have the same name."""
+    labels = (record.get("Config") or {}).get("Labels") or {}
     return labels.get(words.LABEL_RUN) == job["id"] and labels.get(words.LABEL_TOKEN) == wrapper.token_label(job)
 
 
-def attempt_of(found: Inspected) -> int:
-    """The attempt that one of our containers was made for.
+def attempt_of(record: Inspected) -> int:
+    """Return the attempt for which one of gpurun's containers was made.
 
-    An earlier one is only waiting to be removed. A later one is another account's of the same engine, where the run went on.
+    An earlier one only waits to be removed. A later one was made by another account of the same engine, where the run
+    continued.
     """
-    labels = (found.get("Config") or {}).get("Labels") or {}
+    labels = (record.get("Config") or {}).get("Labels") or {}
     return int(labels.get(words.LABEL_ATTEMPT, 1))
 
 
-def _is_later(one: Optional[float], other: Optional[float]) -> bool:
-    return one is None or other is None or one > other
+def _is_later(moment: Optional[float], other: Optional[float]) -> bool:
+    return moment is None or other is None or moment > other
 
 
-# The kinds of refusals that end a run for another reason than the step that met them.
+# The kinds of refusals that end a run for a reason of their own, whatever the step.
 _REASONS = {Kind.NO_SPACE: "disk", Kind.IMAGE_ABSENT: "image", Kind.GPU: "start", Kind.DRIVER: "start"}
 
 
 def failed(error: EngineError, reason: str) -> RunFailed:
-    """Return the end of a run whose engine refused a step; `ImageGone` where another try may mend it."""
+    """Return the failure of a run whose engine refused a step; `ImageGone` when another try may succeed."""
     if error.kind == Kind.IMAGE_ABSENT and reason == "start":
         return ImageGone("image", error.what, error.next_step)
     return RunFailed(_REASONS.get(error.kind, reason), error.what, error.next_step)

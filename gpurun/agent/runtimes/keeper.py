@@ -1,11 +1,12 @@
-"""The parent of a job that has no engine: starts it, waits for it, writes how it ended.
+"""Start a job without an engine, wait for it as its parent, and write how it ended.
 
-Run as a program of its own (`python -I -S keeper.py`, the order as JSON on stdin), so that it imports nothing of ours. It
-outlives the supervisor. Being the parent, it may signal by pid: the pid is not used again before the parent has reaped it.
-Keeper and job inherit the run's job lock; it is free only when both are gone.
+This is a program (`python -I -S keeper.py`, the order as JSON on stdin) that imports no other module of gpurun. It
+outlives the supervisor. As the parent, it may signal by pid: the pid is not reused before the parent has reaped it.
+Keeper and job inherit the run's job lock; the lock is free only when both are gone.
 
-Only a parent learns how a process ended, so there are two keepers, one the parent of the other: the upper one inherits the
-job when the lower one is killed, and goes on where it stopped. When the upper one is killed, the lower one goes on as it was.
+Only a parent learns how a process ended, so there are two keepers, one the parent of the other: the upper keeper
+inherits the job when the lower one is killed, and continues its work. When the upper keeper is killed, the lower one is
+not affected.
 """
 
 from __future__ import annotations
@@ -22,41 +23,41 @@ from typing import TYPE_CHECKING, Dict, List, Optional, Set, Tuple
 if TYPE_CHECKING:
     from ..schema.programs import KeeperOrder, KeeperRecord, WitnessOrder
 
-TICK = 0.2  # seconds between two looks at the control file
-PATIENCE = 10.0  # seconds for killed processes to go; one that is stuck in the kernel is left behind
+TICK = 0.2  # seconds between two reads of the control file
+PATIENCE = 10.0  # seconds for killed processes to end; gpurun stops waiting for one that is stuck in the kernel
 PR_SET_CHILD_SUBREAPER = 36
 RECORD = 512  # bytes
-DIED = b"the keeper died"  # the answer where the lower keeper was killed before it started the job
-# In the environment of what names the run and is no process of the job: a user's hook, a shell beside the job.
+DIED = b"the keeper died"  # the answer when the lower keeper was killed before it started the job
+# In the environment of processes that name the run and are not part of the job: a user's hook, a shell beside the job.
 HOOK_MARK = "GPURUN_HOOK"
 SHELL_MARK = "GPURUN_SHELL"
 RUN_MARK = "GPURUN_RUN_ID"
-ROOT_MARK = "GPURUN_RUN_ROOT"  # of which root the run is; what an earlier gpurun started has none
+ROOT_MARK = "GPURUN_RUN_ROOT"  # the root of the run; a job of an earlier gpurun has none
 
 
 def main() -> int:
     """Start a detached keeper; exit 0 once the job is started, else 1 and the reason on stdout."""
     order = json.loads(sys.stdin.buffer.read())
-    told, tell = os.pipe()
+    reader, writer = os.pipe()
     if os.fork() == 0:
-        os.close(told)
-        keep(order, tell)
+        os.close(reader)
+        run_upper(order, writer)
         os._exit(0)
-    os.close(tell)
-    with os.fdopen(told, "rb") as pipe:
-        said = pipe.read()
-    if said != b"started":
-        sys.stdout.buffer.write(said or DIED)
-    return 0 if said == b"started" else 1
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        text = pipe.read()
+    if text != b"started":
+        sys.stdout.buffer.write(text or DIED)
+    return 0 if text == b"started" else 1
 
 
-def keep(order: KeeperOrder, tell: int) -> None:
-    """The upper keeper's whole life."""
+def run_upper(order: KeeperOrder, answer_pipe: int) -> None:
+    """Run the upper keeper for its whole life."""
     os.chdir("/")
     for fd in (0, 1, 2):
         os.dup2(os.open(os.devnull, os.O_RDWR), fd)
     become_subreaper()
-    # One open file for both keepers: what the lower one has obeyed, the upper one does not read again.
+    # Both keepers share one open file: the upper one does not read again what the lower one has obeyed.
     control = os.open(order["control"], os.O_RDONLY | os.O_CREAT, 0o600)
     begun, begins = os.pipe()
     lower = os.fork()
@@ -64,67 +65,69 @@ def keep(order: KeeperOrder, tell: int) -> None:
         code = 1
         try:
             os.close(begun)
-            keep_below(order, control, tell, begins)
+            run_lower(order, control, answer_pipe, begins)
             code = 0
         finally:
             os._exit(code)
     os.close(begins)
-    become_witness({"order": order, "lower": lower, "control": control, "tell": tell, "begun": begun})
+    become_watcher({"order": order, "lower": lower, "control": control, "answer": answer_pipe, "begun": begun})
 
 
-# A program of another name, so that whoever ends processes by their name does not end both.
-_WITNESS = "import sys; sys.path.insert(0, sys.argv[1]); import keeper; keeper.witness()"
+# The upper keeper runs under another program name, so that a kill by name does not end both.
+_WATCHER = "import sys; sys.path.insert(0, sys.argv[1]); import keeper; keeper.main_of_watcher()"
 
 
-def become_witness(told: WitnessOrder) -> None:
-    """Go on as `witness` in a new program, which keeps its child, what it inherited, and that orphans come to it."""
+def become_watcher(state: WitnessOrder) -> None:
+    """Continue as `main_of_watcher` in a new program, which keeps its child, the inherited descriptors, and the role of
+    subreaper.
+    """
     here = os.path.dirname(os.path.abspath(__file__))
     try:
         memory = os.memfd_create("order", 0)
-        os.write(memory, json.dumps(told).encode())
+        os.write(memory, json.dumps(state).encode())
         os.lseek(memory, 0, os.SEEK_SET)
         os.dup2(memory, 0)
-        for fd in (told["control"], told["tell"], told["begun"]):
+        for fd in (state["control"], state["answer"], state["begun"]):
             os.set_inheritable(fd, True)
-        os.execv(sys.executable, [sys.executable, "-I", "-S", "-B", "-c", _WITNESS, here])
-    except OSError:  # an old kernel, or an update that took this Python away: as it is, then
-        watch_over(told)
+        os.execv(sys.executable, [sys.executable, "-I", "-S", "-B", "-c", _WATCHER, here])
+    except OSError:  # an old kernel, or an update that removed this Python: continue in this program
+        watch_lower(state)
 
 
-def witness() -> None:
-    """The new program; what it is told is on its stdin."""
+def main_of_watcher() -> None:
+    """Run the upper keeper in the new program. Its state is on its stdin."""
     with open(0, "rb", closefd=False) as file:
-        told = json.loads(file.read())
+        state = json.loads(file.read())
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
-    watch_over(told)
+    watch_lower(state)
 
 
-def watch_over(told: WitnessOrder) -> None:
-    """Wait for the lower keeper, and go on for it when it was killed."""
-    order, lower, control, tell = told["order"], told["lower"], told["control"], told["tell"]
-    with os.fdopen(told["begun"], "rb") as pipe:
+def watch_lower(state: WitnessOrder) -> None:
+    """Wait for the lower keeper, and continue its work when it was killed."""
+    order, lower, control, answer_pipe = state["order"], state["lower"], state["control"], state["answer"]
+    with os.fdopen(state["begun"], "rb") as pipe:
         record = json.loads(pipe.read() or b"null")
-    if record is None:  # the lower one has told why, or was killed: then nothing of the job stays
+    if record is None:  # the lower keeper has reported why, or was killed: then no process of the job may stay
         if os.waitpid(lower, 0)[1] != 0:
             kill_all(None, order)
         return
-    os.close(tell)
+    os.close(answer_pipe)
     failed = os.waitpid(lower, 0)[1] != 0
-    if failed and os.path.exists(end_of(order)) and is_child(record["pid"]):  # else the end is written
-        see_to_the_end(order, control, record)
+    if failed and os.path.exists(end_of(order)) and is_child(record["pid"]):  # else the end is already written
+        wait_for_job(order, control, record)
 
 
 def end_of(order: KeeperOrder) -> str:
-    """Where the end is written; the file goes from there to its place."""
+    """Return where the end is written before the file is renamed to its place."""
     return str(order["record"]) + ".end"
 
 
-def keep_below(order: KeeperOrder, control: int, tell: int, begins: int) -> None:
-    """The lower keeper's whole life."""
+def run_lower(order: KeeperOrder, control: int, answer_pipe: int, begins: int) -> None:
+    """Run the lower keeper for its whole life."""
     become_subreaper()
     job = None
     try:
-        # Before the job starts: it may fill the disk, and its end must be written all the same.
+        # Before the job starts: the job may fill the disk, and its end must be written all the same.
         begin = reserve(order["record"] + ".start")
         reserve(end_of(order))
         job = start(order)
@@ -139,17 +142,17 @@ def keep_below(order: KeeperOrder, control: int, tell: int, begins: int) -> None
     except OSError as error:
         if job is not None:
             kill_all(job.pid, order)
-        os.write(tell, str(error).encode("utf-8", "surrogateescape"))
+        os.write(answer_pipe, str(error).encode("utf-8", "surrogateescape"))
         return
     os.write(begins, json.dumps(record).encode())
     os.close(begins)
-    os.write(tell, b"started")
-    os.close(tell)
-    see_to_the_end(order, control, record)
+    os.write(answer_pipe, b"started")
+    os.close(answer_pipe)
+    wait_for_job(order, control, record)
 
 
-def see_to_the_end(order: KeeperOrder, control: int, record: KeeperRecord) -> None:
-    """Obey what is asked until the job ends, and write how it did. The caller is its parent."""
+def wait_for_job(order: KeeperOrder, control: int, record: KeeperRecord) -> None:
+    """Obey requests until the job ends, and write how it ended. The caller is the job's parent."""
     job = record["pid"]
     woken = wake_on_child()
     while not has_exited(job):
@@ -157,16 +160,20 @@ def see_to_the_end(order: KeeperOrder, control: int, record: KeeperRecord) -> No
         reap_orphans(job)
         select.select([woken], [], [], TICK)
         drain(woken)
-    # As in a container: when the main process has gone, nothing of the job stays.
+    # As in a container: when the main process has ended, all other processes of the job are killed.
     kill_all(job, order)
-    # Written before it is reaped: until then, a keeper that is killed leaves the other one all there is to know.
+    # Write the end before the job is reaped: until then, if this keeper is killed, the other one can still read the
+    # exit code.
     end: KeeperRecord = {**record, "exit_code": exit_code(job), "finished": time.time()}
     write_record(end_of(order), order["record"], end)
     os.waitpid(job, 0)
 
 
 def is_child(pid: int) -> bool:
-    """The job came to us: not where there is no ctypes, or where the lower keeper reaped it before it was killed."""
+    """Return whether the job became a child of this process.
+
+    False without ctypes, or when the lower keeper reaped the job before it was killed.
+    """
     try:
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
         return True
@@ -175,7 +182,7 @@ def is_child(pid: int) -> bool:
 
 
 def exit_code(pid: int) -> int:
-    """As a shell has it, of a child that has ended and is not reaped."""
+    """Return the exit code, as a shell counts it, of a child that has ended and is not reaped."""
     ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     assert ended is not None
     return ended.si_status if ended.si_code == os.CLD_EXITED else 128 + ended.si_status
@@ -199,7 +206,10 @@ def start(order: KeeperOrder) -> subprocess.Popen[bytes]:
 
 
 def become_subreaper() -> None:
-    """Orphans of the job become our children, so that they are found however they hide. Linux, where there is ctypes."""
+    """Make orphans of the job children of this process, so that it finds them however they hide.
+
+    Only on Linux with ctypes.
+    """
     try:
         import ctypes
 
@@ -209,7 +219,7 @@ def become_subreaper() -> None:
 
 
 def wake_on_child() -> int:
-    """A descriptor that becomes readable when a child ends."""
+    """Return a descriptor that becomes readable when a child ends."""
     reads, writes = os.pipe()
     os.set_blocking(reads, False)
     os.set_blocking(writes, False)
@@ -226,7 +236,7 @@ def drain(fd: int) -> None:
 
 
 def has_exited(pid: int) -> bool:
-    """Without reaping it: its pid and its process group stay ours until we do."""
+    """Return whether the child has exited, without reaping it: its pid and process group are not reused before that."""
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
 
 
@@ -250,7 +260,9 @@ def obey(requests: bytes, job: int, order: KeeperOrder) -> None:
 
 
 def kill_all(job: Optional[int], order: KeeperOrder) -> None:
-    """KILL every process of the job, until none is left: its group, our descendants, and all that carry its id."""
+    """Kill every process of the job, until none is left: its group, all descendants, and all that have its id in their
+    environment.
+    """
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         if job is not None:
@@ -275,24 +287,24 @@ def kill(pid: int) -> None:
 
 
 def descendants(pid: int) -> Set[int]:
-    """All live processes below `pid`."""
+    """Return all live processes below `pid`."""
     children: Dict[int, List[int]] = {}
     for process in processes():
         parent = parent_of(process)
         if parent is not None:
             children.setdefault(parent, []).append(process)
-    found: Set[int] = set()
-    to_see = [pid]
-    while to_see:
-        for child in children.get(to_see.pop(), []):
-            if child not in found:
-                found.add(child)
-                to_see.append(child)
-    return found
+    pids: Set[int] = set()
+    pending = [pid]
+    while pending:
+        for child in children.get(pending.pop(), []):
+            if child not in pids:
+                pids.add(child)
+                pending.append(child)
+    return pids
 
 
 def parent_of(pid: int) -> Optional[int]:
-    """None for a process that is gone, or dead and not yet reaped."""
+    """Return the parent's pid; None for a process that is gone, or dead and not yet reaped."""
     try:
         with open("/proc/%d/stat" % pid, "rb") as file:
             state, parent = file.read().rpartition(b")")[2].split()[:2]
@@ -302,30 +314,35 @@ def parent_of(pid: int) -> Optional[int]:
 
 
 def carriers(run_id: str, root: str, variable: str = RUN_MARK) -> Set[int]:
-    """All processes whose environment names this run, shells beside the job included; hooks are not the job's."""
+    """Return all processes whose environment names this run, including shells beside the job, but no hooks."""
     of_run = environments(run_id, root, variable)
     return {pid for pid, environment in of_run if HOOK_MARK.encode() + b"=1" not in environment}
 
 
 def environments(run_id: str, root: str, variable: str = RUN_MARK) -> "List[Tuple[int, List[bytes]]]":
-    """(pid, environment) of all processes whose environment names this run, and no other root than the one marked `root`."""
+    """Return (pid, environment) of all processes whose environment names this run, and no other root than the one
+    marked `root`.
+    """
     mark = ("%s=%s" % (variable, run_id)).encode()
     roots = (ROOT_MARK + "=").encode()
-    found = []
+    matches = []
     for pid in processes():
         try:
             with open("/proc/%d/environ" % pid, "rb") as file:
                 environment = file.read().split(b"\0")
         except OSError:
             continue
-        told = [one[len(roots) :] for one in environment if one.startswith(roots)]
-        if mark in environment and (not root or told in ([], [b""], [root.encode()])):
-            found.append((pid, environment))
-    return found
+        marks = [entry[len(roots) :] for entry in environment if entry.startswith(roots)]
+        if mark in environment and (not root or marks in ([], [b""], [root.encode()])):
+            matches.append((pid, environment))
+    return matches
 
 
 def of_job(run_id: str, root: str, attempt: Optional[int]) -> Set[int]:
-    """All processes that the job started as this attempt (None: any), by their environment. Neither hooks nor shells are of it."""
+    """Return all processes that the job started in this attempt (None: in any), from their environment.
+
+    Hooks and shells do not count.
+    """
     mark = None if attempt is None else ("GPURUN_ATTEMPT=%d" % attempt).encode()
     beside = {(name + "=1").encode() for name in (HOOK_MARK, SHELL_MARK)}
     return {
@@ -336,14 +353,17 @@ def of_job(run_id: str, root: str, attempt: Optional[int]) -> Set[int]:
 
 
 def shells(run_id: str, root: str) -> List[int]:
-    """The shells that people have open in this run's workspace, and what lives on of those that are gone."""
+    """Return the shells that people have open in this run's workspace, and what remains of those that are gone."""
     mark = (SHELL_MARK + "=1").encode()
-    found = {pid for pid, environment in environments(run_id, root) if mark in environment}
-    return sorted(pid for pid in found if parent_of(pid) not in found)
+    pids = {pid for pid, environment in environments(run_id, root) if mark in environment}
+    return sorted(pid for pid in pids if parent_of(pid) not in pids)
 
 
 def start_ticks(pid: int) -> Optional[int]:
-    """When a process was started, in ticks since the boot; with the pid, it names one process of this boot. None: gone."""
+    """Return when a process was started, in ticks since the boot, or None when it is gone.
+
+    With the pid, this identifies one process of this boot.
+    """
     try:
         with open("/proc/%d/stat" % pid, "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
@@ -357,7 +377,7 @@ def processes() -> List[int]:
 
 
 def reserve(path: str) -> str:
-    """A file that has its room on the disk already."""
+    """Make a file that already has its space on the disk."""
     with open(path, "wb") as file:
         file.write(b" " * RECORD)
         file.flush()
@@ -366,7 +386,10 @@ def reserve(path: str) -> str:
 
 
 def write_record(reserved: str, path: str, record: KeeperRecord) -> None:
-    """In the room that was reserved; seen whole or not at all, and lasting. Blanks behind the JSON are no harm."""
+    """Write into the reserved space and rename the file: readers see the whole record or nothing.
+
+    Blanks after the JSON are harmless.
+    """
     with open(reserved, "r+b") as file:
         file.write(json.dumps(record).encode().ljust(RECORD))
         file.flush()

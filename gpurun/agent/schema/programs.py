@@ -28,7 +28,7 @@ class WitnessOrder(TypedDict):
     order: KeeperOrder
     lower: int  # pid
     control: int  # this and the next two are descriptors
-    tell: int
+    answer: int
     begun: int
 
 

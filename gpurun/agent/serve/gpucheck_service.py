@@ -67,7 +67,7 @@ def why_no_cuda(built_for: Optional[str], *, container: bool) -> Finding:
     if built_for is None:
         mend = "use an image, or a Python of the host, whose PyTorch is built for CUDA"
         return finding("CUDA", FAIL, "this PyTorch is built for the CPU only", mend)
-    # As vocabulary.TOOLKIT_MEND, which cannot be imported here.
+    # As vocabulary.TOOLKIT_NEXT_STEP, which cannot be imported here.
     toolkit = "on the host, configure the engine for the NVIDIA Container Toolkit:\n%s" % (
         "sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker"
     )

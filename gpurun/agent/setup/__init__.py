@@ -1,1 +1,1 @@
-"""What a job finds in its `ro/`: services, the plugin, the wrapper, secrets, sockets."""
+"""Write the files in a run's ro/, and its secrets and sockets."""

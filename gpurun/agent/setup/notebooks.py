@@ -1,7 +1,8 @@
-"""Runs of a notebook: its script, made on the laptop, and what that calls, laid into the run's ro/.
+"""Write the files of a notebook's run into its ro/: the script, which the laptop made from the notebook, and the
+package that it calls.
 
-A job with `notebook` = {"path", "script", "source"} runs `source`, as the file `script`; `path` is the notebook's in the
-project.
+A job with `notebook` = {"path", "script", "source"} runs `source`, as the file `script`; `path` is the notebook's path
+in the project.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ PACKAGE = "gpurun_notebook"
 
 
 def command(notebook: Notebook, args: List[str], ro: str) -> List[str]:
-    """What the job of a notebook runs; `ro` is where it sees the run's ro/."""
+    """Return the command of the job; `ro` is the path of the run's ro/ inside the job."""
     return ["python", "%s/%s/%s" % (ro, words.NOTEBOOK, notebook["script"]), *args]
 
 
 def lay_out(run: RunPaths, job: Job) -> None:
-    """Write the script and copy the package; nothing for other jobs."""
+    """Write the script and copy the package. Do nothing for other jobs."""
     notebook = job.get("notebook")
     if not notebook:
         return

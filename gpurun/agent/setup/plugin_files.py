@@ -1,4 +1,7 @@
-"""gpurun's part in the job's own training: `plugin/`, which Lightning finds by its entry point. See plugin/ for what it does."""
+"""Copy gpurun's plugin, which Lightning finds by its entry point, into the job's environment.
+
+See plugin/ for what the plugin does.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,10 @@ SOURCE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))
 
 
 def lay_out(run: RunPaths, job: Job) -> None:
-    """Into the run's ro/, where the wrapper puts it at the end of PYTHONPATH. Services train nothing: they get none."""
+    """Copy the plugin into the run's ro/, which the wrapper appends to PYTHONPATH.
+
+    Services train nothing and get no plugin.
+    """
     if services.kind(job) is not None:
         return
     for folder, folders, names in os.walk(SOURCE):

@@ -1,6 +1,8 @@
-"""What only a run's own job may read: its environment, a service's token. It lies in ROOT/secrets/<run-id>/, and in runs/ nothing.
+"""Manage the files that only a run's own job may read: its environment and a service's token.
 
-The folder stays until the run is removed, empty once the run has ended: what is mounted must be there.
+They are in ROOT/secrets/<run-id>/, never in runs/.
+
+The folder stays until the run is removed, empty once the run has ended: a mounted folder must exist.
 """
 
 from __future__ import annotations
@@ -16,27 +18,29 @@ from ..state import jobs
 
 
 def make_folder(run: RunPaths) -> None:
-    """Make the run's folder, if it is not there: 0700, as the one that all of them lie in."""
+    """Make the run's folder when it is missing, with mode 0700 like the folder of all secrets."""
     for folder in (run.host.secrets, run.secrets):
         os.makedirs(folder, mode=0o700, exist_ok=True)
 
 
 def move_old(run: RunPaths) -> None:
-    """Take what an older gpurun put into the run's ro/, before its job was started."""
+    """Move the files that an older gpurun wrote into the run's ro/, before its job is started."""
     for old, new in ((run.old_env, run.env), (run.old_token, run.token)):
         with suppress(FileNotFoundError):
             os.rename(old, new)
 
 
 def wipe(run: RunPaths) -> None:
-    """Remove the run's secrets, in every place where a gpurun has put them."""
+    """Remove the run's secrets, from every place where any version of gpurun stored them."""
     for path in (run.env, run.token, run.old_env, run.old_token):
         remove(path)
     remove_copies(run)
 
 
 def remove_copies(run: RunPaths) -> None:
-    """Remove what an older gpurun copied out of the container of a TensorBoard: runs/, with what other runs had in their ro/."""
+    """Remove what an older gpurun copied out of the container of a TensorBoard: runs/, with the files in the ro/ of
+    other runs.
+    """
     copies = run.outside + run.host.runs
     if not os.path.isdir(copies):
         return

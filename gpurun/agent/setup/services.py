@@ -1,8 +1,7 @@
-"""Runs that are no training: TensorBoard, Jupyter, a session for a shell, a check of the GPUs. What starts them lies in
-their ro/.
+"""Start runs that are services and not trainings: TensorBoard, Jupyter, a session for a shell, a check of the GPUs.
 
-A job with `service` = {"kind", "title", "idle", "run"} has no command of its own: the programs in `serve/` are it. `idle`
-is in seconds; `run` names the one run that a TensorBoard is about, or is None.
+A job with `service` = {"kind", "title", "idle", "run"} has no command of its own: it runs the programs in `serve/`,
+which are copied to its ro/. `idle` is in seconds; `run` names the one run of a TensorBoard, or is None.
 """
 
 from __future__ import annotations
@@ -31,13 +30,13 @@ RELAY = words.SERVE + "/relay.py"
 
 
 def kind(job: Job) -> Optional[str]:
-    """One of words.SERVICES, or None for a job."""
+    """Return one of words.SERVICES, or None for a job."""
     service = job.get("service")
     return str(service["kind"]) if service else None
 
 
 def command(job: Job, ro: str) -> List[str]:
-    """What the job runs; `ro` is where it sees the run's ro/."""
+    """Return the command of the job; `ro` is the path of the run's ro/ inside the job."""
     service = kind(job)
     if service is None:
         notebook = job.get("notebook")
@@ -46,7 +45,7 @@ def command(job: Job, ro: str) -> List[str]:
 
 
 def tools(job: Job) -> List[str]:
-    """What a service needs in an image that is not gpurun's, or in the host's own Python: requirement lines."""
+    """Return the requirement lines of a service, for an image that is not gpurun's, or for the host's own Python."""
     needed = list(_TOOLS.get(kind(job) or "", ()))
     if not needed:
         return []
@@ -55,9 +54,9 @@ def tools(job: Job) -> List[str]:
 
 
 def holder(job: Job, ro: str, command: Sequence[str]) -> List[str]:
-    """What starts a shell, or `command`, and holds the session open that the run is; nothing beside other runs.
+    """Return the program that a shell session's commands start with: it keeps the session open and becomes the command.
 
-    A session that is begun for a command ends with the command's exit code.
+    Empty for other runs.
     """
     if kind(job) != words.SHELL:
         return []
@@ -65,7 +64,7 @@ def holder(job: Job, ro: str, command: Sequence[str]) -> List[str]:
 
 
 class Places(Protocol):
-    """Where the job finds its things; see runtimes/wrapper.py."""
+    """Name the paths of the job's folders; see runtimes/wrapper.py."""
 
     @property
     def workspace(self) -> str: ...
@@ -78,13 +77,13 @@ class Places(Protocol):
 
 
 def lay_out(run: RunPaths, job: Job, places: Places) -> None:
-    """Put the programs and what they are told into the run's ro/."""
+    """Write the service's programs and settings into the run's ro/."""
     service = job.get("service")
     if service is None:
         return
     sockets.make(run, job)
     copy_programs(run)
-    told = {
+    settings = {
         **service,
         "project": job["project"]["name"],
         "workspace": places.workspace,
@@ -94,7 +93,7 @@ def lay_out(run: RunPaths, job: Job, places: Places) -> None:
         "container": job["host"]["runtime"] == "docker",
         "token_file": "%s/%s" % (places.secrets, words.TOKEN_FILE),
     }
-    write_json(os.path.join(run.serve, "service.json"), told)
+    write_json(os.path.join(run.serve, "service.json"), settings)
     if kind(job) == words.TENSORBOARD:
         os.makedirs(run.board, exist_ok=True)
     secret_files.make_folder(run)
@@ -103,17 +102,19 @@ def lay_out(run: RunPaths, job: Job, places: Places) -> None:
 
 
 def copy_programs(run: RunPaths) -> None:
-    """serve/ into the run's ro/, where its container sees it."""
+    """Copy serve/ into the run's ro/, where its container sees it."""
     os.makedirs(run.serve, exist_ok=True)
     for program in glob.glob(os.path.join(PROGRAMS, "*.py")):
-        there = os.path.join(run.serve, os.path.basename(program))
+        target = os.path.join(run.serve, os.path.basename(program))
         with open(program, "rb") as file:
             data = file.read()
-        if not _holds(there, data):  # a tunnel asks for them at each break, and is not to end because the disk is full
-            write_atomically(there, data)
+        if not _has_content(
+            target, data
+        ):  # a tunnel copies them at each reconnect, and must not end because the disk is full
+            write_atomically(target, data)
 
 
-def _holds(path: str, data: bytes) -> bool:
+def _has_content(path: str, data: bytes) -> bool:
     try:
         with open(path, "rb") as file:
             return file.read() == data
@@ -122,7 +123,7 @@ def _holds(path: str, data: bytes) -> bool:
 
 
 def token(run: RunPaths) -> Optional[str]:
-    """The secret that Jupyter asks for; None when this run has none."""
+    """Return the secret that Jupyter requires, or None when this run has none."""
     for path in (run.token, run.old_token):
         try:
             with open(path) as file:
@@ -133,27 +134,27 @@ def token(run: RunPaths) -> Optional[str]:
 
 
 def wipe(run: RunPaths) -> None:
-    """At the run's end: its sockets, and what a TensorBoard was shown. Secrets go with `secret_files.wipe`."""
+    """Remove the run's sockets and TensorBoard files, at its end. `secret_files.wipe` removes its secrets."""
     sockets.remove(run)
     boards.clear(run)
 
 
 def earlier(host: HostPaths, run: RunPaths, job: Job) -> Optional[RunPaths]:
-    """The newest ended session of the same person, kind and project that still has its workspace."""
-    found = []
+    """Return the newest ended session of the same person, kind and project that still has its workspace."""
+    sessions = []
     for other in host.all_runs():
         try:
-            told = jobs.read_or_empty(other)
-        except (OSError, TypeError, ValueError):  # one that cannot be read takes no session along
+            other_job = jobs.read_or_empty(other)
+        except (OSError, TypeError, ValueError):  # an unreadable run does not stop the search
             continue
-        same = kind(told) == kind(job) and told.get("project", {}).get("name") == job["project"]["name"]
-        same = same and told.get("owner") == job["owner"]  # several people may share an account of the host
-        ours = told.get("host", {}).get("id") == job["host"]["id"]
-        if other.id != run.id and same and ours and os.path.exists(other.exit) and os.path.isdir(other.workspace):
-            found.append((told.get("created", 0.0), other.id, other))
-    return max(found)[2] if found else None
+        same = kind(other_job) == kind(job) and other_job.get("project", {}).get("name") == job["project"]["name"]
+        same = same and other_job.get("owner") == job["owner"]  # several people may share an account of the host
+        same_host = other_job.get("host", {}).get("id") == job["host"]["id"]
+        if other.id != run.id and same and same_host and os.path.exists(other.exit) and os.path.isdir(other.workspace):
+            sessions.append((other_job.get("created", 0.0), other.id, other))
+    return max(sessions)[2] if sessions else None
 
 
 def went_on_in(run: RunPaths) -> Optional[str]:
-    """The later session that has this one's workspace now; None for all other runs."""
+    """Return the later session that now has this session's workspace, or None."""
     return next((str(event["went_on"]) for event in reversed(journal.read(run)) if event.get("went_on")), None)

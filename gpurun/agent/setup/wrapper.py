@@ -1,6 +1,6 @@
-"""What lies in a run's ro/ and starts the job: the wrapper, the environment it sets, the user's secrets.
+"""Write the files in a run's ro/ that start the job: the wrapper, its settings, the user's variables.
 
-Values go through a file that the wrapper reads, never through argv or the engine's own `--env`: both can be read by others
+Values are passed in a file that the wrapper reads, never in argv or by the engine's `--env`: others can read both
 (`ps`, `docker inspect`).
 """
 
@@ -34,7 +34,7 @@ SOURCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "wrapper.sh")
 
 @dataclass(frozen=True)
 class Places:
-    """Where a job finds its things: other paths inside a container than on the host."""
+    """List where a job finds its folders: the paths inside a container differ from those on the host."""
 
     workspace: str
     out: str
@@ -72,12 +72,15 @@ def on_host(run: RunPaths, project_name: str) -> Places:
 
 
 def token_label(job: Job) -> str:
-    """The run's token, without telling it: all users of an engine can read labels."""
+    """Return a hash of the run's token that does not reveal it: all users of an engine can read labels."""
     return hashlib.sha256(job["token"].encode()).hexdigest()[:16]
 
 
 def settings(places: Places, user: str, job: Job) -> Dict[str, str]:
-    """What a job finds set unless the user sets it otherwise. Caches lie outside the workspace, which is fetched."""
+    """Return the variables that are set for a job before the user's own.
+
+    Caches are outside the workspace, which is fetched.
+    """
     return {
         "HOME": places.cache + "/home",
         "USER": user,
@@ -88,16 +91,17 @@ def settings(places: Places, user: str, job: Job) -> Dict[str, str]:
         "HF_HOME": places.cache + "/huggingface",
         "PIP_CACHE_DIR": places.cache + "/pip",
         "PYTHONPYCACHEPREFIX": places.cache + "/bytecode",
-        # The file system of the checkpoints: Lightning saves through TMPDIR, and copies when a rename cannot do it.
+        # On the file system of the checkpoints: Lightning saves through TMPDIR, and copies when it cannot rename.
         "TMPDIR": places.workspace + "/" + words.TMP_IN_WORKSPACE,
-        # One run there for all attempts of one run here. Ids are short: the token tells two of a year from one another.
+        # One W&B run for all attempts of one run here. Ids are short: the token distinguishes equal ids of different
+        # years.
         "WANDB_RUN_ID": "%s-%s" % (job["id"], token_label(job)[:6]),
         "WANDB_RESUME": "allow",
     }
 
 
 def last_settings(places: Places, job: AttemptJob) -> Dict[str, str]:
-    """What is set after the user's own variables."""
+    """Return the variables that are set after the user's own."""
     return {
         "GPURUN_RUN_ID": job["id"],
         "GPURUN_RUN_NAME": job["name"],
@@ -111,7 +115,7 @@ def last_settings(places: Places, job: AttemptJob) -> Dict[str, str]:
 
 
 def first_data(job: Job) -> Optional[Mount]:
-    """The mount of the data that stands in place of the project's own folder; None where the job names none."""
+    """Return the mount that replaces the project's own data folder, or None when the job names none."""
     name = job.get("data")
     return next((mount for mount in job.get("mounts") or () if name and mount.get("name") == name), None)
 
@@ -124,7 +128,9 @@ def _data(places: Places, job: Job) -> str:
 
 
 def exports(values: Mapping[str, str]) -> bytes:
-    """Shell text that sets these; values are any text, with surrogate escapes for bytes that are no UTF-8.
+    """Return shell text that sets these variables.
+
+    Values are any text, with surrogate escapes for bytes that are not UTF-8.
 
     Raises AgentError `env` for a name that no shell can set, or a value with a NUL.
     """
@@ -134,14 +140,17 @@ def exports(values: Mapping[str, str]) -> bytes:
             raise AgentError(
                 error_codes.ENV,
                 "%r cannot be a variable of the job's environment" % name,
-                "names are letters, digits and _, and values hold no NUL",
+                "use letters, digits and _ in names, and no NUL in values",
             )
         lines.append("export %s=%s\n" % (name, shlex.quote(value)))
     return "".join(lines).encode("utf-8", "surrogateescape")
 
 
 def write_env(run: RunPaths, values: Mapping[str, str]) -> None:
-    """The user's own variables, readable by the job alone; whoever records the run's end deletes the file."""
+    """Write the user's own variables, readable only by the job.
+
+    The process that records the run's end deletes the file.
+    """
     secret_files.make_folder(run)
     write_atomically(run.env, exports(values), 0o600)
 
@@ -151,39 +160,42 @@ def write(run: RunPaths, places: Places, first: Mapping[str, str], last: Mapping
     os.makedirs(run.ro, exist_ok=True)
     with open(SOURCE, "rb") as file:
         write_atomically(run.wrapper, file.read(), 0o755)
-    secrets = "gpurun_secrets=%s\n" % shlex.quote(places.secrets)  # for the wrapper alone: it is not exported
+    secrets = "gpurun_secrets=%s\n" % shlex.quote(places.secrets)  # only for the wrapper: it is not exported
     write_atomically(run.settings, os.fsencode(secrets) + exports(first))
     write_atomically(run.settings + ".last", exports(last))
-    open(run.armed, "wb").close()  # not flushed: behind a power cut no job starts by it
+    open(run.armed, "wb").close()  # not flushed: after a power cut it must not start a job
 
 
 def disarm(run: RunPaths) -> None:
-    """Make the wrapper refuse to start the job from now on: whoever records the run's end does it."""
+    """Make the wrapper refuse to start the job from now on. The process that records the run's end calls this."""
     remove(run.armed)
 
 
 def was_started(run: RunPaths, job: AttemptJob) -> bool:
-    """Return whether the wrapper has started the present attempt before, whatever has become of it."""
+    """Return whether the wrapper has started the present attempt before, however that ended."""
     return os.path.lexists(run.claim(job["attempt"]))
 
 
 def start(places: Places, command: Sequence[str]) -> List[str]:
-    """argv of the job itself."""
+    """Return argv of the job itself."""
     return ["/bin/sh", places.wrapper, places.log, *command]
 
 
-# bash where there is one: an image made from Alpine or a slim Debian may have sh alone.
+# bash when the image has it: an image based on Alpine or a slim Debian may have only sh.
 _ANY_SHELL = "if command -v bash >/dev/null 2>&1; then exec bash; fi; exec sh"
 
 
 def shell(places: Places, command: Sequence[str], holder: Sequence[str] = ()) -> List[str]:
-    """argv of a shell, or of `command`, in the job's environment and workspace; `holder` is the program that becomes it."""
+    """Return argv of a shell, or of `command`, in the job's environment and workspace.
+
+    `holder` is the program that runs before it and becomes it.
+    """
     return ["/bin/sh", places.wrapper, "-", *holder, *(command or ["/bin/sh", "-c", _ANY_SHELL])]
 
 
 @contextmanager
-def telling_the_run() -> Iterator[None]:
-    """What the disk refuses while a job is started is the run's failure, told by name. Raises RunFailed."""
+def disk_errors_as_failure() -> Iterator[None]:
+    """Convert what the disk refuses while a job is started into a failure of the run. Raises RunFailed."""
     try:
         yield
     except OSError as error:
@@ -194,10 +206,10 @@ def telling_the_run() -> Iterator[None]:
 
 
 def make_folders(run: RunPaths, project_name: str) -> None:
-    """What is mounted must be there first, and be ours: an engine would make it as root."""
+    """Make the folders that are mounted, as this user: an engine would make a missing folder as root."""
     for folder in (run.ro, run.out, run.workspace, run.host.job_cache, run.host.data(project_name)):
         os.makedirs(folder, exist_ok=True)
-    # A job may have put a link in the place of these.
+    # A job may have replaced these by links.
     for top, within in ((run.workspace, words.TMP_IN_WORKSPACE), (run.host.job_cache, os.path.basename(run.host.home))):
         with opened_below(top, within):
             pass

@@ -1,1 +1,1 @@
-"""What a run is: its journal, its checkpoints, its machine."""
+"""Record what a run is: its journal, its checkpoints, its host."""

@@ -1,7 +1,7 @@
-"""The checkpoints of a run, by the ledger that the plugin keeps in out/: which there are, the best, the last.
+"""Read the checkpoints of a run from the ledger that the plugin writes in out/: all of them, the best, the last.
 
-The ledger is written by the job and is trusted in nothing: an entry counts when its file lies where a job may write and
-has the size that the ledger tells; for a resume its SHA-256 must fit too.
+The job writes the ledger, so it is not trusted: an entry counts only when its file is where a job may write and has the
+size in the ledger. For a resume its SHA-256 must match too.
 """
 
 from __future__ import annotations
@@ -43,35 +43,36 @@ __all__ = [
     "summary",
 ]  # fmt: skip
 
-LONGEST_SAVING = 600.0  # seconds; what takes longer is a job that died while it saved
+LONGEST_SAVING = 600.0  # seconds; a save that takes longer belongs to a job that died while it saved
 
 _BLOCK = 1 << 20
-_FOR_A_RECORD = 1 << 24  # bytes of a ledger: `ps` tells of many runs, and must answer
-_TAIL = 1 << 16  # bytes at the end of progress.jsonl in which its last whole line is looked for
+_FOR_A_RECORD = 1 << 24  # bytes of a ledger: `ps` lists many runs, and must be fast
+_TAIL = 1 << 16  # bytes at the end of progress.jsonl in which the last complete line is searched
 
 
 def ledger(run: RunPaths, *, at_once: Optional[int] = None) -> List[FoundEntry]:
-    """The checkpoints that are there, each as its newest line tells, with `file`, its path on the host.
+    """Return the checkpoints whose files exist, each with the values of its newest line and `file`, its path on the
+    host.
 
-    `at_once`: bytes of a ledger that is read for the first time; what is behind them is told another time.
+    `at_once`: the most bytes of a ledger to read now; later calls read the rest.
     """
     job = jobs.read_or_empty(run)
-    found: List[FoundEntry] = []
+    entries: List[FoundEntry] = []
     for entry in read(run.ledger, run.ledger_cache, at_once=at_once):
         file = locate(run, job, entry["path"])
         if file is not None and _size(file) == entry.get("size"):
-            found.append({**entry, "file": file})
-    return found
+            entries.append({**entry, "file": file})
+    return entries
 
 
 def in_container(run: RunPaths) -> bool:
-    """Whether some were saved where only the job's container had them: they are to be gathered before they are there."""
+    """Return whether some checkpoints were saved where only the job's container has them: they must be gathered first."""
     job = jobs.read_or_empty(run)
-    return any(_place(run, job, entry["path"])[0] == run.outside for entry in lines(run.ledger))
+    return any(_locate_folder(run, job, entry["path"])[0] == run.outside for entry in lines(run.ledger))
 
 
 def is_complete(file: str, entry: Mapping[str, object]) -> bool:
-    """Return whether `file` is what the ledger's entry says, byte for byte. Reads all of it."""
+    """Return whether the file has exactly the bytes that the ledger describes. Reads the whole file."""
     try:
         with open_regular(file) as content:
             return os.fstat(content.fileno()).st_size == entry["size"] and digest(content) == entry.get("sha256")
@@ -80,43 +81,43 @@ def is_complete(file: str, entry: Mapping[str, object]) -> bool:
 
 
 def looks_complete(file: BinaryIO, size: int) -> bool:
-    """Of a file that no ledger tells of: what `torch.save` writes says by itself that it is finished."""
+    """Return whether a file that no ledger lists looks complete: the end of a file of `torch.save` shows it."""
     return size > 0 and (not completeness.begins_as_zip(file) or completeness.has_zip_end(file, size))
 
 
 def digest(file: IO[bytes]) -> str:
-    """The SHA-256 of what is left to read of an open file."""
-    running = hashlib.sha256()
+    """Return the SHA-256 of the rest of an open file."""
+    sha = hashlib.sha256()
     for block in iter(lambda: file.read(_BLOCK), b""):
-        running.update(block)
-    return running.hexdigest()
+        sha.update(block)
+    return sha.hexdigest()
 
 
 def locate(run: RunPaths, job: Job, path: str) -> Optional[str]:
-    """Where on the host the file is that the job calls `path` (relative to its workspace); None when it is nowhere, or
-    not where this job's files are.
+    """Return where on the host the file is that the job calls `path` (relative to its workspace), or None when it does
+    not exist or is outside this job's folders.
 
-    What was written in a container alone is in `outside/` once that was gathered.
+    A file that was written only in a container is in `outside/` once the container was gathered.
     """
-    base, inside = _place(run, job, path)
+    base, inside = _locate_folder(run, job, path)
     if inside is None:
         return None
     try:
         top, full = os.path.realpath(base), os.path.realpath(os.path.join(base, inside))
-        if not (full + "/").startswith(top.rstrip("/") + "/"):  # by `..`, or by a link that leads out
+        if not (full + "/").startswith(top.rstrip("/") + "/"):  # by `..`, or by a link that points outside
             return None
         return full if stat.S_ISREG(os.stat(full).st_mode) else None
-    except (OSError, ValueError):  # ValueError: what no file system takes for a name
+    except (OSError, ValueError):  # ValueError: not a valid file name
         return None
 
 
 def summary(run: RunPaths, live: bool = True, *, at_once: Optional[int] = _FOR_A_RECORD) -> Optional[CheckpointSummary]:
-    """`{count, best, last}`; None for a run that has no ledger. Of one that has ended, as it was at its end."""
+    """Return `{count, best, last}`, or None for a run without a ledger. For an ended run, as it was at its end."""
     if not os.path.exists(run.ledger):
         return None
-    noted: Optional[NotedSummary] = None if live else read_json(run.summary)
-    if noted is not None and noted["of"] == _stamp(run.ledger):
-        return noted["summary"]
+    cached: Optional[NotedSummary] = None if live else read_json(run.summary)
+    if cached is not None and cached["of"] == _stamp(run.ledger):
+        return cached["summary"]
     entries = ledger(run, at_once=at_once)
     best_one, last_one = best(entries), last(entries)
     return {
@@ -127,33 +128,33 @@ def summary(run: RunPaths, live: bool = True, *, at_once: Optional[int] = _FOR_A
 
 
 def note_summary(run: RunPaths) -> None:
-    """At the run's end: `ps -a` must not read the ledgers of all runs that ever were."""
-    found = summary(run, at_once=None)
-    if found is not None and not in_container(run):  # those are there once a fetch has gathered them
-        write_json(run.summary, {"of": _stamp(run.ledger), "summary": found})
+    """Store the summary at the run's end: `ps -a` must not read the ledgers of all earlier runs."""
+    values = summary(run, at_once=None)
+    if values is not None and not in_container(run):  # their files exist once a fetch has gathered them
+        write_json(run.summary, {"of": _stamp(run.ledger), "summary": values})
 
 
 def _stamp(path: str) -> List[int]:
-    found = os.stat(path)
-    return [found.st_size, found.st_mtime_ns]
+    status = os.stat(path)
+    return [status.st_size, status.st_mtime_ns]
 
 
 def progress(run: RunPaths) -> Optional[Reported]:
-    """The last whole line of what the plugin reports of the job's progress."""
-    return next((line for line in map(parse, reversed(_reported(run))) if line is not None), None)
+    """Return the last complete line of the plugin's reports about the job's progress."""
+    return next((line for line in map(parse, reversed(_read_report_lines(run))) if line is not None), None)
 
 
 def metrics(run: RunPaths) -> Reported:
-    """The last value of each metric: a test knows nothing of what the fit before it logged."""
-    found: Reported = {}
-    for line in map(parse, _reported(run)):
-        told = line.get("metrics") if line is not None else None
-        found.update(told if isinstance(told, dict) else {})
-    return found
+    """Return the last value of each metric. Lines differ: a test does not log the metrics of the fit before it."""
+    values: Reported = {}
+    for line in map(parse, _read_report_lines(run)):
+        logged = line.get("metrics") if line is not None else None
+        values.update(logged if isinstance(logged, dict) else {})
+    return values
 
 
-def _reported(run: RunPaths) -> List[bytes]:
-    """The last whole lines of progress.jsonl."""
+def _read_report_lines(run: RunPaths) -> List[bytes]:
+    """Return the last complete lines of progress.jsonl."""
     try:
         return read_untrusted(run.progress, _TAIL).split(b"\n")[:-1]
     except OSError:
@@ -161,37 +162,37 @@ def _reported(run: RunPaths) -> List[bytes]:
 
 
 def has_plugin(run: RunPaths, attempt: int) -> bool:
-    """Whether the plugin of this attempt has reported: only then somebody looks for the stop file."""
-    told = progress(run)
-    return told is not None and told.get("attempt") == attempt
+    """Return whether the plugin of this attempt has reported: only then a process checks the stop file."""
+    report = progress(run)
+    return report is not None and report.get("attempt") == attempt
 
 
 def is_saving(run: RunPaths) -> bool:
-    """Whether a checkpoint is being written now, as the plugin tells."""
+    """Return whether a checkpoint is being written now, as the plugin reports."""
     try:
-        told, written = read_untrusted(run.saving, 32), os.lstat(run.saving).st_mtime
+        started, written = read_untrusted(run.saving, 32), os.lstat(run.saving).st_mtime
     except OSError:
         return False
     try:
-        passed = clocks.uptime() - float(told)
-    except ValueError:  # an earlier plugin told no time
+        passed = clocks.uptime() - float(started)
+    except ValueError:  # an earlier plugin wrote no time
         passed = -1.0
-    if passed < 0.0:  # or the job counts from another moment than its host
+    if passed < 0.0:  # or the job's uptime differs from its host's
         passed = abs(time.time() - written)
     return passed < LONGEST_SAVING
 
 
 def stopped(run: RunPaths, attempt: int) -> Optional[Reported]:
-    """What the plugin saved when this attempt was asked to stop: `{checkpoint, epoch, step, lost_batches, why}`."""
+    """Return what the plugin saved when this attempt was asked to stop: `{checkpoint, epoch, step, lost_batches, why}`."""
     try:
-        told = parse(read_untrusted(run.stopped, _TAIL))
+        report = parse(read_untrusted(run.stopped, _TAIL))
     except OSError:
         return None
-    return told if told is not None and told.get("attempt") == attempt else None
+    return report if report is not None and report.get("attempt") == attempt else None
 
 
-def _place(run: RunPaths, job: Job, path: str) -> Tuple[str, Optional[str]]:
-    """(folder of the host, path in it). None where the path names a mount itself."""
+def _locate_folder(run: RunPaths, job: Job, path: str) -> Tuple[str, Optional[str]]:
+    """Return (folder of the host, path in it). The path is None when `path` names a mount itself."""
     if not path.startswith("/"):
         return run.workspace, path
     if job.get("host", {}).get("runtime") == "bare":
@@ -205,15 +206,15 @@ def _place(run: RunPaths, job: Job, path: str) -> Tuple[str, Optional[str]]:
 
 
 def _mounts(run: RunPaths, job: Job) -> List[Tuple[str, str]]:
-    """(where the job sees it, where it is on the host), the deepest first."""
+    """Return (path in the job, path on the host) of each mount, the deepest first."""
     own = [
         (words.WORKSPACE_MOUNT, run.workspace),
         (words.OUT_MOUNT, run.out),
         (words.CACHE_MOUNT, run.host.job_cache),
         (words.DATA_MOUNT, run.host.data(job.get("project", {}).get("name", ""))),
     ]
-    asked = [(mount["target"], os.path.expanduser(mount["source"])) for mount in job.get("mounts") or []]
-    return sorted(own + asked, key=lambda mount: len(mount[0]), reverse=True)
+    requested = [(mount["target"], os.path.expanduser(mount["source"])) for mount in job.get("mounts") or []]
+    return sorted(own + requested, key=lambda mount: len(mount[0]), reverse=True)
 
 
 def _size(path: str) -> Optional[int]:

@@ -1,7 +1,9 @@
-"""Is a file whole, or is somebody writing it? No lock tells, so this gathers what evidence a host gives.
+"""Decide whether a file is complete, or a program still writes it.
 
-A file is taken for whole when it held still while it was read, nobody has it open for writing, its last
-change is a while ago, and, for a zip (what `torch.save` writes), its end is there.
+There is no lock to ask, so several signs are combined.
+
+A file counts as complete when it did not change while it was read, no process has it open for writing, its last change
+is a while ago, and, for a zip (which `torch.save` writes), its end is present.
 """
 
 from __future__ import annotations
@@ -10,10 +12,9 @@ import os
 import stat
 from typing import BinaryIO, Dict, FrozenSet, Iterable, Set, Tuple
 
-# A writer that stopped for longer than this without holding the file open is taken to be done.
+# A writer that stopped for longer than this without having the file open counts as finished.
 QUIET_SECONDS = 2.0
-# A zip says by itself that it is finished; then only the clock tick by which two writes could share an mtime
-# matters.
+# The end of a zip shows that it is finished; then only the clock tick matters in which two writes could share an mtime.
 QUIET_ZIP_SECONDS = 0.1
 
 ZIP_START = b"PK\x03\x04"
@@ -25,20 +26,21 @@ Identity = Tuple[int, int]  # device, inode
 Stamp = Tuple[int, int, int, int, int]
 
 
-def stamp(found: os.stat_result) -> Stamp:
-    """Changes whenever the file does: also ctime, which nobody can set back."""
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+def stamp(status: os.stat_result) -> Stamp:
+    """Return values that change whenever the file does. They include ctime, which no program can set back."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def identity(found: os.stat_result) -> Identity:
-    return found.st_dev, found.st_ino
+def identity(status: os.stat_result) -> Identity:
+    return status.st_dev, status.st_ino
 
 
-def is_young(found: os.stat_result, now: float, quiet: float = QUIET_SECONDS) -> bool:
-    """Its content changed just now. An mtime far ahead was set by somebody, or by a server's clock: ctime
-    decides.
+def is_young(status: os.stat_result, now: float, quiet: float = QUIET_SECONDS) -> bool:
+    """Return whether the file changed a moment ago.
+
+    An mtime far in the future was set by a program, or by a server's clock: then ctime decides.
     """
-    return abs(now - found.st_mtime) < quiet or abs(now - found.st_ctime) < min(quiet, QUIET_ZIP_SECONDS)
+    return abs(now - status.st_mtime) < quiet or abs(now - status.st_ctime) < min(quiet, QUIET_ZIP_SECONDS)
 
 
 def begins_as_zip(file: BinaryIO) -> bool:
@@ -46,7 +48,7 @@ def begins_as_zip(file: BinaryIO) -> bool:
 
 
 def has_zip_end(file: BinaryIO, size: int) -> bool:
-    """The end-of-central-directory record stands where a finished zip has it: last, before its own comment."""
+    """Return whether the end-of-central-directory record is in its place: last, before its own comment."""
     start = max(0, size - _ZIP_END_SIZE - _ZIP_COMMENT_MAX)
     tail = os.pread(file.fileno(), size - start, start)
     at = tail.rfind(ZIP_END)
@@ -59,16 +61,16 @@ def has_zip_end(file: BinaryIO, size: int) -> bool:
 
 
 def open_for_writing(wanted: Iterable[Identity]) -> FrozenSet[Identity]:
-    """Those of `wanted` that a process holds open for writing, as far as /proc shows it to us.
+    """Return those of `wanted` that a process has open for writing, as far as /proc shows it to this user.
 
-    Other users' processes do not show; where there is no /proc nothing does.
+    Processes of other users are invisible; without /proc all are.
     """
     rest: Set[Identity] = set(wanted)
-    found: Dict[Identity, bool] = {}
+    written: Dict[Identity, bool] = {}
     if rest:
         for pid in _pids():
-            _look(pid, rest, found)
-    return frozenset(found)
+            _find_open_files(pid, rest, written)
+    return frozenset(written)
 
 
 def _pids() -> Iterable[str]:
@@ -78,18 +80,18 @@ def _pids() -> Iterable[str]:
         return []
 
 
-def _look(pid: str, wanted: Set[Identity], found: Dict[Identity, bool]) -> None:
+def _find_open_files(pid: str, wanted: Set[Identity], written: Dict[Identity, bool]) -> None:
     folder = "/proc/" + pid + "/fd"
     try:
         descriptors = os.listdir(folder)
-    except OSError:  # another user's, or gone
+    except OSError:  # the process is another user's, or gone
         return
     for descriptor in descriptors:
         try:
             opened = os.stat(folder + "/" + descriptor)
             if stat.S_ISREG(opened.st_mode) and identity(opened) in wanted and _writes(pid, descriptor):
-                found[identity(opened)] = True
-        except OSError:  # closed meanwhile
+                written[identity(opened)] = True
+        except OSError:  # it was closed in the meantime
             continue
 
 

@@ -1,4 +1,4 @@
-"""The job of a run as its present attempt runs it, and where the checkpoint lies that the attempt begins from."""
+"""Build the job of a run for its present attempt, and locate the checkpoint from which the attempt starts."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 
 def read(run: RunPaths) -> Optional[Job]:
-    """Return job.json; None where it is missing or damaged."""
+    """Return job.json, or None when it is missing or damaged."""
     job: Optional[Job] = read_json(run.job)
     return job
 
 
 def read_or_empty(run: RunPaths) -> Job:
-    """Return job.json; where it is missing or damaged, an object without keys: take each one by `get`."""
+    """Return job.json, or an object without keys when it is missing or damaged: then read each key by `get`."""
     return read(run) or cast("Job", {})
 
 
 def of_attempt(run: RunPaths, state: Optional[journal.Run] = None) -> Optional[AttemptJob]:
-    """Return the job as the present attempt runs it: with its number, the checkpoint that it begins from, and its GPUs.
+    """Return the job for the present attempt: with its number, the checkpoint that it resumes, and its GPUs.
 
-    None where job.json is missing or damaged.
+    None when job.json is missing or damaged.
     """
     job = read(run)
     if job is None:
@@ -40,22 +40,24 @@ def of_attempt(run: RunPaths, state: Optional[journal.Run] = None) -> Optional[A
     resources = job.get("resources")
     if begun.get("gpus") is not None:
         resources = {**resources, "gpus": cast("GpuRequest", begun["gpus"])}
-    resume = _as_the_job_sees(run, job, begun.get("checkpoint")) if begun else None
+    resume = _path_in_job(run, job, begun.get("checkpoint")) if begun else None
     return cast("AttemptJob", {**job, "resources": resources, "attempt": state.attempt, "resume": resume})
 
 
 def of_attempt_or_empty(run: RunPaths, state: Optional[journal.Run] = None) -> AttemptJob:
-    """Return the same; where job.json is missing or damaged, an object with an attempt alone: take the other keys by `get`."""
+    """Return the same, or an object with only an attempt when job.json is missing or damaged: then read the other keys
+    by `get`.
+    """
     return of_attempt(run, state) or cast("AttemptJob", {"attempt": 1, "resume": None})
 
 
 def file_of(run: RunPaths, checkpoint: PlacedCheckpoint) -> str:
-    """Where a checkpoint lies that the journal tells of."""
+    """Return the path of a checkpoint that the journal names."""
     return os.path.join(run.root, str(checkpoint["file"]))
 
 
-def _as_the_job_sees(run: RunPaths, job: Job, checkpoint: Optional[PlacedCheckpoint]) -> Optional[str]:
-    """The absolute path of the checkpoint that the job is told."""
+def _path_in_job(run: RunPaths, job: Job, checkpoint: Optional[PlacedCheckpoint]) -> Optional[str]:
+    """Return the absolute path of the checkpoint inside the job."""
     if checkpoint is None:
         return None
     top = run.workspace if job["host"]["runtime"] == "bare" else words.WORKSPACE_MOUNT
@@ -68,7 +70,9 @@ def _as_the_job_sees(run: RunPaths, job: Job, checkpoint: Optional[PlacedCheckpo
 
 
 def needs_staging(checkpoint: PlacedCheckpoint) -> bool:
-    """It lies where no job sees it: it was written in a container alone, or came from another host."""
+    """Return whether the checkpoint is where no job sees it: it was written only in a container, or came from another
+    host.
+    """
     return str(checkpoint["file"]).startswith(("outside/", "carried/"))
 
 

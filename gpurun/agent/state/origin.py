@@ -1,7 +1,10 @@
-"""Which machine a run belongs to. Disks are cloned, homes are shared and copied, machines are reinstalled and thrown away.
+"""Decide which host a run belongs to.
 
-A run is this machine's when machine id, hardware and place are those that it was prepared with. In doubt nothing is done to
-it: the machine that runs it may live. A person can give it up (`gpurun stop --abandon`), which makes it this machine's.
+Disks are cloned, homes are shared and copied, hosts are reinstalled and thrown away.
+
+A run belongs to this host when machine id, hardware and path are those with which it was prepared. In doubt gpurun
+changes nothing about it: the host that runs it may be alive. A person can abandon the run (`gpurun stop --abandon`);
+then it belongs to this host.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ ABANDON = "gpurun stop --abandon %s"
 
 
 def identity(host: HostPaths) -> MachineOfRun:
-    """What a run remembers of the machine that it is prepared on."""
+    """Return what is recorded of this host when a run is prepared on it."""
     return {
         "machine_id": machine.machine_id(),
         "hostname": machine.hostname(),
@@ -35,20 +38,20 @@ def identity(host: HostPaths) -> MachineOfRun:
 
 
 def doubt(run: RunPaths, job: Optional[Job] = None) -> Optional[str]:
-    """Why this run is another machine's, or may be, in words; None for one of this machine's."""
-    known = _machine_of(run, jobs.read_or_empty(run) if job is None else job)
-    name = known.get("hostname") or "another machine"
-    if known.get("machine_id") != machine.machine_id():
-        return "%s belongs to %s, which shares this home or had it before" % (run.id, name)
-    if os.path.exists(run.exit):  # nothing of it can live: a disk may move on, and its machine change
+    """Return why this run belongs, or may belong, to another host, in words; None for a run of this host."""
+    origin = _machine_of(run, jobs.read_or_empty(run) if job is None else job)
+    name = origin.get("hostname") or "another host"
+    if origin.get("machine_id") != machine.machine_id():
+        return "%s belongs to %s, which shares this home or used it before" % (run.id, name)
+    if os.path.exists(run.exit):  # no process of it can be alive: a disk may move, and its machine may change
         return None
-    if known.get("runs") not in (None, os.path.realpath(run.host.runs)):
-        return "%s is a copy: it was made in %s, and its job may run there" % (run.id, known["runs"])
-    why = machine.another_machine(known.get("signs") or {}, machine.signs())
+    if origin.get("runs") not in (None, os.path.realpath(run.host.runs)):
+        return "%s is a copy: it was made in %s, and its job may run there" % (run.id, origin["runs"])
+    why = machine.another_machine(origin.get("signs") or {}, machine.signs())
     if why is not None and not any(
-        map(machine.is_this_boot, filter(None, (known.get("boot_id"), journal.fold(run).boot_id)))
+        map(machine.is_this_boot, filter(None, (origin.get("boot_id"), journal.fold(run).boot_id)))
     ):
-        return "%s may run on another machine: %s, since this disk was cloned or its machine changed" % (run.id, why)
+        return "%s may run on another host: %s, because this disk was cloned or its machine changed" % (run.id, why)
     return None
 
 
@@ -59,7 +62,9 @@ def _machine_of(run: RunPaths, job: Job) -> HostOfJob:
 
 
 def is_of_this_host(run: RunPaths) -> bool:
-    """False for a run that is another machine's, or may be, of a newer gpurun, and for what is no run at all."""
+    """Return False for a run that belongs, or may belong, to another host, a run of a newer gpurun, and a folder that
+    is not a run.
+    """
     job = jobs.read(run)
     if not isinstance(job, dict) or journal.schema_of(job) > words.JOB_SCHEMA:
         return False
@@ -68,16 +73,18 @@ def is_of_this_host(run: RunPaths) -> bool:
 
 
 def refuse(run: RunPaths, job: Optional[Job] = None) -> None:
-    """Raise AgentError `elsewhere` for a run that is another machine's, or may be."""
+    """Raise AgentError `elsewhere` for a run that belongs, or may belong, to another host."""
     why = doubt(run, job)
     if why is not None:
-        raise AgentError(error_codes.ELSEWHERE, why, "ask that host; when it is gone for good: " + ABANDON % run.id)
+        raise AgentError(error_codes.ELSEWHERE, why, "use that host; when it is gone for good: " + ABANDON % run.id)
 
 
 def show_life(run: RunPaths) -> int:
-    """Show those who share this home that a supervisor lives, for as long as the descriptor is open; -1 where that fails.
+    """Show other hosts that share this home that a supervisor is alive, as long as the descriptor is open.
 
-    A lock on a file in the run's folder: file systems that keep locks for several machines show it to all of them.
+    Return -1 on failure.
+
+    This is a lock on a file in the run's folder: file systems that support locks across hosts show it to all of them.
     """
     try:
         fd = os.open(run.life, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -92,7 +99,7 @@ def show_life(run: RunPaths) -> int:
 
 
 def lives(run: RunPaths) -> bool:
-    """A supervisor shows its life, here or on another machine. False says nothing."""
+    """Return whether a supervisor shows its life, here or on another host. False proves nothing."""
     try:
         fd = os.open(run.life, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
@@ -109,8 +116,8 @@ def lives(run: RunPaths) -> bool:
 
 
 def adopt(run: RunPaths) -> None:
-    """Make an ended run this machine's, on which it may go on."""
-    known = _machine_of(run, jobs.read_or_empty(run))
-    mine = identity(run.host)
-    if any(known.get(key) != value for key, value in mine.items() if key != "boot_id"):
-        write_json(run.adopted, mine)
+    """Make an ended run belong to this host, on which it may continue."""
+    origin = _machine_of(run, jobs.read_or_empty(run))
+    identity_here = identity(run.host)
+    if any(origin.get(key) != value for key, value in identity_here.items() if key != "boot_id"):
+        write_json(run.adopted, identity_here)

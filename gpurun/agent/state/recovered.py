@@ -1,8 +1,9 @@
-"""Find the checkpoints that the plugin had no time to list: its thread is a second or two behind a save, and dies with SIGKILL.
+"""Find the checkpoints that the plugin had no time to list: its thread is a second or two behind a save, and dies with
+SIGKILL.
 
-Once nothing of the job runs, a file of `torch.save` says by itself whether it was finished: it is a zip, whose directory comes
-last. Such a file comes into the ledger as if the plugin had listed it, but for its metric, which only the training knew. A
-file that was half written has no directory, and stays out. Nothing in a file is executed.
+Once no process of the job runs, a file of `torch.save` shows whether it was finished: it is a zip, whose directory
+comes last. Such a file is added to the ledger as if the plugin had listed it, but without its metric, which only the
+training knew. A half-written file has no directory, and is not added. No content of a file is executed.
 """
 
 from __future__ import annotations
@@ -26,30 +27,30 @@ if TYPE_CHECKING:
 
 SUFFIX = ".ckpt"
 LOOKING = 20.0  # seconds: a workspace may hold a data set of a million files
-MOST = 3  # the newest ones; what is older the plugin has had the time to list
+MOST = 3  # the newest files; the plugin has had time to list the older ones
 _LARGEST_PICKLE = 1 << 26  # bytes
 
 
-def take_in(run: RunPaths) -> None:
-    """List what the present attempt saved last. Nothing of its job may run any more."""
+def list_new(run: RunPaths) -> None:
+    """List the checkpoints that the present attempt saved last. No process of its job may run any more."""
     state = journal.fold(run)
     if state.started is None or not checkpoints.has_plugin(run, state.attempt):
         return
     listed = {entry["path"]: entry for entry in ledger.read(run.ledger, run.ledger_cache)}
-    found = [path for path in _files(run.workspace) if _is_new(path, run, listed, state.started)]
-    for path in sorted(found, key=_changed, reverse=True)[:MOST][::-1]:
+    new_paths = [path for path in _find_files(run.workspace) if _is_new(path, run, listed, state.started)]
+    for path in sorted(new_paths, key=_changed_at, reverse=True)[:MOST][::-1]:
         try:
-            entry = _entry(run, path, state.attempt)
+            entry = _make_entry(run, path, state.attempt)
             if entry is not None:
                 ledger.append(run.ledger, entry)
-        except Exception:  # noqa: BLE001 (removed meanwhile, or a job's odd idea of a zip: the run ends all the same)
+        except Exception:  # noqa: BLE001 (the file was removed, or is a strange zip: the run ends all the same)
             traceback.print_exc()
 
 
-def _files(workspace: str) -> Iterator[str]:
+def _find_files(workspace: str) -> Iterator[str]:
     until = time.monotonic() + LOOKING
     for folder, folders, names in os.walk(workspace):
-        folders[:] = [one for one in folders if not one.startswith(".")]
+        folders[:] = [name for name in folders if not name.startswith(".")]
         if time.monotonic() > until:
             return
         for name in names:
@@ -59,25 +60,29 @@ def _files(workspace: str) -> Iterator[str]:
 
 
 def _is_new(path: str, run: RunPaths, listed: Dict[str, LedgerEntry], since: float) -> bool:
-    """Nothing is listed of it as it is now, and it came neither with the project nor from an earlier attempt."""
+    """Return whether the ledger lacks the file as it is now, and the file came neither with the project nor from an
+    earlier attempt.
+    """
     try:
-        found, name = os.lstat(path), os.path.relpath(path, run.workspace)
+        status, name = os.lstat(path), os.path.relpath(path, run.workspace)
         name.encode()
-    except (OSError, UnicodeError):  # JSON has no name for it
+    except (OSError, UnicodeError):  # JSON cannot hold such a name
         return False
-    known = listed.get(name)
-    told = (known.get("size"), known.get("mtime_ns")) if known is not None else None
-    return stat.S_ISREG(found.st_mode) and found.st_mtime >= since and told != (found.st_size, found.st_mtime_ns)
+    entry = listed.get(name)
+    listed_as = (entry.get("size"), entry.get("mtime_ns")) if entry is not None else None
+    return (
+        stat.S_ISREG(status.st_mode) and status.st_mtime >= since and listed_as != (status.st_size, status.st_mtime_ns)
+    )
 
 
-def _changed(path: str) -> float:
+def _changed_at(path: str) -> float:
     with suppress(OSError):
         return os.lstat(path).st_mtime
     return 0.0
 
 
-def _entry(run: RunPaths, path: str, attempt: int) -> Optional[LedgerEntry]:
-    """None for what is not whole, or did not hold still while it was read."""
+def _make_entry(run: RunPaths, path: str, attempt: int) -> Optional[LedgerEntry]:
+    """Return None for a file that is incomplete, or that changed while it was read."""
     with open_regular(path) as file:
         before = os.fstat(file.fileno())
         if completeness.open_for_writing([completeness.identity(before)]) or not _is_complete(path, before.st_size):
@@ -104,7 +109,10 @@ def _entry(run: RunPaths, path: str, attempt: int) -> Optional[LedgerEntry]:
 
 
 def _is_complete(path: str, size: int) -> bool:
-    """A zip as torch writes it: nothing is packed, so that no job can make this take longer than its file is long."""
+    """Return whether the file is a zip as torch writes it.
+
+    Nothing in it is compressed, so the check takes no longer than the file's size.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             parts: List[zipfile.ZipInfo] = archive.infolist()
@@ -112,7 +120,7 @@ def _is_complete(path: str, size: int) -> bool:
             pickles = [part for part in parts if part.filename.endswith("/data.pkl")]
             if not plain or sum(part.file_size for part in parts) > size or len(pickles) != 1:
                 return False
-            # A host that lost its power may have kept a file's end and not its middle.
+            # A host that lost power may have stored a file's end but not its middle.
             return pickles[0].file_size <= _LARGEST_PICKLE and archive.testzip() is None
     except (zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError, EOFError):
         return False

@@ -1,4 +1,6 @@
-"""Which earlier snapshots of a project a new one is linked against, so that unchanged files are neither sent nor stored."""
+"""Choose the earlier snapshots of a project that a new one is linked against, so that unchanged files are neither sent
+nor stored.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +12,12 @@ from ..paths import HostPaths, RunPaths
 
 
 def newest(host: HostPaths, project_name: str, run: RunPaths) -> List[str]:
-    """Snapshots to give rsync as --link-dest: the newest whole one, and the newest that an upload left partial.
+    """Return snapshots for rsync's --link-dest: the newest complete one, and the newest that an upload left partial.
 
-    Without the partial one, all is sent again after an upload that broke off.
+    Without the partial one, all files are sent again after an upload that was cut off.
     """
-    known = _read(host, project_name)
-    ids = [known[kind] for kind in ("whole", "partial") if kind in known and known[kind] != run.id]
+    noted = _read(host, project_name)
+    ids = [noted[kind] for kind in ("whole", "partial") if kind in noted and noted[kind] != run.id]
     paths = [host.run(run_id).snapshot for run_id in dict.fromkeys(ids)]
     return [path for path in paths if os.path.isdir(path)]
 
@@ -29,7 +31,7 @@ def note_complete(host: HostPaths, project_name: str, run: RunPaths) -> None:
 
 
 def _note(host: HostPaths, project_name: str, kind: str, run: RunPaths) -> None:
-    # Two submits at once may each leave out the other's note: that costs bytes on the wire, never a wrong file.
+    # Two submits at once may each lose the other's note: that costs bytes on the wire, but never yields a wrong file.
     os.makedirs(os.path.dirname(host.snapshots(project_name)), exist_ok=True)
     write_json(host.snapshots(project_name), {**_read(host, project_name), kind: run.id})
 

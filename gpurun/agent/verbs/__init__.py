@@ -1,1 +1,3 @@
-"""The questions that the laptop asks, one a module: `answer(request, host)`; `stream(request, host, out)` goes on."""
+"""Answer the requests of the laptop, one verb in each module: `answer(request, host)`, then `stream(request, host,
+out)`.
+"""

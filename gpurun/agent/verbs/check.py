@@ -1,7 +1,8 @@
-"""`check`: everything that the doctor on the laptop wants to know of this host, and an echo to try forwards on.
+"""`check`: return everything that the laptop's doctor needs about this host, and an echo to test forwards.
 
-Answer: `{facts, rsync, toolkit, pythons, engine_free, disks, home: {type, machines}, ends_at_logout, echo: {port, socket}}`; `engine_free` is
-in bytes, where images lie. The stream behind it only keeps the echo alive: it ends when the client goes away, or after a minute.
+Answer: `{facts, rsync, toolkit, pythons, engine_free, disks, home: {type, machines}, ends_at_logout, echo: {port,
+socket}}`; `engine_free` is in bytes, where images are stored. The stream after it only keeps the echo alive: it ends
+when the client goes away, or after a minute.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _LOGIND = ("/etc/systemd/logind.conf", "/etc/systemd/logind.conf.d", "/run/syste
 
 
 class _Echo:
-    """Listens on loopback and on a Unix socket, and sends back what comes."""
+    """Listen on loopback and on a Unix socket, and send back what arrives."""
 
     def __init__(self) -> None:
         self.folder = tempfile.mkdtemp(prefix="gpurun-")
@@ -68,28 +69,28 @@ _echo: Optional[_Echo] = None
 
 
 def answer(request: CheckRequest, host: HostPaths) -> CheckAnswer:
-    global _echo  # noqa: PLW0603 (made before the answer, which names it, and closed after the stream)
-    known = facts.host_facts(host, request.get("engine"), refresh=True)
+    global _echo  # noqa: PLW0603 (made before the answer, which contains its address, and closed after the stream)
+    host_facts = facts.host_facts(host, request.get("engine"), refresh=True)
     mounts = disks.read_mounts()
     if request.get("stream", True):
         _echo = _Echo()
     return {
-        "facts": known,
+        "facts": host_facts,
         "rsync": _version(["rsync", "--version"]),
         "toolkit": _version(["nvidia-ctk", "--version"]),
         "pythons": environments.find_pythons(),
-        "engine_free": preflight.room(known["engine"]["root"]) if known["engine"] else None,
-        "disks": disks.lasting(mounts, known["user"]),
+        "engine_free": preflight.free_bytes(host_facts["engine"]["root"]) if host_facts["engine"] else None,
+        "disks": disks.lasting(mounts, host_facts["user"]),
         "home": {"type": disks.type_of(mounts, host.root), "machines": machine.machines_here(host)},
-        "ends_at_logout": ends_at_logout(known["user"]),
+        "ends_at_logout": ends_at_logout(host_facts["user"]),
         "echo": _echo.where() if _echo else None,
     }
 
 
 def stream(request: CheckRequest, host: HostPaths, frames: Frames) -> None:
-    until = time.monotonic() + ECHO_FOR
+    deadline = time.monotonic() + ECHO_FOR
     try:
-        while time.monotonic() < until and not _client_is_gone(0.5):
+        while time.monotonic() < deadline and not _client_is_gone(0.5):
             frames.beat()
         frames.end({})
     finally:
@@ -98,14 +99,14 @@ def stream(request: CheckRequest, host: HostPaths, frames: Frames) -> None:
 
 
 def _client_is_gone(seconds: float) -> bool:
-    """Wait at most so long for the reader of stdout to go away: nothing of ours stays behind on the host for it."""
+    """Return whether the reader of stdout has gone away within this time: then no process of gpurun may stay for it."""
     poll = select.poll()
-    poll.register(1, 0)  # errors and hang-ups alone, which are always told
+    poll.register(1, 0)  # only errors and hang-ups, which poll always reports
     return bool(poll.poll(seconds * 1000))
 
 
 def ends_at_logout(user: str) -> bool:
-    """Whether systemd ends what a user left behind when the last session closes: a supervisor would not stay."""
+    """Return whether systemd ends a user's processes when the last session closes: then a supervisor would not survive."""
     if user == "root" or os.path.exists("/var/lib/systemd/linger/" + user):
         return False
     files = []
@@ -114,22 +115,22 @@ def ends_at_logout(user: str) -> bool:
             files += sorted(os.path.join(path, name) for name in os.listdir(path) if name.endswith(".conf"))
         else:
             files.append(path)
-    says = "no"
+    setting = "no"
     for name in files:
         try:
             with open(name, encoding="utf-8", errors="replace") as file:
-                found = re.findall(r"^\s*KillUserProcesses\s*=\s*(\S+)", file.read(), re.MULTILINE)
+                values = re.findall(r"^\s*KillUserProcesses\s*=\s*(\S+)", file.read(), re.MULTILINE)
         except OSError:
             continue
-        says = found[-1].lower() if found else says
-    return says in ("yes", "true", "1", "on")
+        setting = values[-1].lower() if values else setting
+    return setting in ("yes", "true", "1", "on")
 
 
 def _version(argv: List[str]) -> Optional[str]:
-    """The first number with dots that a program says of itself; None when it is not there."""
+    """Return the first number with dots in a program's output, or None when the program is missing."""
     try:
-        said = programs.run(argv, timeout=10).text
+        output = programs.run(argv, timeout=10).text
     except (FileNotFoundError, PermissionError):
         return None
-    found = re.search(r"\d+(?:\.\d+)+", said)
-    return found.group(0) if found else ""
+    number = re.search(r"\d+(?:\.\d+)+", output)
+    return number.group(0) if number else ""

@@ -1,8 +1,8 @@
-"""`checkpoint`: one checkpoint of a run, to be fetched: `{run, which: "best"|"last"|SHA-256, ledgers}`.
+"""`checkpoint`: locate one checkpoint of a run for a fetch: `{run, which: "best"|"last"|SHA-256, ledgers}`.
 
--> `{run: RunRecord, ledgers, count, checkpoint}`: null, or what the ledger tells of it with `folder` and `name`, where it lies;
-`as`, its place in the folder that a run is fetched into; and `mtime_ns`, `ctime_ns`, `inode`. Whether it is what the ledger
-tells is for the laptop to check, on what has come.
+-> `{run: RunRecord, ledgers, count, checkpoint}`. `checkpoint` is null, or the ledger's entry with `folder` and `name`, where the file
+is; `as`, its place in the folder of a fetch; and `mtime_ns`, `ctime_ns`, `inode`. The laptop checks whether the fetched file is what
+the ledger describes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..schema.checkpoint import FoundEntry, LedgerEntry
     from ..schema.requests import CheckpointRequest
 
-PATIENCE = 5.0  # seconds for the ledger to tell of a file that is written anew just now
+PATIENCE = 5.0  # seconds to wait for the ledger's line of a file that is being rewritten
 TICK = 0.2
 
 
@@ -35,8 +35,8 @@ def answer(request: CheckpointRequest, host: HostPaths) -> CheckpointAnswer:
     live = not os.path.exists(run.exit)
     if checkpoints.in_container(run):
         collect(run, jobs.of_attempt_or_empty(run), live)
-    if not live:  # a supervisor that was killed too has not done it
-        recovered.take_in(run)
+    if not live:  # a supervisor that was killed has not done it
+        recovered.list_new(run)
     entry = _choose(run, request["which"], live)
     return {
         "run": records.record_of(run),
@@ -53,24 +53,24 @@ def _pick(which: str, entries: List[ledger.E]) -> Optional[ledger.E]:
 
 
 def _choose(run: RunPaths, which: str, live: bool) -> Optional[FoundEntry]:
-    """The one of those that are there. When the ledger means another one, that may be there in a moment."""
+    """Return the chosen checkpoint whose file exists. When the ledger means another one, wait a moment for its file."""
     until = time.monotonic() + PATIENCE
     while True:
-        meant = _pick(which, ledger.read(run.ledger, run.ledger_cache))
-        there = _pick(which, checkpoints.ledger(run))
-        if not live or meant is None or _is(there, meant) or time.monotonic() > until:
-            return there
+        chosen = _pick(which, ledger.read(run.ledger, run.ledger_cache))
+        present = _pick(which, checkpoints.ledger(run))
+        if not live or chosen is None or _is_same(present, chosen) or time.monotonic() > until:
+            return present
         time.sleep(TICK)
 
 
-def _is(one: Optional[FoundEntry], other: LedgerEntry) -> bool:
-    return one is not None and all(one.get(key) == other.get(key) for key in ("path", "sha256"))
+def _is_same(entry: Optional[FoundEntry], other: LedgerEntry) -> bool:
+    return entry is not None and all(entry.get(key) == other.get(key) for key in ("path", "sha256"))
 
 
 def _with_file(run: RunPaths, entry: FoundEntry) -> Optional[CheckpointFile]:
     try:
-        found = os.stat(entry["file"])
-    except OSError:  # removed in this moment
+        status = os.stat(entry["file"])
+    except OSError:  # it was removed at this moment
         return None
     folder, name = os.path.split(entry["file"])
     return {
@@ -78,14 +78,16 @@ def _with_file(run: RunPaths, entry: FoundEntry) -> Optional[CheckpointFile]:
         "folder": folder,
         "name": name,
         "as": _as_fetched(run, entry),
-        "mtime_ns": found.st_mtime_ns,
-        "ctime_ns": found.st_ctime_ns,
-        "inode": found.st_ino,
+        "mtime_ns": status.st_mtime_ns,
+        "ctime_ns": status.st_ctime_ns,
+        "inode": status.st_ino,
     }
 
 
 def _as_fetched(run: RunPaths, entry: FoundEntry) -> str:
-    """Where `outputs` lets the same file go, behind a link too; one that came from another host beside the record."""
+    """Return the path at which `outputs` places the same file, also for a link; a file from another host is placed
+    beside the record.
+    """
     names = outputs.free_names(run.workspace, (words.RECORD_FOLDER, words.OUTSIDE_FOLDER))
     inside = os.path.relpath(str(entry["file"]), os.path.realpath(run.workspace))
     if inside.startswith(os.pardir + os.sep):

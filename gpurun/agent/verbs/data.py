@@ -1,4 +1,5 @@
-"""Make a lasting data folder of this host and return where it is: `{name, pushed: bool}` -> `{path, empty, free}`; `free` in bytes.
+"""`data`: make a lasting data folder of this host and return its path: `{name, pushed: bool}` -> `{path, empty, free}`;
+`free` in bytes.
 
 Without `pushed` a push begins; with it, a push is complete.
 """
@@ -28,13 +29,13 @@ def answer(request: DataRequest, host: HostPaths) -> DataAnswer:
     if re.fullmatch(NAME, name) is None:
         raise AgentError(
             error_codes.BAD_NAME,
-            "%r is no name for a data folder" % name,
+            "%r is not a valid name for a data folder" % name,
             "use letters, digits, `_`, `-` and `.`",
             exit_code=2,
         )
     path = host.data(name)
     os.makedirs(path, exist_ok=True)
-    with suppress(OSError):  # a note is not worth a push
+    with suppress(OSError):  # a failed note must not fail the push
         _note(host.push_note(name), "pushed" if request.get("pushed") else "began")
     disk = os.statvfs(path)
     with os.scandir(path) as entries:

@@ -42,10 +42,10 @@ def answer(request: DataFoldersRequest, host: HostPaths) -> DataFoldersAnswer:
 
 def _names(host: HostPaths) -> List[str]:
     try:
-        found = sorted(os.listdir(host.data("")))
+        names_here = sorted(os.listdir(host.data("")))
     except FileNotFoundError:
         return []
-    return [name for name in found if re.fullmatch(NAME, name) and os.path.isdir(host.data(name))]
+    return [name for name in names_here if re.fullmatch(NAME, name) and os.path.isdir(host.data(name))]
 
 
 def _folder(host: HostPaths, name: str, live: List[RunPaths], until: float) -> DataFolder:
@@ -84,7 +84,7 @@ def _live(host: HostPaths) -> List[RunPaths]:
 
 
 def uses(run: RunPaths, name: str) -> bool:
-    """Return whether a run may use the data folder. A run that cannot be read may."""
+    """Return whether a run may use the data folder. An unreadable run may."""
     try:
         if not journal.fold(run).live:
             return False
@@ -97,18 +97,18 @@ def uses(run: RunPaths, name: str) -> bool:
     return any(_overlap(os.path.realpath(place), folder) for place in places)
 
 
-def _overlap(one: str, other: str) -> bool:
-    return os.path.commonpath([one, other]) in (one, other)
+def _overlap(path: str, other: str) -> bool:
+    return os.path.commonpath([path, other]) in (path, other)
 
 
 def _remove(host: HostPaths, name: str) -> Tuple[int, List[str]]:
-    """Remove the folder; return the bytes that are free again, and what could not be removed."""
+    """Remove the folder. Return the bytes that were freed, and what could not be removed."""
     path = host.data(name)
     if re.fullmatch(NAME, name) is None or not os.path.isdir(path):
-        what = "there is no data folder %r on this host" % name
+        what = "the host has no data folder %r" % name
         raise AgentError(error_codes.NO_DATA, what, "gpurun data ls", exit_code=words.EXIT_USAGE)
     _refuse_used(host, name)
-    # Renamed first: a job that starts meanwhile finds it whole or not at all.
+    # Rename it first: a job that starts in the meantime finds the whole folder or none.
     gone = host.data(".gone-%s-%s" % (name, secrets.token_hex(4)))
     os.rename(path, gone)
     try:

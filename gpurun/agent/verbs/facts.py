@@ -1,4 +1,4 @@
-"""`facts`: what this host is and has, asked anew."""
+"""`facts`: return the facts of this host, never from the cache."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""`fetched`: record that a laptop has what the run wrote as its Nth attempt: `{run, what: "all"|"some", attempt, stamp}` -> `{counts}`.
+"""`fetched`: record that a laptop has the files of an attempt: `{run, what: "all"|"some", attempt, stamp}` ->
+`{counts}`.
 
-`stamp` is that of the listing that was fetched. It is written beside the run, so that other laptops can say "fetched elsewhere".
-Only "all" of a run that had ended, and that has not gone on since, counts as fetched (`t`). A container that holds nothing
-more, and could not be removed at the run's end, goes.
+`stamp` belongs to the listing that was fetched. It is written beside the run, so that other laptops can report "fetched
+elsewhere". Only "all" of a run that had ended, and has not continued since, counts as fetched (`t`). A container that
+has no more files, and could not be removed at the run's end, is removed.
 """
 
 from __future__ import annotations
@@ -30,19 +31,21 @@ def answer(request: FetchedRequest, host: HostPaths) -> FetchedAnswer:
     ended = os.path.exists(run.exit)
     if journal.fold(run).attempt != request["attempt"]:
         return {"counts": False}
-    whole = ended and request["what"] == "all"
-    known = read_json(run.fetched) or {}
-    if whole or not known.get("t"):  # some of it fetched again takes nothing away
+    is_complete = ended and request["what"] == "all"
+    last_fetch = read_json(run.fetched) or {}
+    if is_complete or not last_fetch.get("t"):  # a partial fetch must not replace a complete one
         now = time.time()
-        stamp = request.get("stamp") if whole else None
-        with suppress(OSError):  # a full disk here does not undo what is on the laptop
-            write_json(run.fetched, {"t": now if whole else None, "at": now, "what": request["what"], "stamp": stamp})
+        stamp = request.get("stamp") if is_complete else None
+        with suppress(OSError):  # a full disk here does not change what is on the laptop
+            write_json(
+                run.fetched, {"t": now if is_complete else None, "at": now, "what": request["what"], "stamp": stamp}
+            )
     job = jobs.of_attempt_or_empty(run)
-    held = locks.acquire(locks.run_lock(run.id)) if whole else None
+    held = locks.acquire(locks.run_lock(run.id)) if is_complete else None
     if held is not None:  # else its next attempt begins, whose container has the same name
         try:
             if os.path.exists(run.exit) and not may_hold_more(run, job):
                 forget(run, job)
         finally:
             held.release()
-    return {"counts": whole}
+    return {"counts": is_complete}

@@ -1,9 +1,9 @@
-"""What the files of a run contain, and whether each is whole: `{run, paths, prefix: {path: bytes}}`.
+"""`hash`: hash files of a run, and check whether each is complete: `{run, paths, prefix: {path: bytes}}`.
 
--> `{hashes: {path: {sha256, size, mtime_ns, inode, whole, cut, why, gone, prefix_sha256}}}`. `why` says what speaks against a file
-that is not whole; one that is `cut` is all that there will be, and the job ended while it wrote it. `prefix_sha256` is of the first
-so many bytes, where `prefix` asks: the laptop has that much of a growing file. A path that is no regular file of this run has
-`sha256` null and a `why`; `gone` is true where nothing is at the path any more.
+-> `{hashes: {path: {sha256, size, mtime_ns, inode, whole, cut, why, gone, prefix_sha256}}}`. `why` says why a file is not complete
+(`whole` is false). A file with `cut` is truncated: the job ended while it wrote it, and no more bytes will come. `prefix_sha256` is
+the hash of the first bytes, as many as `prefix` gives: the laptop has these bytes of a growing file. For a path that is not a regular
+file of this run, `sha256` is null and `why` is set; `gone` is true when nothing exists at the path any more.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def answer(request: HashRequest, host: HostPaths) -> HashAnswer:
     live = not os.path.exists(run.exit)
     top = os.fsencode(run.root)
     prefix = request.get("prefix") or {}
-    found = {path: _hash(top, from_wire(path), prefix.get(path), live) for path in request["paths"]}
-    hashes = {path: entry for path, (entry, _) in found.items()}
+    results = {path: _hash(top, from_wire(path), prefix.get(path), live) for path in request["paths"]}
+    hashes = {path: entry for path, (entry, _) in results.items()}
     if live:
-        _look_again(top, hashes, {path: identity for path, (_, identity) in found.items() if identity is not None})
+        _recheck(top, hashes, {path: identity for path, (_, identity) in results.items() if identity is not None})
     return {"hashes": hashes}
 
 
@@ -48,17 +48,17 @@ def _hash(
     try:
         file = open_inside(top, path)
     except OSError as error:
-        return _not_whole(os.strerror(error.errno or 0), gone=error.errno == errno.ENOENT), None
+        return _without_hash(os.strerror(error.errno or 0), gone=error.errno == errno.ENOENT), None
     with file:
         before = os.fstat(file.fileno())
         if not stat.S_ISREG(before.st_mode):
-            return _not_whole("no regular file"), None
-        asked = time.time()
+            return _without_hash("not a regular file"), None
+        checked_at = time.time()
         digest, first = _digests(file, prefix)
         after = os.fstat(file.fileno())
-        # The record's files are ours: written by rename, or only appended to.
-        why = _why_not(file, before, after, asked) if live and path not in _RECORDS else None
-        cut = completeness.begins_as_zip(file) and not completeness.has_zip_end(file, after.st_size)
+        # gpurun writes the record's files, by rename or only by appending.
+        why = _why_not(file, before, after, checked_at) if live and path not in _RECORDS else None
+        truncated = completeness.begins_as_zip(file) and not completeness.has_zip_end(file, after.st_size)
         if completeness.stamp(before) != completeness.stamp(after):
             why = "it changed while it was read"
     entry: FileHash = {
@@ -67,7 +67,7 @@ def _hash(
         "mtime_ns": after.st_mtime_ns,
         "inode": after.st_ino,
         "whole": why is None,
-        "cut": why is None and cut,
+        "cut": why is None and truncated,
         "why": why,
         "gone": False,
         "prefix_sha256": first,
@@ -75,7 +75,7 @@ def _hash(
     return entry, completeness.identity(after)
 
 
-def _not_whole(why: str, *, gone: bool = False) -> FileHash:
+def _without_hash(why: str, *, gone: bool = False) -> FileHash:
     return {
         "sha256": None,
         "size": None,
@@ -90,7 +90,7 @@ def _not_whole(why: str, *, gone: bool = False) -> FileHash:
 
 
 def open_inside(top: bytes, path: bytes) -> BinaryIO:
-    """Open a file of the run for reading, no part of its path being a link; raises OSError."""
+    """Open a file of the run for reading; no part of its path may be a link. Raises OSError."""
     names = path.split(b"/")
     if not ((names[0] in _FETCHED_FROM and len(names) > 1) or path in _RECORDS) or {b"", b".", b".."} & set(names):
         raise PermissionError(1, "not a file that is fetched")
@@ -100,7 +100,7 @@ def open_inside(top: bytes, path: bytes) -> BinaryIO:
             inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
             os.close(folder)
             folder = inner
-        # O_NONBLOCK: a pipe in the place of a file must not hold us
+        # O_NONBLOCK: a pipe in the place of a file must not block
         fd = os.open(names[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
     finally:
         os.close(folder)
@@ -108,55 +108,58 @@ def open_inside(top: bytes, path: bytes) -> BinaryIO:
 
 
 def _digests(file: BinaryIO, prefix: Optional[int]) -> Tuple[str, Optional[str]]:
-    """SHA-256 of all that is read, and of the first `prefix` bytes (None when there are not so many)."""
-    running = hashlib.sha256()
-    first: Optional[str] = running.hexdigest() if prefix == 0 else None
+    """Return the SHA-256 of the whole file, and of its first `prefix` bytes (None when the file is shorter)."""
+    sha = hashlib.sha256()
+    first: Optional[str] = sha.hexdigest() if prefix == 0 else None
     done = 0
     while True:
-        want = _BLOCK if prefix is None or done >= prefix else min(_BLOCK, prefix - done)
-        block = file.read(want)
+        length = _BLOCK if prefix is None or done >= prefix else min(_BLOCK, prefix - done)
+        block = file.read(length)
         if not block:
-            return running.hexdigest(), first
-        running.update(block)
+            return sha.hexdigest(), first
+        sha.update(block)
         done += len(block)
         if done == prefix:
-            first = running.hexdigest()
+            first = sha.hexdigest()
 
 
-def _why_not(file: BinaryIO, before: os.stat_result, after: os.stat_result, asked: float) -> Optional[str]:
+def _why_not(file: BinaryIO, before: os.stat_result, after: os.stat_result, checked_at: float) -> Optional[str]:
     quiet = completeness.QUIET_SECONDS
     if completeness.begins_as_zip(file):
         if not completeness.has_zip_end(file, after.st_size):
             return "its end is not written yet"
         quiet = completeness.QUIET_ZIP_SECONDS
-    if completeness.is_young(before, asked, quiet):
+    if completeness.is_young(before, checked_at, quiet):
         return "it was written a moment ago"
     return None
 
 
-def _look_again(top: bytes, hashes: Dict[str, FileHash], identities: Dict[str, completeness.Identity]) -> None:
-    """Unmask a file that was half written, and quiet, when it was read: its writer still has it open, or
-    wrote on.
+def _recheck(top: bytes, hashes: Dict[str, FileHash], identities: Dict[str, completeness.Identity]) -> None:
+    """Detect a file that was half written and quiet when it was read: a process still has it open, or has written to it
+    since.
 
-    In this order: what was closed before the first look without a further change was complete. Once for all
-    files: it looks at every process.
+    The order matters: a file that was closed before the first check and did not change was complete. This is done once
+    for all files, because it inspects every process.
     """
     writers = completeness.open_for_writing(identities.values())
     for path, entry in hashes.items():
         if not entry["whole"]:
             continue
         if identities[path] in writers:
-            _doubt(entry, "a process has it open for writing")
-        elif _wrote_on(os.path.join(top, from_wire(path)), entry, identities[path]):
-            _doubt(entry, "it changed after it was read")
+            _mark_incomplete(entry, "a process has it open for writing")
+        elif _has_changed(os.path.join(top, from_wire(path)), entry, identities[path]):
+            _mark_incomplete(entry, "it changed after it was read")
 
 
-def _doubt(entry: FileHash, why: str) -> None:
+def _mark_incomplete(entry: FileHash, why: str) -> None:
     entry["whole"], entry["why"] = False, why
 
 
-def _wrote_on(full: bytes, entry: FileHash, identity: completeness.Identity) -> bool:
-    """A file that was removed or replaced by another does not count: what was read of it was whole."""
+def _has_changed(full: bytes, entry: FileHash, identity: completeness.Identity) -> bool:
+    """Return whether the file was written to.
+
+    A removed or replaced file does not count: the bytes that were read were complete.
+    """
     try:
         now = os.lstat(full)
     except OSError:

@@ -1,7 +1,8 @@
-"""`logs`: the bytes of a run's log, from an offset, the last lines, or what came since; followed until the run ends.
+"""`logs`: return the bytes of a run's log, from an offset, the last lines, or since a time; with `follow`, until the
+run ends.
 
-With `attempt`, those of an earlier attempt; followed, the later ones come behind it. With `build`, what was printed while the
-attempt was prepared, and nothing of the log.
+With `attempt`, those of an earlier attempt; when followed, the later attempts come after it. With `build`, the output
+of the attempt's preparation, and nothing of the log.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""`migrate`: send what the next attempt of an ended run needs on another host: `{run, from, ask, target}`.
+"""`migrate`: return what the next attempt of an ended run needs on another host: `{run, from, ask, target}`.
 
--> `{run: RunRecord, job, root, snapshot: [[path, kind, size, mtime_ns, target]], checkpoint}`. `job` has its image by digest where
-a registry has it. `snapshot` lists the code as it was sent; `checkpoint` is null, or the ledger's entry with `folder` and `name`,
-where it lies. From here on the run is left to the host that the laptop calls `target` (see agent/state/moving.py).
+-> `{run: RunRecord, job, root, snapshot: [[path, kind, size, mtime_ns, target]], checkpoint}`. `job` names its image by digest when a
+registry has the image. `snapshot` lists the code as it was sent; `checkpoint` is null, or the ledger's entry with `folder` and
+`name`, where the file is. From here on, the run belongs to the host that the laptop calls `target` (see agent/state/moving.py).
 
-`{run, to, attempt}` tells that host `to` has begun the next attempt, `{run, back: ask}` that the host never began it and never will;
-the answer is `{}`. `{run, settle: ask}` is for the host to which it goes: -> `{begun, run: RunRecord or null}`.
+`{run, to, attempt}` reports that host `to` has begun the next attempt, `{run, back: ask}` that the host never began it
+and never will; the answer is `{}`. `{run, settle: ask}` is sent to the new host: -> `{begun, run: RunRecord or null}`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def answer(request: MigrateRequest, host: HostPaths) -> MigrateAnswer:
-    """Raises AgentError: `no_run`, `live`, `moving`, `moved`, `busy`, `no_checkpoint`, and what `resume.refuse` does."""
+    """Raise AgentError: `no_run`, `live`, `moving`, `moved`, `busy`, `no_checkpoint`, and what `resume.refuse` raises."""
     if request.get("settle"):
         return _settle(host, request["run"], request["settle"])
     run = records.find(host, request["run"])
@@ -61,7 +61,10 @@ def answer(request: MigrateRequest, host: HostPaths) -> MigrateAnswer:
         _refuse(run, job, request["ask"])
         if journal.fold(run).attempt != attempt:
             raise AgentError(
-                error_codes.LIVE, "the run %s went on here meanwhile" % run.id, "try again", exit_code=words.EXIT_USAGE
+                error_codes.LIVE,
+                "the run %s has continued here in the meantime" % run.id,
+                "try again",
+                exit_code=words.EXIT_USAGE,
             )
         moving.give_up(run, request["ask"], request["target"])
     finally:
@@ -84,14 +87,14 @@ def _with_place(run: RunPaths, checkpoint: PlacedCheckpoint) -> MigratedCheckpoi
 
 
 def _refuse(run: RunPaths, job: Job, ask: str) -> None:
-    """As for a resume here; the same question sent twice is one move."""
-    under_way = journal.fold(run).moving
-    resume.refuse(run, job, carried=under_way is not None and under_way["ask"] == ask)
+    """Check as for a resume here. The same request sent twice is one move."""
+    move = journal.fold(run).moving
+    resume.refuse(run, job, carried=move is not None and move["ask"] == ask)
 
 
 def _settle(host: HostPaths, run_id: str, ask: str) -> MigrateAnswer:
     if not re.fullmatch(words.RUN_ID, run_id) or not re.fullmatch("[0-9a-f]{1,64}", ask):
-        raise AgentError(error_codes.NO_RUN, "no run can have the id %r" % run_id)
+        raise AgentError(error_codes.NO_RUN, "%r is not a valid id of a run" % run_id)
     run = host.run(run_id)
     if os.path.exists(run.job):
         reconcile.reconcile_run(host, run)

@@ -1,15 +1,15 @@
-"""What a run wrote, to be fetched: `{run, caches: bool, outside: bool}`.
+"""`outputs`: list the files of a run for a fetch: `{run, caches: bool, outside: bool}`.
 
--> `{run, record, ledgers, root, live, now, files, skipped, caches, bytes, container, stamp}`. `root` is the run's directory. A file is `{path,
-as, size, mtime_ns, ctime_ns, inode, link, rank, grows, writing}`: `path` is relative to `root`, `as` to the folder that
-it is fetched into, `link` the relative target of a symbolic link (then there is no `path` to read), `rank` its turn (0
-first), `grows` true for what its writer only appends to, `writing` why it is not whole now, as far as a glance tells.
-`skipped` is `[{path, why, lost}]`, `lost` where the fetch is not whole without it. `stamp` changes with what the run wrote, as
-far as this answer lists it (see lifecycle/unfetched.py); null while the run, or a hook of it, may write on. A hook that runs counts as live.
+-> `{run, record, ledgers, root, live, now, files, skipped, caches, bytes, container, stamp}`. `root` is the run's directory. A file is
+`{path, as, size, mtime_ns, ctime_ns, inode, link, rank, grows, writing}`: `path` is relative to `root`, `as` to the folder of the
+fetch, `link` is the relative target of a symbolic link (which has no `path`), `rank` its turn (0 first), `grows` true when its
+writer only appends, `writing` why the file is incomplete now, by a quick check. `skipped` is `[{path, why, lost}]`, `lost` when the
+fetch is incomplete without it. `stamp` changes with the listed files of the run (see lifecycle/unfetched.py); null while the run,
+or one of its hooks, may still write. A run whose hook runs counts as live.
 
-What lies outside the workspace takes long to find: `container` says that it is worth a question of its own, with
-`outside` true, which answers with those files alone. The folder that all is fetched into has the job's files where the
-job has them, gpurun's own record under `_gpurun/`, and what was written outside the workspace under `outside/`.
+Files outside the workspace take long to find: when `container` is true, a second request with `outside` true lists only
+them. The folder of the fetch has the job's files at the paths that the job uses, gpurun's own record under `_gpurun/`,
+and the files from outside the workspace under `outside/`.
 """
 
 from __future__ import annotations
@@ -38,18 +38,20 @@ def answer(request: OutputsRequest, host: HostPaths) -> OutputsAnswer:
     now = time.time()
     container = may_hold_more(run, job)
     if request.get("outside"):
-        found = outputs.Found()
-        found.skipped = collect(run, job, not os.path.exists(run.exit))
+        walked = outputs.Walk()
+        walked.skipped = collect(run, job, not os.path.exists(run.exit))
         files = listing.outside_files(run)
         stamp = unfetched.part(files)
     else:
-        found, files = listing.workspace_files(run, with_caches=bool(request.get("caches")))
+        walked, files = listing.workspace_files(run, with_caches=bool(request.get("caches")))
         stamp = unfetched.part(files)
         later = None if os.path.isdir(run.workspace) else services.went_on_in(run)
         if later is not None:
-            found.skipped.append({"path": ".", "why": "its files went on in %s: fetch that" % later, "lost": False})
+            walked.skipped.append(
+                {"path": ".", "why": "its files continue in %s: fetch that run" % later, "lost": False}
+            )
         if not container:
-            found.skipped += remarks(run)
+            walked.skipped += remarks(run)
             beside = listing.outside_files(run)
             files += beside
             stamp = unfetched.join(stamp, unfetched.part(beside))
@@ -64,8 +66,8 @@ def answer(request: OutputsRequest, host: HostPaths) -> OutputsAnswer:
         "live": live,
         "now": now,
         "files": files,
-        "skipped": found.skipped,
-        "caches": found.caches,
+        "skipped": walked.skipped,
+        "caches": walked.caches,
         "bytes": sum(file["size"] for file in files),
         "container": container,
         "stamp": None if live or request.get("caches") else stamp,

@@ -1,4 +1,4 @@
-"""`ps`: the runs of this host, its GPUs, who waits for them, and its disk."""
+"""`ps`: list the runs of this host, its GPUs, the runs that wait for them, and its disk."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 def answer(request: PsRequest, host: HostPaths) -> PsAnswer:
-    """With `all`, ended runs too; with `ids`, those whatever their state.
+    """List live runs; with `all`, ended runs too; with `ids`, exactly those, whatever their state.
 
-    With `limit`, so many of the ended ones at most, the newest, beside all that are live; `more` then says where the next page
-    begins, which is asked for with `after`.
+    With `limit`, at most this many ended runs, the newest, besides all live runs; then `more` is where the next page
+    begins, which is requested with `after`.
     """
     after = request.get("after")
     failures = reconcile.reconcile_runs(host) if after is None else {}
@@ -35,11 +35,11 @@ def answer(request: PsRequest, host: HostPaths) -> PsAnswer:
         for run in host.all_runs()
         if run.id in (wanted or []) or (wanted is None and (request.get("all") or not os.path.exists(run.exit)))
     ]
-    runs, more = _page(runs, request.get("limit"), after)
+    runs, next_page = _page(runs, request.get("limit"), after)
     gpus = _gpus(request, host)
     answer: PsAnswer = {
         "now": time.time(),
-        "more": more,
+        "more": next_page,
         "mark": clocks.mark(),
         "host_id": machine.host_id(host),
         "hostname": machine.hostname(),
@@ -60,21 +60,21 @@ def answer(request: PsRequest, host: HostPaths) -> PsAnswer:
 
 
 def _page(runs: List[RunPaths], limit: Optional[int], after: Optional[Place]) -> Tuple[List[RunPaths], Optional[Place]]:
-    """One page of the runs, and the place behind it. The first one holds all live runs."""
+    """Return one page of the runs, and the start of the next page. The first page has all live runs."""
     if limit is None:
         return runs, None
     live = [run for run in runs if not os.path.exists(run.exit)]
-    here = {run.id for run in live}
-    ended = sorted(((_made(run), run.id, run) for run in runs if run.id not in here), reverse=True)
+    live_ids = {run.id for run in live}
+    ended = sorted(((_made_at(run), run.id, run) for run in runs if run.id not in live_ids), reverse=True)
     if after is not None:
-        ended = [one for one in ended if one[:2] < (after[0], after[1])]
+        ended = [row for row in ended if row[:2] < (after[0], after[1])]
     page = ended[:limit]
-    more = page[-1][:2] if len(ended) > len(page) and page else None
-    return [*(live if after is None else []), *(run for _, _, run in page)], more
+    next_page = page[-1][:2] if len(ended) > len(page) and page else None
+    return [*(live if after is None else []), *(run for _, _, run in page)], next_page
 
 
-def _made(run: RunPaths) -> int:
-    """When the run was made, in nanoseconds, by its file that never changes."""
+def _made_at(run: RunPaths) -> int:
+    """Return when the run was made, in nanoseconds, from its file that never changes."""
     try:
         return os.stat(run.job).st_mtime_ns
     except OSError:
@@ -82,7 +82,7 @@ def _made(run: RunPaths) -> int:
 
 
 def _queue() -> List[str]:
-    """Who waits for GPUs. A folder of theirs that others have spoilt is told by the runs that wait."""
+    """Return the runs that wait for GPUs. When the folder of the queue is unusable, the waiting runs report it."""
     try:
         return [ticket.run for ticket in tickets.in_line()]
     except AgentError:
@@ -96,16 +96,16 @@ class _Gpus(NamedTuple):
 
 
 def _gpus(request: PsRequest, host: HostPaths) -> _Gpus:
-    """Who uses which GPU. Asked only when wanted: nvidia-smi can take seconds."""
+    """Return who uses which GPU, only on request: nvidia-smi can take seconds."""
     if not request.get("gpus"):
         return _Gpus([], [])
-    known = facts.host_facts(host, request.get("engine"))
+    host_facts = facts.host_facts(host, request.get("engine"))
     try:
-        found, used = allocation.look(known["engine"]["argv"] if known["engine"] else None)
+        host_gpus, used = allocation.find_gpu_uses(host_facts["engine"]["argv"] if host_facts["engine"] else None)
     except AgentError as error:
         return _Gpus([], [], error.what)
     mine = {run.id for run in host.all_runs()}
-    return _Gpus([_gpu(gpu, used) for gpu in found], _others(found, used, mine))
+    return _Gpus([_gpu(gpu, used) for gpu in host_gpus], _others(host_gpus, used, mine))
 
 
 def _gpu(gpu: Gpu, used: Dict[str, leases.Use]) -> GpuInUse:
@@ -120,10 +120,10 @@ def _gpu(gpu: Gpu, used: Dict[str, leases.Use]) -> GpuInUse:
     }
 
 
-def _others(found: List[Gpu], used: Dict[str, leases.Use], mine: Set[str]) -> List[OtherRun]:
-    """Runs of other accounts of this host, as far as their GPUs tell."""
+def _others(host_gpus: List[Gpu], used: Dict[str, leases.Use], mine: Set[str]) -> List[OtherRun]:
+    """Return the runs of other accounts of this host, as far as their GPUs show them."""
     runs: Dict[str, OtherRun] = {}
-    for gpu in found:
+    for gpu in host_gpus:
         use = used.get(gpu.uuid)
         if use is not None and use.run is not None and use.run not in mine:
             owner = use.by.rpartition(" of ")[2] if " of " in use.by else None

@@ -1,7 +1,7 @@
-"""`shell`: the command line that is a shell (or a command) inside a run's container or environment.
+"""`shell`: return the command line of a shell (or a command) inside a run's container or environment.
 
-`{run, command, tty}` -> `{argv, path, ended}`; `path` is the run's workspace. A live run is entered; one that has ended gets a fresh container or process with its
-image and its workspace.
+`{run, command, tty}` -> `{argv, path, ended}`; `path` is the run's workspace. A live run is entered; an ended run gets
+a new container or process with its image and its workspace.
 """
 
 from __future__ import annotations

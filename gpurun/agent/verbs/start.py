@@ -1,4 +1,4 @@
-"""`start`: the project has arrived; a supervisor takes the run from here."""
+"""`start`: the project has arrived; a supervisor runs the run from here."""
 
 from __future__ import annotations
 
@@ -31,40 +31,47 @@ def answer(request: StartRequest, host: HostPaths) -> RunAnswer:
     job = jobs.read(run)
     assert job is not None
     if job["token"] != request["token"]:
-        raise AgentError(error_codes.ID_TAKEN, "the run %s on this host is another one" % run.id, "submit again")
+        raise AgentError(
+            error_codes.ID_TAKEN, "the run %s on this host belongs to another submit" % run.id, "submit again"
+        )
     if origin.doubt(run, job) is not None:
         raise AgentError(
-            error_codes.ELSEWHERE, "the run %s was prepared on another machine of this home" % run.id, "submit again"
+            error_codes.ELSEWHERE,
+            "the run %s was prepared on another host that shares this home" % run.id,
+            "submit again",
         )
     with locks.host_lock("start-" + run.id):
         state = journal.fold(run)
         if state.state in (words.CREATED, words.SYNCING):
             check_snapshot(run, request["manifest"])
             wrapper.write_env(run, request["env"])
-            sync_disk(run.root)  # what is queued runs, after a power cut too
+            sync_disk(run.root)  # a queued run can start even after a power cut
             snapshots.note_complete(host, job["project"]["name"], run)
             number = None if job["resources"]["gpus"] == 0 else tickets.draw(run.id).number
             journal.record(run, words.QUEUED, ticket=number, manifest=request["manifest"])
-    if not journal.fold(run).live:  # stopped since: its end has wiped the secrets before they were written
+    if not journal.fold(
+        run
+    ).live:  # it was stopped in the meantime: its end removed the secrets before they were written
         reconcile.reconcile_run(host, run)
-    # Not under the lock: a supervisor would inherit it, and hold it for its whole life.
+    # Not under the lock: a supervisor would inherit it and hold it for its whole life.
     if journal.fold(run).live:
         supervisor.launch_or_end(run)
     return {"run": records.record_of(run)}
 
 
 def stream(request: StartRequest, host: HostPaths, out: Frames) -> None:
-    """With `follow`, the log goes on the same channel, from its first byte."""
+    """With `follow`, send the log on the same channel, from its first byte."""
     if request.get("follow"):
         logs.follow(host.run(request["run"]), out, offset=0, prepare_offset=0)
 
 
 def check_snapshot(run: RunPaths, expected: Manifest) -> None:
-    """Raises AgentError `snapshot_differs`, with what came put aside."""
+    """Raise AgentError `snapshot_differs` when the snapshot differs, and move it aside."""
     shutil.rmtree(run.snapshot_before, ignore_errors=True)
     difference = manifest.difference(run.snapshot, expected)
     if difference is not None:
-        # The next upload begins with nothing that is gone meanwhile, and links to what had come.
+        # The next upload starts with an empty folder, so deleted files do not remain, and links to the files that had
+        # arrived.
         os.rename(run.snapshot, run.snapshot_before)
         os.mkdir(run.snapshot)
         raise AgentError(

@@ -1,4 +1,4 @@
-"""`status`: everything about one run."""
+"""`status`: return everything about one run."""
 
 from __future__ import annotations
 

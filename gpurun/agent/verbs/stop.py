@@ -1,7 +1,7 @@
-"""`stop`: write down that a stop is wanted. The supervisor acts on it, now or when it stands again.
+"""`stop`: record that a stop is requested. The supervisor acts on it, now or when it runs again.
 
-Nothing is done to a run that is another machine's, or may be, and shows no life. With `abandon` it is given up: recorded as
-lost, and this machine's from then on.
+Nothing is done to a run that belongs, or may belong, to another host and shows no life. With `abandon` such a run is
+recorded as lost, and belongs to this host from then on.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 
 def answer(request: StopRequest, host: HostPaths) -> StopAnswer:
-    """Raises AgentError: `elsewhere`, after the others were asked to end; see finish.abandon."""
+    """Raise AgentError: `elsewhere`, after the other runs were asked to stop; see also finish.abandon."""
     runs = records.find_all(host, request["runs"])
-    not_ours: List[RunPaths] = []
+    foreign_runs: List[RunPaths] = []
     for run in runs:
         if request.get("abandon"):
             finish.abandon(run)
         elif journal.fold(run).live and origin.doubt(run) is not None and not origin.lives(run):
-            not_ours.append(run)
+            foreign_runs.append(run)
         else:
             _stop(run, request)
             reconcile.reconcile_run(host, run)
-    for run in not_ours:
+    for run in foreign_runs:
         origin.refuse(run)
     return {"runs": [records.record_of(run) for run in runs]}
 
@@ -51,12 +51,12 @@ def _stop(run: RunPaths, request: StopRequest) -> None:
     if state.state in (
         words.CREATED,
         words.SYNCING,
-    ):  # nobody supervises it yet, and `start` reads the journal first
+    ):  # it has no supervisor yet, and `start` reads the journal first
         finish.end(run, words.STOPPED, "stop", message="stopped before the job was started")
 
 
 def _kill_what_is_left(run: RunPaths) -> None:
-    """A job that runs on though its run has ended is in nobody's care: it is killed, and what it wrote stays."""
+    """Kill a job that still runs although its run has ended: no supervisor watches it. Its files stay."""
     job = jobs.of_attempt(run)
     if job is None or not origin.is_of_this_host(run):
         return

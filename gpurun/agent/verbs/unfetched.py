@@ -1,6 +1,7 @@
-"""What runs hold that may be nowhere else: `{runs}` -> `{runs: [RunRecord], held: {id: Holdings and `shells`}, ledgers}`.
+"""`unfetched`: list what of these runs may exist nowhere else: `{runs}` -> `{runs: [RunRecord], held: {id: Holdings and
+`shells`}, ledgers}`.
 
-Asked before anything is removed. Walks their workspaces. A run that this host does not have is left out.
+The laptop asks this before it removes anything. Walks the workspaces. A run that this host does not have is left out.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 
 def answer(request: UnfetchedRequest, host: HostPaths) -> UnfetchedAnswer:
-    known = [run_id for run_id in request["runs"] if os.path.isdir(host.run(str(run_id)).root)]
-    runs = records.find_all(host, known)
+    present_ids = [run_id for run_id in request["runs"] if os.path.isdir(host.run(str(run_id)).root)]
+    runs = records.find_all(host, present_ids)
     for run in runs:
         reconcile.reconcile_run(host, run)
     return {
@@ -34,7 +35,7 @@ def answer(request: UnfetchedRequest, host: HostPaths) -> UnfetchedAnswer:
 
 
 def _shells(run: RunPaths) -> List[str]:
-    """The shells in it. An engine that is away is no answer to that: `rm` will ask it again."""
+    """Return the shells in the run. When the engine does not answer, return none: `rm` asks it again."""
     try:
         return shells.open_in(run)
     except AgentError:

@@ -1,4 +1,6 @@
-"""`wait`: answer as soon as all these runs have ended, or when the time is over; at once when one is unknown to its host."""
+"""`wait`: answer as soon as all these runs have ended, or when the time is over; at once when the state of one is
+unknown to its host.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ def answer(request: WaitRequest, host: HostPaths) -> WaitAnswer:
     failures = {run.id: reconcile.reconcile_run(host, run) for run in runs}
     reconciled = time.monotonic()
     if any(records.record_of(run)["state"] == words.UNKNOWN for run in runs):
-        until = reconciled  # nothing of it is seen from here
+        until = reconciled  # this host cannot see whether it ends
     while True:
         if time.monotonic() > reconciled + RECONCILE_EVERY:
             reconciled = time.monotonic()

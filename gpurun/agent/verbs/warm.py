@@ -1,9 +1,10 @@
-"""`warm`: make an image ready ahead of time, in the background, so that no job need wait for it.
+"""`warm`: prepare an image ahead of time, in the background, so that no job has to wait for it.
 
-Request: `{image: reference or null, base: see gpurun/job/images.py, profile: {pip_index, registry_mirror}, gpus: bool, follow: bool}`.
-Answer: `{name, started: bool, engine: bool}`; not started when it is being made already, or there is no engine. What the engine
-says goes to a file; a job that comes meanwhile waits for the same build. With `follow` that file comes as the stream `prepare`,
-and the end is `{ok, image, digest, id, seconds}` or `{ok: false, what, next}`. Whoever followed may go away at any time.
+Request: `{image: reference or null, base: see gpurun/job/images.py, profile: {pip_index, registry_mirror}, gpus: bool,
+follow: bool}`. Answer: `{name, started: bool, engine: bool}`; not started when the image is already being made, or the
+host has no engine. The output goes to a file; a job that comes in the meantime waits for the same build. With `follow`
+the file is sent as the stream `prepare`, and the end is `{ok, image, digest, id, seconds}` or `{ok: false, what,
+next}`. The client may go away at any time.
 """
 
 from __future__ import annotations
@@ -33,18 +34,18 @@ TICK = 0.2
 
 
 def answer(request: WarmRequest, host: HostPaths) -> WarmAnswer:
-    known = facts.host_facts(host, request.get("engine"))
+    host_facts = facts.host_facts(host, request.get("engine"))
     name = _name(request)
-    if not known["engine"]:
-        if known["engine_error"]:
-            error = known["engine_error"]
+    if not host_facts["engine"]:
+        if host_facts["engine_error"]:
+            error = host_facts["engine_error"]
             raise AgentError(error["code"], error["what"], error["next"], where=error["where"])
         return {"name": name, "started": False, "engine": False}
-    preflight.check(request["base"], known, gpus=bool(known["gpus"]))
+    preflight.check(request["base"], host_facts, gpus=bool(host_facts["gpus"]))
     held = locks.acquire(_lock(name))
     if held is None:
         return {"name": name, "started": False, "engine": True}
-    _forget(host, name)
+    _remove_old(host, name)
     child = os.fork()
     if child == 0:
         os.setsid()
@@ -52,29 +53,33 @@ def answer(request: WarmRequest, host: HostPaths) -> WarmAnswer:
             os._exit(0)
         try:
             _redirect(host.warm_log(_key(name)))
-            write_json(host.warm(_key(name)), _make(Engine(known["engine"]["argv"]), request, host))
-        except BaseException:  # noqa: BLE001 (this process must not go on as the verb that started it)
+            write_json(host.warm(_key(name)), _make(Engine(host_facts["engine"]["argv"]), request, host))
+        except BaseException:  # noqa: BLE001 (this process must not continue as the verb that started it)
             os.write(2, traceback.format_exc().encode())
         os._exit(0)
     os.waitpid(child, 0)
-    held.release()  # the child's copy of the descriptor holds the lock on
+    held.release()  # the child's copy of the descriptor still holds the lock
     return {"name": name, "started": True, "engine": True}
 
 
 def stream(request: WarmRequest, host: HostPaths, out: Frames) -> None:
-    """What is said while the image is made, from the first byte, and how it ended."""
+    """Send the output of the build from its first byte, and how it ended."""
     key, offset = _key(_name(request)), 0
     if not request.get("follow"):
         return
     while True:
-        over = locks.is_free(_lock(_name(request)))  # before the last look at the log
-        offset = _pass_on(host.warm_log(key), offset, out)
+        over = locks.is_free(_lock(_name(request)))  # before the last read of the log
+        offset = _send_new(host.warm_log(key), offset, out)
         if over:
             break
         out.beat()
         time.sleep(TICK)
-    broken_off: Made = {"ok": False, "what": "it was broken off", "next": "run the command again"}
-    out.end(read_json(host.warm(key)) or broken_off)
+    interrupted: Made = {
+        "ok": False,
+        "what": "the preparation of the image was interrupted",
+        "next": "run the command again",
+    }
+    out.end(read_json(host.warm(key)) or interrupted)
 
 
 def _make(engine: Engine, request: WarmRequest, host: HostPaths) -> Made:
@@ -89,27 +94,27 @@ def _make(engine: Engine, request: WarmRequest, host: HostPaths) -> Made:
         )
         made = image.ensure(engine, wanted, "", _say)
     except (RunFailed, AgentError) as error:
-        rest = "the rest is on the host, in " + host.warm_log(_key(_name(request)))
+        rest = "the whole output is on the host, in " + host.warm_log(_key(_name(request)))
         return {
             "ok": False,
             "what": error.what,
             "next": rest if error.next_step == image.SEE_BUILD else error.next_step,
         }
     seconds = round(time.time() - began, 1)
-    with suppress(AgentError):  # nothing depends on it
-        _ask_about(engine, host, made.id)
+    with suppress(AgentError):  # the build has succeeded without it
+        _cache_inventory(engine, host, made.id)
     return {"ok": True, "image": made.reference, "digest": made.digest, "id": made.id, "seconds": seconds}
 
 
-def _ask_about(engine: Engine, host: HostPaths, image_id: str) -> None:
-    """What the image has, for the record of the runs in it."""
+def _cache_inventory(engine: Engine, host: HostPaths, image_id: str) -> None:
+    """Cache the image's inventory, for the record of the runs in it."""
     if read_json(host.about(inventory.key(image_id))) is None:
-        found = inspect_image(engine, image_id)
-        if found is not None:
-            inventory.keep(host, inventory.key(image_id), found)
+        contents = inspect_image(engine, image_id)
+        if contents is not None:
+            inventory.store(host, inventory.key(image_id), contents)
 
 
-def _pass_on(path: str, offset: int, out: Frames) -> int:
+def _send_new(path: str, offset: int, out: Frames) -> int:
     try:
         with open(path, "rb") as file:
             file.seek(offset)
@@ -137,18 +142,18 @@ def _lock(name: str) -> str:
     return os.path.join(locks.folder(), "host-warm-" + _key(name))
 
 
-def _forget(host: HostPaths, name: str) -> None:
+def _remove_old(host: HostPaths, name: str) -> None:
     for path in (host.warm(_key(name)), host.warm_log(_key(name))):
         remove(path)
 
 
-def _say(said: bytes) -> None:
-    if said:
-        os.write(1, said)
+def _say(output: bytes) -> None:
+    if output:
+        os.write(1, output)
 
 
 def _redirect(log: str) -> None:
-    """Let go of the connection: a descriptor that stays open keeps the SSH channel until the build ends."""
+    """Release the connection: an open descriptor would keep the SSH channel open until the build ends."""
     os.makedirs(os.path.dirname(log), exist_ok=True)
     nothing = os.open(os.devnull, os.O_RDONLY)
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

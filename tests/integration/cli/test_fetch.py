@@ -55,7 +55,7 @@ def test_the_newest_run_comes_below_the_project(
     said = capsys.readouterr()
     assert said.out == f"{run.to}\n"
     assert f"{run.id}: 4 files" in said.err
-    assert "out: a link that leads out of the workspace, to /etc" in said.err
+    assert "out: a link that points outside the workspace, to /etc" in said.err
     assert (project / "fetched" / ".gitignore").read_text() == "*\n"
     assert gpurun("fetch") == 0
     assert "nothing new" in capsys.readouterr().err

@@ -139,5 +139,5 @@ def test_a_push_goes_on_when_the_line_breaks(
 
 
 def test_a_bad_name_is_refused_by_the_host(laptop: Wire, tmp_path: Path) -> None:
-    with pytest.raises(GpurunError, match="no name for a data folder"):
+    with pytest.raises(GpurunError, match="not a valid name for a data folder"):
         push(laptop, "demo", tmp_path, "../x", survey(tmp_path), report=ignore)

@@ -84,7 +84,7 @@ def test_build_in_a_pipe_is_at_most_a_line_for_each_step(capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("first", "shown"),
     [
-        (b"installing what uv.lock asks for\n", "installing the dependencies"),
+        (b"installing the requirements of uv.lock\n", "installing the dependencies"),
         (b"Python 3.11.2 of /usr, torch 2.8.0\n", "installing the dependencies"),
         (b"eb76878b20ec: Pulling fs layer\n", "pulling the image"),
     ],

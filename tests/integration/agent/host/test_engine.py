@@ -11,7 +11,7 @@ def test_an_engine_that_is_not_there() -> None:
     with pytest.raises(EngineError) as error:
         Engine(["no-engine-of-this-name"]).ask("ps")
     assert error.value.code == "engine_missing"
-    assert error.value.what == "there is no engine `no-engine-of-this-name` on this host"
+    assert error.value.what == "the host has no engine `no-engine-of-this-name`"
 
 
 def test_an_engine_that_does_not_answer() -> None:

@@ -86,19 +86,19 @@ def test_a_pull_that_breaks_off_is_tried_again_and_shown_raw(tmp_path: Path) -> 
     found, said, slept = pull(ScriptedEngine(tmp_path, answers))
     assert found.digest == DIGEST
     assert said.count(b"a1: Downloading\r") == 2
-    assert b"again in 2 s" in said
-    assert b"again in 5 s" in said
+    assert b"retrying in 2 s" in said
+    assert b"retrying in 5 s" in said
     assert sum(slept) == 7.0
 
 
 @pytest.mark.parametrize(
     ("said", "reason", "what", "next_step"),
     [
-        ("manifest for x not found: manifest unknown", "image", "there is no such image", "docker login"),
-        ("pull access denied for x, repository does not exist or may ...", "image", "or it is private", "docker login"),
-        ("unauthorized: authentication required", "image", "wants a login", "docker login"),
-        ("toomanyrequests: You have reached your pull rate limit", "image", "refuses more pulls", "registry_mirror"),
-        ("write /x: no space left on device", "disk", "disk is full", "make room"),
+        ("manifest for x not found: manifest unknown", "image", "the image does not exist", "docker login"),
+        ("pull access denied for x, repository does not exist or may ...", "image", "or is private", "docker login"),
+        ("unauthorized: authentication required", "image", "requires a login", "docker login"),
+        ("toomanyrequests: You have reached your pull rate limit", "image", "rate limit for pulls", "registry_mirror"),
+        ("write /x: no space left on device", "disk", "disk is full", "free space"),
     ],
 )
 def test_what_another_try_cannot_mend_is_told_at_once(

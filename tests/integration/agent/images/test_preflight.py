@@ -31,8 +31,8 @@ def test_an_image_that_does_not_fit_is_refused_before_it_is_pulled(tmp_path: Pat
 def test_image_that_does_not_fit_is_told_what_it_needs_and_what_is_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preflight, "room", lambda place: 400_000_000)
-    with pytest.raises(AgentError, match=r"takes up to .* TB, and the engine's disk has 400 MB free"):
+    monkeypatch.setattr(preflight, "free_bytes", lambda place: 400_000_000)
+    with pytest.raises(AgentError, match=r"needs up to .* TB, but the engine's disk has 400 MB free"):
         preflight.check_room(BASE, engine(tmp_path, ABSENT, ABSENT))
 
 

@@ -391,6 +391,6 @@ def test_run_with_a_line_in_its_journal_that_is_no_event_is_shown_and_starts_not
     lines = Path(run.events).read_bytes().splitlines(keepends=True)
     Path(run.events).write_bytes(b"".join([*lines[:2], b"\0\0\0\n", *lines[2:]]))
     record = agent.status(run)
-    assert (record["state"], record["problem"]) == (words.SUCCEEDED, f"line 3 of {run.events} is no event")
+    assert (record["state"], record["problem"]) == (words.SUCCEEDED, f"line 3 of {run.events} is not an event")
     assert agent.refused("resume", run=run.id, ask="1", gpus=None, env={}, **{"from": None})["code"] == "damaged"
     assert agent.refused("migrate", run=run.id, ask="1", target="other")["code"] == "damaged"

@@ -136,7 +136,7 @@ def test_stop_while_the_engine_is_away_ends_a_run_that_has_no_container(
 
     runtime.answers = silent()
     monkeypatch.setattr("gpurun.agent.runtimes.load", lambda *_: runtime)
-    supervisor._attempt(run)
+    supervisor._run_attempt(run)
     assert journal.fold(run).state == words.STOPPED
     assert "remove" not in runtime.done
 

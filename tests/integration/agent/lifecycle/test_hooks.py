@@ -72,7 +72,7 @@ def test_hook_that_hangs_holds_up_nothing(agent: AgentHost) -> None:
     assert agent.resume(run)["attempt"] == 2
     assert agent.wait(run)["state"] == words.SUCCEEDED
     eventually(lambda: agent.status(run)["notes"])
-    assert agent.status(run)["notes"][0] == "on_end was ended: it took longer than 2 s"
+    assert agent.status(run)["notes"][0] == "on_end was killed: it took longer than 2 s"
 
 
 def test_hook_outlives_the_job(agent: AgentHost) -> None:

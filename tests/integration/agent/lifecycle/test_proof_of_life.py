@@ -119,7 +119,10 @@ def test_stop_after_lock_files_were_swept_ends_the_job(agent: AgentHost) -> None
 
 @pytest.mark.parametrize(
     "where",
-    ["def main() -> int:\n", "def keep_below(order: KeeperOrder, control: int, tell: int, begins: int) -> None:\n"],
+    [
+        "def main() -> int:\n",
+        "def run_lower(order: KeeperOrder, control: int, answer_pipe: int, begins: int) -> None:\n",
+    ],
 )
 def test_keeper_killed_before_the_job_has_begun_is_started_again(agent: AgentHost, tmp_path: Path, where: str) -> None:
     code = agent.agent / "gpurun" / "agent" / "runtimes" / "keeper.py"

@@ -179,9 +179,9 @@ def test_what_an_earlier_attempt_alone_has_is_waited_for_before_its_container_go
 
     with ThreadPoolExecutor() as pool:
         told = pool.submit(mend)
-        supervisor._make_room(run.paths, job, runtimes.load("docker", container.argv))
+        supervisor._remove_earlier_container(run.paths, job, runtimes.load("docker", container.argv))
     why = "outside/results/best.ckpt: Error: no such file"
-    assert told.result() == f"what an earlier attempt wrote in its container could not be copied: {why}"
+    assert told.result() == f"gpurun could not copy a file of an earlier attempt out of its container: {why}"
     assert not container.is_there
     assert Path(run.paths.outside, "results/best.ckpt").read_bytes() == b"weights"
 
@@ -191,10 +191,10 @@ def test_a_run_that_ends_before_its_next_attempt_keeps_the_container_that_could_
 ) -> None:
     container.told("A", b"/results/best.ckpt")
     job: Any = {**json.loads(Path(run.paths.job).read_text()), "attempt": 2, "user": None}
-    with pytest.raises(AgentError, match=r"could not be copied: outside/results/best\.ckpt") as error:
+    with pytest.raises(AgentError, match=r"out of its container: outside/results/best\.ckpt") as error:
         attempts.gather_earlier(run.paths, job)
     assert f"docker rm gpurun-{RUN}" in error.value.next_step
-    supervisor._clear_away(run.paths, job, runtimes.load("docker", container.argv))
+    supervisor._remove_container(run.paths, job, runtimes.load("docker", container.argv))
     assert container.is_there
 
 
@@ -318,7 +318,7 @@ def test_container_of_an_earlier_attempt_is_kept_until_it_is_copied_though_the_l
     job = jobs.of_attempt_or_empty(run.paths)
     with monkeypatch.context() as patch:
         patch.setattr(container_files, "_LITTLE", 1 << 60)
-        supervisor._clear_away(run.paths, {**job, "user": None}, runtimes.load("docker", container.argv))
+        supervisor._remove_container(run.paths, {**job, "user": None}, runtimes.load("docker", container.argv))
     finish.end(run.paths, words.STOPPED, "stop", message="stopped before the job was started")
     assert container.is_there
     assert listed(run)["container"] is True

@@ -92,7 +92,7 @@ def hold(path: Path, *, make: bool = False) -> None:
 
 def made_by_another(tmp: Path, act: Callable[[Path], object]) -> None:
     """Another account makes the queue's folders, as its gpurun does, and something in them."""
-    does(tickets.look, lambda: act(tmp / "gpurun-gpus"))
+    does(tickets.read_line, lambda: act(tmp / "gpurun-gpus"))
 
 
 def test_lock_name_that_leads_to_a_file_of_ours_changes_nothing_in_it(box: AgentHost, tmp: Path) -> None:
@@ -155,7 +155,7 @@ def test_note_of_a_jobs_lease_outlives_its_supervisor(box: AgentHost) -> None:
 def test_lock_of_the_line_held_by_another_account_holds_up_nobody(box: AgentHost, tmp: Path) -> None:
     """A lock that older versions waited for."""
     line = tmp / "gpurun-gpus/line"
-    with keeps(tickets.look, lambda: hold(line, make=True)):
+    with keeps(tickets.read_line, lambda: hold(line, make=True)):
         run = with_gpus(box, 1)
         box.until_running(run)
 
@@ -174,7 +174,7 @@ def test_ticket_locked_by_another_account_is_made_anew(box: AgentHost) -> None:
 
 def test_ticket_of_the_past_is_waited_for_by_name_and_stop_works(box: AgentHost, tmp: Path) -> None:
     name = tickets.Ticket(1, another_account.UID, "theirs-0000").name
-    with keeps(tickets.look, lambda: hold(tmp / "gpurun-gpus/queue" / name, make=True)):
+    with keeps(tickets.read_line, lambda: hold(tmp / "gpurun-gpus/queue" / name, make=True)):
         run = with_gpus(box, 1)
         told = until(box, run, waiting_for("after run theirs-0000"))["waiting"]
         assert os.getuid() == another_account.UID or f"theirs-0000 of {NAME}" in told
@@ -184,8 +184,8 @@ def test_ticket_of_the_past_is_waited_for_by_name_and_stop_works(box: AgentHost,
 
 def test_ticket_in_the_name_of_another_account_counts_for_nothing(tmp: Path) -> None:
     name = tickets.Ticket(1, another_account.UID + 1, "theirs-0000").name
-    with keeps(tickets.look, lambda: hold(tmp / "gpurun-gpus/queue" / name, make=True)):
-        line = tickets.look()
+    with keeps(tickets.read_line, lambda: hold(tmp / "gpurun-gpus/queue" / name, make=True)):
+        line = tickets.read_line()
     assert line.tickets == ()
     assert len(line.odd) == 1
 
@@ -228,7 +228,7 @@ def test_closed_file_in_the_queue_is_left_aside_by_other_accounts(tmp: Path) -> 
     Path(tickets.Ticket(1, os.getuid(), "train-0000").path).touch(0o000)
 
     def act() -> None:
-        line = tickets.look()
+        line = tickets.read_line()
         assert line.tickets == ()
         assert len(line.odd) == 1, line
 
@@ -240,7 +240,7 @@ def test_folder_of_ours_that_is_not_for_all_becomes_so(tmp: Path) -> None:
     (tmp / "gpurun-gpus").mkdir(0o755)
     ticket = tickets.draw("train-0000")
     tickets.leave(ticket, tickets.stand_in_line(ticket))
-    does(tickets.look)
+    does(tickets.read_line)
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o700, 0o777])
@@ -266,7 +266,7 @@ def test_folder_that_is_a_link_is_not_followed(tmp: Path) -> None:
     (tmp / "elsewhere").mkdir()
     does(lambda: (tmp / "gpurun-gpus").symlink_to(tmp / "elsewhere"))
     with pytest.raises(AgentError, match="a link"):
-        tickets.look()
+        tickets.read_line()
     assert tickets.draw("train-0000").number > 0, "a submit does not fail by it"
     assert list((tmp / "elsewhere").iterdir()) == []
 

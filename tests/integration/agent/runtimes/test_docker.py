@@ -388,7 +388,7 @@ def test_start_that_an_engine_was_killed_in_the_middle_of_is_not_done_again_once
     fake.add(make_job(), status="created")
     Path(run.claim(1)).touch()
     fake.change(away=["", "", "", "", "", HALF])  # two looks at the container, one at the name, and then the start
-    with pytest.raises(RunFailed, match="has lost it"):
+    with pytest.raises(RunFailed, match="lost the job"):
         Docker(fake.argv).create_and_start(run, make_job(), PREPARED, [], [])
     assert len(fake.containers) == 1
 

@@ -104,7 +104,7 @@ def test_disk_that_was_cloned_starts_no_run_and_has_an_id_of_its_own(agent: Agen
     answer = agent.ask("ps")
     (record,) = answer["runs"]
     assert (record["state"], record["attempts"]) == (words.UNKNOWN, [])
-    assert "its network cards are others" in record["message"]
+    assert "its network cards differ" in record["message"]
     assert agent.lock_holders(f"run-{run.id}") == []
     assert answer["host_id"] != host_id
     hardware(agent, mac=CARD)
@@ -212,6 +212,6 @@ def test_supervisor_that_copies_behind_the_end_keeps_no_next_one_from_showing_it
     monkeypatch.setattr(supervisor, "supervise", lambda run: seen.append(origin.lives(run)))
     monkeypatch.setattr(container_files, "gather_at_end", lambda run, _: seen.append(origin.lives(run)))
     told, tell = os.pipe()
-    supervisor._live(run, supervisor._FirstWord(tell))
+    supervisor._run_supervisor(run, supervisor._StartReport(tell))
     os.close(told)
     assert seen == [True, False]

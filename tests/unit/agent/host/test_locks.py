@@ -31,7 +31,7 @@ def test_lock_whose_file_was_cleaned_away_no_longer_stands() -> None:
     held = locks.acquire(locks.run_lock("train-0000"))
     assert held is not None
     os.unlink(held.path)
-    assert not held.stands()
+    assert not held.is_intact()
 
 
 def test_first_in_line_is_the_lowest_ticket_of_those_who_stand() -> None:

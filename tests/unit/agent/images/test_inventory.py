@@ -16,5 +16,5 @@ def test_how_torch_counts_cudnn(number: int, text: str) -> None:
 
 def test_an_image_without_python_has_nothing_to_tell() -> None:
     assert inventory.parse(Result(127, b"", b"")) is None
-    with pytest.raises(AgentError, match="could not be asked what it has: no such daemon"):
+    with pytest.raises(AgentError, match="could not report its packages: no such daemon"):
         inventory.parse(Result(1, b"", b"no such daemon\n"))

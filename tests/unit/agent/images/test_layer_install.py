@@ -88,7 +88,7 @@ def test_another_torch_is_a_conflict(tmp_path: Path, line: str) -> None:
     with pytest.raises(Conflict) as conflict:
         sort(tmp_path, line)
     asked = line.partition(" --")[0]
-    assert str(conflict.value) == f"requirements.txt asks for {asked}, the image has torch 2.8.0+cu128"
+    assert str(conflict.value) == f"requirements.txt requires {asked}, but the image has torch 2.8.0+cu128"
 
 
 def test_a_base_without_torch_holds_nothing(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ To fix this you could try to:
         ("Collecting x\nERROR: Could not find x\nERROR: No matching distribution found for x\n",
          "ERROR: Could not find x ERROR: No matching distribution found for x"),
         ("one\ntwo\nthree\n", "two three"),
-        ("", "it said nothing"),
+        ("", "it printed nothing"),
     ],
 )  # fmt: skip
 def test_the_lines_that_name_a_cause(said: str, line: str) -> None:

@@ -37,7 +37,7 @@ def test_project_that_does_not_fit_is_told_what_it_needs_and_what_is_free() -> N
     with pytest.raises(AgentError) as told:
         prepare._check_disk(40_000, only(disk={"free": 31_000_000}, root="/data"))
     assert told.value.what == (
-        "the host's disk has 31.0 MB free, and the run needs 1.1 GB: 40.0 kB for the project, and 1.1 GB that stay free"
+        "the host's disk has 31.0 MB free, but the run needs 1.1 GB: 40.0 kB for the project, and 1.1 GB that stay free"
     )
     assert told.value.where == "/data"
 

@@ -19,7 +19,7 @@ def run(tmp_path: Path) -> RunFolder:
     return RunFolder(tmp_path)
 
 
-def found(run: RunFolder, *, with_caches: bool = False) -> outputs.Found:
+def found(run: RunFolder, *, with_caches: bool = False) -> outputs.Walk:
     return outputs.find_outputs(run.paths.workspace, run.paths.snapshot, with_caches=with_caches)
 
 
@@ -104,7 +104,7 @@ def test_links_that_lead_out_pipes_and_unreadable_folders_are_told_and_stop_noth
     result = found(run)
     assert [path for path, _ in result.files] == [b"kept"]
     assert {entry["path"]: entry["why"] for entry in result.skipped} == {
-        "home": "a link that leads out of the workspace, to /root",
+        "home": "a link that points outside the workspace, to /root",
         "pipe": "a socket, pipe or device",
     }
 

@@ -98,7 +98,7 @@ def test_run_that_does_not_come_back_is_not_waited_for(
     told = json.loads(Path(run.paths.job).read_text())
     job: Any = {**told, "owner": "ada", "resources": {"gpus": 1}, "host": {"engine": None}}
     monkeypatch.setattr(origin, "doubt", lambda _: doubt)
-    monkeypatch.setattr(allocation, "look", lambda _: ([Gpu(0, "GPU-0", "H100", 80 << 30, 0)], {}))
+    monkeypatch.setattr(allocation, "find_gpu_uses", lambda _: ([Gpu(0, "GPU-0", "H100", 80 << 30, 0)], {}))
     ticket = tickets.Ticket(2, os.getuid(), run.paths.id)
     waiting = allocation._Waiting(run.paths)
     if doubt is None:
@@ -143,7 +143,7 @@ def test_run_steps_aside_when_the_host_has_too_few_gpus_for_long(
     journal.record(run.paths, words.QUEUED, ticket=1)
     job: Any = {"owner": "ada", "resources": {"gpus": 2}, "host": {"engine": None}}
     found = [Gpu(0, "GPU-0", "H100", 80 << 30, 0)]
-    monkeypatch.setattr(allocation, "look", lambda _: (list(found), {}))
+    monkeypatch.setattr(allocation, "find_gpu_uses", lambda _: (list(found), {}))
     monkeypatch.setattr(allocation, "LOOK_EVERY", 0.0)
     monkeypatch.setattr(allocation, "ASIDE_AFTER", 0.0)
     stood: list[bool] = []
@@ -189,8 +189,8 @@ def test_leases_are_given_back_when_the_start_fails_behind_them(
     Path(run.events).unlink()
     journal.record(run, words.QUEUED, ticket=1)
     monkeypatch.setattr(runtimes, "load", lambda *_: NeverStarts())
-    monkeypatch.setattr(allocation, "look", lambda _: ([Gpu(0, "GPU-0", "H100", 80 << 30, 0)], {}))
-    supervisor._attempt(run)
+    monkeypatch.setattr(allocation, "find_gpu_uses", lambda _: ([Gpu(0, "GPU-0", "H100", 80 << 30, 0)], {}))
+    supervisor._run_attempt(run)
     assert journal.fold(run).reason == "start"
     held = leases.take(["GPU-0"], "train-0001", "bob")
     assert held is not None

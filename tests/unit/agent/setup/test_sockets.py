@@ -130,11 +130,11 @@ def test_temporary_files_have_a_short_path_to_where_they_lie(tmp_path: Path, mon
     run = RunFolder(tmp_path / ("deep" * 20), "x" * 46 + "-7f3k").paths
     os.makedirs(run.tmp)
     monkeypatch.setattr("gpurun.agent.host.locks.folder", lambda: "/tmp/gpurun-2000000000")
-    assert len(os.path.join(sockets.way_to_tmp(run), LISTENER)) < LIMIT
+    assert len(os.path.join(sockets.tmp_link(run), LISTENER)) < LIMIT
     monkeypatch.setattr("gpurun.agent.host.locks.folder", lambda: str(tmp_path))
-    assert (sockets.tmp(run), os.readlink(sockets.tmp(run))) == (sockets.way_to_tmp(run), run.tmp)
+    assert (sockets.tmp(run), os.readlink(sockets.tmp(run))) == (sockets.tmp_link(run), run.tmp)
     sockets.remove(run)
-    assert not os.path.lexists(sockets.way_to_tmp(run))
+    assert not os.path.lexists(sockets.tmp_link(run))
     sockets.remove(run)  # nothing there is no error
 
 

@@ -69,7 +69,7 @@ def test_line_that_is_no_event_is_named_and_stays(run: RunPaths, bad: bytes) -> 
     journal.record(run, words.PREPARING)
     state = journal.fold(run)
     assert state.state == words.PREPARING
-    assert state.damaged == f"line 2 of {run.events} is no event"
+    assert state.damaged == f"line 2 of {run.events} is not an event"
     journal.record_end(run, words.FAILED, "start")
     journal.repair_end(run)
     assert Path(run.events).read_bytes().splitlines()[1] == bad

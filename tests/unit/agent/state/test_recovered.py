@@ -34,7 +34,7 @@ def saved(step: int, packing: int = zipfile.ZIP_STORED) -> bytes:
 
 
 def listed(run: RunFolder) -> list[tuple[str, int | None]]:
-    recovered.take_in(run.paths)
+    recovered.list_new(run.paths)
     return [(entry["path"], entry["step"]) for entry in checkpoints.ledger(run.paths)]
 
 

@@ -23,5 +23,5 @@ def test_the_folder_is_made(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "..", ".x", "-rf", "a/b", "a b", "a\n", "é", "a" * 101])
 def test_a_name_is_a_plain_word(tmp_path: Path, name: str) -> None:
-    with pytest.raises(AgentError, match="no name"):
+    with pytest.raises(AgentError, match="not a valid name"):
         data.answer({"name": name}, HostPaths(str(tmp_path)))

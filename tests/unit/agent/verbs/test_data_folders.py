@@ -88,6 +88,6 @@ def test_data_folders_leaves_alone_what_a_link_leads_to(host: HostPaths, tmp_pat
 @pytest.mark.parametrize("name", ["..", "../runs", "", "nope", "a/b"])
 def test_data_folders_removes_nothing_by_another_name(host: HostPaths, name: str) -> None:
     folder = filled(host, "sets")
-    with pytest.raises(AgentError, match="there is no data folder"):
+    with pytest.raises(AgentError, match="the host has no data folder"):
         data_folders.answer({"remove": name}, host)
     assert folder.exists()

@@ -46,9 +46,9 @@ def test_a_session_whose_files_went_on_says_where(run: RunFolder) -> None:
     assert ask(run)["skipped"] == []
     run.write("notebook.ipynb", b"{}")
     shutil.rmtree(run.paths.workspace)
-    journal.record(run.paths, "note", message="its files went on in jupyter-9k2m", went_on="jupyter-9k2m")
+    journal.record(run.paths, "note", message="its files continue in jupyter-9k2m", went_on="jupyter-9k2m")
     (skipped,) = ask(run)["skipped"]
-    assert skipped == {"path": ".", "why": "its files went on in jupyter-9k2m: fetch that", "lost": False}
+    assert skipped == {"path": ".", "why": "its files continue in jupyter-9k2m: fetch that run", "lost": False}
 
 
 def test_a_job_cannot_smuggle_a_link_in_as_its_log(run: RunFolder) -> None:
@@ -89,5 +89,5 @@ def test_what_came_of_an_earlier_attempt_says_nothing_of_the_present_one(run: Ru
 
 @pytest.mark.parametrize("name", ["../x", "gone-7f3k", "", "a/b"])
 def test_an_unknown_run_is_refused(run: RunFolder, name: str) -> None:
-    with pytest.raises(AgentError, match="there is no run"):
+    with pytest.raises(AgentError, match="the host has no run"):
         outputs.answer({"run": name}, run.host)
