@@ -9,15 +9,17 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 AS_ROOT := $(SUDO) env PYTHONDONTWRITEBYTECODE=1 PATH="$(CURDIR)/$(BIN):$$PATH:/usr/sbin:/sbin" $(BIN)/python
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
-# Processes for the fast tests: on two cores each of them waits half of the time.
+# Processes for the tests that start processes: on two cores each of them waits half of the time.
 AT_ONCE := 4
-# Real daemons on a busy machine: what fails is tried once more, and the report names it (R).
-QUIETLY := -p no:cacheprovider --durations=10 --reruns 1
+COSTS := $(VENV)/costs
+QUIETLY = -p no:cacheprovider --durations=10 --junitxml=$(COSTS)/$(@:suite-%=%).xml
 # Which packages hold what a target needs; Debian's venv is a package of its own.
 PROGRAMS := rsync:rsync ssh:openssh-client git:git
 
+SUITES := unit integration e2e training lab
+
 .DEFAULT_GOAL := help
-.PHONY: help venv lint unit integration lab test suite-e2e suite-lab suite-training bench demo lock clean packages
+.PHONY: help venv lint unit integration lab test suites $(SUITES:%=suite-%) bench demo lock clean packages
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,16 +36,25 @@ lint: $(INSTALLED)  ## Check style and types
 	$(BIN)/vermin --quiet --no-tips --violations --target=3.8- gpurun/agent
 
 unit: $(INSTALLED)  ## Run the tests that start no process: under 30 s
-	$(BIN)/python -m pytest --numprocesses $(AT_ONCE) tests/unit
+	$(BIN)/python -m pytest --numprocesses auto tests/unit
 
 integration: $(INSTALLED)  ## Run the tests that start processes: git, ssh, rsync, the agent
 	$(BIN)/python -m pytest --numprocesses $(AT_ONCE) tests/integration
 
 # The suites stand on hosts of their own, and mostly wait: side by side they take half the time. make prints each one whole.
 test: $(INSTALLED) $(VENV)/.demo lint  ## Run everything: lint, unit, integration, e2e, the demo, and the lab with its real hosts
-	@$(AS_ROOT) -m pytest $(QUIETLY) --numprocesses $(AT_ONCE) tests/unit
+	@mkdir -p $(COSTS) && rm -f $(COSTS)/*.xml
+	@$(MAKE) --no-print-directory suites; code=$$?; \
+	$(BIN)/python -m tests.support.costs $(SUITES:%=$(COSTS)/%.xml); exit $$code
+
+suites: suite-unit
+	@$(MAKE) --no-print-directory --jobs --keep-going --output-sync=target $(patsubst %,suite-%,$(filter-out unit,$(SUITES)))
+
+suite-unit:
+	@$(AS_ROOT) -m pytest $(QUIETLY) --numprocesses auto tests/unit
+
+suite-integration:
 	@$(AS_ROOT) -m pytest $(QUIETLY) --numprocesses $(AT_ONCE) tests/integration
-	@$(MAKE) --no-print-directory --jobs --keep-going --output-sync=target suite-e2e suite-training suite-lab
 
 suite-e2e suite-lab: suite-%:
 	@$(AS_ROOT) -m pytest $(QUIETLY) tests/$*
