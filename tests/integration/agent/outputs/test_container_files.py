@@ -105,7 +105,7 @@ def run(tmp_path: Path, container: Container) -> RunFolder:
 
 def gather(run: RunFolder, *, live: bool = False) -> tuple[dict[bytes, bytes], dict[str, str]]:
     """What lies below `outside/` afterwards, and what was skipped why."""
-    job = json.loads(Path(run.paths.job).read_text())
+    job = jobs.of_attempt_or_empty(run.paths)
     skipped = collect(run.paths, job, live)
     top = os.fsencode(run.paths.outside)
     files = {
