@@ -4,6 +4,7 @@
       EngineError           host/engine: the engine refused, or does not answer; `kind` says which
     RunFailed               a run ends as failed, for a reason of vocabulary.REASONS
       ImageGone             another try may succeed
+      JobLost               the run ends as lost: its job had started
 
 These are not errors of a request: supervisor.Stopped (a stop was requested before the job ran) and shared_folder.Odd (a
 file in the queue's folder is not a ticket or a lease).
@@ -57,3 +58,7 @@ class RunFailed(Exception):
 
 class ImageGone(RunFailed):
     """Report that the prepared image is gone: another program or a person pruned it."""
+
+
+class JobLost(RunFailed):
+    """Report that the job had started, and that how it ended is unknown: the run ends as `lost` with this reason."""

@@ -71,7 +71,7 @@ REASONS = {
     "gpus": "the host no longer has the GPUs that were requested",
     "reboot": "the host was restarted while the job ran",
     "removed": "the job's container was removed, but not by gpurun",
-    "engine": "the engine was killed as the job ended; how the job ended is unknown",
+    "engine": "the engine was killed as the job started or ended; how the job ended is unknown",
     "unseen": "the job ended with 0 while gpurun did not watch it; whether it was stopped is unknown",
     "restarted": "the job's container was started again, but not by gpurun; how the job had ended is unknown",
     "keeper": "the processes that watched the job were killed; how the job ended is unknown",
@@ -81,8 +81,8 @@ REASONS = {
 
 END_NOT_KNOWN = "the processes that watched the job were killed from outside; how the job ended is unknown"
 
-# After these a run with retries left begins another attempt automatically. Not after "keeper": the job may have done
-# all its work.
+# After these a run with retries left begins another attempt automatically. Not after "keeper" or "engine": the job may
+# have done all its work.
 RETRIED = ("exit", "signal", "oom", "reboot")
 
 # Exit codes of the laptop command. With `submit -f`, `wait` and `status --exit-code` the job's own exit code comes

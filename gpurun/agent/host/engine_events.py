@@ -33,6 +33,7 @@ class End:
     t: float
     exit_code: int
     signalled: bool  # a signal came before the end
+    from_start: bool = False  # the same engine recorded the job's start: it was not restarted since
 
 
 def ask(container: str, since: float, until: float) -> List[str]:
@@ -80,4 +81,5 @@ def end_of_the_job(events: List[Event], refused: int) -> Optional[End]:
     later_actions = [event.action for event in events[end_index + 1 :]]
     started_again = later_actions.index("start") if "start" in later_actions else len(later_actions)
     assert end.exit_code is not None
-    return End(end.t, end.exit_code, killed or "stop" in later_actions[:started_again])
+    from_start = any(event.action == "start" for event in events[:end_index])
+    return End(end.t, end.exit_code, killed or "stop" in later_actions[:started_again], from_start)

@@ -43,6 +43,7 @@ class Evidence:
     state: str
     presence: str  # of its container or process: see Presence.kind
     exit_code: Optional[int] = None
+    made_up: bool = False  # the exit code is the engine's, not the job's
     same_boot: bool = True
     ended_before_boot: bool = False  # the exit is older than this boot, so the reboot did not cause it
     upload_idle: float = 0.0  # seconds
@@ -69,7 +70,11 @@ TABLE = (
         SUPERVISED,
         ("exited",),
         LOST_REBOOT,
-        lambda evidence: evidence.exit_code == 255 and not evidence.same_boot and not evidence.ended_before_boot,
+        lambda evidence: (
+            (evidence.made_up or evidence.exit_code == 255)
+            and not evidence.same_boot
+            and not evidence.ended_before_boot
+        ),
     ),
     Line(SUPERVISED, ("exited",), RECORD_EXIT),
     Line((words.RUNNING,), ("created",), SUPERVISE),
@@ -152,6 +157,7 @@ def _decide_and_record(run: RunPaths) -> str:
             state=state.state,
             presence=presence.kind,
             exit_code=presence.exit_code,
+            made_up=presence.made_up,
             same_boot=machine.is_this_boot(state.boot_id),
             ended_before_boot=presence.finished_at is not None and presence.finished_at < machine.booted_at(),
             upload_idle=_idle_seconds(run, state) if syncing else 0.0,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, List, Optional
 
 from .. import error_codes, machine, runtimes
 from .. import vocabulary as words
-from ..errors import AgentError, ImageGone, RunFailed
+from ..errors import AgentError, ImageGone, JobLost, RunFailed
 from ..host import locks
 from ..host.engine import EngineError, Kind
 from ..host.gpus import Gpu
@@ -305,7 +305,8 @@ def _run_attempt(run: RunPaths) -> None:
         finish.end(run, words.STOPPED, "stop", message="stopped before the job was started")
     except RunFailed as failure:
         _remove_container(run, job, runtime)
-        finish.end(run, words.FAILED, failure.reason, message=failure.what, next=failure.next_step)
+        end = words.LOST if isinstance(failure, JobLost) else words.FAILED
+        finish.end(run, end, failure.reason, message=failure.what, next=failure.next_step)
     finally:
         allocation.give_back(run, held)
         if asking is not None:

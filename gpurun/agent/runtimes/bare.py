@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Dict, List, Mapping, Optional, Sequence, Set, 
 
 from .. import error_codes, machine, programs
 from .. import vocabulary as words
-from ..errors import AgentError, RunFailed
+from ..errors import AgentError, JobLost, RunFailed
 from ..files import read_json, write_json
 from ..host import locks
 from ..host.gpus import Gpu
@@ -79,7 +79,7 @@ class Bare:
             ):  # a keeper that was killed at once has left no record
                 if job_processes(run, job):
                     return True
-                raise RunFailed("keeper", words.END_NOT_KNOWN)
+                raise JobLost("keeper", words.END_NOT_KNOWN)
             with wrapper.disk_errors_as_failure():
                 wrapper.make_folders(run, job["project"]["name"])
                 first, last = settings(run, job, prepared, gpus)

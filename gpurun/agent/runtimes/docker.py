@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Dict, List, Optional, Sequence, Set, Tuple
 
 from .. import error_codes, machine, programs
 from .. import vocabulary as words
-from ..errors import AgentError, ImageGone, RunFailed
+from ..errors import AgentError, ImageGone, JobLost, RunFailed
 from ..files import read_json, write_atomically, write_json
 from ..host import engine_events, facts
 from ..host.engine import Engine, EngineError, Kind
@@ -35,6 +35,7 @@ from .container import (
     relay,
     shell_beside,
 )
+from .engine_watch import MADE_UP, EngineWatch
 
 if TYPE_CHECKING:
     from ..schema.host import CachedFacts, EngineFacts, Inspected
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 
 PATIENCE = 20.0  # seconds for which a step waits for an engine that does not answer; after that the supervisor waits, and reports it
 SHORT_PATIENCE = 10.0
-LOST_TRACK = 255  # the exit code that an engine invents for a container that ended while the engine was down
 ABOUT_IN = 180.0  # seconds for the inventory of an image, on a disk that is busy
 
 
@@ -79,12 +79,7 @@ class Docker:
     def __init__(self, argv: Sequence[str]):
         self.engine = Engine(argv)
         self._facts: Optional[EngineFacts] = None
-        self._end_was_reported = False  # the engine reported the end to the client that waited for it
-        self._down_after_end = False  # and after that, the engine did not answer any more
-        self._went_down_at: Optional[float] = (
-            None  # when the engine went down while gpurun waited for the job, unix seconds
-        )
-        self._was_alive_then = True  # the job was alive at that time, as /proc shows
+        self._watch = EngineWatch()
         self._watched_jobs: Set[Tuple[str, int]] = set()  # jobs that this process started, or saw running
         self._waiter: Optional[subprocess.Popen[bytes]] = None  # a client under sudo, which this process cannot kill
         self._ids: Dict[Tuple[str, int], str] = {}  # (run, attempt) -> the id of its container, once it was inspected
@@ -134,7 +129,7 @@ class Docker:
     ) -> None:
         try:
             if wrapper.was_started(run, job) and self._container_of_attempt(job, PATIENCE) is None:
-                raise RunFailed("removed", "the job was started before, and its container was removed")
+                raise JobLost("removed", "the job was started before, and its container was removed")
             container = self._container(run, job, _image_id(prepared), gpus)
             with wrapper.disk_errors_as_failure():
                 _lay_out(container)
@@ -148,9 +143,30 @@ class Docker:
                 self._replace_container(self._container(run, job, _image_id(prepared), gpus))
         except EngineError as error:
             if error.is_away:
-                self._went_down_at = self._went_down_at or time.time()
+                self._note_engine_down(run, job)
                 raise
+            if wrapper.was_started(run, job):
+                self._end_orphans(run, job)
+                raise lost_at_start(error) from error
             raise failed(error, "start") from error
+        except JobLost:
+            self._end_orphans(run, job)
+            raise
+
+    def _end_orphans(self, run: RunPaths, job: AttemptJob) -> None:
+        """End the processes of a job that a killed engine has started and has no record of: the engine cannot reach them.
+
+        The processes of a job that runs as root are out of reach here too.
+        """
+        deadline = time.monotonic() + SHORT_PATIENCE
+        while time.monotonic() < deadline:
+            mark = machine.root_mark(run.host)
+            left = self._processes(run, job) & keeper.carriers(mark, mark, keeper.ROOT_MARK)
+            if not left:
+                return
+            for pid in left:
+                keeper.kill(pid)
+            time.sleep(0.05)
 
     def _bring_up(self, container: Container) -> None:
         try:
@@ -186,24 +202,30 @@ class Docker:
     def _start(self, container: Container, made: Optional[str]) -> None:
         """Start the container `made`, or the existing one if it was never started.
 
-        A start whose answer was lost may have succeeded: it is repeated only while the job has not begun.
+        A start whose answer was lost may have succeeded: it is repeated only while the job has not begun. Raises JobLost
+        when the job has begun, and the engine that was killed meanwhile has no record of that.
         """
         deadline = time.monotonic() + PATIENCE
+        broke_off: Optional[EngineError] = None
         while True:
             if made is None:
                 record = self._find_own(container)
                 if record["State"]["Status"] != "created":
                     return
+                if broke_off and wrapper.was_started(container.run, container.job):
+                    raise lost_at_start(broke_off)
                 made = str(record["Id"])
             self._ids[_key(container.job)] = made
             try:
                 self.engine.ask("start", made, timeout=300.0)
                 self._watched_jobs.add(_key(container.job))
+                self._watch = EngineWatch()
                 return
             except EngineError as error:
                 if not error.is_away or time.monotonic() > deadline:
                     raise
-                made = None
+                made, broke_off = None, error
+                self._note_engine_down(container.run, container.job)
                 time.sleep(1.0)
 
     def _find_own(self, container: Container) -> Inspected:
@@ -215,7 +237,8 @@ class Docker:
         if record is not None:
             return record
         if self.engine.inspect("container", name_of(container.run), patience=PATIENCE) is None:
-            raise RunFailed("removed", "the job's container was removed during its start")
+            what = "the job's container was removed during its start"
+            raise (JobLost if wrapper.was_started(container.run, container.job) else RunFailed)("removed", what)
         raise RunFailed(
             "start",
             "the host has a container %s that this run did not make" % name_of(container.run),
@@ -278,27 +301,27 @@ class Docker:
             if not own:  # a container that was removed in between may be this one: the next check decides
                 # Or this engine is not the one that runs the job: DOCKER_HOST, a context, rootless beside the system's
                 # engine.
-                lives = None in records or keeper.of_job(run.id, machine.root_mark(run.host), job["attempt"])
+                lives = None in records or self._processes(run, job)
                 return Presence("no_answer" if lives else "absent")
             self._ids[_key(job)] = str(own[0]["Id"])
             presence = parse_state(own[0]["State"])
             if presence.kind == "running":  # the engine was back before the job ended
-                self._went_down_at = None
+                self._watch.note_that_the_job_runs()
                 self._watched_jobs.add(_key(job))
             if presence.kind == "exited" and job["user"] == "root":
                 self._hand_over(run, job, own[0]["Image"])
             return presence
         except EngineError as error:
-            self._down_after_end = self._down_after_end or (self._end_was_reported and error.is_away)
+            if error.is_away:
+                self._watch.note_silence()
+                self._note_engine_down(run, job)
             return Presence("no_answer")
         except ValueError:
             return Presence("no_answer")
 
     def ended(self, run: RunPaths, job: AttemptJob, presence: Presence, started: Optional[float]) -> Presence:
         was_restarted = presence.exit_code == wrapper.STARTED_BEFORE and _is_later(presence.started_at, started)
-        if (
-            presence.exit_code not in (0, LOST_TRACK) and not was_restarted
-        ):  # not a success, so the signal does not matter
+        if presence.exit_code not in (0, MADE_UP) and not was_restarted:  # not a success, so the signal does not matter
             return presence
         try:
             container = self._id(job)
@@ -307,26 +330,15 @@ class Docker:
             events = self.engine.ask(*engine_events.ask(str(container), since, now)).text
         except EngineError as error:
             if error.is_away:
+                self._note_engine_down(run, job)
                 return Presence("no_answer")
             events = ""
         end = engine_events.end_of_the_job(engine_events.parse(events), wrapper.STARTED_BEFORE)
-        if end is not None:
+        watched = _key(job) in self._watched_jobs
+        if end is not None and (end.exit_code != MADE_UP or end.from_start or self._watch.is_unbroken(watched)):
             oom = presence.oom and not was_restarted
             return replace(presence, exit_code=end.exit_code, oom=oom, finished_at=end.t, signalled=end.signalled)
-        if was_restarted:
-            return replace(presence, exit_code=None, restarted=True)
-        # An engine that is killed after it saw the job's end and before it stored the end reports exit code 0, dated
-        # when it is back. A job whose end it had not seen was still alive when the engine went down, or ended before
-        # that. For a job that is gone when the engine is back, and whose end no process reported, it reports 255.
-        dated_behind = self._went_down_at is not None and _is_later(presence.finished_at, self._went_down_at)
-        if dated_behind and (presence.exit_code == LOST_TRACK or not self._was_alive_then):
-            return replace(presence, exit_code=None, made_up=True)
-        # An engine that is shut down stops answering, ends its containers, reports to waiting clients, and forgets the
-        # signal. An engine that was killed reports to no client; it remembers what it ends when it is back.
-        if presence.exit_code == 0 and self._down_after_end:
-            return replace(presence, signalled=True)
-        # An engine that was shut down in the meantime, or had many events, has forgotten whether it sent a signal.
-        return replace(presence, unseen=presence.exit_code == 0 and _key(job) not in self._watched_jobs)
+        return self._watch.judge(presence, started_again=was_restarted, saw_the_job_run=watched)
 
     def _hand_over(self, run: RunPaths, job: AttemptJob, image_id: str) -> None:
         """Give the files that a job wrote as root to the user, who could otherwise neither fetch nor remove them."""
@@ -359,7 +371,7 @@ class Docker:
         client = self._waiter or subprocess.Popen(
             self.engine.command("wait", container),
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
         self._waiter = None
@@ -371,15 +383,19 @@ class Docker:
             else:  # the next wait uses this client; it ends with the job
                 self._waiter = client
             return
-        self._end_was_reported = code == 0
-        if code != 0:  # the engine went away: sleep, so that the caller's loop does not spin
+        output = client.communicate()[0]
+        if code == 0:
+            self._watch.note_report(output, saw_the_job_run=_key(job) in self._watched_jobs)
+        else:  # the engine went down: sleep, so that the caller's loop does not spin
             self._note_engine_down(run, job)
             time.sleep(max(0.0, min(1.0, seconds - (time.monotonic() - started))))
 
     def _note_engine_down(self, run: RunPaths, job: AttemptJob) -> None:
-        if self._went_down_at is None and job.get("user") != "root":  # this user may not inspect root's processes
-            self._went_down_at = time.time()
-            self._was_alive_then = bool(keeper.of_job(run.id, machine.root_mark(run.host), job["attempt"]))
+        root = job["user"] == "root"  # this user may not inspect root's processes
+        self._watch.note_that_it_went(lambda: root or bool(self._processes(run, job)))
+
+    def _processes(self, run: RunPaths, job: AttemptJob) -> Set[int]:
+        return keeper.of_job(run.id, machine.root_mark(run.host), job["attempt"])
 
     def signal(self, run: RunPaths, job: AttemptJob, name: str) -> None:
         # The default is KILL. TERM reaches init, which passes it to its only child, the job's main process.
@@ -517,6 +533,15 @@ def _is_later(moment: Optional[float], other: Optional[float]) -> bool:
 
 # The kinds of refusals that end a run for a reason of their own, whatever the step.
 _REASONS = {Kind.NO_SPACE: "disk", Kind.IMAGE_ABSENT: "image", Kind.GPU: "start", Kind.DRIVER: "start"}
+
+
+def lost_at_start(error: EngineError) -> JobLost:
+    """Return the end of a run whose job had begun when the engine failed to start it."""
+    if error.kind == Kind.ABSENT:
+        return JobLost("removed", "the job's container was removed during its start")
+    return JobLost(
+        "engine", "the engine was killed during the job's start and lost the job; how the job ended is unknown"
+    )
 
 
 def failed(error: EngineError, reason: str) -> RunFailed:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gpurun.agent import vocabulary as words
-from gpurun.agent.errors import ImageGone, RunFailed
+from gpurun.agent.errors import ImageGone, JobLost, RunFailed
 from gpurun.agent.host import locks
 from gpurun.agent.host.engine import EngineError
 from gpurun.agent.lifecycle import records, supervisor
@@ -172,3 +172,15 @@ def test_step_that_follows_a_wait_ends_it_and_a_wait_is_told_before_a_step(run: 
     bring_up(run, Runtime(prepare=[AWAY]))
     state = journal.fold(run)
     assert (state.waiting, state.step["doing"]) == (None, "starting the job")
+
+
+@pytest.mark.parametrize(("kind", "state"), [(RunFailed, words.FAILED), (JobLost, words.LOST)])
+def test_job_that_had_begun_when_its_start_failed_is_lost_and_not_failed(
+    run: RunPaths, monkeypatch: pytest.MonkeyPatch, kind: type[RunFailed], state: str
+) -> None:
+    runtime = Runtime(start=[kind("engine", "the engine has lost it")])
+    monkeypatch.setattr("gpurun.agent.runtimes.load", lambda *_: runtime)
+    supervisor.supervise(run)
+    ended = journal.fold(run)
+    assert (ended.state, ended.reason) == (state, "engine")
+    assert runtime.done[-1] == "remove"

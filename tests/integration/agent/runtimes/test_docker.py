@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,12 +14,12 @@ import pytest
 
 from gpurun.agent import machine
 from gpurun.agent import vocabulary as words
-from gpurun.agent.errors import ImageGone, RunFailed
+from gpurun.agent.errors import ImageGone, JobLost, RunFailed
 from gpurun.agent.host.engine import EngineError
 from gpurun.agent.host.identity import Login
 from gpurun.agent.lifecycle import supervisor
 from gpurun.agent.paths import HostPaths, RunPaths
-from gpurun.agent.runtimes import Presence
+from gpurun.agent.runtimes import Presence, keeper
 from gpurun.agent.runtimes.docker import Docker
 from gpurun.agent.setup import wrapper
 from tests.support.fake_engine import FakeEngine
@@ -70,7 +71,7 @@ def test_presence_of_a_strangers_container_of_that_name_is_absent(run: RunPaths,
 def test_presence_of_a_job_that_another_engine_runs_is_not_absent(
     run: RunPaths, fake: FakeEngine, attempt: str, kind: str
 ) -> None:
-    environment = {"GPURUN_RUN_ID": run.id, "GPURUN_ATTEMPT": attempt}
+    environment = {"GPURUN_RUN_ID": run.id, "GPURUN_ATTEMPT": attempt, keeper.ROOT_MARK: machine.root_mark(run.host)}
     job = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], env=environment)
     try:
         assert Docker(fake.argv).presence(run, make_job()).kind == kind
@@ -233,9 +234,9 @@ def test_start_adopts_a_renamed_container_and_starts_it_once(run: RunPaths, fake
 def test_start_of_an_attempt_whose_container_is_gone_is_refused(run: RunPaths, fake: FakeEngine) -> None:
     """The supervisor died behind the start, and somebody removed the container: the job has run."""
     Path(run.claim(1)).touch()
-    with pytest.raises(RunFailed, match="started before") as failed:
+    with pytest.raises(JobLost, match="started before") as lost:
         Docker(fake.argv).create_and_start(run, make_job(), PREPARED, [], [])
-    assert failed.value.reason == "removed"
+    assert lost.value.reason == "removed"
     assert fake.containers == []
 
 
@@ -388,9 +389,29 @@ def test_start_that_an_engine_was_killed_in_the_middle_of_is_not_done_again_once
     fake.add(make_job(), status="created")
     Path(run.claim(1)).touch()
     fake.change(away=["", "", "", "", "", HALF])  # two looks at the container, one at the name, and then the start
-    with pytest.raises(RunFailed, match="lost the job"):
-        Docker(fake.argv).create_and_start(run, make_job(), PREPARED, [], [])
+    environment = {"GPURUN_RUN_ID": run.id, "GPURUN_ATTEMPT": "1", keeper.ROOT_MARK: machine.root_mark(run.host)}
+    job = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], env=environment)
+    try:
+        with pytest.raises(JobLost, match="lost the job") as lost:
+            Docker(fake.argv).create_and_start(run, make_job(), PREPARED, [], [])
+        assert job.wait(10) == -signal.SIGKILL, "it lives, and no command to the engine reaches it"
+    finally:
+        job.kill()
+        job.wait()
+    assert lost.value.reason == "engine"
     assert len(fake.containers) == 1
+
+
+def test_start_that_broke_off_is_not_asked_again_once_the_job_has_begun(
+    run: RunPaths, fake: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine was killed behind the job's first step, and does not know that it has started the container."""
+    monkeypatch.setattr("time.sleep", lambda _: Path(run.claim(1)).touch())
+    fake.change(away=["", DOWN])
+    with pytest.raises(JobLost) as lost:
+        Docker(fake.argv).create_and_start(run, make_job(), PREPARED, [], [])
+    assert lost.value.reason == "engine"
+    assert [one.get("starts", 0) for one in fake.containers] == [0]
 
 
 @pytest.mark.parametrize("times", [1, 2])
@@ -444,3 +465,76 @@ def test_exit_code_of_an_engine_that_was_killed_as_the_job_ended_is_none(
     fake.save(state)
     presence = docker.ended(run, make_job(), docker.presence(run, make_job()), 1.0)
     assert (presence.made_up, presence.exit_code) == (made_up, None if made_up else code)
+
+
+def event(made: str, action: str, code: int | None = None) -> dict[str, Any]:
+    attributes = {} if code is None else {"exitCode": str(code)}
+    return {"Action": action, "timeNano": int(2e9), "Actor": {"ID": made, "Attributes": attributes}}
+
+
+@pytest.mark.parametrize("remembered", [[], ["die"], ["start", "die"]])
+def test_exit_code_255_is_the_jobs_own_only_where_the_engine_remembers_start_and_end(
+    run: RunPaths, fake: FakeEngine, remembered: list[str]
+) -> None:
+    """An engine that was killed as the job ended says so when it is back, and dockerd 20.10 even tells a `die`."""
+    made = fake.add(make_job(), status="exited", ExitCode=255)
+    fake.change(events=[event(made, action, 255 if action == "die" else None) for action in remembered])
+    docker = Docker(fake.argv)
+    presence = docker.ended(run, make_job(), docker.presence(run, make_job()), 1.0)
+    own = len(remembered) == 2
+    assert (presence.made_up, presence.exit_code) == (not own, 255 if own else None)
+
+
+@pytest.mark.parametrize("away", [True, False])
+def test_exit_code_255_of_an_engine_that_was_there_all_the_while_is_the_jobs_own(
+    run: RunPaths, fake: FakeEngine, away: bool
+) -> None:
+    """Behind many other events, it has forgotten the start. One that was away for a while says that the job runs, too."""
+    made = fake.add(make_job())
+    docker = Docker(fake.argv)
+    if away:
+        fake.change(away=[DOWN])
+        assert docker.presence(run, make_job()).kind == "no_answer"
+    assert docker.presence(run, make_job()).kind == "running"
+    state = fake.state
+    state["containers"][0]["State"] = {"Status": "exited", "ExitCode": 255}
+    fake.save({**state, "events": [event(made, "die", 255)]})
+    presence = docker.ended(run, make_job(), docker.presence(run, make_job()), 1.0)
+    assert (presence.made_up, presence.exit_code) == (away, None if away else 255)
+
+
+@pytest.mark.parametrize("code", [0, 3])
+@pytest.mark.parametrize("made_up", [0, 255])
+def test_exit_code_that_an_engine_told_before_it_was_killed_is_the_jobs(
+    run: RunPaths, fake: FakeEngine, made_up: int, code: int
+) -> None:
+    fake.add(make_job(), ExitCode=code)
+    docker = Docker(fake.argv)
+    assert docker.presence(run, make_job()).kind == "running"
+    docker.wait(run, make_job(), 20)
+    fake.change(away=[DOWN])
+    assert docker.presence(run, make_job()).kind == "no_answer"
+    state = fake.state
+    state["containers"][0]["State"] = {"Status": "exited", "ExitCode": made_up, "FinishedAt": "2100-01-01T00:00:00Z"}
+    fake.save(state)
+    docker.wait(run, make_job(), 20)
+    presence = docker.ended(run, make_job(), docker.presence(run, make_job()), 1.0)
+    assert (presence.exit_code, presence.made_up, presence.signalled) == (code, False, False)
+
+
+@pytest.mark.parametrize("question", ["presence", "events"])
+def test_engine_that_was_away_for_one_question_of_the_jobs_end_may_have_made_the_exit_code_up(
+    run: RunPaths, fake: FakeEngine, monkeypatch: pytest.MonkeyPatch, question: str
+) -> None:
+    monkeypatch.setattr("gpurun.agent.runtimes.keeper.of_job", lambda *_: set())
+    fake.add(make_job(), status="exited", ExitCode=0, FinishedAt="2100-01-01T00:00:00Z")
+    docker = Docker(fake.argv)
+    if question == "events":
+        presence = docker.presence(run, make_job())
+    fake.change(away=[DOWN])
+    if question == "events":
+        assert docker.ended(run, make_job(), presence, 1.0).kind == "no_answer"
+    else:
+        assert docker.presence(run, make_job()).kind == "no_answer"
+    presence = docker.ended(run, make_job(), docker.presence(run, make_job()), 1.0)
+    assert (presence.exit_code, presence.made_up) == (None, True)

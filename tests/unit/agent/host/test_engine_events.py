@@ -33,7 +33,7 @@ def test_end_of_a_job_whose_container_was_started_again_is_that_of_the_first_sta
         Event(20.0, "start"),
         Event(21.0, "die", exit_code=REFUSED),
     ]
-    assert engine_events.end_of_the_job(events, REFUSED) == End(9.0, 3, False)
+    assert engine_events.end_of_the_job(events, REFUSED) == End(9.0, 3, False, from_start=True)
     assert engine_events.end_of_the_job(events[2:], REFUSED) is None
 
 

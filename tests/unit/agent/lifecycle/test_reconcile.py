@@ -26,6 +26,8 @@ from gpurun.agent.lifecycle.reconcile import Evidence, decide
         (Evidence(words.RUNNING, "exited", exit_code=3), reconcile.RECORD_EXIT),
         (Evidence(words.RUNNING, "exited", exit_code=255, same_boot=True), reconcile.RECORD_EXIT),
         (Evidence(words.RUNNING, "exited", exit_code=255, same_boot=False), reconcile.LOST_REBOOT),
+        (Evidence(words.RUNNING, "exited", made_up=True, same_boot=True), reconcile.RECORD_EXIT),
+        (Evidence(words.RUNNING, "exited", made_up=True, same_boot=False), reconcile.LOST_REBOOT),
         (Evidence(words.RUNNING, "exited", exit_code=3, same_boot=False), reconcile.RECORD_EXIT),
         (
             Evidence(words.RUNNING, "exited", exit_code=255, same_boot=False, ended_before_boot=True),
