@@ -224,10 +224,10 @@ def test_a_container_that_is_not_of_this_run_is_left_alone(
     container.labelled(**made_for)
     files, skipped = gather(run)
     assert (files, "the container is gone" in skipped["outside/"]) == ({}, True)
-    forget(run.paths, json.loads(Path(run.paths.job).read_text()))
+    forget(run.paths, jobs.of_attempt_or_empty(run.paths))
     assert container.is_there
     container.labelled()
-    forget(run.paths, json.loads(Path(run.paths.job).read_text()))
+    forget(run.paths, jobs.of_attempt_or_empty(run.paths))
     assert not container.is_there
 
 
