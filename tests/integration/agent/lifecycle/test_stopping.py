@@ -12,6 +12,7 @@ from typing import Any
 
 from gpurun.agent import vocabulary as words
 from gpurun.agent.paths import RunPaths
+from tests.integration.agent.lifecycle.test_supervision import WAITS_FOR_END
 from tests.support.agent_host import AgentHost
 from tests.support.trainer import TRAINER
 from tests.support.waiting import eventually
@@ -48,13 +49,13 @@ def test_max_duration_saves_first_too(agent: AgentHost) -> None:
 
 
 def test_grace_time_pauses_while_a_checkpoint_is_written(agent: AgentHost) -> None:
-    run = train(agent, "saving=3")
+    run = train(agent, "saving=6")
     began = time.monotonic()
     agent.ask("stop", runs=[run.id], grace=1, force=False)
     eventually(lambda: Path(run.saving).exists())
     assert agent.status(run)["saving"]
     record = agent.wait(run)
-    assert time.monotonic() - began > 3
+    assert time.monotonic() - began > 6
     assert (record["exit_code"], record["stopped"]["checkpoint"]) == (0, "checkpoints/stop.ckpt")
     assert not record["saving"]
 
@@ -113,11 +114,12 @@ def test_host_that_shuts_down_lets_the_plugin_save(agent: AgentHost) -> None:
 
 
 def test_supervisor_of_a_plain_script_goes_at_term_and_leaves_the_job_alone(agent: AgentHost) -> None:
-    run = agent.submit("import time; print('here', flush=True); time.sleep(2); print('done')")
+    run = agent.submit(WAITS_FOR_END + "print('done')")
     agent.until_running(run, b"here")
     (supervisor,) = agent.lock_holders(f"run-{run.id}")
     os.kill(supervisor, signal.SIGTERM)
     eventually(lambda: not agent.lock_holders(f"run-{run.id}"))
+    Path(run.workspace, "end").touch()
     record = agent.wait(run)
     assert (record["state"], log(run)) == (words.SUCCEEDED, "here\ndone\n")
 

@@ -20,6 +20,12 @@ from tests.support.agent_host import AgentHost, make_job
 from tests.support.waiting import eventually
 
 SLEEPER = "import time; print('here', flush=True); time.sleep(600)"
+# Goes on until the file `end` is in its folder, however slow this machine is.
+WAITS_FOR_END = """
+import os, time
+print('here', flush=True)
+while not os.path.exists('end'): time.sleep(0.02)
+"""
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('here', flush=True); time.sleep(600)"
 
 
@@ -139,23 +145,25 @@ def test_secrets_are_gone_when_the_run_ends(agent: AgentHost) -> None:
 
 
 def test_killed_supervisor_is_started_again_by_the_next_verb(agent: AgentHost) -> None:
-    run = agent.submit("import time; print('here', flush=True); time.sleep(2); print('done')")
+    run = agent.submit(WAITS_FOR_END + "print('done')")
     agent.until_running(run, b"here")
     (supervisor,) = agent.lock_holders(f"run-{run.id}")
     os.kill(supervisor, signal.SIGKILL)
     agent.ask("ps")
     (other,) = agent.lock_holders(f"run-{run.id}")
     assert other != supervisor
+    Path(run.workspace, "end").touch()
     record = agent.wait(run)
     assert record["state"] == words.SUCCEEDED
     assert Path(run.log).read_text() == "here\ndone\n"
 
 
 def test_exit_while_nobody_watched_is_recorded(agent: AgentHost) -> None:
-    run = agent.submit("import sys, time; print('here', flush=True); time.sleep(1); sys.exit(4)")
+    run = agent.submit(WAITS_FOR_END + "os._exit(4)")
     agent.until_running(run, b"here")
     (supervisor,) = agent.lock_holders(f"run-{run.id}")
     os.kill(supervisor, signal.SIGKILL)
+    Path(run.workspace, "end").touch()
     eventually(lambda: not agent.lock_holders(f"job-{run.id}"))
     assert agent.wait(run)["exit_code"] == 4
 
@@ -286,8 +294,8 @@ def frames(data: bytes) -> list[tuple[dict[str, Any], bytes]]:
 def test_followed_log_is_whole_and_raw(agent: AgentHost) -> None:
     run = agent.submit(
         "import sys, time\n"
-        "for n in range(20):\n"
-        "    sys.stdout.buffer.write(b'\\r%d%%\\xff' % n); sys.stdout.flush(); time.sleep(0.05)\n"
+        "for n in range(40):\n"
+        "    sys.stdout.buffer.write(b'\\r%d%%\\xff' % n); sys.stdout.flush(); time.sleep(0.1)\n"
     )
     _, data = agent.exchange("logs", run=run.id, follow=True)
     found = frames(data)
