@@ -19,7 +19,7 @@ PROGRAMS := rsync:rsync ssh:openssh-client git:git
 SUITES := unit integration e2e training lab
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint unit integration lab test suites $(SUITES:%=suite-%) bench demo lock clean packages
+.PHONY: help venv lint unit integration lab test suites $(SUITES:%=suite-%) bench gpu gpu-bundle demo lock clean packages
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,13 +60,19 @@ suite-e2e suite-lab: suite-%:
 	@$(AS_ROOT) -m pytest $(QUIETLY) tests/$*
 
 suite-training:
-	@$(AS_ROOT) -m pytest $(QUIETLY) tests/demo tests/plugin
+	@$(AS_ROOT) -m pytest $(QUIETLY) tests/demo tests/plugin tests/gpu
 
 lab: $(INSTALLED)  ## Bring up GPU hosts on this machine, for trying things by hand, until Ctrl-C
 	@$(AS_ROOT) -m tests.lab
 
 bench: $(INSTALLED)  ## Measure gpurun against what a user types by hand
 	@$(AS_ROOT) -m tests.bench
+
+gpu:  ## Try everything that needs a GPU on this machine's, with its own Python and torch
+	PYTHON=$(PYTHON) tests/gpu/run.sh
+
+gpu-bundle: $(INSTALLED)  ## Gather what a GPU machine without internet may lack for `make gpu`, into build/gpu-bundle
+	$(BIN)/python -m tests.gpu.bundle
 
 demo: $(INSTALLED) $(VENV)/.demo  ## Train a model on an SSH host made for the purpose, and fetch it
 	$(BIN)/gpurun demo
