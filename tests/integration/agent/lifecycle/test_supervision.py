@@ -172,8 +172,10 @@ def test_job_and_keeper_killed_is_lost(agent: AgentHost) -> None:
     run = agent.submit(SLEEPER)
     agent.until_running(run, b"here")
     supervisors = agent.lock_holders(f"run-{run.id}")
-    for pid in {*agent.lock_holders(f"job-{run.id}"), *supervisors}:
-        os.kill(pid, signal.SIGKILL)
+    pids = {*agent.lock_holders(f"job-{run.id}"), *supervisors}
+    for sent in (signal.SIGSTOP, signal.SIGKILL):  # stopped first: none sees the death of another
+        for pid in pids:
+            os.kill(pid, sent)
     record = agent.wait(run)
     assert (record["state"], record["reason"]) == (words.LOST, "keeper")
 

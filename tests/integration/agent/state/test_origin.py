@@ -165,7 +165,7 @@ def test_abandon_of_a_run_that_is_not_gone_is_refused(agent: AgentHost, tmp_path
     node = another(agent, tmp_path / "node", home=agent.home)
     node.machine_id.write_text(secrets.token_hex(16))
     error = node.refused("stop", runs=[run.id], abandon=True)
-    assert (error["code"], "lives" in error["what"]) == ("not_abandoned", True)
+    assert (error["code"], "is live" in error["what"]) == ("not_abandoned", True)
     assert agent.status(run)["state"] == words.RUNNING
 
 
