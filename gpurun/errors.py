@@ -45,7 +45,7 @@ BEHIND_JUMP = "behind_jump"  # the jump host does not reach the host
 
 # About this laptop.
 UNKNOWN_RUN = "unknown_run"  # no run here has this id or name
-NOT_AS_TOLD = "not_as_told"  # a checkpoint is not what its ledger tells
+NOT_AS_TOLD = "not_as_told"  # a checkpoint differs from its entry in the ledger
 
 # Of an OSError that no other file of the same disk would be spared.
 OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})

@@ -61,4 +61,4 @@ class ImageGone(RunFailed):
 
 
 class JobLost(RunFailed):
-    """Report that the job had started, and that how it ended is unknown: the run ends as `lost` with this reason."""
+    """Report that the job started, and that nobody knows how it ended: the run becomes `lost`, with this reason."""

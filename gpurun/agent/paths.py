@@ -1,4 +1,4 @@
-"""Make every path of gpurun on a host. No other module joins these names; the laptop uses this module too."""
+"""Make every path below `~/.gpurun` on a host. No other module joins these names; the laptop uses this module too."""
 
 import os
 import re

@@ -193,7 +193,7 @@ def _unfetched() -> list[RunEntry]:
 
 
 def _held(entries: Sequence[RunEntry]) -> list[Held]:
-    """What the hosts hold of these runs; of a host that does not answer, nothing."""
+    """Ask each host what it holds of these runs. A host that does not answer is left out."""
     from gpurun.commands import runs, unfetched
 
     found: list[Held] = []

@@ -76,7 +76,7 @@ def _one(
 
 
 def _was_elsewhere(entry: RunEntry) -> bool:
-    """Return whether it was on several hosts, each of which has what was saved there."""
+    """Return whether a host other than the run's present one has checkpoints of the run."""
     from gpurun.store import checkpoint_store
 
     return {told["host"] for told in checkpoint_store.there(entry.id)} - {entry.host} != set()

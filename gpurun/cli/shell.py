@@ -47,7 +47,7 @@ def shell(
             raise UsageError("-g starts a new session, so it takes no RUN", "gpurun shell -g 1")
         return _session(gpus, host, command)
     if host is not None:
-        raise UsageError("-H is for a session of its own", "gpurun shell -g 1 -H HOST")
+        raise UsageError("-H works only with -g: a RUN has its host already", "gpurun shell -g 1 -H HOST")
     from gpurun.commands import runs
 
     entry = runs.resolve(run)

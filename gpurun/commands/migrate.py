@@ -267,7 +267,7 @@ def _from_here(entry: RunEntry, target: str, asked: resume.Asked, report: Report
 
 
 def _with_patch(job: JobSpec) -> JobSpec:
-    """The index keeps it apart."""
+    """Return the job with its git patch, which the run store keeps in a file of its own."""
     patch = run_store.patch(job["id"])
     git = job.get("git")
     if patch is None or not git:

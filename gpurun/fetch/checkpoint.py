@@ -103,7 +103,7 @@ def _none(run: str, which: str, answer: CheckpointAnswer) -> GpurunError:
     elif not words.is_over(record):
         what, then = f"{run} has saved no checkpoint yet", f"gpurun status {run} shows how far it is."
     elif record["checkpoints"] is None:
-        what = f"{run} tells of no checkpoints: it saved none, or is no Lightning training"
+        what = f"{run} reported no checkpoints: it saved none, or does not use Lightning"
         then = f"gpurun fetch {run} brings all that it wrote."
     else:
         what, then = f"{run} has no checkpoint any more", f"gpurun fetch {run} brings all that it wrote."
@@ -161,7 +161,7 @@ def _place(destination: Destination, item: Item, came: Arrived) -> Path:
         placed = destination.place(item, came.sha256)
     except (InTheWay, OSError) as error:
         raise GpurunError(
-            f"{item.to} cannot take its place: {reason(error)}",
+            f"{item.to} cannot be written: {reason(error)}",
             "name another folder with -o",
             where=destination.root,
         ) from error
@@ -173,7 +173,7 @@ def _place(destination: Destination, item: Item, came: Arrived) -> Path:
 def _another(run: str, entry: CheckpointFile, said: str) -> GpurunError:
     why = f"it could not be read: {said}" if said else "another SHA-256 came"
     return GpurunError(
-        f"{entry['path']} of {run} is not what its ledger tells: {why}, {TRIES} times",
+        f"{entry['path']} of {run} differs from its entry in the checkpoint ledger: {why}, {TRIES} times",
         f"it is written to all the time, or past the training. As it is: gpurun fetch {run} --only '{entry['as']}'",
         where=f"told: {entry['sha256']}",
         code=NOT_AS_TOLD,

@@ -65,7 +65,7 @@ class Placed:
 
 
 class PlacedFile(TypedDict):
-    """A file that was placed, as `_gpurun/fetch.json` notes it."""
+    """A file that was placed, as `.gpurun/fetch.json` records it."""
 
     host: list[int]  # the stamp of the host's file
     sha256: str

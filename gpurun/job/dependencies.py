@@ -58,7 +58,7 @@ def find_dependencies(
 def _named(files: FileList, file: str) -> Dependencies:
     if not files.has(file):
         raise UsageError(
-            f"dependencies: {file} does not travel: {files.why_not(file)}",
+            f"dependencies: {file} is not sent to the host: {files.why_not(file)}",
             "name a file of the project, relative to its root",
         )
     if PurePosixPath(file).name in _CONDA:

@@ -41,7 +41,7 @@ def make_job(
     """job.json without the part that the host adds. `now` in seconds since 1970. `service`: see agent/setup/services.py.
     `notebook`: see agent/setup/notebooks.py; its script travels in the job.
 
-    Raises UsageError when the script does not travel, cannot be started, or when the host lacks data that is asked for.
+    Raises UsageError when the script is not sent, cannot be started, or when the host lacks data that is asked for.
     """
     spec, project = loaded.spec, loaded.project
     if spec.script and notebook is None:
@@ -97,7 +97,9 @@ def _image(spec: JobConfig, host: HostProfile | None, files: FileList) -> ImageO
     file = str(PurePosixPath(spec.dockerfile))
     if not files.has(file):
         why = files.why_not(file) if os.path.lexists(files.root / file) else "there is no such file"
-        raise UsageError(f"dockerfile: {file} does not travel: {why}", "name a file, relative to the project's root")
+        raise UsageError(
+            f"dockerfile: {file} is not sent to the host: {why}", "name a file, relative to the project's root"
+        )
     return {"image": None, "base": None}
 
 
@@ -157,7 +159,7 @@ def _check_module(module: str, files: FileList) -> None:
     if any(files.has(f"{top}{package}{end}") for top in ("", "src/") for end in (".py", "/__init__.py")):
         raise UsageError(
             f"the project's {package} has no module {module} that could be run",
-            f"name one that has a file among what is sent: {path}.py, or {path}/__main__.py",
+            f"check the name: {path}.py or {path}/__main__.py must be among the files that are sent",
             where=files.root,
         )
 

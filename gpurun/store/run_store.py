@@ -90,7 +90,7 @@ class RunEntry:
 
     @property
     def service(self) -> str | None:
-        """What it is when it is no job: `tensorboard`, `jupyter` or `shell`."""
+        """The kind of service (`vocabulary.SERVICES`); None for a job."""
         service = self._service
         return service["kind"] if service else None
 
@@ -395,7 +395,7 @@ def find_removed(run_id: str) -> RunEntry | None:
 
 
 def removed_runs() -> list[RunEntry]:
-    """Every run that was removed from its host, and is not listed again, the newest first."""
+    """Return the runs that were removed from their hosts and are not listed again, the newest first."""
     entries = map(find_removed, (name.removesuffix(_REMOVED) for name in _names(_REMOVED)))
     found = [entry for entry in entries if entry is not None and find(entry.id) is None]
     return sorted(found, key=lambda entry: (entry.created, entry.id), reverse=True)

@@ -50,8 +50,8 @@ def begin(
 ) -> None:
     """Begin the next attempt, from the checkpoint `wanted` (see `choose`). The caller holds the run's lock.
 
-    `why`: "resume", or "retry" for an automatic retry. `carried` is what came from another host: the `checkpoint` to
-    use in place of one from here (null: one from here), the number of the last `attempt` there, the `earlier` attempts
+    `why`: "resume", or "retry" for an automatic retry. `carried` is what came from another host: its `checkpoint` (null:
+    choose one on this host), the number of the last `attempt` there, the `earlier` attempts
     as `journal.summary` has them, and the last line of its `progress`. `before` is called right before the attempt
     begins. Raises AgentError: `no_checkpoint`, `moving`, `revoked`, and when the engine does not give the checkpoints
     in the job's container.

@@ -2,8 +2,8 @@
 
 The supervisor does this once the job has ended, and removes the container when all its files are in `outside/` and
 flushed to the disk. A container that could not be copied completely is kept, and the next fetch tries again.
-`gathered.json` names the last attempt up to which no container has files that are missing in `outside/`. Paths and
-contents come from the job and are not trusted: only regular files are copied, and each is written below `outside/`.
+`gathered.json` has the last attempt N of which this is true: all files of the containers of attempts 1 to N are in
+`outside/`. Paths and contents come from the job and are not trusted: only regular files are copied, and each is written below `outside/`.
 """
 
 from __future__ import annotations

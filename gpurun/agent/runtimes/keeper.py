@@ -206,7 +206,7 @@ def start(order: KeeperOrder) -> subprocess.Popen[bytes]:
 
 
 def become_subreaper() -> None:
-    """Make orphans of the job children of this process, so that it finds them however they hide.
+    """Adopt the job's orphaned processes, so that this process can always find them.
 
     Only on Linux with ctypes.
     """

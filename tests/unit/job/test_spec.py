@@ -98,7 +98,7 @@ def test_an_image_of_the_projects_own(project: Path) -> None:
     (project / "docker/Dockerfile").write_text("FROM python:3.12\n")
     job = made(project, dockerfile="./docker/Dockerfile")
     assert (job["image"], job["base"], job["dockerfile"]) == (None, None, "docker/Dockerfile")
-    with pytest.raises(UsageError, match="docker/Dockerfil does not travel: there is no such file"):
+    with pytest.raises(UsageError, match="docker/Dockerfil is not sent to the host: there is no such file"):
         made(project, dockerfile="docker/Dockerfil")
     with pytest.raises(UsageError, match="both named"):
         made(project, dockerfile="docker/Dockerfile", image="v2.7")
