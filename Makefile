@@ -13,6 +13,9 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 AT_ONCE := 4
 COSTS := $(VENV)/costs
 QUIETLY = -p no:cacheprovider --durations=10 --junitxml=$(COSTS)/$(@:suite-%=%).xml
+# Real daemons and trainings, four suites at once: torch's gloo has aborted at a training's exit. What fails is tried once
+# more, and the report names it (R). A unit test is not: it depends on nothing but itself.
+ONCE_MORE := --reruns 1 -rfER
 # Which packages hold what a target needs; Debian's venv is a package of its own.
 PROGRAMS := rsync:rsync ssh:openssh-client git:git
 
@@ -54,13 +57,13 @@ suite-unit:
 	@$(AS_ROOT) -m pytest $(QUIETLY) --numprocesses auto tests/unit
 
 suite-integration:
-	@$(AS_ROOT) -m pytest $(QUIETLY) --numprocesses $(AT_ONCE) tests/integration
+	@$(AS_ROOT) -m pytest $(QUIETLY) $(ONCE_MORE) --numprocesses $(AT_ONCE) tests/integration
 
 suite-e2e suite-lab: suite-%:
-	@$(AS_ROOT) -m pytest $(QUIETLY) tests/$*
+	@$(AS_ROOT) -m pytest $(QUIETLY) $(ONCE_MORE) tests/$*
 
 suite-training:
-	@$(AS_ROOT) -m pytest $(QUIETLY) tests/demo tests/plugin tests/gpu
+	@$(AS_ROOT) -m pytest $(QUIETLY) $(ONCE_MORE) tests/demo tests/plugin tests/gpu
 
 lab: $(INSTALLED)  ## Bring up GPU hosts on this machine, for trying things by hand, until Ctrl-C
 	@$(AS_ROOT) -m tests.lab

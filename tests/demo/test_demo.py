@@ -30,7 +30,7 @@ def test_demo_trains_fetches_and_leaves_nothing(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout
-    found = re.search(r"right on ([\d.]+)% of the validation images", done.stdout)
+    found = re.search(r"classifies ([\d.]+)% of the validation images correctly", done.stdout)
     assert found, done.stdout
     assert float(found[1]) >= 97
     for command in ("gpurun submit train.py", "gpurun ps -a", "gpurun fetch", "python predict.py", "gpurun rm"):
