@@ -26,7 +26,7 @@ def of_project(
 
 
 def in_a_folder_above(project: Project) -> str:
-    """Return where this project's runs may be: `cd /work/vision: 3 runs of vision are known there`; empty for nowhere."""
+    """Return where this project's runs may be: `cd /home/ada/vision: 3 runs of vision are known there`; empty for nowhere."""
     by_root: dict[str, list[RunEntry]] = {}
     for entry in run_store.all_runs():
         if entry.project_root and not entry.service:
