@@ -116,7 +116,7 @@ class JobOnHost:
         return {
             "id": self.id, "token": "t0", "name": "train", "owner": self.user.alias, "project": {"name": "vision"},
             "command": self.command, "image": None, "base": BASE, "env": [], "mounts": [], "dependencies": None, "git": None,
-            "keep_caps": [], "user": None, "max_duration": None, "grace": 60.0,
+            "keep_caps": [], "user": None, "max_duration": None, "grace": 60.0, "attempt": 1, "resume": None,
             "resources": {"gpus": self.gpus, "memory": None, "cpus": None, "shm": None},
             "profile": {"python": None, "pip_index": None, "registry_mirror": None},
             "host": {"runtime": self.runtime, "engine": ["docker"] if self.runtime == "docker" else None},

@@ -97,7 +97,7 @@ def test_dependencies_that_cannot_be_installed(jobs: Jobs, submit: Callable[...,
 def test_another_torch_than_the_image_has(submit: Callable[..., Result], pinned_image: None, host: LabHost) -> None:
     done = submit({"requirements.txt": "torch==2.3.1\n"})
     assert done.returncode == 125
-    assert "requirements.txt asks for torch==2.3.1, the image has torch 2.8.0" in one_message(done)
+    assert "requirements.txt requires torch==2.3.1, but the image has torch 2.8.0" in one_message(done)
 
 
 @pytest.mark.parametrize(

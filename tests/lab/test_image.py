@@ -42,7 +42,7 @@ def test_an_image_is_pulled_visibly_and_its_digest_is_recorded(lab: Lab, host: L
     job = job_with(host, f"{small}:1")
     prepared = job.ask("prepare")
     assert prepared["digest"] == lab.registry.digest()
-    assert "Pull complete" in job.prepare_log
+    assert "Downloaded newer image" in job.prepare_log
     job.ask("start")
     assert job.end()["exit_code"] == 0
     assert job.log == "(3, 11)\n"  # the image has python3 alone: `python` is what there is

@@ -110,7 +110,7 @@ def test_another_torch_is_refused_in_one_line(box: LabHost, runtime: str) -> Non
         job_with(box, runtime, "torch>=2.9\n").ask("prepare")
     reason, what, next_step = failed.value.args
     assert reason == "dependencies"
-    assert what == f"requirements.txt asks for torch>=2.9, {where} has torch 2.8.0"
+    assert what == f"requirements.txt requires torch>=2.9, but {where} has torch 2.8.0"
     assert "change it there, or name a" in next_step
 
 

@@ -158,7 +158,7 @@ def test_resume_whose_answer_never_came_begins_nothing_twice(bare: Jobs, spare: 
     deaf = laptop.home / "deaf"
     real = f"{laptop.home}/bin/ssh"
     deaf.write_text(
-        '#!/bin/sh\ncase "$*" in *spare*" resume\'"*|*spare*" carry\'"*) '
+        '#!/bin/sh\ncase "$*" in *spare*" resume\'"*|*spare*" migrate\'"*) '
         f'{real} "$@" >/dev/null; exit 255;; esac\nexec {real} "$@"\n'
     )
     deaf.chmod(0o755)
