@@ -126,7 +126,7 @@ def test_there_is_none(run: FetchedRun) -> None:
 
 def test_a_run_without_a_ledger_that_has_ended(run: FetchedRun) -> None:
     run.job.end()
-    assert "is no Lightning training" in refused(run, "last").what
+    assert "does not use Lightning" in refused(run, "last").what
 
 
 def test_one_outside_the_workspace(run: FetchedRun, tmp_path: Path) -> None:
