@@ -172,5 +172,5 @@ def test_a_run_without_checkpoints_says_so(laptop: Laptop) -> None:
     run = laptop.submit("plain.py")
     laptop.ok("wait", run)
     done = laptop.gpurun("fetch", "--best", run)
-    assert (done.code, "is no Lightning training" in done.err) == (1, True)
+    assert (done.code, "does not use Lightning" in done.err) == (1, True)
     assert f"gpurun fetch {run} brings all" in done.err
