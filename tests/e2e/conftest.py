@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
 import signal
 import subprocess
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from tests.support import laptops
 
 if TYPE_CHECKING:
     from gpurun.demo.host import EmbeddedHost
@@ -109,14 +110,7 @@ def laptop(embedded_host: EmbeddedHost) -> Iterator[Laptop]:
     runtime.mkdir(mode=0o700)
     (project / "train.py").write_text(SCRIPT)
     (project / "gpurun.toml").write_text("")
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("GPURUN_", "XDG_", "NO_COLOR"))}
-    environment = kept | {
-        "HOME": str(home),
-        "XDG_RUNTIME_DIR": str(runtime),
-        "GPURUN_SSH": shlex.join(embedded_host.ssh_command),
-        "PYTHONPATH": str(REPOSITORY),
-        "COLUMNS": "80",
-    }
+    environment = laptops.environment(home, runtime, embedded_host.ssh_command, columns=80)
     laptop = Laptop(home, project, dict(environment))
     yield laptop
     laptop.environment = environment

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
 import subprocess
 import tempfile
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from gpurun.demo.host import EmbeddedHost
 from tests.e2e.conftest import Laptop
+from tests.support import laptops
 from tests.support.trainer import TRAINER
 
 REPOSITORY = Path(__file__).parents[2]
@@ -87,14 +87,7 @@ def laptop_and_hosts(
     known.write_text("".join(f"[hosts.{name}]\n" for name in names))
     config = directory / "ssh_config"
     ssh = ["ssh", "-F", str(config)]
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("GPURUN_", "XDG_", "NO_COLOR"))}
-    environment = kept | {
-        "HOME": str(home),
-        "XDG_RUNTIME_DIR": str(runtime),
-        "GPURUN_SSH": shlex.join(ssh),
-        "PYTHONPATH": str(REPOSITORY),
-        "COLUMNS": "200",
-    }
+    environment = laptops.environment(home, runtime, ssh, columns=200)
     laptop = LaptopAndHosts(home, project, environment)
     laptop.hosts, laptop.config, laptop.directory = {}, config, directory
     with ExitStack() as stack:

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from tests.support import laptops
+
 REPOSITORY = Path(__file__).parents[2]
 SCRIPTS = Path(__file__).parent / "scripts"
 OVER = ("succeeded", "failed", "stopped", "lost")
@@ -181,14 +183,9 @@ def new_laptop(log: IO[str], *, gpus: int) -> Iterator[Laptop]:
     runtime.mkdir(mode=0o700)
     try:
         with EmbeddedHost(folder / "host", environment=packages_of_jobs()) as host:
-            kept = {k: v for k, v in os.environ.items() if not k.startswith(("GPURUN_", "XDG_"))}
-            environment = kept | {
-                "HOME": str(home),
-                "XDG_RUNTIME_DIR": str(runtime),
-                "GPURUN_SSH": shlex.join(host.ssh_command),
-                "PYTHONPATH": os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")])),
-                "COLUMNS": "100",
-            }
+            environment = laptops.environment(home, runtime, host.ssh_command, columns=100)
+            if packages := os.environ.get("PYTHONPATH"):  # those that run.sh has unpacked
+                environment["PYTHONPATH"] += os.pathsep + packages
             if not gpus:  # threads of so small a model mostly wait for each other
                 environment["OMP_NUM_THREADS"] = "1"
             yield Laptop(folder, environment, log, gpus)
