@@ -171,6 +171,7 @@ def test_attempt_on_a_host_that_came_back_is_shown_and_stopped_and_keeps_the_run
     two.out_of_reach("a")
     two.ok("resume", run, "--host", "b", "-y")
     assert [(one["id"], one["host"]) for one in two.json("ps", "-H", "b")["runs"]] == [(run, "b")]
+    assert "attempt 1 may still be running on a, which does not answer" in two.ok("status", run)
     two.config.write_text(good)
     listed = [(one["id"], one["host"], one["attempt"]) for one in two.json("ps")["runs"]]
     assert sorted(listed) == [(run, "a", 1), (run, "b", 2)]
